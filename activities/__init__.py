@@ -1,0 +1,1 @@
+"""The steps of a reconciliation, one activity class a step."""

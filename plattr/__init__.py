@@ -1,0 +1,1 @@
+"""Plattr's pure domain: no network, no clock, no environment."""

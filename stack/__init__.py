@@ -1,0 +1,1 @@
+"""The local platform: every backend as a plain process on the loopback."""

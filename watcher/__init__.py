@@ -1,0 +1,1 @@
+"""The process that turns changes of objects into workflows."""

@@ -1,0 +1,1 @@
+"""The process that runs the workflows and their activities."""

@@ -1,0 +1,1 @@
+"""The durable workflows: what runs, in which order, until when."""
