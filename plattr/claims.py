@@ -1,0 +1,75 @@
+"""Claims: who holds a name that can exist only once on the platform; first come keeps it.
+
+Each claim is a Lease in Plattr's own namespace, created before the resource it stands for. Creating is atomic,
+so two objects can never both believe that a schema, bucket, realm or host is theirs, and the claims of an owner
+are the inventory that a cleanup works from, even when the object is long gone.
+"""
+
+from enum import StrEnum
+
+from plattr.objects import FrozenModel, Owner
+from plattr.status import ConditionType
+from plattr.target import Target
+
+
+class Holding(StrEnum):
+    """What a claim is about."""
+
+    SCHEMA = "schema"
+    ROLES = "roles"
+    BUCKET = "bucket"
+    REALM = "realm"
+    HOST = "host"
+    NAMESPACE = "namespace"
+
+    @property
+    def condition(self) -> ConditionType:
+        """Return the condition that says so when the name is somebody else's."""
+        return _CONDITIONS[self]
+
+
+_CONDITIONS = {
+    Holding.SCHEMA: ConditionType.DATABASE,
+    Holding.ROLES: ConditionType.DATABASE,
+    Holding.BUCKET: ConditionType.STORAGE,
+    Holding.REALM: ConditionType.AUTH,
+    Holding.HOST: ConditionType.INGRESS,
+    Holding.NAMESPACE: ConditionType.DEPLOYMENT,
+}
+
+
+class Claim(FrozenModel):
+    """One name that an owner needs for itself; `name` is the name as its backend knows it."""
+
+    holding: Holding
+    name: str
+
+    @property
+    def lease_name(self) -> str:
+        """Return the Lease's name; injective, since SQL names hold no hyphen and the others no underscore."""
+        return f"{self.holding}.{self.name.replace('_', '-')}"
+
+
+class HeldClaim(FrozenModel):
+    """A claim as it stands in the ledger."""
+
+    claim: Claim
+    owner: Owner
+
+
+def claims_of(target: Target) -> tuple[Claim, ...]:
+    """Return every name the target needs for itself, in a stable order."""
+    names, spec = target.names, target.spec
+    claims = [Claim(holding=Holding.HOST, name=names.host)]
+    if target.is_preview:
+        claims.append(Claim(holding=Holding.NAMESPACE, name=names.namespace))
+    if spec.database.enabled:
+        claims += [
+            Claim(holding=Holding.SCHEMA, name=names.schema_name),
+            Claim(holding=Holding.ROLES, name=names.sql_stem),
+        ]
+    if spec.storage.enabled:
+        claims += [Claim(holding=Holding.BUCKET, name=names.bucket(bucket.name)) for bucket in spec.storage.buckets]
+    if spec.auth.enabled:
+        claims.append(Claim(holding=Holding.REALM, name=names.realm))
+    return tuple(claims)

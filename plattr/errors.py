@@ -1,0 +1,122 @@
+"""What can go wrong, sorted by what mends it.
+
+The sort decides what the workflow does: a `Refusal` ends the run, an `Unmet` need is tried again slowly,
+a `Transient` fault is tried again by the table of the seed, and `Superseded` means: read the object again.
+"""
+
+from typing import ClassVar
+
+
+class PlattrError(Exception):
+    """Base of every error Plattr raises on purpose.
+
+    The message is one line for a person: cannot + verb + what + where + cause + remedy. It never holds
+    a secret: it goes to the workflow history, the object's condition and an Event.
+    """
+
+    reason: ClassVar[str] = "Error"
+
+
+class Refusal(PlattrError):
+    """Raised when no retry can mend the cause: the spec, or what somebody else owns, has to change."""
+
+
+class Unmet(PlattrError):
+    """Raised when something outside has to happen first: tried again slowly, or at the next change."""
+
+
+class Transient(PlattrError):
+    """Raised when trying again soon may help: network, conflict, overload, a server that restarts."""
+
+
+class InvalidSpec(Refusal):
+    """Raised when a field of the object breaks a rule; names the field and the rule."""
+
+    reason = "InvalidSpec"
+
+    def __init__(self, field: str, rule: str) -> None:
+        """Keep the field apart, so that tests and conditions need not parse the message."""
+        super().__init__(f"cannot accept {field}: {rule}")
+        self.field = field
+
+
+class NameTooLong(InvalidSpec):
+    """Raised when a derived name exceeds the limit of its backend; nothing is ever truncated."""
+
+    reason = "NameTooLong"
+
+
+class OwnedElsewhere(Refusal):
+    """Raised when a resource exists with another owner, or with none; it is never adopted or changed."""
+
+    reason = "OwnedElsewhere"
+
+
+class MissingSetting(Refusal):
+    """Raised when the platform's own settings lack a value or hold a bad one; names the setting."""
+
+    reason = "MissingSetting"
+
+
+class BackendRefused(Unmet):
+    """Raised when a backend says no for a reason that a quick retry will not change (rights, quota)."""
+
+    reason = "BackendRefused"
+
+
+class ProviderCredentialsMissing(Unmet):
+    """Raised when an identity provider is asked for whose credentials the platform does not have."""
+
+    reason = "ProviderCredentialsMissing"
+
+
+class ParentNotFound(Unmet):
+    """Raised when a preview names an Application that does not exist in its namespace."""
+
+    reason = "ParentNotFound"
+
+
+class BackendUnavailable(Transient):
+    """Raised when a backend cannot be reached, times out, or answers that it is overloaded."""
+
+    reason = "BackendUnavailable"
+
+
+class Conflict(Transient):
+    """Raised when somebody else wrote at the same time: read again and compare."""
+
+    reason = "Conflict"
+
+
+class StillDeleting(Transient):
+    """Raised when a deletion was asked for and has not finished yet."""
+
+    reason = "StillDeleting"
+
+
+class RolloutFailed(Transient):
+    """Raised when the Deployment does not become available; `cause` is the pods' own word for it."""
+
+    reason = "RolloutFailed"
+
+    def __init__(self, message: str, cause: str = "RolloutFailed") -> None:
+        """Take the reason (CrashLoopBackOff, ImagePullBackOff, ProgressDeadlineExceeded) from the pods."""
+        super().__init__(message)
+        self.cause = cause
+
+
+class Superseded(PlattrError):
+    """Raised when the object is gone, is being deleted, or has a newer spec than the run was started for."""
+
+    reason = "Superseded"
+
+
+class FencedOff(PlattrError):
+    """Raised before a write whose attempt has outlived its deadline: another worker may act already."""
+
+    reason = "FencedOff"
+
+
+def reason_of(error: PlattrError) -> str:
+    """Return the PascalCase reason that the condition carries for this error."""
+    return error.cause if isinstance(error, RolloutFailed) else error.reason

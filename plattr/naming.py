@@ -1,0 +1,217 @@
+"""Every name Plattr gives to anything, and the limits of each; no other module builds one.
+
+Nothing is ever truncated: two applications whose names agree in the first 63 bytes would share a schema.
+"""
+
+import re
+from typing import NewType
+
+from plattr.errors import InvalidSpec, NameTooLong
+from plattr.objects import FrozenModel, Kind, ObjectReference
+from plattr.spec import ApplicationSpec, Environment, PreviewSpec
+
+SchemaName = NewType("SchemaName", str)
+RoleName = NewType("RoleName", str)
+BucketName = NewType("BucketName", str)
+RealmName = NewType("RealmName", str)
+HostName = NewType("HostName", str)
+
+# 63: PostgreSQL's NAMEDATALEN - 1, a DNS label's length, and the longest bucket name.
+# https://www.postgresql.org/docs/current/sql-syntax-lexical.html, https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+NAME_LIMIT = 63
+# 253: a host name. https://www.rfc-editor.org/rfc/rfc1123#section-2.1
+HOST_LIMIT = 253
+
+# A Service's name begins with a letter; so do SQL names made of it.
+OBJECT_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+
+_PREFIXES = {
+    Environment.PRODUCTION: "prod",
+    Environment.STAGING: "staging",
+    Environment.UAT: "uat",
+    Environment.PREVIEW: "preview",
+}
+
+
+class Names(FrozenModel):
+    """Every name of one Application or preview.
+
+    `stem` is the workload's name; `sql_stem` the SQL roles' and the index prefix's beginning.
+    """
+
+    namespace: str
+    stem: str
+    sql_stem: str
+    schema_name: SchemaName
+    bucket_prefix: str
+    realm: RealmName
+    client_id: str
+    host: HostName
+
+    @property
+    def api_ingress(self) -> str:
+        """Return the name of the Ingress that leads to PostgREST."""
+        return f"{self.stem}-api"
+
+    @property
+    def tls_secret(self) -> str:
+        """Return the name of the Secret that cert-manager fills."""
+        return f"{self.stem}-tls"
+
+    @property
+    def database_secret(self) -> str:
+        """Return the name of the Secret that is the password's only home."""
+        return f"{self.stem}-db"
+
+    def config_map(self, feature: str) -> str:
+        """Return the name of a feature's ConfigMap: storage, auth, redis, search."""
+        return f"{self.stem}-{feature}"
+
+    @property
+    def user_env(self) -> str:
+        """Return the name of the Secret or ConfigMap that `plattr env set` keeps."""
+        return f"{self.stem}-env"
+
+    @property
+    def app_role(self) -> RoleName:
+        """Return the role the application logs in as."""
+        return roles_of(self.sql_stem)[0]
+
+    @property
+    def anon_role(self) -> RoleName:
+        """Return the role PostgREST takes for requests without a token."""
+        return roles_of(self.sql_stem)[1]
+
+    @property
+    def search_prefix(self) -> str:
+        """Return the prefix of the application's OpenSearch indices."""
+        return self.sql_stem
+
+    @property
+    def url(self) -> str:
+        """Return where the application is served."""
+        return f"https://{self.host}"
+
+    def bucket(self, name: str) -> BucketName:
+        """Return the S3 name of one of the spec's buckets."""
+        return BucketName(f"{self.bucket_prefix}{name}")
+
+
+def application_names(
+    reference: ObjectReference, spec: ApplicationSpec, *, base_domain: str, client_suffix: str = ""
+) -> Names:
+    """Return the names of an Application.
+
+    Raises:
+        InvalidSpec: the object's own name cannot carry the others.
+        NameTooLong: a derived name exceeds its limit.
+    """
+    _check_object_name(reference.name)
+    prefix = _PREFIXES[spec.environment]
+    name = reference.name
+    sql_name = _sql(name)
+    is_production = spec.environment is Environment.PRODUCTION
+    default_host = f"{name}.{base_domain}" if is_production else f"{name}.{spec.environment}.{base_domain}"
+    names = Names(
+        namespace=reference.namespace,
+        stem=name,
+        sql_stem=f"{prefix}_{sql_name}",
+        schema_name=SchemaName(f"{prefix}_{spec.database.schema_name or sql_name}"),
+        bucket_prefix=f"plattr-{prefix}-{name}-",
+        realm=RealmName(name if is_production else f"{prefix}-{name}"),
+        client_id=f"{name}{client_suffix}",
+        host=HostName(spec.domain or default_host),
+    )
+    return _checked(names, spec)
+
+
+def preview_names(preview: PreviewSpec, parent: ApplicationSpec, *, base_domain: str) -> Names:
+    """Return the names of a preview; they depend on its spec alone, never on the parent's existence.
+
+    Raises:
+        InvalidSpec: the parent's name cannot carry the others.
+        NameTooLong: a derived name exceeds its limit.
+    """
+    names = _preview_names(preview, base_domain=base_domain)
+    return _checked(names, parent)
+
+
+def _preview_names(preview: PreviewSpec, *, base_domain: str) -> Names:
+    application, number = preview.application_ref, preview.pull_request
+    _check_object_name(application)
+    stem = f"{application}-pr{number}"
+    return Names(
+        namespace=f"preview-{application}-pr-{number}",
+        stem=stem,
+        sql_stem=_sql(stem),
+        schema_name=SchemaName(_sql(stem)),
+        bucket_prefix=f"plattr-preview-{stem}-",
+        realm=RealmName(stem),
+        client_id=stem,
+        host=HostName(f"pr-{number}.{application}.preview.{base_domain}"),
+    )
+
+
+def workflow_id(reference: ObjectReference) -> str:
+    """Return the id under which every run of this object goes: one id is the lock of the object."""
+    kind = "application" if reference.kind is Kind.APPLICATION else "preview"
+    return f"{kind}/{reference.namespace}/{reference.name}"
+
+
+def roles_of(sql_stem: str) -> tuple[RoleName, RoleName]:
+    """Return the app role and the anon role that begin with a stem."""
+    return RoleName(f"{sql_stem}_app"), RoleName(f"{sql_stem}_anon")
+
+
+def bucket_variable(name: str) -> str:
+    """Return the environment variable that carries a bucket's S3 name."""
+    return f"S3_BUCKET_{name.upper().replace('-', '_')}"
+
+
+def platform_hosts(base_domain: str) -> frozenset[str]:
+    """Return the hosts that the platform keeps for itself."""
+    return frozenset({base_domain, f"auth.{base_domain}"})
+
+
+def _sql(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _check_object_name(name: str) -> None:
+    if len(name) > NAME_LIMIT:
+        raise NameTooLong("metadata.name", f"{name!r} has {len(name)} bytes; the limit is {NAME_LIMIT}")
+    if not re.fullmatch(OBJECT_NAME_PATTERN, name):
+        raise InvalidSpec(
+            "metadata.name",
+            f"{name!r} must begin with a letter and hold only lower-case letters, digits and hyphens",
+        )
+
+
+def _checked(names: Names, spec: ApplicationSpec) -> Names:
+    """Refuse what exceeds a limit; only names of features in use count."""
+    used: list[tuple[str, str, int]] = [
+        ("metadata.name", names.namespace, NAME_LIMIT),
+        ("metadata.name", names.stem, NAME_LIMIT),
+        ("metadata.name", names.config_map("storage"), NAME_LIMIT),
+        ("spec.domain", names.host, HOST_LIMIT),
+    ]
+    if spec.database.enabled:
+        used += [
+            ("spec.database.schemaName", names.schema_name, NAME_LIMIT),
+            ("metadata.name", names.app_role, NAME_LIMIT),
+            ("metadata.name", names.anon_role, NAME_LIMIT),
+        ]
+    if spec.storage.enabled:
+        used += [
+            (f"spec.storage.buckets[{index}].name", names.bucket(bucket.name), NAME_LIMIT)
+            for index, bucket in enumerate(spec.storage.buckets)
+        ]
+    for field, name, limit in used:
+        # len counts characters; every name here is ASCII by its pattern, so they are bytes too.
+        if len(name) > limit:
+            raise NameTooLong(field, f"the derived name {name!r} has {len(name)} bytes; the limit is {limit}")
+    for label in names.host.split("."):
+        if len(label) > NAME_LIMIT:
+            raise NameTooLong("spec.domain", f"the label {label!r} of host {names.host!r} exceeds {NAME_LIMIT} bytes")
+    return names

@@ -1,0 +1,119 @@
+"""References to the custom resources, and their envelope."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+GROUP = "platform.internal"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+FINALIZER = f"{GROUP}/cleanup"
+PAUSED_ANNOTATION = f"{GROUP}/paused"
+
+
+class FrozenModel(BaseModel):
+    """A value: immutable, camelCase on the wire, snake_case in Python."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class Kind(StrEnum):
+    """The custom resources."""
+
+    APPLICATION = "Application"
+    PREVIEW = "PreviewEnvironment"
+
+    @property
+    def plural(self) -> str:
+        """Return the resource name in API paths."""
+        return "applications" if self is Kind.APPLICATION else "previewenvironments"
+
+
+class ObjectReference(FrozenModel):
+    """Which object: what the workflows carry instead of the object itself."""
+
+    kind: Kind = Kind.APPLICATION
+    namespace: str = Field(min_length=1)
+    name: str = Field(min_length=1)
+
+    @property
+    def key(self) -> str:
+        """Return `{namespace}/{kind}/{name}`, the owner that every external resource carries."""
+        return f"{self.namespace}/{self.kind}/{self.name}"
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class Owner(FrozenModel):
+    """Whose a resource is: the object, and which incarnation of it."""
+
+    reference: ObjectReference
+    uid: str
+
+    def __str__(self) -> str:
+        return f"{self.reference.key} (uid {self.uid})"
+
+
+class Metadata(FrozenModel):
+    """The part of an object's metadata that Plattr reads."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int = 0
+    resource_version: str = ""
+    creation_timestamp: datetime
+    deletion_timestamp: datetime | None = None
+    finalizers: tuple[str, ...] = ()
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class Envelope(FrozenModel):
+    """An object as the API server holds it, its spec not yet validated.
+
+    A spec that the models refuse must still be deletable, so cleanup works from the envelope alone.
+    """
+
+    kind: Kind
+    metadata: Metadata
+    spec: dict[str, Any] = Field(default_factory=dict)
+    status: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def from_api(cls, kind: Kind, body: dict[str, Any]) -> Self:
+        """Read the API server's answer; list items carry no kind of their own, so it is given."""
+        return cls.model_validate({**body, "kind": kind})
+
+    @property
+    def reference(self) -> ObjectReference:
+        """Return which object this is."""
+        return ObjectReference(kind=self.kind, namespace=self.metadata.namespace, name=self.metadata.name)
+
+    @property
+    def owner(self) -> Owner:
+        """Return the owner that this object's resources carry."""
+        return Owner(reference=self.reference, uid=self.metadata.uid)
+
+    @property
+    def is_deleting(self) -> bool:
+        """Tell whether the API server has been asked to delete the object."""
+        return self.metadata.deletion_timestamp is not None
+
+    @property
+    def is_paused(self) -> bool:
+        """Tell whether a person asked Plattr to keep its hands off the object."""
+        return self.metadata.annotations.get(PAUSED_ANNOTATION, "").lower() == "true"
+
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether the last run for this very spec ended in Running."""
+        return (
+            not self.is_deleting
+            and self.status.get("observedGeneration") == self.metadata.generation
+            and self.status.get("phase") == "Running"
+        )

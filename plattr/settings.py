@@ -1,0 +1,138 @@
+"""The platform's settings; the processes pass their environment in, nothing here reads it."""
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from plattr.errors import MissingSetting
+from plattr.objects import FrozenModel
+from plattr.spec import Provider
+
+
+class ProviderCredentials(FrozenModel):
+    """What an identity provider gave the platform."""
+
+    client_id: str
+    client_secret: SecretStr
+    issuer_url: str = ""
+
+
+class Settings(BaseSettings):
+    """Every setting of worker and watcher, by the name of its environment variable.
+
+    Temporal's own variables (TEMPORAL_ADDRESS, TEMPORAL_API_KEY, ...) are read by temporalio.envconfig.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    db_admin_url: SecretStr | None = None
+    db_secret_arn: str | None = None
+    db_host: str
+    db_port: int = Field(default=5432, ge=1, le=65535)
+    db_name: str = "plattr"
+    # 5: one provision uses one connection for some 15 ms; see docs/scaling.md before raising it.
+    db_pool_size: int = Field(default=5, ge=1, le=100)
+    aws_region: str = "us-east-1"
+    aws_endpoint_url: str | None = None
+    # Where applications reach S3, when that differs from where the worker does.
+    s3_public_endpoint: str | None = None
+    base_domain: str = Field(min_length=3)
+    keycloak_url: str
+    keycloak_admin_user: str | None = None
+    keycloak_admin_password: SecretStr | None = None
+    keycloak_client_id: str | None = None
+    keycloak_client_secret: SecretStr | None = None
+    auth_url: str | None = None
+    oidc_client_suffix: str = ""
+    idp_google_client_id: str | None = None
+    idp_google_client_secret: SecretStr | None = None
+    idp_github_client_id: str | None = None
+    idp_github_client_secret: SecretStr | None = None
+    idp_oidc_client_id: str | None = None
+    idp_oidc_client_secret: SecretStr | None = None
+    idp_oidc_issuer_url: str | None = None
+    idp_saml_client_id: str | None = None
+    idp_saml_client_secret: SecretStr | None = None
+    idp_saml_issuer_url: str | None = None
+    redis_endpoint: str | None = None
+    opensearch_endpoint: str | None = None
+    leader_election: bool = False
+    lease_namespace: str = "plattr-system"
+    ingress_profile: Literal["nginx", "traefik"] = "nginx"
+    cluster_issuer: str = "letsencrypt"
+    placeholder_image: str = "registry.k8s.io/e2e-test-images/agnhost:2.53"
+    placeholder_port: int = Field(default=8080, ge=1, le=65535)
+    irsa_role_arn: str | None = None
+    metrics_port: int = Field(default=9090, ge=0, le=65535)
+    metrics_host: str = "0.0.0.0"  # noqa: S104  probes and Prometheus come from outside the pod
+    resync_interval_minutes: int = Field(default=30, ge=1)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read only what from_mapping was given: the domain knows no environment."""
+        return (init_settings,)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, str]) -> Self:
+        """Read the settings from environment-like names; an empty value counts as not set.
+
+        Raises:
+            MissingSetting: one line that names the first setting that is missing or bad.
+        """
+        values = {name.lower(): value for name, value in mapping.items() if value != ""}
+        known = {name: value for name, value in values.items() if name in cls.model_fields}
+        try:
+            return cls(**known)  # type: ignore[arg-type]  # pydantic parses the strings
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            if not first["loc"]:
+                raise MissingSetting(first["msg"].removeprefix("Value error, ")) from None
+            name = str(first["loc"][0]).upper()
+            cause = "it is not set" if first["type"] == "missing" else first["msg"]
+            raise MissingSetting(f"cannot start: setting {name}: {cause}; see docs/settings.md") from None
+
+    @model_validator(mode="after")
+    def _credentials_are_whole(self) -> Self:
+        if self.db_admin_url is None and self.db_secret_arn is None:
+            raise ValueError(
+                "cannot start: setting DB_ADMIN_URL: neither it nor DB_SECRET_ARN is set; see docs/settings.md"
+            )
+        client = (self.keycloak_client_id, self.keycloak_client_secret)
+        admin = (self.keycloak_admin_user, self.keycloak_admin_password)
+        if None in client and None in admin:
+            raise ValueError(
+                "cannot start: setting KEYCLOAK_CLIENT_ID: needs KEYCLOAK_CLIENT_ID and KEYCLOAK_CLIENT_SECRET, "
+                "or KEYCLOAK_ADMIN_USER and KEYCLOAK_ADMIN_PASSWORD; see docs/settings.md"
+            )
+        return self
+
+    @property
+    def issuer_base(self) -> str:
+        """Return the public address below which the realms are served."""
+        return (self.auth_url or f"https://auth.{self.base_domain}").rstrip("/")
+
+    def provider_credentials(self, provider: Provider) -> ProviderCredentials | None:
+        """Return what the platform has for a provider; None when it is incomplete."""
+        client_id: str | None = getattr(self, f"idp_{provider}_client_id")
+        secret: SecretStr | None = getattr(self, f"idp_{provider}_client_secret")
+        issuer: str | None = getattr(self, f"idp_{provider}_issuer_url", "")
+        if provider is Provider.SAML:
+            # SAML has no client secret: the provider is known by its sign-on address.
+            return (
+                ProviderCredentials(client_id=client_id or "", client_secret=SecretStr(""), issuer_url=issuer)
+                if issuer
+                else None
+            )
+        if not client_id or secret is None or issuer is None:
+            return None
+        return ProviderCredentials(client_id=client_id, client_secret=secret, issuer_url=issuer)

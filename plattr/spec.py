@@ -1,0 +1,249 @@
+"""The specs of both custom resources; the CRDs in deploy/crds say the same, and a test compares them."""
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from plattr.errors import InvalidSpec
+from plattr.objects import FrozenModel
+from plattr.ttl import Ttl
+
+# A host name: at most 253 characters in labels of at most 63. https://www.rfc-editor.org/rfc/rfc1123#section-2.1
+HOST_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)+$"
+SCHEMA_PATTERN = r"^[a-z][a-z0-9_]*$"
+BUCKET_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+ENV_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+SIZE_PATTERN = r"^[1-9][0-9]*(Ki|Mi|Gi|K|M|G)?$"
+ORIGIN_PATTERN = r"^(\*|https?://[^\s/]+)$"
+PATH_PATTERN = r"^/[^\s?#]*$"
+
+# Names that load code into, or reroute, every process of a container, and those that Plattr itself sets.
+FORBIDDEN_ENV = re.compile(r"^(LD_.*|PATH|NODE_OPTIONS|PYTHON.*)$")
+INJECTED_ENV = re.compile(
+    r"^(DATABASE_URL|DB_(HOST|PORT|NAME|USER|PASSWORD|SCHEMA)|S3_(ENDPOINT|REGION)|S3_BUCKET_.*"
+    r"|AUTH_(ISSUER_URL|CLIENT_ID)|REDIS_(URL|HOST|PORT)|OPENSEARCH_(URL|INDEX_PREFIX)"
+    r"|POSTGREST_(URL|INTERNAL_URL)|PGRST_.*|PORT)$"
+)
+
+
+Spec = TypeVar("Spec", bound="SpecModel")
+
+
+class SpecModel(FrozenModel):
+    """Part of a spec: a field the CRD does not know is an error, not a surprise."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+
+class Framework(StrEnum):
+    """How the image was built; informative for Plattr."""
+
+    NEXTJS = "nextjs"
+    RAILS = "rails"
+    STATIC = "static"
+    DOCKER = "docker"
+
+
+class Environment(StrEnum):
+    """Which of the platform's environments an Application lives in; immutable."""
+
+    STAGING = "staging"
+    UAT = "uat"
+    PRODUCTION = "production"
+    PREVIEW = "preview"
+
+
+class Provider(StrEnum):
+    """Identity providers the platform can hold credentials of."""
+
+    GOOGLE = "google"
+    GITHUB = "github"
+    SAML = "saml"
+    OIDC = "oidc"
+
+
+class SecretKeyRef(SpecModel):
+    """A key of a Secret in the workload's namespace."""
+
+    name: str = Field(min_length=1, max_length=253)
+    key: str = Field(min_length=1, max_length=253)
+
+
+class EnvVar(SpecModel):
+    """One environment variable of the app container: a value, or a key of a Secret."""
+
+    name: Annotated[str, StringConstraints(pattern=ENV_PATTERN, max_length=256)]
+    value: str | None = Field(default=None, max_length=32768)
+    secret_key_ref: SecretKeyRef | None = None
+
+    @model_validator(mode="after")
+    def _is_allowed(self) -> Self:
+        if FORBIDDEN_ENV.match(self.name):
+            raise ValueError(
+                f"{self.name} would load code into the container; LD_*, PATH, NODE_OPTIONS and PYTHON* are refused"
+            )
+        if INJECTED_ENV.match(self.name):
+            raise ValueError(f"{self.name} is set by Plattr itself; choose another name")
+        if (self.value is None) == (self.secret_key_ref is None):
+            raise ValueError(f"{self.name} needs either value or secretKeyRef, not both and not neither")
+        return self
+
+
+class Cors(SpecModel):
+    """Which origins browsers may call the buckets from; none given: the application's own."""
+
+    origins: tuple[Annotated[str, StringConstraints(pattern=ORIGIN_PATTERN, max_length=253)], ...] = Field(
+        default=(), max_length=50
+    )
+
+
+class Migrations(SpecModel):
+    """Where the repository keeps its migrations; read by the CLI, not by the reconcilers."""
+
+    path: str = Field(default="./migrations", max_length=1024)
+    engine: Literal["prisma", "knex", "raw"]
+
+
+class DatabaseSpec(SpecModel):
+    """A PostgreSQL schema with two roles."""
+
+    enabled: bool
+    schema_name: Annotated[str, StringConstraints(pattern=SCHEMA_PATTERN, max_length=63)] | None = None
+    migrations: Migrations | None = None
+
+    @model_validator(mode="after")
+    def _is_not_reserved(self) -> Self:
+        if self.schema_name is not None and self.schema_name.startswith("pg_"):
+            raise ValueError("schemaName must not begin with pg_, which PostgreSQL keeps for itself")
+        return self
+
+
+class BucketSpec(SpecModel):
+    """One bucket; public means that anybody may read its objects."""
+
+    name: Annotated[str, StringConstraints(pattern=BUCKET_PATTERN, max_length=50)]
+    public: bool = False
+    max_file_size: Annotated[str, StringConstraints(pattern=SIZE_PATTERN, max_length=20)] | None = None
+
+
+class StorageSpec(SpecModel):
+    """The application's buckets."""
+
+    enabled: bool
+    # 50: each bucket costs four S3 calls in one activity, and an AWS account has 100 by default.
+    buckets: tuple[BucketSpec, ...] = Field(default=(), max_length=50)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [bucket.name for bucket in self.buckets]
+        if len(set(names)) != len(names):
+            raise ValueError("bucket names must differ")
+        return self
+
+
+class AuthSpec(SpecModel):
+    """A Keycloak realm with one public client and the named identity providers."""
+
+    enabled: bool
+    providers: tuple[Provider, ...] = Field(default=(), max_length=4)
+
+    @model_validator(mode="after")
+    def _providers_differ(self) -> Self:
+        if len(set(self.providers)) != len(self.providers):
+            raise ValueError("providers must differ")
+        return self
+
+
+class ServiceSpec(SpecModel):
+    """A managed service of which the application gets only the address: redis, search."""
+
+    enabled: bool
+
+
+class ScalingSpec(SpecModel):
+    """The bounds and the target of the HorizontalPodAutoscaler."""
+
+    min: int = Field(default=2, ge=1, le=1000)
+    max: int = Field(default=20, ge=1, le=1000)
+    target_cpu: int = Field(default=70, ge=1, le=100, alias="targetCPU")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.min > self.max:
+            raise ValueError("scaling.min must be less than or equal to scaling.max")
+        return self
+
+
+class HealthCheck(SpecModel):
+    """Where the probes ask."""
+
+    path: Annotated[str, StringConstraints(pattern=PATH_PATTERN, max_length=1024)] = "/healthz"
+
+
+class ApplicationSpec(SpecModel):
+    """What a developer asks for. Source: shared/spec.md, section 1."""
+
+    repository: str = Field(min_length=1, max_length=2048)
+    branch: str = Field(default="main", min_length=1, max_length=255)
+    framework: Framework
+    environment: Environment
+    image_ref: str | None = Field(default=None, min_length=1, max_length=1024)
+    domain: Annotated[str, StringConstraints(pattern=HOST_PATTERN, max_length=253)] | None = None
+    env_vars: tuple[EnvVar, ...] = Field(default=(), max_length=500)
+    cors: Cors = Cors()
+    database: DatabaseSpec = DatabaseSpec(enabled=False)
+    storage: StorageSpec = StorageSpec(enabled=False)
+    auth: AuthSpec = AuthSpec(enabled=False)
+    redis: ServiceSpec = ServiceSpec(enabled=False)
+    search: ServiceSpec = ServiceSpec(enabled=False)
+    scaling: ScalingSpec = ScalingSpec()
+    health_check: HealthCheck = HealthCheck()
+    deletion_policy: Literal["Delete", "Retain"] = "Delete"
+
+    @model_validator(mode="after")
+    def _env_names_differ(self) -> Self:
+        names = [variable.name for variable in self.env_vars]
+        if len(set(names)) != len(names):
+            raise ValueError("envVars names must differ")
+        return self
+
+
+class PreviewSpec(SpecModel):
+    """What a pull request asks for. Source: shared/spec.md, section 1."""
+
+    application_ref: str = Field(min_length=1, max_length=63)
+    pull_request: int = Field(ge=1, le=2147483647)
+    branch: str = Field(min_length=1, max_length=255)
+    image_ref: str | None = Field(default=None, min_length=1, max_length=1024)
+    ttl: Ttl = "72h"
+
+
+def parse_application_spec(spec: dict[str, Any]) -> ApplicationSpec:
+    """Validate an Application's spec.
+
+    Raises:
+        InvalidSpec: the first rule that is broken, with its field.
+    """
+    return _parse(ApplicationSpec, spec)
+
+
+def parse_preview_spec(spec: dict[str, Any]) -> PreviewSpec:
+    """Validate a PreviewEnvironment's spec.
+
+    Raises:
+        InvalidSpec: the first rule that is broken, with its field.
+    """
+    return _parse(PreviewSpec, spec)
+
+
+def _parse(model: type[Spec], spec: dict[str, Any]) -> Spec:
+    try:
+        return model.model_validate(spec)
+    except ValidationError as error:
+        # Only the place and the rule: the value itself may be an environment variable's secret.
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = "spec" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        raise InvalidSpec(field, first["msg"].removeprefix("Value error, ")) from None

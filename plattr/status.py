@@ -1,0 +1,105 @@
+"""Conditions and the phase they add up to."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from plattr.objects import FrozenModel
+
+# The API server's own bound on a condition's message.
+# https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1/types.go
+MESSAGE_LIMIT = 32768
+
+
+class Phase(StrEnum):
+    """Where an object stands, in one word."""
+
+    PENDING = "Pending"
+    PROVISIONING = "Provisioning"
+    RUNNING = "Running"
+    FAILED = "Failed"
+    TERMINATING = "Terminating"
+
+
+class ConditionType(StrEnum):
+    """What can be true of an object. ACCEPTED appears only while it is False: the object is refused."""
+
+    ACCEPTED = "Accepted"
+    DATABASE = "DatabaseReady"
+    STORAGE = "StorageReady"
+    AUTH = "AuthReady"
+    REDIS = "RedisReady"
+    SEARCH = "SearchReady"
+    DEPLOYMENT = "DeploymentReady"
+    INGRESS = "IngressReady"
+    EXPIRING = "Expiring"
+
+
+# Conditions that inform and do not decide the phase.
+INFORMATIVE = frozenset({ConditionType.EXPIRING})
+
+
+class Finding(FrozenModel):
+    """What a step found out: a condition without its bookkeeping."""
+
+    type: ConditionType
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+
+
+class Condition(FrozenModel):
+    """A condition as it stands in the object's status."""
+
+    type: ConditionType
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+    last_transition_time: datetime
+    observed_generation: int
+
+
+def derive_phase(findings: Iterable[Finding], *, is_deleting: bool, gave_up: bool) -> Phase:
+    """Return the phase that the findings add up to.
+
+    Args:
+        findings: every condition of the object.
+        is_deleting: the object has a deletionTimestamp.
+        gave_up: the retries of what is False are used up.
+
+    Source: shared/spec.md, section 3.
+    """
+    deciding = [finding for finding in findings if finding.type not in INFORMATIVE]
+    if is_deleting:
+        return Phase.TERMINATING
+    if gave_up and any(finding.status == "False" for finding in deciding):
+        return Phase.FAILED
+    if deciding and all(finding.status == "True" for finding in deciding):
+        return Phase.RUNNING
+    return Phase.PROVISIONING
+
+
+def merge_conditions(
+    old: Sequence[Condition], findings: Sequence[Finding], *, generation: int, now: datetime
+) -> tuple[Condition, ...]:
+    """Return the new conditions; a condition that no finding names any more is dropped.
+
+    `last_transition_time` moves only when the status changes, so that people can see since when.
+    """
+    before = {condition.type: condition for condition in old}
+    merged = []
+    for finding in findings:
+        known = before.get(finding.type)
+        moved = known is None or known.status != finding.status
+        merged.append(
+            Condition(
+                type=finding.type,
+                status=finding.status,
+                reason=finding.reason,
+                message=finding.message[:MESSAGE_LIMIT],
+                last_transition_time=now if known is None or moved else known.last_transition_time,
+                observed_generation=generation,
+            )
+        )
+    return tuple(merged)

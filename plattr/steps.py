@@ -1,0 +1,204 @@
+"""What the workflows and the activities tell each other: one input and one result a message.
+
+Nothing here may hold a secret, and no spec travels through it: a variable's value may be one.
+"""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from plattr.objects import FrozenModel, Kind, ObjectReference
+from plattr.status import ConditionType, Finding, Phase
+
+# Signals and the query, as people type them on Temporal's command line.
+CHANGED_SIGNAL = "changed"
+RESYNC_SIGNAL = "resync"
+PROGRESS_QUERY = "progress"
+
+TASK_QUEUE = "plattr"
+
+
+class Step(StrEnum):
+    """The steps of a run, in the words that the UI, the CLI and the history use."""
+
+    CLAIM = "claim"
+    DATABASE = "database"
+    STORAGE = "storage"
+    AUTH = "auth"
+    REDIS = "redis"
+    SEARCH = "search"
+    WORKLOAD = "workload"
+    ROLLOUT = "rollout"
+    STATUS = "status"
+    NAMESPACE = "namespace"
+    RELEASE = "release"
+
+    @property
+    def condition(self) -> ConditionType:
+        """Return the condition that is False when this step fails."""
+        return _STEP_CONDITIONS.get(self, ConditionType.ACCEPTED)
+
+
+_STEP_CONDITIONS = {
+    Step.DATABASE: ConditionType.DATABASE,
+    Step.STORAGE: ConditionType.STORAGE,
+    Step.AUTH: ConditionType.AUTH,
+    Step.REDIS: ConditionType.REDIS,
+    Step.SEARCH: ConditionType.SEARCH,
+    Step.WORKLOAD: ConditionType.DEPLOYMENT,
+    Step.ROLLOUT: ConditionType.DEPLOYMENT,
+    Step.NAMESPACE: ConditionType.DEPLOYMENT,
+}
+
+# The order of provisioning, sequential. Source: shared/spec.md, section 3.
+PROVISION_ORDER = (Step.DATABASE, Step.STORAGE, Step.AUTH, Step.REDIS, Step.SEARCH, Step.WORKLOAD)
+# The order of cleanup. Source: shared/spec.md, section 5.
+CLEANUP_ORDER = (Step.WORKLOAD, Step.SEARCH, Step.REDIS, Step.AUTH, Step.STORAGE, Step.DATABASE)
+
+
+class Remedy(StrEnum):
+    """What mends an error; decides what the workflow does next."""
+
+    RETRY = "retry"
+    """Tried again by the seed's table, then slowly."""
+    WAIT = "wait"
+    """Something outside has to happen first: tried again slowly, or at the next change."""
+    CHANGE = "change"
+    """Only a change of the object, or of what somebody else owns, helps: the run fails."""
+    REREAD = "reread"
+    """The object moved on: read it again and begin anew."""
+
+
+class Problem(FrozenModel):
+    """An activity's error as it crosses into the workflow; the failure's only detail."""
+
+    reason: str
+    message: str
+    remedy: Remedy
+    condition: ConditionType | None = None
+    """Set when the error knows its condition better than the step does (a claim held elsewhere)."""
+
+
+class ClaimInput(FrozenModel):
+    """Read the object and make it ours."""
+
+    reference: ObjectReference
+    every_step: bool = False
+    """Run all steps even when the generation is settled: resync."""
+
+
+class ClaimResult(FrozenModel):
+    """What the object asks for now, as far as the workflow has to know it."""
+
+    verdict: Literal["proceed", "settled", "deleting", "gone", "paused"]
+    uid: str = ""
+    generation: int = 0
+    environment: str = ""
+    steps: tuple[Step, ...] = ()
+    """The provisioning steps to run, in order, without claim, rollout and status."""
+    kept: tuple[Finding, ...] = ()
+    """True conditions of features that are disabled now and whose data is kept."""
+    expires_at: datetime | None = None
+    """When a preview ends."""
+
+
+class StepInput(FrozenModel):
+    """Run one step for exactly this spec of this object."""
+
+    reference: ObjectReference
+    uid: str
+    generation: int
+
+
+class StepResult(FrozenModel):
+    """A step that is done, and the conditions that became true by it."""
+
+    findings: tuple[Finding, ...] = ()
+    is_done: bool = True
+    """False when the step used up its time and wants to be called again: rollout, storage cleanup."""
+    waiting_for: str = ""
+
+
+class StatusInput(FrozenModel):
+    """Write what is known into the object's status."""
+
+    reference: ObjectReference
+    uid: str = ""
+    """Empty when the object was refused before its UID was known."""
+    generation: int = 0
+    findings: tuple[Finding, ...] = ()
+    gave_up: bool = False
+
+
+class StatusResult(FrozenModel):
+    """What the status says now."""
+
+    phase: Phase
+    is_written: bool
+
+
+class CleanupInput(FrozenModel):
+    """Begin a cleanup: find out what it is for."""
+
+    reference: ObjectReference
+    delete_object: bool = False
+    """Delete the object first if it is still there: a cleanup started by hand, an expired preview."""
+
+
+class CleanupPlan(FrozenModel):
+    """What a cleanup has to do."""
+
+    verdict: Literal["proceed", "recreated", "nothing"]
+    """recreated: another, living object has the name now; it adopts what is left."""
+    uid: str = ""
+    retain: bool = False
+
+
+class CleanupStepInput(FrozenModel):
+    """Remove what this owner has in one backend."""
+
+    reference: ObjectReference
+    uid: str = ""
+    """The incarnation that is being removed; empty when the object is gone. A resource of the same owner
+    under another UID goes too, unless that UID is alive."""
+    retain: bool = False
+
+
+class RunInput(FrozenModel):
+    """The argument of every workflow, typed by people too: {"namespace": ..., "name": ...}."""
+
+    namespace: str = Field(min_length=1)
+    name: str = Field(min_length=1)
+    every_step: bool = False
+    by_hand: bool = True
+    """False when the watcher or another run started it. A cleanup by hand also deletes a living object."""
+
+    def reference(self, kind: Kind) -> ObjectReference:
+        """Return which object the run is for."""
+        return ObjectReference(kind=kind, namespace=self.namespace, name=self.name)
+
+
+class RunResult(FrozenModel):
+    """How a run ended."""
+
+    phase: Phase | None
+    generation: int = 0
+    summary: str
+
+
+class Progress(FrozenModel):
+    """Where a run stands: the answer of the `progress` query."""
+
+    step: Step | None = None
+    attempt: int = 0
+    """Attempts of the step that have begun, as far as the workflow knows; the server knows the running one."""
+    round: int = 1
+    """How often the slow retry has begun anew."""
+    done: tuple[Step, ...] = ()
+    took: dict[str, timedelta] = Field(default_factory=dict)
+    """How long each finished step took, by its name."""
+    last_error: Problem | None = None
+    next_retry: datetime | None = None
+    phase: Phase = Phase.PENDING

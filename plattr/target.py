@@ -1,0 +1,152 @@
+"""What one run works towards: the effective application, the same for an Application and a preview."""
+
+from datetime import datetime
+from typing import Any
+
+from plattr import naming
+from plattr.errors import InvalidSpec
+from plattr.naming import Names
+from plattr.objects import GROUP, Envelope, FrozenModel, Kind, ObjectReference, Owner
+from plattr.spec import (
+    ApplicationSpec,
+    Environment,
+    EnvVar,
+    PreviewSpec,
+    ScalingSpec,
+    parse_application_spec,
+    parse_preview_spec,
+)
+from plattr.ttl import expires_at
+
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+NAME_LABEL = "app.kubernetes.io/name"
+KIND_LABEL = f"{GROUP}/kind"
+OWNER_NAMESPACE_LABEL = f"{GROUP}/owner-namespace"
+OWNER_NAME_LABEL = f"{GROUP}/owner-name"
+OWNER_ANNOTATION = f"{GROUP}/owner"
+OWNER_UID_ANNOTATION = f"{GROUP}/owner-uid"
+
+# A preview runs few pods and lets them work harder. Source: shared/spec.md, section 6.
+PREVIEW_SCALING = ScalingSpec.model_validate({"min": 1, "max": 2, "targetCPU": 80})
+
+
+class Target(FrozenModel):
+    """An effective spec with its names and its owner; every step reads only this."""
+
+    owner: Owner
+    generation: int
+    spec: ApplicationSpec
+    names: Names
+    expires_at: datetime | None = None
+    dropped_variables: tuple[str, ...] = ()
+    """Variables of the parent that came from Secrets and are not copied into a preview."""
+
+    @property
+    def is_preview(self) -> bool:
+        """Tell whether this is a pull request's environment."""
+        return self.owner.reference.kind is Kind.PREVIEW
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Return the labels of every Kubernetes object of this target."""
+        return owner_labels(self.owner.reference) | {NAME_LABEL: self.names.stem}
+
+    @property
+    def selector_labels(self) -> dict[str, str]:
+        """Return the labels that pods are selected by; they never change, a selector is immutable."""
+        return {NAME_LABEL: self.names.stem, KIND_LABEL: self.owner.reference.kind.lower()}
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """Return the annotations that say whose a Kubernetes object is."""
+        return owner_annotations(self.owner)
+
+
+def owner_labels(reference: ObjectReference) -> dict[str, str]:
+    """Return the labels by which everything of one owner is found in Kubernetes."""
+    return {
+        MANAGED_BY_LABEL: "plattr",
+        KIND_LABEL: reference.kind.lower(),
+        OWNER_NAMESPACE_LABEL: reference.namespace,
+        OWNER_NAME_LABEL: reference.name,
+    }
+
+
+def owner_annotations(owner: Owner) -> dict[str, str]:
+    """Return the annotations that name an owner and its incarnation."""
+    return {OWNER_ANNOTATION: owner.reference.key, OWNER_UID_ANNOTATION: owner.uid}
+
+
+def application_target(envelope: Envelope, *, base_domain: str, client_suffix: str = "") -> Target:
+    """Return what an Application asks for.
+
+    Raises:
+        InvalidSpec: a rule is broken; no backend has been called yet.
+    """
+    spec = parse_application_spec(envelope.spec)
+    names = naming.application_names(envelope.reference, spec, base_domain=base_domain, client_suffix=client_suffix)
+    _check_domain(spec, names, base_domain)
+    _check_secret_references(spec, names)
+    return Target(owner=envelope.owner, generation=envelope.metadata.generation, spec=spec, names=names)
+
+
+def preview_target(envelope: Envelope, parent: dict[str, Any], *, base_domain: str) -> Target:
+    """Return what a preview asks for: its parent's features under names of its own.
+
+    Args:
+        envelope: the PreviewEnvironment.
+        parent: the spec of the Application it names, as the API server holds it.
+        base_domain: the platform's domain.
+
+    Raises:
+        InvalidSpec: a rule is broken, in the preview or in its parent.
+    """
+    preview = parse_preview_spec(envelope.spec)
+    application = parse_application_spec(parent)
+    spec, dropped = _effective(preview, application)
+    return Target(
+        owner=envelope.owner,
+        generation=envelope.metadata.generation,
+        spec=spec,
+        names=naming.preview_names(preview, spec, base_domain=base_domain),
+        expires_at=expires_at(envelope.metadata.creation_timestamp, preview.ttl),
+        dropped_variables=dropped,
+    )
+
+
+def _effective(preview: PreviewSpec, parent: ApplicationSpec) -> tuple[ApplicationSpec, tuple[str, ...]]:
+    # A Secret of the parent lives in the parent's namespace and is the parent's trust; never copied.
+    kept: tuple[EnvVar, ...] = tuple(v for v in parent.env_vars if v.secret_key_ref is None)
+    dropped = tuple(v.name for v in parent.env_vars if v.secret_key_ref is not None)
+    spec = parent.model_copy(
+        update={
+            "environment": Environment.PREVIEW,
+            "branch": preview.branch,
+            "image_ref": preview.image_ref or parent.image_ref,
+            "domain": None,
+            "env_vars": kept,
+            "database": parent.database.model_copy(update={"schema_name": None}),
+            "scaling": PREVIEW_SCALING,
+            "deletion_policy": "Delete",
+        }
+    )
+    return spec, dropped
+
+
+def _check_domain(spec: ApplicationSpec, names: Names, base_domain: str) -> None:
+    if names.host in naming.platform_hosts(base_domain):
+        raise InvalidSpec("spec.domain", f"{names.host!r} belongs to the platform itself; choose another")
+    if spec.domain and spec.domain.endswith(f".preview.{base_domain}"):
+        raise InvalidSpec("spec.domain", f"hosts below 'preview.{base_domain}' belong to PreviewEnvironments")
+
+
+def _check_secret_references(spec: ApplicationSpec, names: Names) -> None:
+    for index, variable in enumerate(spec.env_vars):
+        reference = variable.secret_key_ref
+        # Any other `-db` Secret of the namespace is, or may become, another application's password.
+        if reference and reference.name.endswith("-db") and reference.name != names.database_secret:
+            raise InvalidSpec(
+                f"spec.envVars[{index}].secretKeyRef.name",
+                f"{reference.name!r} is another application's database Secret; only"
+                f" {names.database_secret!r} may be used here",
+            )

@@ -1,0 +1,42 @@
+"""How long a preview lives: parsing and arithmetic, without a clock."""
+
+import re
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+TTL_PATTERN = r"^[1-9][0-9]*(m|h|d)$"
+# 30 days: a preview is for one pull request; what lives longer is an Application.
+MAX_TTL = timedelta(days=30)
+TTL_RULE = "must be a whole number followed by m, h or d, at least 1m and at most 30d, as in 72h"
+
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+
+
+def parse_ttl(text: str) -> timedelta:
+    """Return the duration that a ttl such as `5m`, `72h` or `3d` names.
+
+    Raises:
+        ValueError: with the rule, when it does not parse or exceeds 30 days.
+    """
+    # The length bound keeps a number of a million digits from ever being multiplied.
+    if len(text) > 8 or not re.fullmatch(TTL_PATTERN, text):
+        raise ValueError(f"ttl {text[:20]!r} {TTL_RULE}")
+    duration = int(text[:-1]) * _UNITS[text[-1]]
+    if duration > MAX_TTL:
+        raise ValueError(f"ttl {text!r} {TTL_RULE}")
+    return duration
+
+
+def _checked(text: str) -> str:
+    parse_ttl(text)
+    return text
+
+
+Ttl = Annotated[str, AfterValidator(_checked)]
+
+
+def expires_at(created: datetime, ttl: str) -> datetime:
+    """Return when a preview ends: its creation plus its ttl, whatever happened in between."""
+    return created + parse_ttl(ttl)
