@@ -19,55 +19,18 @@ class ProviderCredentials(FrozenModel):
     issuer_url: str = ""
 
 
-class Settings(BaseSettings):
-    """Every setting of worker and watcher, by the name of its environment variable.
+class WatcherSettings(BaseSettings):
+    """What the watcher needs: it talks to Kubernetes and Temporal only, and is given no other credentials.
 
     Temporal's own variables (TEMPORAL_ADDRESS, TEMPORAL_API_KEY, ...) are read by temporalio.envconfig.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    db_admin_url: SecretStr | None = None
-    db_secret_arn: str | None = None
-    db_host: str
-    db_port: int = Field(default=5432, ge=1, le=65535)
-    db_name: str = "plattr"
-    # 5: one provision uses one connection for some 15 ms; see docs/scaling.md before raising it.
-    db_pool_size: int = Field(default=5, ge=1, le=100)
-    aws_region: str = "us-east-1"
-    aws_endpoint_url: str | None = None
-    # Where applications reach S3, when that differs from where the worker does.
-    s3_public_endpoint: str | None = None
-    base_domain: str = Field(min_length=3)
-    keycloak_url: str
-    keycloak_admin_user: str | None = None
-    keycloak_admin_password: SecretStr | None = None
-    keycloak_client_id: str | None = None
-    keycloak_client_secret: SecretStr | None = None
-    auth_url: str | None = None
-    oidc_client_suffix: str = ""
-    idp_google_client_id: str | None = None
-    idp_google_client_secret: SecretStr | None = None
-    idp_github_client_id: str | None = None
-    idp_github_client_secret: SecretStr | None = None
-    idp_oidc_client_id: str | None = None
-    idp_oidc_client_secret: SecretStr | None = None
-    idp_oidc_issuer_url: str | None = None
-    idp_saml_client_id: str | None = None
-    idp_saml_client_secret: SecretStr | None = None
-    idp_saml_issuer_url: str | None = None
-    redis_endpoint: str | None = None
-    opensearch_endpoint: str | None = None
     leader_election: bool = False
-    lease_namespace: str = "plattr-system"
-    ingress_profile: Literal["nginx", "traefik"] = "nginx"
-    cluster_issuer: str = "letsencrypt"
-    placeholder_image: str = "registry.k8s.io/e2e-test-images/agnhost:2.53"
-    placeholder_port: int = Field(default=8080, ge=1, le=65535)
-    irsa_role_arn: str | None = None
+    lease_namespace: str = Field(default="plattr-system", min_length=1)
     metrics_port: int = Field(default=9090, ge=0, le=65535)
     metrics_host: str = "0.0.0.0"  # noqa: S104  probes and Prometheus come from outside the pod
-    resync_interval_minutes: int = Field(default=30, ge=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @classmethod
@@ -100,6 +63,48 @@ class Settings(BaseSettings):
             name = str(first["loc"][0]).upper()
             cause = "it is not set" if first["type"] == "missing" else first["msg"]
             raise MissingSetting(f"cannot start: setting {name}: {cause}; see docs/settings.md") from None
+
+
+class Settings(WatcherSettings):
+    """Every setting of the worker, by the name of its environment variable."""
+
+    db_admin_url: SecretStr | None = None
+    db_secret_arn: str | None = None
+    db_host: str
+    db_port: int = Field(default=5432, ge=1, le=65535)
+    db_name: str = "plattr"
+    # 5: one provision uses one connection for some 15 ms; see docs/scaling.md before raising it.
+    db_pool_size: int = Field(default=5, ge=1, le=100)
+    aws_region: str = "us-east-1"
+    aws_endpoint_url: str | None = None
+    # Where applications reach S3, when that differs from where the worker does.
+    s3_public_endpoint: str | None = None
+    base_domain: str = Field(min_length=3)
+    keycloak_url: str
+    keycloak_admin_user: str | None = None
+    keycloak_admin_password: SecretStr | None = None
+    keycloak_client_id: str | None = None
+    keycloak_client_secret: SecretStr | None = None
+    auth_url: str | None = None
+    oidc_client_suffix: str = ""
+    idp_google_client_id: str | None = None
+    idp_google_client_secret: SecretStr | None = None
+    idp_github_client_id: str | None = None
+    idp_github_client_secret: SecretStr | None = None
+    idp_oidc_client_id: str | None = None
+    idp_oidc_client_secret: SecretStr | None = None
+    idp_oidc_issuer_url: str | None = None
+    idp_saml_client_id: str | None = None
+    idp_saml_client_secret: SecretStr | None = None
+    idp_saml_issuer_url: str | None = None
+    redis_endpoint: str | None = None
+    opensearch_endpoint: str | None = None
+    ingress_profile: Literal["nginx", "traefik"] = "nginx"
+    cluster_issuer: str = "letsencrypt"
+    placeholder_image: str = "registry.k8s.io/e2e-test-images/agnhost:2.53"
+    placeholder_port: int = Field(default=8080, ge=1, le=65535)
+    irsa_role_arn: str | None = None
+    resync_interval_minutes: int = Field(default=30, ge=1)
 
     @model_validator(mode="after")
     def _credentials_are_whole(self) -> Self:
