@@ -129,7 +129,10 @@ class StatusInput(FrozenModel):
     """Empty when the object was refused before its UID was known."""
     generation: int = 0
     findings: tuple[Finding, ...] = ()
+    unreached: tuple[ConditionType, ...] = ()
+    """Conditions of steps this run did not come to: what the status says of them stays, or Unknown/Waiting."""
     gave_up: bool = False
+    """The retries of what is False are used up: phase Failed."""
 
 
 class StatusResult(FrozenModel):
@@ -174,6 +177,8 @@ class RunInput(FrozenModel):
     every_step: bool = False
     by_hand: bool = True
     """False when the watcher or another run started it. A cleanup by hand also deletes a living object."""
+    round: int = 1
+    """How often the slow retry has begun anew; carried through continue-as-new, so the pauses keep their length."""
 
     def reference(self, kind: Kind) -> ObjectReference:
         """Return which object the run is for."""
