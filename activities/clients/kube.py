@@ -1,0 +1,339 @@
+"""Kubernetes as raw JSON over the library's connection; every failure becomes one of Plattr's errors.
+
+The library gives authentication, TLS, token refresh and the pool. Its typed models stay out: in 37 they raise on
+an unknown field after the write was sent.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn, Self
+from urllib.parse import quote, urlencode
+
+import aiohttp
+import yaml
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.aio.config.kube_config import refresh_token
+
+from activities.clients import fence
+from activities.clients.kube_errors import GoneError, raise_for_event, raise_for_status
+from activities.clients.resources import Json, Resource
+from plattr.errors import BackendUnavailable, MissingSetting, OwnedElsewhere, StillDeleting
+from plattr.objects import Owner
+from plattr.target import OWNER_ANNOTATION
+
+__all__ = ["FIELD_MANAGER", "GoneError", "KubeClient", "Listing"]
+
+FIELD_MANAGER = "plattr"
+
+# Calls take milliseconds; an API server that needs longer than 15 s is not well, and Temporal tries again.
+CONNECT_SECONDS = 5.0
+TOTAL_SECONDS = 15.0
+# A watch's bookmarks come every 60 s: ten seconds more without a byte mean that the connection is dead.
+WATCH_SILENCE_SECONDS = 70.0
+# 64: more activities at once than a worker runs, and its watches; beyond it calls wait for a connection.
+POOL_SIZE = 64
+# The size of client-go's pages.
+PAGE_SIZE = 500
+
+_APPLY = "application/apply-patch+yaml"
+_JSON_PATCH = "application/json-patch+json"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All objects of a resource, and the version from which a watch goes on without a gap."""
+
+    items: list[Json]
+    resource_version: str
+
+
+class KubeClient:
+    """One API server. Make it with `connect`; reads return plain JSON, writes pass the fence."""
+
+    def __init__(self, api: ApiClient, refresher: asyncio.Task[None] | None = None) -> None:
+        self._api = api
+        self._refresher = refresher
+
+    @classmethod
+    async def connect(cls, kubeconfig: str | None = None) -> Self:
+        """Return a client; nothing is sent yet.
+
+        Args:
+            kubeconfig: a file's path; without it KUBECONFIG, the pod's own service account, or ~/.kube/config.
+
+        Raises:
+            MissingSetting: there is no usable configuration.
+        """
+        configuration = Configuration()
+        # Temporal retries; a hidden retry here would only make an attempt outlive its deadline.
+        configuration.retries = None
+        configuration.connection_pool_maxsize = POOL_SIZE
+        path = kubeconfig or os.environ.get("KUBECONFIG")
+        refresher = None
+        try:
+            if path is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+                load_incluster_config(configuration)  # type: ignore[no-untyped-call]  # the library is untyped here
+            else:
+                loader = await load_kube_config(  # type: ignore[no-untyped-call]  # the library is untyped here
+                    path or "~/.kube/config", client_configuration=configuration, persist_config=False
+                )
+                # Credentials of an exec plugin (EKS, GKE) live for minutes only; for others the task ends at once.
+                refreshing = refresh_token(loader, configuration)  # type: ignore[no-untyped-call]  # as above
+                refresher = asyncio.create_task(refreshing)
+        except yaml.YAMLError:
+            # The parser quotes the line, and that may be the token's.
+            raise MissingSetting(f"cannot connect to Kubernetes: kubeconfig {path!r} is not YAML") from None
+        except (ConfigException, OSError) as error:
+            raise MissingSetting(f"cannot connect to Kubernetes: no usable configuration: {error}") from None
+        return cls(ApiClient(configuration), refresher)
+
+    async def close(self) -> None:
+        """Close the connections; the client is of no use afterwards."""
+        if self._refresher is not None:
+            self._refresher.cancel()
+            await asyncio.gather(self._refresher, return_exceptions=True)
+        await self._api.close()  # type: ignore[no-untyped-call]  # the library is untyped here
+
+    async def get(self, resource: Resource, name: str, namespace: str = "") -> Json | None:
+        """Return the object, or None when it does not exist."""
+        path = _path(resource, namespace, name)
+        return await self._call("GET", path, f"read {_what(resource, name, namespace)}", resource, or_none=(404,))
+
+    async def create(self, resource: Resource, body: Json, namespace: str = "") -> Json | None:
+        """Create the object; None when the name is taken: the caller reads it and compares."""
+        action = f"create {_what(resource, body['metadata']['name'], namespace)}"
+        # Strict: a misspelt field is a defect of ours and must not vanish silently.
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        return await self._call(
+            "POST", _path(resource, namespace), action, resource, query, body=body, or_none=("AlreadyExists",)
+        )
+
+    async def apply(self, resource: Resource, body: Json, namespace: str = "", *, force: bool = True) -> Json:
+        """Apply the object server-side: create it, or bring the fields that are ours to what `body` says.
+
+        Nothing changes, not even the resourceVersion, when they are so already.
+
+        Raises:
+            Conflict: without `force`, another manager owns a field; or `body` names a uid that is gone.
+        """
+        name = body["metadata"]["name"]
+        action = f"apply {_what(resource, name, namespace)}"
+        query = {"fieldManager": FIELD_MANAGER, "force": str(force).lower(), "fieldValidation": "Strict"}
+        return await self._expect(
+            "PATCH", _path(resource, namespace, name), action, resource, query, body=body, content_type=_APPLY
+        )
+
+    async def apply_owned(self, resource: Resource, body: Json, owner: Owner, namespace: str = "") -> Json:
+        """Apply an object that belongs to `owner`; `body` carries the owner's labels and annotations.
+
+        Raises:
+            OwnedElsewhere: the name is taken by another owner's object, or by one without an owner.
+            StillDeleting: the old object of this name is on its way out.
+            Conflict: somebody created or replaced the object between our read and our write.
+        """
+        name = body["metadata"]["name"]
+        existing = await self.get(resource, name, namespace)
+        if existing is None:
+            # Without force: what appears between the read and this write is not ours.
+            return await self.apply(resource, body, namespace, force=False)
+        what = _what(resource, name, namespace)
+        holder = existing["metadata"].get("annotations", {}).get(OWNER_ANNOTATION)
+        if holder != owner.reference.key:
+            raise OwnedElsewhere(
+                f"cannot adopt {what} for {owner.reference}: it belongs to {holder or 'nobody that Plattr knows'};"
+                " choose another name or remove it"
+            )
+        if "deletionTimestamp" in existing["metadata"]:
+            raise StillDeleting(f"cannot apply {what}: the old one is still being deleted")
+        # The uid makes the server refuse if the object was replaced since we looked whose it is.
+        metadata = {**body["metadata"], "uid": existing["metadata"]["uid"]}
+        return await self.apply(resource, {**body, "metadata": metadata}, namespace)
+
+    async def json_patch(
+        self, resource: Resource, name: str, operations: list[Json], namespace: str = "", *, subresource: str = ""
+    ) -> Json | None:
+        """Patch by RFC 6902 operations; None when the object does not exist.
+
+        Raises:
+            Conflict: a `test` failed, or a path is not there: read again and compare.
+        """
+        path = _path(resource, namespace, name, subresource)
+        return await self._call(
+            "PATCH",
+            path,
+            f"patch {_what(resource, name, namespace)}",
+            resource,
+            {"fieldManager": FIELD_MANAGER},
+            body=operations,
+            content_type=_JSON_PATCH,
+            or_none=(404,),
+        )
+
+    async def replace_status(self, resource: Resource, body: Json, namespace: str) -> Json:
+        """Replace the status; `body` is the whole object as it was read, with its resourceVersion.
+
+        Raises:
+            Conflict: the object has changed since it was read.
+        """
+        name = body["metadata"]["name"]
+        path = _path(resource, namespace, name, "status")
+        action = f"update the status of {_what(resource, name, namespace)}"
+        return await self._expect("PUT", path, action, resource, {"fieldManager": FIELD_MANAGER}, body=body)
+
+    async def delete(self, resource: Resource, name: str, namespace: str = "", *, uid: str | None = None) -> bool:
+        """Ask for the object's deletion; its dependents follow in the background. False: it was not there.
+
+        Raises:
+            Conflict: the object of this name has another uid.
+        """
+        options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        action = f"delete {_what(resource, name, namespace)}"
+        path = _path(resource, namespace, name)
+        return await self._call("DELETE", path, action, resource, body=options, or_none=(404,)) is not None
+
+    async def snapshot(
+        self, resource: Resource, namespace: str = "", *, label_selector: str = "", field_selector: str = ""
+    ) -> Listing:
+        """Return what `list` returns, with the version to watch from."""
+        query = {"limit": str(PAGE_SIZE), "labelSelector": label_selector, "fieldSelector": field_selector}
+        items: list[Json] = []
+        while True:
+            page = await self._expect("GET", _path(resource, namespace), f"list {resource.plural}", resource, query)
+            items += page["items"]
+            token = page["metadata"].get("continue")
+            if not token:
+                return Listing(items, page["metadata"]["resourceVersion"])
+            query["continue"] = token
+
+    async def watch(
+        self,
+        resource: Resource,
+        resource_version: str,
+        namespace: str = "",
+        *,
+        timeout_seconds: int,
+        label_selector: str = "",
+    ) -> AsyncIterator[Json]:
+        """Yield `{"type": ADDED | MODIFIED | DELETED | BOOKMARK, "object": ...}` until the server ends the watch.
+
+        Raises:
+            GoneError: the version is too old: list again.
+            BackendUnavailable: the connection broke, or was silent for longer than bookmarks allow.
+        """
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(timeout_seconds),
+            "labelSelector": label_selector,
+        }
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=WATCH_SILENCE_SECONDS)
+        action = f"watch {resource.plural}"
+        async with self._send("GET", _path(resource, namespace), action, query, timeout=timeout) as response:
+            if response.status >= 400:
+                raise_for_status(action, resource, response.status, await response.read())
+            async for line in response.content:
+                event: Json = json.loads(line)
+                if event["type"] == "ERROR":
+                    raise_for_event(action, resource, event["object"])
+                yield event
+
+    # Below every annotation that means the type of this name.
+    async def list(
+        self, resource: Resource, namespace: str = "", *, label_selector: str = "", field_selector: str = ""
+    ) -> list[Json]:
+        """Return all objects that match, of one namespace or of all; items carry no kind of their own."""
+        listing = await self.snapshot(resource, namespace, label_selector=label_selector, field_selector=field_selector)
+        return listing.items
+
+    async def _expect(
+        self,
+        method: str,
+        path: str,
+        action: str,
+        resource: Resource,
+        query: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> Json:
+        answer = await self._call(method, path, action, resource, query, **arguments)
+        if answer is None:
+            raise BackendUnavailable(f"cannot {action}: the API server sent an empty answer")
+        return answer
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        action: str,
+        resource: Resource,
+        query: Mapping[str, str] | None = None,
+        *,
+        body: object = None,
+        content_type: str = "application/json",
+        or_none: tuple[int | str, ...] = (),
+    ) -> Json | None:
+        """Send one request; None for the codes or reasons in `or_none`."""
+        if method != "GET":
+            fence.ensure_live()
+        timeout = aiohttp.ClientTimeout(total=TOTAL_SECONDS, sock_connect=CONNECT_SECONDS)
+        async with self._send(
+            method, path, action, query, body=body, content_type=content_type, timeout=timeout
+        ) as response:
+            text = await response.read()
+        if response.status < 400:
+            answer: Json = json.loads(text)
+            return answer
+        raise_for_status(action, resource, response.status, text, or_none=or_none)
+        return None
+
+    @asynccontextmanager
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        action: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        body: object = None,
+        content_type: str = "application/json",
+        timeout: aiohttp.ClientTimeout,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": FIELD_MANAGER}
+        parameters = {name: value for name, value in (query or {}).items() if value}
+        url = self._api.configuration.host + path + (f"?{urlencode(parameters)}" if parameters else "")
+        try:
+            await self._api.update_params_for_auth(headers, None, ["BearerToken"], path, method, None)
+            answer = await self._api.rest_client.request(  # type: ignore[no-untyped-call]  # as above
+                method, url, headers=headers, body=body, _request_timeout=timeout
+            )
+            async with answer.response as response:
+                yield response
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            _unavailable(action, error)
+
+
+def _unavailable(action: str, error: Exception) -> NoReturn:
+    # The library's text names the host and the cause; it never holds a body or a header.
+    cause = str(error) or type(error).__name__
+    raise BackendUnavailable(f"cannot {action}: the API server cannot be reached: {cause}") from None
+
+
+def _path(resource: Resource, namespace: str = "", name: str = "", subresource: str = "") -> str:
+    root = f"/apis/{resource.group}" if resource.group else "/api"
+    parts = [root, resource.version]
+    if resource.namespaced and namespace:
+        parts += ["namespaces", quote(namespace, safe="")]
+    parts += [part for part in (resource.plural, quote(name, safe=""), subresource) if part]
+    return "/".join(parts)
+
+
+def _what(resource: Resource, name: str, namespace: str) -> str:
+    place = f" in namespace {namespace!r}" if resource.namespaced and namespace else ""
+    return f"{resource.kind} {name!r}{place}"

@@ -1,0 +1,85 @@
+"""What the API server's refusals mean to Plattr."""
+
+import json
+from typing import NoReturn
+
+from activities.clients.resources import (
+    APPLICATIONS,
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    PODS,
+    PREVIEWS,
+    REPLICA_SETS,
+    SECRETS,
+    Json,
+    Resource,
+)
+from plattr.errors import BackendRefused, BackendUnavailable, Conflict, Transient
+
+# Their fields may hold secrets, and the API server quotes what it finds invalid: only the fields' names pass.
+_CONFIDENTIAL = frozenset({SECRETS, CONFIG_MAPS, DEPLOYMENTS, REPLICA_SETS, PODS, APPLICATIONS, PREVIEWS})
+
+# Longer texts come from admission webhooks that print whole objects.
+_MESSAGE_LIMIT = 1000
+
+# Too Many Requests, Request Timeout, and a server that is not itself.
+_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+
+
+class GoneError(Transient):
+    """Raised when a watch or a page asks for a version that the server no longer keeps: list again."""
+
+    reason = "Gone"
+
+
+def raise_for_status(
+    action: str, resource: Resource, code: int, text: bytes, *, or_none: tuple[int | str, ...] = ()
+) -> None:
+    """Raise what an answer of 400 and above means; return for a code or a reason in `or_none`."""
+    status = _status(text)
+    if code in or_none or status.get("reason") in or_none:
+        return
+    _raise(action, resource, code, status)
+
+
+def raise_for_event(action: str, resource: Resource, status: Json) -> NoReturn:
+    """Raise what an ERROR event of a watch means."""
+    _raise(action, resource, int(status.get("code", 500)), status)
+
+
+def _raise(action: str, resource: Resource, code: int, status: Json) -> NoReturn:
+    cause = _cause(resource, code, status)
+    if code == 410:
+        raise GoneError(f"cannot {action}: {cause}")
+    if code == 409 or (code == 422 and _is_failed_patch(status)):
+        raise Conflict(f"cannot {action}: somebody else changed it: {cause}")
+    if code in _PASSING:
+        raise BackendUnavailable(f"cannot {action}: the API server answered {code}: {cause}")
+    raise BackendRefused(f"cannot {action}: the API server refused it with {code}: {cause}")
+
+
+def _status(text: bytes) -> Json:
+    try:
+        status = json.loads(text)
+    except ValueError:
+        # A proxy in between answers in HTML.
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def _is_failed_patch(status: Json) -> bool:
+    # The API server reports a JSON patch whose `test` failed as 422 with this cause; a validation has others.
+    # https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/patch.go
+    causes = (status.get("details") or {}).get("causes") or []
+    return any(cause.get("reason") == "UnexpectedServerResponse" for cause in causes)
+
+
+def _cause(resource: Resource, code: int, status: Json) -> str:
+    reason = str(status.get("reason") or f"HTTP {code}")
+    # 403 and 409 speak of rights, quotas and versions; only of a Secret may even they quote too much.
+    is_quotable = resource not in _CONFIDENTIAL or (code in (401, 403, 404, 409, 410) and resource != SECRETS)
+    if is_quotable:
+        return str(status.get("message") or reason)[:_MESSAGE_LIMIT]
+    causes = (status.get("details") or {}).get("causes") or []
+    fields = ", ".join(str(cause.get("field")) for cause in causes if cause.get("field"))
+    return f"{reason} in {fields}"[:_MESSAGE_LIMIT] if fields else reason
