@@ -46,8 +46,11 @@ class Claim(FrozenModel):
 
     @property
     def lease_name(self) -> str:
-        """Return the Lease's name; injective, since SQL names hold no hyphen and the others no underscore."""
-        return f"{self.holding}.{self.name.replace('_', '-')}"
+        """Return the Lease's name; injective, since SQL names hold no hyphen and the others no underscore.
+
+        The holding stands last: a schema may end in an underscore, and a Lease's name not in a hyphen.
+        """
+        return f"{self.name.replace('_', '-')}-{self.holding}"
 
 
 class HeldClaim(FrozenModel):

@@ -20,8 +20,9 @@ HostName = NewType("HostName", str)
 # https://www.postgresql.org/docs/current/sql-syntax-lexical.html, https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 NAME_LIMIT = 63
-# 253: a host name. https://www.rfc-editor.org/rfc/rfc1123#section-2.1
-HOST_LIMIT = 253
+# 248: a Lease's name has at most 253 bytes, and the claim of a host is the Lease `{host}-host`.
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names
+HOST_LIMIT = 248
 
 # A Service's name begins with a letter; so do SQL names made of it.
 OBJECT_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
