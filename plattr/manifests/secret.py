@@ -1,5 +1,6 @@
 """The database Secret: the password's only home."""
 
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,5 +15,7 @@ def build_database_secret(target: Target, values: Mapping[str, str]) -> dict[str
         "kind": "Secret",
         "metadata": build_metadata(target, target.names.database_secret, labels={FEATURE_LABEL: "database"}),
         "type": "Opaque",
-        "stringData": dict(values),
+        # Not stringData: a key taken out of it stays in the Secret under server-side apply.
+        # https://github.com/kubernetes/kubernetes/issues/108008
+        "data": {key: b64encode(value.encode()).decode() for key, value in values.items()},
     }
