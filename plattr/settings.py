@@ -101,7 +101,8 @@ class Settings(WatcherSettings):
     opensearch_endpoint: str | None = None
     ingress_profile: Literal["nginx", "traefik"] = "nginx"
     cluster_issuer: str = "letsencrypt"
-    placeholder_image: str = "registry.k8s.io/e2e-test-images/agnhost:2.53"
+    # A page on 8080 that any user may serve, and without arguments: agnhost, for one, only sleeps then.
+    placeholder_image: str = "nginxinc/nginx-unprivileged:1.27-alpine"
     placeholder_port: int = Field(default=8080, ge=1, le=65535)
     irsa_role_arn: str | None = None
     resync_interval_minutes: int = Field(default=30, ge=1)
