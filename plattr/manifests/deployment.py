@@ -1,0 +1,36 @@
+"""The Deployment of an application."""
+
+from typing import Any
+
+from plattr.manifests.checksum import CHECKSUM_ANNOTATION
+from plattr.manifests.metadata import build_metadata
+from plattr.manifests.pod import Placeholder, build_pod_spec
+from plattr.target import Target
+
+# 300: an image of 1 GB is pulled in a minute or two, and the startup probe allows two more.
+PROGRESS_DEADLINE_SECONDS = 300
+
+
+def build_deployment(target: Target, *, placeholder: Placeholder, checksum: str) -> dict[str, Any]:
+    """Return the Deployment; without `replicas`, which belong to the autoscaler.
+
+    Args:
+        target: what to run.
+        placeholder: the page to show while the spec names no image.
+        checksum: of what the pods read at their start; a new one rolls them.
+    """
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": build_metadata(target, target.names.stem),
+        "spec": {
+            "selector": {"matchLabels": target.selector_labels},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"}},
+            "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
+            "template": {
+                # No owner's UID on the pods: adopting them for a re-created object would roll them.
+                "metadata": {"labels": target.labels, "annotations": {CHECKSUM_ANNOTATION: checksum}},
+                "spec": build_pod_spec(target, placeholder),
+            },
+        },
+    }

@@ -1,0 +1,109 @@
+"""The Ingresses: `/` leads to the application, `/api/rest` to PostgREST."""
+
+from typing import Any, Literal
+
+from plattr.manifests.metadata import build_metadata
+from plattr.manifests.ports import POSTGREST_PORT, SERVICE_PORT
+from plattr.objects import FrozenModel
+from plattr.target import Target
+
+CLUSTER_ISSUER_ANNOTATION = "cert-manager.io/cluster-issuer"
+# The Middleware that deploy/traefik/middleware.yaml installs once for the whole cluster.
+TRAEFIK_MIDDLEWARE = "plattr-strip-api-rest"
+
+
+class Path(FrozenModel):
+    """One path of a rule and how it is matched."""
+
+    path: str
+    path_type: Literal["Exact", "Prefix", "ImplementationSpecific"]
+
+
+class IngressProfile(FrozenModel):
+    """What an ingress controller wants to be told, and how it takes `/api/rest` off a path."""
+
+    class_name: str
+    annotations: dict[str, str]
+    api_annotations: dict[str, str]
+    api_paths: tuple[Path, ...]
+
+
+def ingress_profile(name: Literal["nginx", "traefik"], *, platform_namespace: str) -> IngressProfile:
+    """Return the profile of a controller; `platform_namespace` is where Traefik's Middleware lives."""
+    if name == "nginx":
+        return IngressProfile(
+            class_name="nginx",
+            annotations={},
+            api_annotations={"nginx.ingress.kubernetes.io/rewrite-target": "/$2"},
+            api_paths=(Path(path="/api/rest(/|$)(.*)", path_type="ImplementationSpecific"),),
+        )
+    # Traefik's Ingress provider rewrites through a Middleware only. Its definition is the same for every application,
+    # so it is installed once with the platform and named here: Plattr needs no right to write Traefik's resources.
+    # https://doc.traefik.io/traefik/reference/routing-configuration/kubernetes/ingress/
+    return IngressProfile(
+        class_name="traefik",
+        annotations={
+            "traefik.ingress.kubernetes.io/router.entrypoints": "websecure",
+            "traefik.ingress.kubernetes.io/router.tls": "true",
+        },
+        api_annotations={
+            "traefik.ingress.kubernetes.io/router.middlewares": (
+                f"{platform_namespace}-{TRAEFIK_MIDDLEWARE}@kubernetescrd"
+            )
+        },
+        # Two paths: Traefik's prefix `/api/rest` alone would match `/api/restaurants` as well.
+        api_paths=(Path(path="/api/rest", path_type="Exact"), Path(path="/api/rest/", path_type="Prefix")),
+    )
+
+
+def build_ingress(target: Target, *, profile: IngressProfile, cluster_issuer: str) -> dict[str, Any]:
+    """Return the Ingress that leads to the application; it is the one that asks for the certificate."""
+    # Only one of the two carries the issuer: cert-manager makes one Certificate for the Secret they share, and
+    # refuses it to the second Ingress that asks.
+    return _build(
+        target,
+        target.names.stem,
+        profile=profile,
+        annotations={CLUSTER_ISSUER_ANNOTATION: cluster_issuer} | profile.annotations,
+        paths=(Path(path="/", path_type="Prefix"),),
+        port=SERVICE_PORT,
+    )
+
+
+def build_api_ingress(target: Target, *, profile: IngressProfile) -> dict[str, Any]:
+    """Return the Ingress that leads to PostgREST, which sees the path without `/api/rest`."""
+    return _build(
+        target,
+        target.names.api_ingress,
+        profile=profile,
+        annotations=profile.annotations | profile.api_annotations,
+        paths=profile.api_paths,
+        port=POSTGREST_PORT,
+    )
+
+
+def _build(
+    target: Target,
+    name: str,
+    *,
+    profile: IngressProfile,
+    annotations: dict[str, str],
+    paths: tuple[Path, ...],
+    port: int,
+) -> dict[str, Any]:
+    names = target.names
+    backend = {"service": {"name": names.stem, "port": {"number": port}}}
+    rule = {
+        "host": names.host,
+        "http": {"paths": [{"path": path.path, "pathType": path.path_type, "backend": backend} for path in paths]},
+    }
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": build_metadata(target, name, annotations=annotations),
+        "spec": {
+            "ingressClassName": profile.class_name,
+            "rules": [rule],
+            "tls": [{"hosts": [names.host], "secretName": names.tls_secret}],
+        },
+    }

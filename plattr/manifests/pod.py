@@ -1,0 +1,164 @@
+"""The pod of an application: its own container, and PostgREST beside it where there is a database."""
+
+from typing import Any
+
+from plattr.manifests.ports import APP_PORT, HTTP_PORT_NAME, POSTGREST_PORT, POSTGREST_PORT_NAME
+from plattr.objects import FrozenModel
+from plattr.spec import EnvVar
+from plattr.target import Target
+
+APP_CONTAINER = "app"
+POSTGREST_CONTAINER = "postgrest"
+POSTGREST_IMAGE = "postgrest/postgrest:v12.2.3"
+
+# 1000: the user of the Node image, of the Dockerfile that Rails generates, and of the PostgREST image. Without a
+# number, `runAsNonRoot` refuses every image whose user is root or has a name only. No group goes with it: an image
+# that does not know the user runs in group 0, as images made for arbitrary users expect.
+RUN_AS_USER = 1000
+
+
+class Placeholder(FrozenModel):
+    """The page that is shown until the pipeline has built an image."""
+
+    image: str
+    port: int
+
+
+def build_pod_spec(target: Target, placeholder: Placeholder) -> dict[str, Any]:
+    """Return the pod's spec; it passes Pod Security `restricted`."""
+    containers = [_app_container(target, placeholder)]
+    if target.spec.database.enabled:
+        containers.append(_postgrest_container(target))
+    return {
+        "serviceAccountName": target.names.stem,
+        "automountServiceAccountToken": False,
+        # Otherwise a Service named redis would put REDIS_PORT=tcp://... beside the variables that Plattr injects.
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": RUN_AS_USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": containers,
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": target.selector_labels},
+            }
+        ],
+    }
+
+
+def _app_container(target: Target, placeholder: Placeholder) -> dict[str, Any]:
+    image = target.spec.image_ref
+    port = APP_PORT if image else placeholder.port
+    container: dict[str, Any] = {
+        "name": APP_CONTAINER,
+        "image": image or placeholder.image,
+        "ports": [_container_port(HTTP_PORT_NAME, port)],
+        "env": _app_env(target, port),
+        "envFrom": _app_env_from(target),
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "256Mi"},
+            "limits": {"cpu": "1000m", "memory": "512Mi"},
+        },
+        "securityContext": _security_context(),
+    }
+    # The placeholder knows nothing of the application's health path.
+    return container | _probes(target.spec.health_check.path) if image else container
+
+
+def _app_env(target: Target, port: int) -> list[dict[str, Any]]:
+    # Rails, Next.js and most servers made for containers listen where PORT says.
+    env: list[dict[str, Any]] = [{"name": "PORT", "value": str(port)}]
+    if target.spec.database.enabled:
+        env += [
+            {"name": "POSTGREST_URL", "value": f"{target.names.url}/api/rest"},
+            {"name": "POSTGREST_INTERNAL_URL", "value": f"http://localhost:{POSTGREST_PORT}"},
+        ]
+    return env + [_env_var(variable) for variable in target.spec.env_vars]
+
+
+def _env_var(variable: EnvVar) -> dict[str, Any]:
+    reference = variable.secret_key_ref
+    if reference is None:
+        return {"name": variable.name, "value": variable.value}
+    return {"name": variable.name, "valueFrom": {"secretKeyRef": {"name": reference.name, "key": reference.key}}}
+
+
+def _app_env_from(target: Target) -> list[dict[str, Any]]:
+    spec, names = target.spec, target.names
+    # The last source wins: what the user keeps in `{name}-env` cannot replace what Plattr injects.
+    sources: list[dict[str, Any]] = [
+        {"configMapRef": {"name": names.user_env, "optional": True}},
+        {"secretRef": {"name": names.user_env, "optional": True}},
+    ]
+    if spec.database.enabled:
+        sources.append({"secretRef": {"name": names.database_secret}})
+    for feature in config_map_features(target):
+        reference: dict[str, Any] = {"name": names.config_map(feature)}
+        if feature == "auth":
+            # Auth that fails does not stop the workload.
+            reference["optional"] = True
+        sources.append({"configMapRef": reference})
+    return sources
+
+
+def config_map_features(target: Target) -> tuple[str, ...]:
+    """Return the enabled features that hand the pods a ConfigMap."""
+    spec = target.spec
+    enabled = {
+        "storage": spec.storage.enabled,
+        "auth": spec.auth.enabled,
+        "redis": spec.redis.enabled,
+        "search": spec.search.enabled,
+    }
+    return tuple(feature for feature, is_enabled in enabled.items() if is_enabled)
+
+
+def _probes(path: str) -> dict[str, Any]:
+    request = {"httpGet": {"path": path, "port": HTTP_PORT_NAME}, "timeoutSeconds": 3}
+    return {
+        # 60 x 2 s: a Rails application may take two minutes to boot; until then the others do not ask.
+        "startupProbe": request | {"periodSeconds": 2, "failureThreshold": 60},
+        "readinessProbe": request | {"periodSeconds": 5, "failureThreshold": 2},
+        "livenessProbe": request | {"periodSeconds": 10, "failureThreshold": 3},
+    }
+
+
+def _postgrest_container(target: Target) -> dict[str, Any]:
+    names = target.names
+    return {
+        "name": POSTGREST_CONTAINER,
+        "image": POSTGREST_IMAGE,
+        "ports": [_container_port(POSTGREST_PORT_NAME, POSTGREST_PORT)],
+        "env": [
+            {
+                "name": "PGRST_DB_URI",
+                "valueFrom": {"secretKeyRef": {"name": names.database_secret, "key": "DATABASE_URL"}},
+            },
+            {"name": "PGRST_DB_SCHEMAS", "value": names.schema_name},
+            {"name": "PGRST_DB_ANON_ROLE", "value": names.anon_role},
+            {"name": "PGRST_SERVER_PORT", "value": str(POSTGREST_PORT)},
+            {"name": "PGRST_DB_CHANNEL_ENABLED", "value": "true"},
+        ],
+        "resources": {
+            "requests": {"cpu": "50m", "memory": "64Mi"},
+            "limits": {"cpu": "200m", "memory": "128Mi"},
+        },
+        # The port only, not the database behind it: an outage there must not take the application's pages away.
+        "readinessProbe": {"tcpSocket": {"port": POSTGREST_PORT_NAME}, "periodSeconds": 5},
+        "securityContext": _security_context() | {"readOnlyRootFilesystem": True},
+    }
+
+
+def _container_port(name: str, port: int) -> dict[str, Any]:
+    # The protocol is part of the key by which server-side apply merges ports, so it is never left to its default.
+    return {"name": name, "containerPort": port, "protocol": "TCP"}
+
+
+def _security_context() -> dict[str, Any]:
+    # No readOnlyRootFilesystem for the application: Next.js and Rails write caches beside their code.
+    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
