@@ -1,0 +1,109 @@
+"""What the supervisor and its callers tell each other, through files of the state folder."""
+
+import datetime as dt
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from stack.folders import Folders, locked, write_private
+from stack.processes import ProcessIdentity
+
+State = Literal["waiting", "starting", "running", "restarting", "stopping", "stopped", "failed"]
+
+
+class ServiceStatus(BaseModel):
+    """One process of the platform as its supervisor sees it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    service: str
+    state: State
+    address: str = ""
+    pid: int | None = None
+    since: dt.datetime | None = None
+    restarts: int = 0
+    log: Path
+    message: str = ""
+
+
+class Wish(BaseModel):
+    """What shall run: `processes`, except those `held` down; `serial` grows with each wish."""
+
+    model_config = ConfigDict(frozen=True)
+
+    serial: int = 0
+    processes: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    tools: dict[str, Path] = {}
+
+    @property
+    def up(self) -> tuple[str, ...]:
+        """The processes that shall run now."""
+        return tuple(name for name in self.processes if name not in self.held)
+
+
+class Report(BaseModel):
+    """The supervisor's answer: the last wish it has seen, and the state of each process."""
+
+    model_config = ConfigDict(frozen=True)
+
+    serial: int = 0
+    services: tuple[ServiceStatus, ...] = ()
+
+
+class Control:
+    """The files `wish.json`, `report.json` and `supervisor.json` of one state folder."""
+
+    def __init__(self, folders: Folders) -> None:
+        self.folders = folders
+        self._wish = folders.run / "wish.json"
+        self._report = folders.run / "report.json"
+        self._supervisor = folders.run / "supervisor.json"
+
+    def wish(self) -> Wish:
+        """Return what was wished last."""
+        return Wish.model_validate_json(self._wish.read_text()) if self._wish.exists() else Wish()
+
+    def change(
+        self,
+        *,
+        add: tuple[str, ...] = (),
+        hold: tuple[str, ...] = (),
+        tools: dict[str, Path] | None = None,
+        fresh: bool = False,
+    ) -> Wish:
+        """Wish more processes up (which ends their hold) or hold some down; `fresh` forgets the old wish."""
+        with locked(self.folders.run / "wish.lock"):
+            old = self.wish()
+            if fresh:
+                old = Wish(serial=old.serial)
+            wish = Wish(
+                serial=old.serial + 1,
+                processes=(*old.processes, *(name for name in add if name not in old.processes)),
+                held=tuple(name for name in {*old.held, *hold} if name not in add),
+                tools=old.tools | (tools or {}),
+            )
+            write_private(self._wish, wish.model_dump_json())
+        return wish
+
+    def report(self) -> Report:
+        """Return the supervisor's last report; it may be dead, then this is its last word."""
+        return Report.model_validate_json(self._report.read_text()) if self._report.exists() else Report()
+
+    def write_report(self, report: Report) -> None:
+        """Publish the supervisor's report."""
+        write_private(self._report, report.model_dump_json())
+
+    def supervisor(self) -> ProcessIdentity | None:
+        """Return the supervisor if it lives."""
+        identity = ProcessIdentity.read(self._supervisor)
+        return identity if identity is not None and identity.process() is not None else None
+
+    def write_supervisor(self, identity: ProcessIdentity) -> None:
+        """Say who supervises."""
+        write_private(self._supervisor, identity.model_dump_json())
+
+    def process_file(self, process: str) -> Path:
+        """Where the identity of a running process is kept, for whoever has to end it later."""
+        return self.folders.run / f"{process}.process.json"

@@ -1,0 +1,108 @@
+"""Where everything on the local platform is, and the settings Plattr's processes get from it."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from stack.services.base import Site
+from stack.services.cluster import NAMESPACE, kubeconfig_path
+from stack.services.keycloak import ADMIN_USER, CLIENT_ID
+from stack.services.postgres import ADMIN, DATABASE, SUPERUSER, database_url
+from stack.services.s3 import ACCOUNT_KEY, ROOT_KEY
+
+
+class Endpoints(BaseModel):
+    """Addresses and credentials of one local platform; holds secrets, so do not log it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    temporal_address: str
+    temporal_ui: str
+    kubernetes_url: str
+    kubeconfig_admin: Path
+    kubeconfig_worker: Path
+    kubeconfig_watcher: Path
+    database_superuser_url: str
+    database_admin_url: str
+    database_host: str
+    database_port: int
+    database_name: str
+    s3_url: str
+    s3_root_key: str
+    s3_root_secret: str
+    s3_key: str
+    s3_secret: str
+    keycloak_url: str
+    keycloak_admin_user: str
+    keycloak_admin_password: str
+    keycloak_client_id: str
+    keycloak_client_secret: str
+    worker_metrics_port: int
+    watcher_metrics_port: int
+    bin_dir: Path
+    log_dir: Path
+
+    @classmethod
+    def of(cls, site: Site) -> "Endpoints":
+        """Derive the endpoints from what the state folder keeps; nothing needs to run."""
+        state = site.folders.state
+        return cls(
+            temporal_address=f"127.0.0.1:{site.port('temporal')}",
+            temporal_ui=site.url("temporal-ui"),
+            kubernetes_url=f"https://127.0.0.1:{site.port('kubernetes')}",
+            kubeconfig_admin=kubeconfig_path(state, "admin"),
+            kubeconfig_worker=kubeconfig_path(state, "worker"),
+            kubeconfig_watcher=kubeconfig_path(state, "watcher"),
+            database_superuser_url=database_url(site, SUPERUSER),
+            database_admin_url=database_url(site, ADMIN),
+            database_host="127.0.0.1",
+            database_port=site.port("postgres"),
+            database_name=DATABASE,
+            s3_url=site.url("s3"),
+            s3_root_key=ROOT_KEY,
+            s3_root_secret=site.credential("s3-root"),
+            s3_key=ACCOUNT_KEY,
+            s3_secret=site.credential("s3-account"),
+            keycloak_url=site.url("keycloak"),
+            keycloak_admin_user=ADMIN_USER,
+            keycloak_admin_password=site.credential("keycloak-admin"),
+            keycloak_client_id=CLIENT_ID,
+            keycloak_client_secret=site.credential("keycloak-client"),
+            worker_metrics_port=site.port("worker-metrics"),
+            watcher_metrics_port=site.port("watcher-metrics"),
+            bin_dir=site.folders.bin,
+            log_dir=site.folders.logs,
+        )
+
+
+def environment(endpoints: Endpoints, role: str) -> dict[str, str]:
+    """Return the settings of `worker`, `watcher` or `cli`, as in spec.md section 8."""
+    kubeconfigs = {"worker": endpoints.kubeconfig_worker, "watcher": endpoints.kubeconfig_watcher}
+    settings = {
+        "TEMPORAL_ADDRESS": endpoints.temporal_address,
+        "TEMPORAL_NAMESPACE": "default",
+        "KUBECONFIG": str(kubeconfigs.get(role, endpoints.kubeconfig_admin)),
+        "DB_ADMIN_URL": endpoints.database_admin_url,
+        "DB_HOST": endpoints.database_host,
+        "DB_PORT": str(endpoints.database_port),
+        "DB_NAME": endpoints.database_name,
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": endpoints.s3_url,
+        "AWS_ACCESS_KEY_ID": endpoints.s3_key,
+        "AWS_SECRET_ACCESS_KEY": endpoints.s3_secret,
+        "BASE_DOMAIN": "platform.localhost",
+        "KEYCLOAK_URL": endpoints.keycloak_url,
+        "KEYCLOAK_CLIENT_ID": endpoints.keycloak_client_id,
+        "KEYCLOAK_CLIENT_SECRET": endpoints.keycloak_client_secret,
+        "AUTH_URL": endpoints.keycloak_url,
+        "OIDC_CLIENT_SUFFIX": "-app",
+        "LEASE_NAMESPACE": NAMESPACE,
+    }
+    for provider in ("GOOGLE", "GITHUB"):
+        # Keycloak stores them as they are; a login would fail at the provider.
+        settings[f"IDP_{provider}_CLIENT_ID"] = f"local-{provider.lower()}-client"
+        settings[f"IDP_{provider}_CLIENT_SECRET"] = f"local-{provider.lower()}-secret"
+    ports = {"worker": endpoints.worker_metrics_port, "watcher": endpoints.watcher_metrics_port}
+    if role in ports:
+        settings["METRICS_PORT"] = str(ports[role])
+    return settings

@@ -1,0 +1,92 @@
+"""Where the local platform keeps its state and its binaries."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+# The checkout: deploy/crds and deploy/rbac lie beside the packages.
+DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
+
+
+def default_state() -> Path:
+    """Return the state folder: PLATTR_STATE, else /var/lib/plattr/dev for root, else the user's XDG state."""
+    if setting := os.environ.get("PLATTR_STATE"):
+        return Path(setting).expanduser().resolve()
+    if os.geteuid() == 0:
+        return Path("/var/lib/plattr/dev")
+    return _xdg("XDG_STATE_HOME", ".local/state") / "plattr" / "dev"
+
+
+def default_cache() -> Path:
+    """Return the binaries' cache: PLATTR_CACHE, else /var/cache/plattr for root, else the user's XDG cache."""
+    if setting := os.environ.get("PLATTR_CACHE"):
+        return Path(setting).expanduser().resolve()
+    if os.geteuid() == 0:
+        return Path("/var/cache/plattr")
+    return _xdg("XDG_CACHE_HOME", ".cache") / "plattr"
+
+
+def _xdg(variable: str, fallback: str) -> Path:
+    setting = os.environ.get(variable, "")
+    # The XDG specification: a relative path is invalid and must be ignored.
+    return Path(setting) if setting.startswith("/") else Path.home() / fallback
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file; the kernel drops it when its holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file at once, readable by nobody else, so that no reader ever sees half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    partial.replace(path)
+
+
+class Folders(BaseModel):
+    """The layout of one state folder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    state: Path
+
+    @property
+    def bin(self) -> Path:
+        """Links to every tool: kubectl, temporal, psql, ..."""
+        return self.state / "bin"
+
+    @property
+    def logs(self) -> Path:
+        """One log per process."""
+        return self.state / "logs"
+
+    @property
+    def run(self) -> Path:
+        """What the supervisor and its callers tell each other; private to the user."""
+        return self.state / "run"
+
+    def service(self, name: str) -> Path:
+        """Where one service keeps its files."""
+        return self.state / name
+
+    def log(self, unit: str) -> Path:
+        """The log of one process."""
+        return self.logs / f"{unit}.log"
+
+    def create(self) -> None:
+        """Make the folders; as root others may pass through, for PostgreSQL runs as an ordinary user."""
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o755 if os.geteuid() == 0 else 0o700)
+        self.bin.mkdir(exist_ok=True, mode=0o755)
+        self.logs.mkdir(exist_ok=True, mode=0o700)
+        self.run.mkdir(exist_ok=True, mode=0o700)

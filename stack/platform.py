@@ -1,0 +1,204 @@
+"""The local platform as its users and tests hold it: start, stop, ask."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from stack.control import Control, Report, ServiceStatus
+from stack.endpoints import Endpoints, environment
+from stack.errors import PlatformError
+from stack.folders import Folders, default_state, locked
+from stack.processes import ProcessIdentity, end, last_lines, signal_group
+from stack.registry import ALL, PROCESSES, TOOLS, processes_of, services_of
+from stack.services.base import Site
+from stack.services.cluster import Cluster
+from stack.settings import StateSettings
+from stack.tools.resolve import link_tools, resolve_tools
+
+__all__ = ["ALL", "Platform"]
+
+# Keycloak gets 180 s for a start; three attempts of a process that dies at once end much earlier.
+START_SECONDS = 240.0
+STOP_SECONDS = 60.0
+
+
+def say(line: str) -> None:
+    """Tell a person about a long step."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+class Platform:
+    """One local platform, by default the user's own; several can run side by side in their own state folders."""
+
+    def __init__(self, state: Path | None = None, *, tell: Callable[[str], None] = say) -> None:
+        self.folders = Folders(state=(state or default_state()).absolute())
+        self.control = Control(self.folders)
+        self._tell = tell
+
+    def start(self, *, services: Sequence[str] = ALL, apps: Sequence[str] = ()) -> None:
+        """Start what is not running yet and return when all of it is healthy; held services are let go.
+
+        Raises:
+            PlatformError: a tool cannot be had, or a service does not come up: names it, with its log's last lines.
+        """
+        wanted = processes_of([*services, *apps])
+        self.folders.create()
+        with locked(self.folders.run / "start.lock"):
+            if not self._runs(wanted):
+                self._start(wanted)
+            self._apply_changed_manifests()
+
+    def stop(self) -> None:
+        """Stop all processes, also those a killed supervisor left behind; state stays."""
+        supervisor = self.control.supervisor()
+        if supervisor is not None:
+            end(supervisor, grace_seconds=STOP_SECONDS)
+        for name in reversed(list(PROCESSES)):
+            leftover = ProcessIdentity.read(self.control.process_file(name))
+            if leftover is not None:
+                end(leftover, number=PROCESSES[name].stop_signal)
+                self.control.process_file(name).unlink(missing_ok=True)
+
+    def start_service(self, name: str) -> None:
+        """Start a service, process or app on a running platform; returns when it is healthy."""
+        supervisor = self._supervisor()
+        wanted = processes_of([name])
+        wish = self.control.change(add=wanted, tools=self._tools(wanted))
+        signal_group(supervisor.pid, signal.SIGHUP)
+        self._await_running(wanted, wish.serial)
+
+    def stop_service(self, name: str) -> None:
+        """Stop a service, process or app and hold it down until it is started again; returns when it is down."""
+        supervisor = self._supervisor()
+        held = processes_of([name])
+        wish = self.control.change(hold=held)
+        signal_group(supervisor.pid, signal.SIGHUP)
+        self._await(lambda report: self._are_down(report, held), wish.serial, STOP_SECONDS, f"stop {name}")
+
+    def kill_service(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Signal the processes of a service without warning, as a fault; returns when they are gone."""
+        for process in processes_of([name]):
+            identity = ProcessIdentity.read(self.control.process_file(process))
+            if identity is None:
+                raise PlatformError(f"cannot kill {process}: it is not running")
+            end(identity, number=number)
+
+    def status(self) -> list[ServiceStatus]:
+        """Return each process as it is now; without a supervisor what is left of it, or stopped."""
+        report = self.control.report()
+        alive = self.control.supervisor() is not None
+        statuses = []
+        for status in report.services:
+            identity = ProcessIdentity.read(self.control.process_file(status.service))
+            lives = identity is not None and identity.process() is not None
+            if not alive:
+                message = "not supervised; run plattr infra start" if lives else ""
+                changes = {"state": "running" if lives else "stopped", "message": message}
+                status = status.model_copy(update=changes if lives else changes | {"pid": None})
+            elif status.state == "running" and not lives:
+                status = status.model_copy(update={"state": "restarting", "pid": None})
+            statuses.append(status)
+        return statuses
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a supervisor looks after this state folder."""
+        return self.control.supervisor() is not None
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Where everything is; known before the first start."""
+        return Endpoints.of(self._site())
+
+    def environment(self, role: str = "worker") -> dict[str, str]:
+        """Return the settings for `worker`, `watcher` or `cli`, as in spec.md section 8."""
+        return environment(self.endpoints, role)
+
+    def _site(self) -> Site:
+        return Site(self.folders, StateSettings.load(self.folders), self.control.wish().tools)
+
+    def _supervisor(self) -> ProcessIdentity:
+        supervisor = self.control.supervisor()
+        if supervisor is None:
+            raise PlatformError(
+                f"cannot reach the platform in {self.folders.state}: not running; run plattr infra start"
+            )
+        return supervisor
+
+    def _runs(self, wanted: Sequence[str]) -> bool:
+        running = {status.service for status in self.status() if status.state == "running"}
+        return self.is_running and running.issuperset(wanted)
+
+    def _tools(self, processes: Sequence[str]) -> dict[str, Path]:
+        names = [tool for service in services_of(processes) for tool in TOOLS[service]]
+        tools = resolve_tools(names, exclude=self.folders.bin, tell=self._tell)
+        return link_tools(tools, self.folders.bin)
+
+    def _start(self, wanted: tuple[str, ...]) -> None:
+        tools = self._tools(wanted)
+        supervisor = self.control.supervisor()
+        wish = self.control.change(add=wanted, tools=tools, fresh=supervisor is None)
+        if supervisor is not None:
+            signal_group(supervisor.pid, signal.SIGHUP)
+            self._await_running(wanted, wish.serial)
+            return
+        self._spawn_supervisor()
+        try:
+            self._await_running(wanted, wish.serial)
+        except PlatformError:
+            self.stop()
+            raise
+
+    def _spawn_supervisor(self) -> None:
+        with self.folders.log("supervisor").open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "stack", "supervise", str(self.folders.state)],
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+            )
+
+    def _await_running(self, wanted: Sequence[str], serial: int) -> None:
+        def done(report: Report) -> bool:
+            states = {status.service: status for status in report.services}
+            for name in wanted:
+                status = states.get(name)
+                if status is not None and status.state == "failed":
+                    raise PlatformError(f"cannot start {name}: {status.message}\n(log: {status.log})")
+            return self._runs(wanted)
+
+        self._await(done, serial, START_SECONDS, f"start {', '.join(wanted)}")
+
+    def _are_down(self, report: Report, held: Sequence[str]) -> bool:
+        return all(status.state == "stopped" for status in report.services if status.service in held)
+
+    def _await(self, done: Callable[[Report], bool], serial: int, seconds: float, what: str) -> None:
+        deadline = time.monotonic() + seconds
+        # A supervisor needs a moment to import its modules and say who it is.
+        appears_by = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            report = self.control.report()
+            if report.serial >= serial and done(report):
+                return
+            if self.control.supervisor() is None and time.monotonic() > appears_by:
+                log = self.folders.log("supervisor")
+                raise PlatformError(f"cannot {what}: the supervisor is gone\n{last_lines(log)}\n(log: {log})")
+            time.sleep(0.05)
+        states = ", ".join(f"{status.service} {status.state}" for status in self.control.report().services)
+        raise PlatformError(f"cannot {what}: not done after {seconds:.0f} s ({states}); see {self.folders.logs}")
+
+    def _apply_changed_manifests(self) -> None:
+        """Bring CRDs and roles that changed since the start into a running cluster."""
+        cluster = Cluster(self._site())
+        if self._runs(processes_of(["kubernetes"])) and cluster.has_changed_manifests() and cluster.apply_manifests():
+            # Else it notices the new kinds only after 30 s, and collects no garbage of theirs until then.
+            self.kill_service("kube-controller-manager", signal.SIGTERM)
+            self.start_service("kube-controller-manager")

@@ -1,0 +1,66 @@
+"""The services by name, and what each needs."""
+
+from collections.abc import Iterable
+
+from stack.errors import PlatformError
+from stack.services.application import APPS, Watcher, Worker
+from stack.services.base import Service
+from stack.services.keycloak import Keycloak
+from stack.services.kubernetes import ApiServer, ControllerManager, Etcd, Kwok, Scheduler
+from stack.services.postgres import Postgres
+from stack.services.s3 import S3
+from stack.services.temporal import Temporal
+
+# What a user names, and the processes it consists of.
+SERVICES: dict[str, tuple[type[Service], ...]] = {
+    "temporal": (Temporal,),
+    "postgres": (Postgres,),
+    "s3": (S3,),
+    "keycloak": (Keycloak,),
+    "kubernetes": (Etcd, ApiServer, ControllerManager, Scheduler, Kwok),
+}
+ALL = tuple(SERVICES)
+PROCESSES: dict[str, type[Service]] = {
+    **{process.name: process for processes in SERVICES.values() for process in processes},
+    "worker": Worker,
+    "watcher": Watcher,
+}
+# The tools of the processes, by process; the first four of Kubernetes and the rest come from one build.
+TOOLS: dict[str, tuple[str, ...]] = {
+    "temporal": ("temporal",),
+    "postgres": ("postgres", "initdb", "psql", "pg_dump", "pg_restore"),
+    "s3": ("versitygw",),
+    "keycloak": ("keycloak",),
+    "kubernetes": (*(process.name for process in SERVICES["kubernetes"]), "kubectl"),
+}
+
+
+def processes_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the processes of services, processes and apps named by a user, in order of their start.
+
+    Raises:
+        PlatformError: a name is none of them.
+    """
+    found: list[str] = []
+    for name in names:
+        if name in SERVICES:
+            found += [process.name for process in SERVICES[name]]
+        elif name in PROCESSES:
+            found.append(name)
+        else:
+            known = ", ".join([*SERVICES, *(p for p in PROCESSES if p not in SERVICES)])
+            raise PlatformError(f"cannot find service {name!r}: the platform has {known}")
+    return tuple(name for name in PROCESSES if name in found)
+
+
+def services_of(processes: Iterable[str]) -> tuple[str, ...]:
+    """Return the services that have any of the processes."""
+    wanted = set(processes)
+    return tuple(name for name, parts in SERVICES.items() if wanted & {part.name for part in parts})
+
+
+def requirements(process: str, present: Iterable[str]) -> tuple[str, ...]:
+    """Return which of the present processes must be healthy before this one; the apps need all of them."""
+    if process in APPS:
+        return tuple(name for name in present if name not in APPS)
+    return tuple(name for name in PROCESSES[process].requires if name in set(present))

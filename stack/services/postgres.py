@@ -1,0 +1,151 @@
+"""PostgreSQL with a database `plattr` and an admin role that is no superuser, as on a managed server."""
+
+import os
+import pwd
+import signal
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from stack.errors import PlatformError
+from stack.folders import write_private
+from stack.processes import Command, run, unprivileged_user
+from stack.services.base import Service, Site
+
+DATABASE = "plattr"
+SUPERUSER = "postgres"
+ADMIN = "provisioner"
+# CONNECT is granted once to this role: a grant per application updates one catalogue row and fails when concurrent.
+APPLICATIONS = "plattr_apps"
+SERVER_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    # Two connections for each of some sixty applications under test, and the pools.
+    "max_connections": "200",
+    # Safe against kill -9, not against power loss: the platform is for development.
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+}
+
+
+def database_url(site: Site, role: str) -> str:
+    """Return the libpq URL of the superuser or the admin."""
+    password = site.credential("postgres-superuser" if role == SUPERUSER else "postgres-provisioner")
+    return f"postgresql://{role}:{password}@127.0.0.1:{site.port('postgres')}/{DATABASE}"
+
+
+class Postgres(Service):
+    """PostgreSQL; as root it runs as another user, for it refuses root."""
+
+    name = "postgres"
+    ports = ("postgres",)
+    # Fast shutdown; SIGTERM would wait for every client to leave.
+    stop_signal = signal.SIGINT
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self.user = unprivileged_user()
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self.site.port('postgres')}"
+
+    @property
+    def cluster(self) -> Path:
+        """The data directory."""
+        return self.folder / "cluster"
+
+    def prepare(self) -> None:
+        """Make the cluster at the first start."""
+        super().prepare()
+        if self.user is not None:
+            entry = pwd.getpwnam(self.user)
+            os.chown(self.folder, entry.pw_uid, entry.pw_gid)
+            self._refuse_unreachable()
+        if (self.cluster / "PG_VERSION").exists():
+            return
+        password_file = self.folder / "password"
+        write_private(password_file, self.site.credential("postgres-superuser"))
+        if self.user is not None:
+            os.chown(password_file, pwd.getpwnam(self.user).pw_uid, -1)
+        try:
+            run(
+                Command(
+                    arguments=(
+                        *(self.site.tool("initdb"), "-D", str(self.cluster), "-U", SUPERUSER, "--no-sync"),
+                        *("-A", "scram-sha-256", f"--pwfile={password_file}", "-E", "UTF8"),
+                        # Built into the server, so that it is the same on every machine.
+                        *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
+                    ),
+                    user=self.user,
+                )
+            )
+        finally:
+            password_file.unlink()
+
+    def command(self) -> Command:
+        """Start the server itself, without pg_ctl, so that it is the supervisor's child."""
+        settings = [word for name, value in SERVER_SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        arguments = (self.site.tool("postgres"), "-D", str(self.cluster), "-p", str(self.site.port("postgres")))
+        return Command(arguments=(*arguments, *settings), user=self.user)
+
+    def is_healthy(self) -> bool:
+        """It accepts connections once its recovery is over."""
+        try:
+            self._connect("postgres").close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def set_up(self) -> None:
+        """Make the database, the admin and the group role; a second run changes nothing."""
+        with self._connect("postgres") as connection:
+            if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).rowcount:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+        with self._connect(DATABASE) as connection, connection.transaction():
+            if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ADMIN]).rowcount:
+                return
+            password = connection.pgconn.encrypt_password(
+                self.site.credential("postgres-provisioner").encode(), ADMIN.encode(), b"scram-sha-256"
+            ).decode()
+            names = {
+                "admin": sql.Identifier(ADMIN),
+                "apps": sql.Identifier(APPLICATIONS),
+                "database": sql.Identifier(DATABASE),
+                "password": sql.Literal(password),
+            }
+            for statement in (
+                "CREATE ROLE {admin} LOGIN CREATEROLE PASSWORD {password}",
+                "GRANT CREATE ON DATABASE {database} TO {admin}",
+                # Else CREATE SCHEMA ... AUTHORIZATION of a role it made fails with 42501 (PostgreSQL 16 and later).
+                "ALTER ROLE {admin} SET createrole_self_grant = 'set, inherit'",
+                "CREATE ROLE {apps} NOLOGIN",
+                "REVOKE CONNECT ON DATABASE {database} FROM PUBLIC",
+                "GRANT CONNECT ON DATABASE {database} TO {apps}",
+                "GRANT {apps} TO {admin} WITH ADMIN OPTION",
+            ):
+                connection.execute(sql.SQL(statement).format(**names))
+
+    def _connect(self, database: str) -> psycopg.Connection:
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=self.site.port("postgres"),
+            user=SUPERUSER,
+            password=self.site.credential("postgres-superuser"),
+            dbname=database,
+            connect_timeout=3,
+            autocommit=True,
+        )
+
+    def _refuse_unreachable(self) -> None:
+        for path in (self.folder, Path(self.site.tool("postgres"))):
+            try:
+                run(Command(arguments=("ls", "-d", f"{path}/." if path.is_dir() else str(path)), user=self.user))
+            except PlatformError:
+                raise PlatformError(
+                    f"cannot run PostgreSQL as user {self.user!r}: it cannot reach {path} "
+                    "(a folder above it is private); set PLATTR_STATE or PLATTR_CACHE to a folder it can pass through"
+                ) from None

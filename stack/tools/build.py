@@ -1,0 +1,97 @@
+"""Builds from the package registries, by their ordinary clients."""
+
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+from stack.errors import PlatformError
+from stack.tools.download import verify
+from stack.tools.pins import Pin, source_folder
+
+VERSION_PACKAGE = "k8s.io/component-base/version"
+# The first build of Kubernetes takes 6 to 12 minutes on two cores; a hung client must end some time.
+BUILD_SECONDS = 3600
+KEYCLOAK_BUILD = ("build", "--db=dev-file", "--health-enabled=true")
+
+
+def require_program(program: str, purpose: str, remedy: str) -> None:
+    """Refuse early when a program is missing.
+
+    Raises:
+        PlatformError: names the program and the remedy.
+    """
+    if shutil.which(program) is None:
+        raise PlatformError(f"cannot {purpose}: {program} is not installed; {remedy}")
+
+
+def require_go(what: str, setting: str) -> None:
+    """Refuse a Go build without Go."""
+    require_program(
+        "go", f"build {what}", f"install Go 1.26 or newer (https://go.dev/dl), or set {setting} to a binary you have"
+    )
+
+
+def build_hyperkube(pin: Pin, target: Path) -> None:
+    """Build etcd, the control plane, kubectl, kwok and helm as one binary."""
+    major, minor, _ = pin.version.split(".")
+    values = {"gitVersion": f"v{pin.version}", "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+    flags = " ".join(["-s -w", *(f"-X {VERSION_PACKAGE}.{name}={value}" for name, value in values.items())])
+    source = source_folder(pin.source or "kube")
+    _run(
+        ["go", "build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o", str(target), "-ldflags", flags, "."],
+        folder=source,
+        extra={"CGO_ENABLED": "0"},
+    )
+
+
+def install_go_module(pin: Pin, folder: Path) -> None:
+    """Build one command of a Go module into `folder`."""
+    _run(
+        ["go", "install", "-trimpath", "-ldflags", "-s -w", f"{pin.module}@v{pin.version}"],
+        folder=folder,
+        extra={"CGO_ENABLED": "0", "GOBIN": str(folder)},
+    )
+
+
+def fetch_maven_artifact(pin: Pin, folder: Path) -> Path:
+    """Fetch an artifact with mvn and verify it; returns its file."""
+    coordinates = pin.fill(pin.maven or "")
+    _, artifact, version, packaging = coordinates.split(":")
+    arguments = (f"-Dartifact={coordinates}", f"-DoutputDirectory={folder}")
+    _run(["mvn", "-q", "-B", "dependency:copy", *arguments], folder=folder)
+    path = folder / f"{artifact}-{version}.{packaging}"
+    verify(path, pin.sha256 or "", origin=coordinates)
+    return path
+
+
+def unpack_keycloak(archive: Path, home: Path) -> None:
+    """Unpack a distribution into `home`, without its top folder."""
+    with tarfile.open(archive) as tar:
+        tar.extractall(home.parent, filter="data")
+        top = tar.getnames()[0].split("/")[0]
+    (home.parent / top).rename(home)
+
+
+def build_keycloak(home: Path) -> None:
+    """Do once what would cost half a minute at each start: `kc.sh build`."""
+    heap = {"JAVA_OPTS_APPEND": "-XX:-UseG1GC -XX:+UseSerialGC"}
+    _run([str(home / "bin" / "kc.sh"), *KEYCLOAK_BUILD], folder=home, extra=heap)
+
+
+def _run(arguments: list[str], *, folder: Path, extra: dict[str, str] | None = None) -> None:
+    # The whole environment: registries, proxies and caches are configured there.
+    done = subprocess.run(
+        arguments,
+        cwd=folder,
+        env=os.environ | (extra or {}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=BUILD_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        lines = "\n".join(done.stdout.decode(errors="replace").strip().splitlines()[-10:])
+        raise PlatformError(f"cannot run {' '.join(arguments[:3])}: exit code {done.returncode}\n{lines}")

@@ -1,0 +1,67 @@
+"""The pinned versions of stack/versions.toml."""
+
+import hashlib
+import platform
+import tomllib
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+# Bumped when the way a tool is built changes: old cache entries are then left alone.
+RECIPE = 1
+
+
+class Pin(BaseModel):
+    """One tool's entry; see the head of versions.toml for each field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: str
+    accepts: str | None = None
+    version_arguments: tuple[str, ...] = ("--version",)
+    github: str | None = None
+    tag: str = "v{version}"
+    asset: str | None = None
+    url: str | None = None
+    member: str | None = None
+    wheel: str | None = None
+    module: str | None = None
+    source: str | None = None
+    maven: str | None = None
+    sha256: str | None = None
+    programs: tuple[str, ...] = ()
+
+    def fill(self, template: str) -> str:
+        """Fill in a template's version and platform."""
+        system = platform.system().lower()
+        x86 = platform.machine().lower() in {"x86_64", "amd64"}
+        return template.format(
+            version=self.version,
+            os=system,
+            os_title=system.title(),
+            arch="amd64" if x86 else "arm64",
+            uname="x86_64" if x86 else "arm64",
+        )
+
+    def cache_key(self) -> str:
+        """Return what changes when the binary would: the entry, the sources, the platform."""
+        digest = hashlib.sha256(f"{RECIPE} {self.fill('{os} {arch}')} {self.model_dump_json()}".encode())
+        if self.source is not None:
+            for name in ("go.mod", "go.sum", "main.go"):
+                digest.update((source_folder(self.source) / name).read_bytes())
+        return digest.hexdigest()[:12]
+
+
+def source_folder(name: str) -> Path:
+    """Return a source folder inside this package."""
+    return Path(str(resources.files("stack"))) / name
+
+
+@cache
+def pins() -> dict[str, Pin]:
+    """Read every pin, by tool."""
+    entries = tomllib.loads((resources.files("stack") / "versions.toml").read_text())
+    return {name: Pin(name=name, **entry) for name, entry in entries.items()}
