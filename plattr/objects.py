@@ -13,6 +13,9 @@ API_VERSION = f"{GROUP}/{VERSION}"
 FINALIZER = f"{GROUP}/cleanup"
 PAUSED_ANNOTATION = f"{GROUP}/paused"
 
+# A Service's name begins with a letter; so do SQL names made of it.
+OBJECT_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+
 
 class FrozenModel(BaseModel):
     """A value: immutable, camelCase on the wire, snake_case in Python."""

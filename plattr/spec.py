@@ -1,5 +1,6 @@
 """The specs of both custom resources; the CRDs in deploy/crds say the same, and a test compares them."""
 
+import json
 import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -8,28 +9,45 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, mode
 from pydantic.alias_generators import to_camel
 
 from plattr.errors import InvalidSpec
-from plattr.objects import FrozenModel
+from plattr.objects import OBJECT_NAME_PATTERN, FrozenModel
 from plattr.ttl import Ttl
 
-# A host name: at most 253 characters in labels of at most 63. https://www.rfc-editor.org/rfc/rfc1123#section-2.1
-HOST_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)+$"
+# Every pattern means the same to Rust (pydantic), to Go (the API server) and to Python: `$` only at the very end
+# (so fullmatch in Python), ASCII classes only, since Rust's \s is Unicode's and Go's is not.
+
+# A host name: labels of at most 63 characters, the last one no number, so that it is never an IP address,
+# which an Ingress refuses. https://www.rfc-editor.org/rfc/rfc1123#section-2.1
+HOST_PATTERN = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
+# 248: a Lease's name has at most 253 bytes, and the claim of a host is the Lease `{host}-host`.
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names
+HOST_LIMIT = 248
 SCHEMA_PATTERN = r"^[a-z][a-z0-9_]*$"
 BUCKET_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 ENV_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 SIZE_PATTERN = r"^[1-9][0-9]*(Ki|Mi|Gi|K|M|G)?$"
-ORIGIN_PATTERN = r"^(\*|https?://[^\s/]+)$"
-PATH_PATTERN = r"^/[^\s?#]*$"
+# S3 takes one * in an origin. https://docs.aws.amazon.com/AmazonS3/latest/API/API_CORSRule.html
+ORIGIN_PATTERN = r"^(\*|https?://[A-Za-z0-9.*-]+(:[0-9]{1,5})?)$"
+# A path of RFC 3986, without query and fragment. https://www.rfc-editor.org/rfc/rfc3986#section-3.3
+PATH_PATTERN = r"^/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*$"
+IMAGE_PATTERN = r"^[!-~]+$"
+# https://kubernetes.io/docs/concepts/configuration/secret/#restriction-names-data
+SECRET_NAME_PATTERN = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
+SECRET_KEY_PATTERN = r"^[-._A-Za-z0-9]+$"
+# Endings that AWS keeps for itself; a bucket's S3 name ends in a hyphen and the spec's name.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+RESERVED_BUCKET_ENDINGS = ("-s3alias", "--ol-s3", "--x-s3", "--table-s3", "-an")
 
 # Names that load code into, or reroute, every process of a container, and those that Plattr itself sets.
 FORBIDDEN_ENV = re.compile(r"^(LD_.*|PATH|NODE_OPTIONS|PYTHON.*)$")
 INJECTED_ENV = re.compile(
-    r"^(DATABASE_URL|DB_(HOST|PORT|NAME|USER|PASSWORD|SCHEMA)|S3_(ENDPOINT|REGION)|S3_BUCKET_.*"
+    r"^(DATABASE_URL|DB_(HOST|PORT|NAME|USER|PASSWORD|SCHEMA)|S3_(ENDPOINT|REGION)|S3_(BUCKET|MAX_FILE_SIZE)_.*"
     r"|AUTH_(ISSUER_URL|CLIENT_ID)|REDIS_(URL|HOST|PORT)|OPENSEARCH_(URL|INDEX_PREFIX)"
     r"|POSTGREST_(URL|INTERNAL_URL)|PGRST_.*|PORT)$"
 )
 
 
 Spec = TypeVar("Spec", bound="SpecModel")
+ImageRef = Annotated[str, StringConstraints(pattern=IMAGE_PATTERN, max_length=1024)]
 
 
 class SpecModel(FrozenModel):
@@ -68,8 +86,8 @@ class Provider(StrEnum):
 class SecretKeyRef(SpecModel):
     """A key of a Secret in the workload's namespace."""
 
-    name: str = Field(min_length=1, max_length=253)
-    key: str = Field(min_length=1, max_length=253)
+    name: Annotated[str, StringConstraints(pattern=SECRET_NAME_PATTERN, max_length=253)]
+    key: Annotated[str, StringConstraints(pattern=SECRET_KEY_PATTERN, max_length=253)]
 
 
 class EnvVar(SpecModel):
@@ -81,11 +99,11 @@ class EnvVar(SpecModel):
 
     @model_validator(mode="after")
     def _is_allowed(self) -> Self:
-        if FORBIDDEN_ENV.match(self.name):
+        if FORBIDDEN_ENV.fullmatch(self.name):
             raise ValueError(
                 f"{self.name} would load code into the container; LD_*, PATH, NODE_OPTIONS and PYTHON* are refused"
             )
-        if INJECTED_ENV.match(self.name):
+        if INJECTED_ENV.fullmatch(self.name):
             raise ValueError(f"{self.name} is set by Plattr itself; choose another name")
         if (self.value is None) == (self.secret_key_ref is None):
             raise ValueError(f"{self.name} needs either value or secretKeyRef, not both and not neither")
@@ -127,6 +145,15 @@ class BucketSpec(SpecModel):
     name: Annotated[str, StringConstraints(pattern=BUCKET_PATTERN, max_length=50)]
     public: bool = False
     max_file_size: Annotated[str, StringConstraints(pattern=SIZE_PATTERN, max_length=20)] | None = None
+
+    @model_validator(mode="after")
+    def _is_not_reserved(self) -> Self:
+        if f"-{self.name}".endswith(RESERVED_BUCKET_ENDINGS):
+            raise ValueError(
+                "a bucket's S3 name must not end in -s3alias, --ol-s3, --x-s3, --table-s3 or -an,"
+                " which AWS keeps for itself"
+            )
+        return self
 
 
 class StorageSpec(SpecModel):
@@ -190,8 +217,8 @@ class ApplicationSpec(SpecModel):
     branch: str = Field(default="main", min_length=1, max_length=255)
     framework: Framework
     environment: Environment
-    image_ref: str | None = Field(default=None, min_length=1, max_length=1024)
-    domain: Annotated[str, StringConstraints(pattern=HOST_PATTERN, max_length=253)] | None = None
+    image_ref: ImageRef | None = None
+    domain: Annotated[str, StringConstraints(pattern=HOST_PATTERN, max_length=HOST_LIMIT)] | None = None
     env_vars: tuple[EnvVar, ...] = Field(default=(), max_length=500)
     cors: Cors = Cors()
     database: DatabaseSpec = DatabaseSpec(enabled=False)
@@ -214,10 +241,10 @@ class ApplicationSpec(SpecModel):
 class PreviewSpec(SpecModel):
     """What a pull request asks for. Source: shared/spec.md, section 1."""
 
-    application_ref: str = Field(min_length=1, max_length=63)
+    application_ref: Annotated[str, StringConstraints(pattern=OBJECT_NAME_PATTERN, max_length=63)]
     pull_request: int = Field(ge=1, le=2147483647)
     branch: str = Field(min_length=1, max_length=255)
-    image_ref: str | None = Field(default=None, min_length=1, max_length=1024)
+    image_ref: ImageRef | None = None
     ttl: Ttl = "72h"
 
 
@@ -241,7 +268,10 @@ def parse_preview_spec(spec: dict[str, Any]) -> PreviewSpec:
 
 def _parse(model: type[Spec], spec: dict[str, Any]) -> Spec:
     try:
-        return model.model_validate(spec)
+        # Strict and from JSON, as the API server reads it: "2" is no number there, and "yes" no boolean.
+        return model.model_validate_json(json.dumps(spec), strict=True)
+    except TypeError:
+        raise InvalidSpec("spec", "it holds a value that JSON cannot carry; quote it") from None
     except ValidationError as error:
         # Only the place and the rule: the value itself may be an environment variable's secret.
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]

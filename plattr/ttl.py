@@ -4,11 +4,13 @@ import re
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 TTL_PATTERN = r"^[1-9][0-9]*(m|h|d)$"
 # 30 days: a preview is for one pull request; what lives longer is an Application.
 MAX_TTL = timedelta(days=30)
+# 8: keeps a number of a million digits from ever being multiplied.
+TTL_LENGTH = 8
 TTL_RULE = "must be a whole number followed by m, h or d, at least 1m and at most 30d, as in 72h"
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
@@ -20,8 +22,7 @@ def parse_ttl(text: str) -> timedelta:
     Raises:
         ValueError: with the rule, when it does not parse or exceeds 30 days.
     """
-    # The length bound keeps a number of a million digits from ever being multiplied.
-    if len(text) > 8 or not re.fullmatch(TTL_PATTERN, text):
+    if len(text) > TTL_LENGTH or not re.fullmatch(TTL_PATTERN, text):
         raise ValueError(f"ttl {text[:20]!r} {TTL_RULE}")
     duration = int(text[:-1]) * _UNITS[text[-1]]
     if duration > MAX_TTL:
@@ -34,7 +35,10 @@ def _checked(text: str) -> str:
     return text
 
 
-Ttl = Annotated[str, AfterValidator(_checked)]
+# The pattern stands in the JSON schema only: one rule for a person is better than pydantic's several.
+Ttl = Annotated[
+    str, AfterValidator(_checked), Field(json_schema_extra={"pattern": TTL_PATTERN, "maxLength": TTL_LENGTH})
+]
 
 
 def expires_at(created: datetime, ttl: str) -> datetime:
