@@ -7,8 +7,8 @@ import re
 from typing import NewType
 
 from plattr.errors import InvalidSpec, NameTooLong
-from plattr.objects import FrozenModel, Kind, ObjectReference
-from plattr.spec import ApplicationSpec, Environment, PreviewSpec
+from plattr.objects import OBJECT_NAME_PATTERN, FrozenModel, Kind, ObjectReference
+from plattr.spec import HOST_LIMIT, ApplicationSpec, Environment, PreviewSpec
 
 SchemaName = NewType("SchemaName", str)
 RoleName = NewType("RoleName", str)
@@ -20,12 +20,13 @@ HostName = NewType("HostName", str)
 # https://www.postgresql.org/docs/current/sql-syntax-lexical.html, https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 NAME_LIMIT = 63
-# 248: a Lease's name has at most 253 bytes, and the claim of a host is the Lease `{host}-host`.
-# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names
-HOST_LIMIT = 248
 
-# A Service's name begins with a letter; so do SQL names made of it.
-OBJECT_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+# Keycloak's own realm, and the clients that it puts into every realm.
+# https://www.keycloak.org/docs/latest/server_admin/#the-master-realm
+RESERVED_REALM = "master"
+RESERVED_CLIENTS = frozenset(
+    {"account", "account-console", "admin-cli", "broker", "realm-management", "security-admin-console"}
+)
 
 _PREFIXES = {
     Environment.PRODUCTION: "prod",
@@ -108,7 +109,7 @@ def application_names(
         InvalidSpec: the object's own name cannot carry the others.
         NameTooLong: a derived name exceeds its limit.
     """
-    _check_object_name(reference.name)
+    check_object_name(reference.name)
     prefix = _PREFIXES[spec.environment]
     name = reference.name
     sql_name = _sql(name)
@@ -119,12 +120,14 @@ def application_names(
         stem=name,
         sql_stem=f"{prefix}_{sql_name}",
         schema_name=SchemaName(f"{prefix}_{spec.database.schema_name or sql_name}"),
-        bucket_prefix=f"plattr-{prefix}-{name}-",
-        realm=RealmName(name if is_production else f"{prefix}-{name}"),
+        bucket_prefix=_bucket_prefix(prefix, name),
+        realm=_realm(name, spec.environment),
         client_id=f"{name}{client_suffix}",
         host=HostName(spec.domain or default_host),
     )
-    return _checked(names, spec)
+    if spec.auth.enabled:
+        _check_reserved(names.realm, name)
+    return _checked(names, spec, "metadata.name")
 
 
 def preview_names(preview: PreviewSpec, parent: ApplicationSpec, *, base_domain: str) -> Names:
@@ -135,23 +138,58 @@ def preview_names(preview: PreviewSpec, parent: ApplicationSpec, *, base_domain:
         NameTooLong: a derived name exceeds its limit.
     """
     names = _preview_names(preview, base_domain=base_domain)
-    return _checked(names, parent)
+    # The only names without a prefix of ours before them.
+    if parent.database.enabled and names.sql_stem.startswith("pg_"):
+        raise InvalidSpec(
+            "spec.applicationRef",
+            f"role {names.sql_stem!r} would begin with pg_, which PostgreSQL keeps for itself;"
+            " an Application with a database whose name begins with pg- has no previews",
+        )
+    return _checked(names, parent, "spec.applicationRef")
 
 
 def _preview_names(preview: PreviewSpec, *, base_domain: str) -> Names:
     application, number = preview.application_ref, preview.pull_request
-    _check_object_name(application)
+    check_object_name(application, "spec.applicationRef")
     stem = f"{application}-pr{number}"
     return Names(
         namespace=f"preview-{application}-pr-{number}",
         stem=stem,
         sql_stem=_sql(stem),
         schema_name=SchemaName(_sql(stem)),
-        bucket_prefix=f"plattr-preview-{stem}-",
+        bucket_prefix=_bucket_prefix(_PREFIXES[Environment.PREVIEW], stem),
         realm=RealmName(stem),
         client_id=stem,
         host=HostName(f"pr-{number}.{application}.preview.{base_domain}"),
     )
+
+
+def possible_realms(reference: ObjectReference) -> tuple[RealmName, ...]:
+    """Return the realms an Application of this name can have had, one an environment; a preview's are not its name's."""
+    if reference.kind is not Kind.APPLICATION:
+        return ()
+    return tuple(_realm(reference.name, environment) for environment in Environment)
+
+
+def possible_bucket_prefixes(reference: ObjectReference) -> tuple[str, ...]:
+    """Return how the buckets of an Application of this name can begin, one an environment; a preview's are not its name's."""
+    if reference.kind is not Kind.APPLICATION:
+        return ()
+    return tuple(_bucket_prefix(prefix, reference.name) for prefix in _PREFIXES.values())
+
+
+def check_object_name(name: str, field: str = "metadata.name") -> None:
+    """Refuse a name of an object that cannot be a label, a Service's name or the beginning of an SQL name.
+
+    Raises:
+        InvalidSpec: naming the field.
+    """
+    if len(name) > NAME_LIMIT:
+        raise NameTooLong(field, f"{name!r} has {len(name)} bytes; the limit is {NAME_LIMIT}")
+    if not re.fullmatch(OBJECT_NAME_PATTERN, name):
+        raise InvalidSpec(
+            field, f"{name!r} must begin with a letter and hold only lower-case letters, digits and hyphens"
+        )
 
 
 def workflow_id(reference: ObjectReference) -> str:
@@ -170,38 +208,49 @@ def bucket_variable(name: str) -> str:
     return f"S3_BUCKET_{name.upper().replace('-', '_')}"
 
 
+def bucket_size_variable(name: str) -> str:
+    """Return the environment variable that carries the size, in bytes, that a bucket's files should not exceed."""
+    return f"S3_MAX_FILE_SIZE_{name.upper().replace('-', '_')}"
+
+
 def platform_hosts(base_domain: str) -> frozenset[str]:
     """Return the hosts that the platform keeps for itself."""
     return frozenset({base_domain, f"auth.{base_domain}"})
+
+
+def _realm(name: str, environment: Environment) -> RealmName:
+    return RealmName(name if environment is Environment.PRODUCTION else f"{_PREFIXES[environment]}-{name}")
+
+
+def _bucket_prefix(environment: str, stem: str) -> str:
+    return f"plattr-{environment}-{stem}-"
 
 
 def _sql(name: str) -> str:
     return name.replace("-", "_")
 
 
-def _check_object_name(name: str) -> None:
-    if len(name) > NAME_LIMIT:
-        raise NameTooLong("metadata.name", f"{name!r} has {len(name)} bytes; the limit is {NAME_LIMIT}")
-    if not re.fullmatch(OBJECT_NAME_PATTERN, name):
-        raise InvalidSpec(
-            "metadata.name",
-            f"{name!r} must begin with a letter and hold only lower-case letters, digits and hyphens",
-        )
+def _check_reserved(realm: RealmName, name: str) -> None:
+    if realm == RESERVED_REALM:
+        raise InvalidSpec("metadata.name", f"realm {realm!r} is Keycloak's own; choose another name")
+    # Whatever suffix the platform gives its clients: a name that is good must be good on every platform.
+    if name in RESERVED_CLIENTS:
+        raise InvalidSpec("metadata.name", f"client {name!r} is in every realm of Keycloak; choose another name")
 
 
-def _checked(names: Names, spec: ApplicationSpec) -> Names:
+def _checked(names: Names, spec: ApplicationSpec, field_of_name: str) -> Names:
     """Refuse what exceeds a limit; only names of features in use count."""
     used: list[tuple[str, str, int]] = [
-        ("metadata.name", names.namespace, NAME_LIMIT),
-        ("metadata.name", names.stem, NAME_LIMIT),
-        ("metadata.name", names.config_map("storage"), NAME_LIMIT),
+        (field_of_name, names.namespace, NAME_LIMIT),
+        (field_of_name, names.stem, NAME_LIMIT),
+        (field_of_name, names.config_map("storage"), NAME_LIMIT),
         ("spec.domain", names.host, HOST_LIMIT),
     ]
     if spec.database.enabled:
         used += [
             ("spec.database.schemaName", names.schema_name, NAME_LIMIT),
-            ("metadata.name", names.app_role, NAME_LIMIT),
-            ("metadata.name", names.anon_role, NAME_LIMIT),
+            (field_of_name, names.app_role, NAME_LIMIT),
+            (field_of_name, names.anon_role, NAME_LIMIT),
         ]
     if spec.storage.enabled:
         used += [

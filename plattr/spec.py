@@ -31,8 +31,8 @@ ORIGIN_PATTERN = r"^(\*|https?://[A-Za-z0-9.*-]+(:[0-9]{1,5})?)$"
 PATH_PATTERN = r"^/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*$"
 IMAGE_PATTERN = r"^[!-~]+$"
 # https://kubernetes.io/docs/concepts/configuration/secret/#restriction-names-data
-SECRET_NAME_PATTERN = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
-SECRET_KEY_PATTERN = r"^[-._A-Za-z0-9]+$"
+REFERENCE_NAME_PATTERN = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
+REFERENCE_KEY_PATTERN = r"^[-._A-Za-z0-9]+$"
 # Endings that AWS keeps for itself; a bucket's S3 name ends in a hyphen and the spec's name.
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 RESERVED_BUCKET_ENDINGS = ("-s3alias", "--ol-s3", "--x-s3", "--table-s3", "-an")
@@ -86,8 +86,8 @@ class Provider(StrEnum):
 class SecretKeyRef(SpecModel):
     """A key of a Secret in the workload's namespace."""
 
-    name: Annotated[str, StringConstraints(pattern=SECRET_NAME_PATTERN, max_length=253)]
-    key: Annotated[str, StringConstraints(pattern=SECRET_KEY_PATTERN, max_length=253)]
+    name: Annotated[str, StringConstraints(pattern=REFERENCE_NAME_PATTERN, max_length=253)]
+    key: Annotated[str, StringConstraints(pattern=REFERENCE_KEY_PATTERN, max_length=253)]
 
 
 class EnvVar(SpecModel):
