@@ -3,13 +3,19 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
 
 from plattr.objects import FrozenModel
 
 # The API server's own bound on a condition's message.
 # https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1/types.go
 MESSAGE_LIMIT = 32768
+REASON_PATTERN = r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"
+
+# Checked where a finding is made, not when the API server refuses the whole status for it.
+Reason = Annotated[str, StringConstraints(pattern=REASON_PATTERN, max_length=1024)]
 
 
 class Phase(StrEnum):
@@ -45,7 +51,7 @@ class Finding(FrozenModel):
 
     type: ConditionType
     status: Literal["True", "False", "Unknown"]
-    reason: str
+    reason: Reason
     message: str = ""
 
 
@@ -54,10 +60,10 @@ class Condition(FrozenModel):
 
     type: ConditionType
     status: Literal["True", "False", "Unknown"]
-    reason: str
-    message: str = ""
+    reason: Reason
+    message: str = Field(default="", max_length=MESSAGE_LIMIT)
     last_transition_time: datetime
-    observed_generation: int
+    observed_generation: int = Field(ge=0)
 
 
 def derive_phase(findings: Iterable[Finding], *, is_deleting: bool, gave_up: bool) -> Phase:
