@@ -33,6 +33,8 @@ class Step(StrEnum):
     ROLLOUT = "rollout"
     STATUS = "status"
     NAMESPACE = "namespace"
+    TERMS = "terms"
+    EXPIRY = "expiry"
     RELEASE = "release"
 
     @property
@@ -167,6 +169,25 @@ class CleanupStepInput(FrozenModel):
     """The incarnation that is being removed; empty when the object is gone. A resource of the same owner
     under another UID goes too, unless that UID is alive."""
     retain: bool = False
+
+
+class PreviewTerms(FrozenModel):
+    """Until when a preview lives, read from the object; the run's clock follows it."""
+
+    verdict: Literal["alive", "deleting", "gone"]
+    uid: str = ""
+    expires_at: datetime | None = None
+    warn_at: datetime | None = None
+    is_warned: bool = False
+    """The condition Expiring stands in the status."""
+
+
+class ExpiryInput(FrozenModel):
+    """Warn of a preview's end, take the warning back, or delete the object: exactly this incarnation."""
+
+    reference: ObjectReference
+    uid: str
+    expires_at: datetime | None = None
 
 
 class RunInput(FrozenModel):

@@ -44,3 +44,9 @@ Ttl = Annotated[
 def expires_at(created: datetime, ttl: str) -> datetime:
     """Return when a preview ends: its creation plus its ttl, whatever happened in between."""
     return created + parse_ttl(ttl)
+
+
+def warn_at(created: datetime, ttl: str) -> datetime:
+    """Return when people are warned of a preview's end: an hour before, or at 90 % of a ttl below 10 hours."""
+    duration = parse_ttl(ttl)
+    return created + duration - min(timedelta(hours=1), duration / 10)

@@ -1,4 +1,4 @@
-"""The fence: no write after the deadline of the attempt that asked for it.
+"""The fence: no write by an attempt that the server may have given up already.
 
 A worker that stood still (a stopped machine, a long pause) may wake after Temporal gave its attempt to another
 worker. Every client asks here before each write, so the late one stops instead of undoing the newer one's work.
@@ -9,16 +9,44 @@ from contextvars import ContextVar
 
 from plattr.errors import FencedOff
 
-# By time.monotonic(); None: no attempt is running, as in the CLI and in tests.
-deadline: ContextVar[float | None] = ContextVar("plattr_fence_deadline", default=None)
+
+class Lease:
+    """The right of one attempt to write, until a moment that each heartbeat moves on.
+
+    It is one object shared by the attempt and whoever beats for it; all times are time.monotonic's, which goes
+    on while the process is stopped.
+    """
+
+    def __init__(self, until: float) -> None:
+        self._until = until
+
+    @property
+    def is_live(self) -> bool:
+        """Tell whether the attempt may write now."""
+        return time.monotonic() < self._until
+
+    def renew(self, until: float) -> bool:
+        """Move the end on; False, and nothing moves, when it has passed: a lost lease never comes back."""
+        if not self.is_live:
+            return False
+        self._until = until
+        return True
+
+    def revoke(self) -> None:
+        """End the right to write at once."""
+        self._until = float("-inf")
+
+
+# None: no attempt is running, as in the CLI and in tests of a single step.
+lease: ContextVar[Lease | None] = ContextVar("plattr_attempt_lease", default=None)
 
 
 def ensure_live() -> None:
     """Return while the running attempt may write.
 
     Raises:
-        FencedOff: its deadline has passed; nothing was sent.
+        FencedOff: its lease has run out; nothing was sent.
     """
-    limit = deadline.get()
-    if limit is not None and time.monotonic() >= limit:
-        raise FencedOff("cannot write: this attempt has outlived its deadline, and another worker may act already")
+    held = lease.get()
+    if held is not None and not held.is_live:
+        raise FencedOff("cannot write: this attempt has outlived its lease, and another worker may act already")

@@ -1,0 +1,44 @@
+# Everything a person types. Each target sets up what it needs; `make demo` and `make test` start from a fresh clone.
+
+# As root the cache is where the postgres account can read it; see stack/folders.py.
+CACHE := $(or $(PLATTR_CACHE),$(if $(filter 0,$(shell id -u)),/var/cache/plattr,$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/plattr))
+UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
+PLATTR := $(UV) run --frozen plattr
+
+.PHONY: demo dev test check unit stop bench setup help
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/.synced ## the environment, locked
+
+$(CACHE)/uv/bin/uv:
+	@echo "uv: not found, installing it into $(CACHE)/uv"
+	@python3 -m venv $(CACHE)/uv && $(CACHE)/uv/bin/pip install --quiet 'uv>=0.9'
+
+.venv/.synced: pyproject.toml uv.lock | $(UV)
+	@$(UV) sync --frozen --quiet
+	@touch $@
+
+demo: setup ## the platform, then deploy/examples/my-app.yaml until it runs
+	@$(PLATTR) dev --detach
+	@$(PLATTR) apply deploy/examples/my-app.yaml --wait
+	@$(PLATTR) where my-app --namespace demo
+
+dev: setup ## the platform with worker and watcher, until Ctrl-C
+	@$(PLATTR) dev
+
+stop: setup ## stop the platform; its state stays
+	@$(PLATTR) infra stop
+
+check: setup ## format, lint, types, import contracts
+	@$(UV) run --frozen ruff format --check .
+	@$(UV) run --frozen ruff check .
+	@$(UV) run --frozen mypy
+	@$(UV) run --frozen lint-imports --no-cache
+
+test: check ## every test, on real backends that it starts and stops itself
+	@$(UV) run --frozen pytest
+
+bench: setup ## what Plattr and Temporal add to the backends' own calls
+	@$(UV) run --frozen python -m bench.provision

@@ -1,0 +1,133 @@
+"""Activities under their real names that do nothing but what a test tells them to."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+from temporalio import activity
+
+from plattr.status import Finding, Phase
+from plattr.steps import (
+    ClaimInput,
+    ClaimResult,
+    CleanupInput,
+    CleanupPlan,
+    CleanupStepInput,
+    StatusInput,
+    StatusResult,
+    Step,
+    StepInput,
+    StepResult,
+)
+
+UID = "11111111-2222-3333-4444-555555555555"
+EVERYTHING = (Step.DATABASE, Step.STORAGE, Step.AUTH, Step.REDIS, Step.SEARCH, Step.WORKLOAD)
+
+
+class FakePlatform:
+    """Records each call, and fails or waits where the test says so."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.failures: dict[str, list[Exception]] = defaultdict(list)
+        self.during: dict[str, Callable[[], Awaitable[None]]] = {}
+        self.statuses: list[StatusInput] = []
+        self.stuck: list[StatusInput] = []
+        self.claim_inputs: list[ClaimInput] = []
+        self.cleanup_inputs: list[CleanupInput] = []
+        self.retained: list[bool] = []
+        self.claims: list[ClaimResult] = []
+        self.plans: list[CleanupPlan] = []
+        self.rollout_rounds = 1
+        self.running: set[str] = set()
+        self.overlaps: list[tuple[str, ...]] = []
+        self.expires_at: datetime | None = None
+
+    async def call(self, name: str) -> None:
+        if self.running:
+            self.overlaps.append((*self.running, name))
+        self.running.add(name)
+        try:
+            self.calls.append(name)
+            if name in self.during:
+                await self.during.pop(name)()
+            if self.failures[name]:
+                raise self.failures[name].pop(0)
+        finally:
+            self.running.discard(name)
+
+    def claim(self, **update: Any) -> ClaimResult:
+        terms = {"verdict": "proceed", "uid": UID, "generation": 1, "environment": "production", "steps": EVERYTHING}
+        return ClaimResult.model_validate(terms | update)
+
+    def activities(self) -> list[Callable[..., Any]]:
+        steps = [
+            *(f"reconcile_{step}" for step in (*EVERYTHING, Step.NAMESPACE)),
+        ]
+        removals = [f"delete_{step}" for step in (*EVERYTHING, Step.NAMESPACE)] + ["release_object"]
+        return [
+            *(self._step(name) for name in steps),
+            *(self._removal(name) for name in removals),
+            self.claim_object,
+            self.plan_cleanup,
+            self.await_rollout,
+            self.write_status,
+            self.report_stuck,
+        ]
+
+    def _step(self, name: str) -> Callable[..., Any]:
+        @activity.defn(name=name)
+        async def run(step: StepInput) -> StepResult:
+            await self.call(name)
+            condition = Step(name.removeprefix("reconcile_")).condition
+            return StepResult(findings=(Finding(type=condition, status="True", reason="Provisioned"),))
+
+        return run
+
+    def _removal(self, name: str) -> Callable[..., Any]:
+        @activity.defn(name=name)
+        async def run(step: CleanupStepInput) -> StepResult:
+            self.retained.append(step.retain)
+            await self.call(name)
+            return StepResult()
+
+        return run
+
+    @activity.defn
+    async def claim_object(self, request: ClaimInput) -> ClaimResult:
+        self.claim_inputs.append(request)
+        await self.call("claim_object")
+        return self.claims.pop(0) if self.claims else self.claim()
+
+    @activity.defn
+    async def plan_cleanup(self, request: CleanupInput) -> CleanupPlan:
+        self.cleanup_inputs.append(request)
+        await self.call("plan_cleanup")
+        return self.plans.pop(0) if self.plans else CleanupPlan(verdict="proceed", uid=UID)
+
+    @activity.defn
+    async def await_rollout(self, step: StepInput) -> StepResult:
+        await self.call("await_rollout")
+        self.rollout_rounds -= 1
+        return StepResult(is_done=self.rollout_rounds <= 0, waiting_for="pods")
+
+    @activity.defn
+    async def write_status(self, status: StatusInput) -> StatusResult:
+        self.statuses.append(status)
+        await self.call("write_status")
+        return StatusResult(phase=Phase.FAILED if status.gave_up else Phase.RUNNING, is_written=True)
+
+    @activity.defn
+    async def report_stuck(self, status: StatusInput) -> StatusResult:
+        self.stuck.append(status)
+        await self.call("report_stuck")
+        return StatusResult(phase=Phase.TERMINATING, is_written=True)
+
+
+async def eventually(condition: Callable[[], bool], *, seconds: float = 20) -> None:
+    """Wait until something the activities record is so."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)

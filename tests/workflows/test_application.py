@@ -1,0 +1,260 @@
+"""ProvisionApplication: order, retries, changes on the way, refusals."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from temporalio.client import WorkflowFailureError
+from temporalio.exceptions import ApplicationError
+
+from plattr.errors import BackendUnavailable, InvalidSpec, OwnedElsewhere, ProviderCredentialsMissing, Superseded
+from plattr.status import ConditionType, Phase
+from plattr.steps import ClaimResult, CleanupPlan, Progress, RunResult, Step
+from tests.workflows.conftest import Stage
+from tests.workflows.fakes import EVERYTHING, UID, eventually
+from workflows.options import slow_retry_delay
+
+IN_ORDER = [
+    "claim_object",
+    "reconcile_database",
+    "reconcile_storage",
+    "reconcile_auth",
+    "reconcile_redis",
+    "reconcile_search",
+    "reconcile_workload",
+    "await_rollout",
+    "write_status",
+]
+
+
+async def test_steps_run_in_the_order_of_the_seed(stage: Stage) -> None:
+    handle = await stage.start("ProvisionApplication", signal="changed")
+
+    result = RunResult.model_validate(await handle.result())
+
+    assert stage.platform.calls == IN_ORDER
+    assert result.phase is Phase.RUNNING
+
+
+async def test_only_enabled_steps_run(stage: Stage) -> None:
+    stage.platform.claims = [stage.platform.claim(steps=(Step.REDIS, Step.WORKLOAD))]
+
+    await (await stage.start("ProvisionApplication")).result()
+
+    assert stage.platform.calls == [
+        "claim_object",
+        "reconcile_redis",
+        "reconcile_workload",
+        "await_rollout",
+        "write_status",
+    ]
+
+
+@pytest.mark.parametrize("verdict", ["settled", "gone", "paused"])
+async def test_nothing_runs_for_an_object_that_needs_nothing(stage: Stage, verdict: str) -> None:
+    stage.platform.claims = [ClaimResult(verdict=verdict)]
+
+    await (await stage.start("ProvisionApplication")).result()
+
+    assert stage.platform.calls == ["claim_object"]
+
+
+async def test_a_rollout_that_takes_long_is_asked_again(stage: Stage) -> None:
+    stage.platform.rollout_rounds = 3
+
+    await (await stage.start("ProvisionApplication")).result()
+
+    assert stage.platform.calls.count("await_rollout") == 3
+
+
+async def test_four_attempts_then_failed_then_healed_after_half_a_minute(stage: Stage) -> None:
+    stage.platform.failures["reconcile_database"] = [BackendUnavailable("cannot reach it") for _ in range(4)]
+
+    handle = await stage.start("ProvisionApplication")
+    await handle.result()
+
+    assert stage.platform.calls.count("reconcile_database") == 5
+    failed, healed = stage.platform.statuses
+    assert failed.gave_up
+    assert [(f.type, f.status, f.reason) for f in failed.findings] == [
+        (ConditionType.DATABASE, "False", "BackendUnavailable")
+    ]
+    assert ConditionType.STORAGE in failed.unreached
+    assert not healed.gave_up
+
+
+async def test_attempts_follow_the_seeds_table(stage: Stage) -> None:
+    stage.platform.failures["reconcile_database"] = [BackendUnavailable("cannot reach it") for _ in range(4)]
+    handle = await stage.start("ProvisionApplication")
+    await handle.result()
+
+    history = await handle.fetch_history()
+    fourth = next(
+        event.activity_task_started_event_attributes
+        for event in history.events
+        if event.HasField("activity_task_started_event_attributes")
+        and event.activity_task_started_event_attributes.attempt > 1
+    )
+
+    assert fourth.attempt == 4
+    assert fourth.last_failure.application_failure_info.type == "BackendUnavailable"
+
+
+async def test_slow_retries_double_up_to_ten_minutes(stage: Stage) -> None:
+    delays = [slow_retry_delay(round_number) for round_number in (1, 2, 3, 4, 5, 6, 100)]
+
+    assert delays == [timedelta(seconds=s) for s in (30, 60, 120, 240, 480, 600, 600)]
+
+
+async def test_an_outage_of_hours_heals_by_itself(stage: Stage) -> None:
+    stage.platform.failures["reconcile_storage"] = [BackendUnavailable("cannot reach it") for _ in range(4 * 20)]
+
+    result = RunResult.model_validate(await (await stage.start("ProvisionApplication")).result())
+
+    assert result.phase is Phase.RUNNING
+    assert stage.platform.calls.count("reconcile_storage") == 81
+
+
+@pytest.mark.parametrize(
+    ("activity", "error", "condition"),
+    [
+        ("claim_object", InvalidSpec("spec.domain", "bad"), ConditionType.ACCEPTED),
+        ("reconcile_database", OwnedElsewhere("cannot adopt"), ConditionType.DATABASE),
+        ("reconcile_auth", OwnedElsewhere("cannot adopt"), ConditionType.AUTH),
+    ],
+    ids=["invalid-spec", "foreign-schema", "foreign-realm"],
+)
+async def test_a_refusal_fails_the_run_at_once(
+    stage: Stage, activity: str, error: Exception, condition: ConditionType
+) -> None:
+    stage.platform.failures[activity] = [error]
+    handle = await stage.start("ProvisionApplication")
+
+    with pytest.raises(WorkflowFailureError) as caught:
+        await handle.result()
+
+    assert isinstance(caught.value.cause, ApplicationError)
+    assert caught.value.cause.type == error.reason
+    assert stage.platform.calls.count(activity) == 1
+    assert stage.platform.statuses[-1].findings[-1].type is condition
+    assert stage.platform.statuses[-1].gave_up
+
+
+async def test_auth_that_fails_does_not_stop_the_workload(stage: Stage) -> None:
+    stage.platform.failures["reconcile_auth"] = [ProviderCredentialsMissing("no google")]
+
+    await (await stage.start("ProvisionApplication")).result()
+
+    first = stage.platform.calls[: len(IN_ORDER)]
+    assert first == IN_ORDER
+    by_type = {finding.type: finding for finding in stage.platform.statuses[0].findings}
+    assert by_type[ConditionType.AUTH].reason == "ProviderCredentialsMissing"
+    assert by_type[ConditionType.DEPLOYMENT].status == "True"
+    assert stage.platform.calls.count("reconcile_auth") == 2
+
+
+async def test_a_change_waits_for_the_attempt_in_flight_and_begins_anew(stage: Stage) -> None:
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        entered.set()
+        await go_on.wait()
+
+    with stage.environment.with_time_skipping_disabled():
+        stage.platform.during["reconcile_storage"] = slow
+        handle = await stage.start("ProvisionApplication")
+        await entered.wait()
+        await handle.signal("changed")
+        await asyncio.sleep(0.5)
+        in_between = list(stage.platform.calls)
+        go_on.set()
+        await handle.result()
+
+    assert in_between == IN_ORDER[:3]
+    assert stage.platform.calls == IN_ORDER[:3] + IN_ORDER
+    assert stage.platform.overlaps == []
+
+
+async def test_a_change_calls_retries_off(stage: Stage) -> None:
+    stage.platform.failures["reconcile_database"] = [BackendUnavailable("cannot reach it") for _ in range(2)]
+    with stage.environment.with_time_skipping_disabled():
+        handle = await stage.start("ProvisionApplication")
+        await eventually(lambda: stage.platform.calls.count("reconcile_database") == 1)
+        stage.platform.failures["reconcile_database"] = []
+        await handle.signal("changed")
+        await handle.result()
+
+    assert stage.platform.calls == IN_ORDER[:2] + IN_ORDER
+
+
+async def test_resync_cuts_the_slow_pause_short(stage: Stage) -> None:
+    with stage.environment.with_time_skipping_disabled():
+        stage.platform.failures["reconcile_redis"] = [ProviderCredentialsMissing("not yet")]
+        handle = await stage.start("ProvisionApplication")
+        await eventually(lambda: len(stage.platform.statuses) == 1)
+        progress = Progress.model_validate(await handle.query("progress"))
+        await handle.signal("resync")
+        await handle.result()
+
+    assert progress.phase is Phase.FAILED
+    assert progress.last_error is not None
+    assert progress.last_error.reason == "ProviderCredentialsMissing"
+    assert stage.platform.claim_inputs[-1].every_step
+
+
+async def test_an_object_that_moved_on_is_read_again(stage: Stage) -> None:
+    stage.platform.failures["reconcile_search"] = [Superseded("generation 2 is newer")]
+
+    await (await stage.start("ProvisionApplication")).result()
+
+    assert stage.platform.calls == IN_ORDER[:6] + IN_ORDER
+
+
+async def test_deletion_during_a_run_continues_as_the_cleanup_under_the_same_id(stage: Stage) -> None:
+    stage.platform.claims = [ClaimResult(verdict="deleting")]
+
+    handle = await stage.start("ProvisionApplication")
+    result = RunResult.model_validate(await handle.result())
+
+    assert "nothing" in result.summary
+    assert stage.platform.cleanup_inputs[0].delete_object is False
+    description = await stage.environment.client.get_workflow_handle(handle.id).describe()
+    assert description.workflow_type == "CleanupApplication"
+
+
+async def test_cancelling_the_run_waits_for_the_attempt_in_flight(stage: Stage) -> None:
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        entered.set()
+        await go_on.wait()
+
+    with stage.environment.with_time_skipping_disabled():
+        stage.platform.during["reconcile_workload"] = slow
+        handle = await stage.start("ProvisionApplication")
+        await entered.wait()
+        await handle.cancel()
+        await asyncio.sleep(0.5)
+        still_open = (await handle.describe()).close_time is None
+        go_on.set()
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+
+    assert still_open
+    assert "await_rollout" not in stage.platform.calls
+
+
+async def test_unexpected_errors_keep_their_words_to_themselves(stage: Stage) -> None:
+    stage.platform.failures["reconcile_database"] = [RuntimeError("PASSWORD 'c4n4ry'") for _ in range(4)]
+    handle = await stage.start("ProvisionApplication")
+    await handle.result()
+
+    history = await handle.fetch_history()
+
+    assert "c4n4ry" not in history.to_json()
+    assert "RuntimeError" in history.to_json()
+
+
+def test_the_fakes_cover_every_step() -> None:
+    assert set(EVERYTHING) <= set(Step)
+    assert CleanupPlan(verdict="proceed", uid=UID).retain is False

@@ -1,0 +1,100 @@
+"""CleanupApplication: order, persistence, and an object that comes back."""
+
+from datetime import timedelta
+
+from plattr.errors import BackendUnavailable, StillDeleting
+from plattr.steps import CleanupPlan, RunResult
+from tests.workflows.conftest import Stage
+from tests.workflows.fakes import UID, eventually
+
+IN_ORDER = [
+    "plan_cleanup",
+    "delete_workload",
+    "delete_search",
+    "delete_redis",
+    "delete_auth",
+    "delete_storage",
+    "delete_database",
+    "release_object",
+]
+
+
+async def test_everything_goes_in_order_and_the_finalizer_last(stage: Stage) -> None:
+    result = RunResult.model_validate(await (await stage.start("CleanupApplication")).result())
+
+    assert stage.platform.calls == IN_ORDER
+    assert result.phase is None
+
+
+async def test_cleanup_never_gives_up_and_says_that_it_is_stuck(stage: Stage) -> None:
+    stage.platform.failures["delete_database"] = [BackendUnavailable("cannot reach it") for _ in range(4 * 10)]
+
+    await (await stage.start("CleanupApplication")).result()
+
+    assert stage.platform.calls[-1] == "release_object"
+    assert len(stage.platform.stuck) == 10
+    assert stage.platform.stuck[0].findings[0].reason == "BackendUnavailable"
+    assert stage.platform.calls.count("release_object") == 1
+
+
+async def test_stuck_reports_that_fail_do_not_stop_the_cleanup(stage: Stage) -> None:
+    stage.platform.failures["delete_auth"] = [StillDeleting("realm is still there") for _ in range(4)]
+    stage.platform.failures["report_stuck"] = [BackendUnavailable("API server away") for _ in range(4)]
+
+    await (await stage.start("CleanupApplication")).result()
+
+    assert stage.platform.calls[-1] == "release_object"
+
+
+async def test_by_hand_the_object_is_deleted_once(stage: Stage) -> None:
+    stage.platform.failures["delete_redis"] = [BackendUnavailable("cannot reach it") for _ in range(4)]
+
+    await (await stage.start("CleanupApplication", by_hand=True)).result()
+
+    assert [request.delete_object for request in stage.platform.cleanup_inputs] == [True, False]
+
+
+async def test_retained_data_is_said_to_every_step(stage: Stage) -> None:
+    stage.platform.plans = [CleanupPlan(verdict="proceed", uid=UID, retain=True)]
+
+    await (await stage.start("CleanupApplication")).result()
+
+    assert set(stage.platform.retained) == {True}
+
+
+async def test_an_object_created_anew_is_provisioned_under_the_same_id(stage: Stage) -> None:
+    stage.platform.plans = [CleanupPlan(verdict="recreated")]
+
+    handle = await stage.start("CleanupApplication")
+    await handle.result()
+
+    assert stage.platform.calls[:2] == ["plan_cleanup", "claim_object"]
+    assert "write_status" in stage.platform.calls
+
+
+async def test_a_knock_during_the_last_step_is_not_lost(stage: Stage) -> None:
+    with stage.environment.with_time_skipping_disabled():
+        handle = await stage.start("CleanupApplication")
+
+        async def knock() -> None:
+            await handle.signal("changed")
+            stage.platform.plans = [CleanupPlan(verdict="recreated")]
+
+        stage.platform.during["release_object"] = knock
+        await eventually(lambda: "write_status" in stage.platform.calls)
+        await handle.result()
+
+    assert stage.platform.calls[:8] == IN_ORDER
+    assert "claim_object" in stage.platform.calls
+
+
+async def test_a_cleanup_takes_no_longer_than_its_pauses(stage: Stage) -> None:
+    stage.platform.failures["delete_storage"] = [BackendUnavailable("cannot reach it") for _ in range(4)]
+
+    handle = await stage.start("CleanupApplication")
+    await handle.result()
+
+    description = await handle.describe()
+    assert description.close_time is not None
+    assert description.execution_time is not None
+    assert description.close_time - description.execution_time < timedelta(minutes=1)

@@ -1,0 +1,87 @@
+"""What the worker runs: every workflow and every activity, with the clients they are given."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from activities.auth import AuthActivities
+from activities.claim import ClaimActivities
+from activities.clients.events import EventRecorder
+from activities.clients.keycloak import KeycloakClient
+from activities.clients.kube import KubeClient
+from activities.clients.ledger import Ledger
+from activities.clients.postgres import PostgresClient
+from activities.clients.s3 import S3Client
+from activities.config_maps import ConfigMapActivities
+from activities.database import DatabaseActivities
+from activities.loading import TargetLoader
+from activities.namespace import NamespaceActivities
+from activities.preview import PreviewActivities
+from activities.release import ReleaseActivities
+from activities.rollout import RolloutActivities
+from activities.status import StatusActivities
+from activities.storage import StorageActivities
+from activities.workload import WorkloadActivities
+from plattr.settings import Settings
+from workflows.application import CleanupApplication, ProvisionApplication
+from workflows.preview import CleanupPreview, PreviewLifecycle
+
+WORKFLOWS: Sequence[type] = (ProvisionApplication, CleanupApplication, PreviewLifecycle, CleanupPreview)
+
+
+@dataclass(frozen=True)
+class Clients:
+    """The connections to the backends; each connects at its first call."""
+
+    kube: KubeClient
+    postgres: PostgresClient
+    s3: S3Client
+    keycloak: KeycloakClient
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.postgres.close()
+        await self.keycloak.close()
+        self.s3.close()
+        await self.kube.close()
+
+
+async def connect_clients(settings: Settings) -> Clients:
+    """Return the clients of the backends; none is called yet, so a backend that is away stops nothing.
+
+    Raises:
+        MissingSetting: there is no usable Kubernetes configuration.
+    """
+    return Clients(
+        kube=await KubeClient.connect(),
+        postgres=PostgresClient(settings),
+        s3=S3Client(settings),
+        keycloak=KeycloakClient(settings),
+    )
+
+
+def build_activities(settings: Settings, clients: Clients) -> list[Callable[..., Any]]:
+    """Return every activity; adding a reconciler adds one line here (docs/adding-a-reconciler.md)."""
+    kube, loader = clients.kube, TargetLoader(clients.kube, settings)
+    ledger = Ledger(kube, settings.lease_namespace)
+    events = EventRecorder(kube)
+    classes: tuple[object, ...] = (
+        ClaimActivities(kube, ledger, loader, settings),
+        DatabaseActivities(loader, kube, clients.postgres, ledger, settings),
+        StorageActivities(loader, kube, clients.s3, ledger, settings),
+        AuthActivities(loader, kube, clients.keycloak, ledger, settings),
+        ConfigMapActivities(loader, kube, settings),
+        WorkloadActivities(loader, kube, ledger, settings),
+        RolloutActivities(loader, kube),
+        StatusActivities(kube, events, ledger, settings),
+        ReleaseActivities(kube, ledger),
+        NamespaceActivities(loader, kube, ledger),
+        PreviewActivities(kube, events, loader),
+    )
+    return [activity for instance in classes for activity in _activities_of(instance)]
+
+
+def _activities_of(instance: object) -> list[Callable[..., Any]]:
+    """Return the methods that carry @activity.defn."""
+    methods = (getattr(instance, name) for name in vars(type(instance)))
+    return [method for method in methods if hasattr(method, "__temporal_activity_definition")]

@@ -1,0 +1,79 @@
+"""The runs of an Application: provision it until it is settled, clean it up until nothing is left."""
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from plattr.objects import Kind
+    from plattr.steps import Problem, RunInput, RunResult
+    from workflows.cleanup import CleanupRun
+    from workflows.object_run import CalledOff
+    from workflows.provisioning import ProvisioningRun
+
+
+@workflow.defn
+class ProvisionApplication(ProvisioningRun):
+    """Runs from a change of the spec until the Application is settled; closed while nothing is to do."""
+
+    @workflow.run
+    async def run(self, run: RunInput) -> RunResult:
+        """Provision the Application as it is now, and again for as long as it changes meanwhile."""
+        reference = run.reference(Kind.APPLICATION)
+        self._begin(reference, run.round)
+        self._every_step = self._every_step or run.every_step
+        while True:
+            self._changed = False
+            every_step, self._every_step = self._every_step, False
+            try:
+                outcome = await self._pass(reference, every_step=every_step)
+            except CalledOff:
+                self._every_step = self._every_step or every_step
+                self._continue_if_long(run)
+                continue
+
+            if self._changed:
+                continue
+            generation = outcome.claim.generation if outcome.claim else 0
+            if outcome.verdict == "deleting":
+                workflow.continue_as_new(
+                    RunInput(namespace=run.namespace, name=run.name, by_hand=False), workflow="CleanupApplication"
+                )
+            if outcome.verdict in ("gone", "paused", "settled"):
+                return RunResult(
+                    phase=outcome.phase, generation=generation, summary=f"{reference} is {outcome.verdict}"
+                )
+            if outcome.verdict == "refused":
+                raise as_refusal(outcome.problem)
+            await self._pause()
+            self._continue_if_long(run)
+
+    def _continue_if_long(self, run: RunInput) -> None:
+        """Begin a new history before this one grows long; the object is read anew there, so nothing is lost."""
+        if workflow.info().is_continue_as_new_suggested():
+            workflow.continue_as_new(
+                run.model_copy(update={"round": self._progress.round, "every_step": self._every_step, "by_hand": False})
+            )
+
+
+@workflow.defn
+class CleanupApplication(CleanupRun):
+    """Runs from the deletion of an Application until nothing of it is left and the finalizer is gone."""
+
+    @workflow.run
+    async def run(self, run: RunInput) -> RunResult:
+        """Take the Application down; started by hand, delete the object first if it is still there."""
+        reference = run.reference(Kind.APPLICATION)
+        self._begin(reference, run.round)
+        outcome = await self._clean_up(reference, run)
+        if outcome == "recreated":
+            workflow.continue_as_new(
+                RunInput(namespace=run.namespace, name=run.name, by_hand=False), workflow="ProvisionApplication"
+            )
+        return RunResult(phase=None, summary=f"nothing of {reference} is left")
+
+
+def as_refusal(problem: Problem | None) -> ApplicationError:
+    """Return the failure that ends a run which no retry can mend."""
+    if problem is None:
+        return ApplicationError("refused", non_retryable=True)
+    return ApplicationError(problem.message, problem, type=problem.reason, non_retryable=True)

@@ -1,0 +1,106 @@
+"""Taking one object's resources down, in order, for as long as it takes."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from activities.auth import AuthActivities
+    from activities.claim import ClaimActivities
+    from activities.config_maps import ConfigMapActivities
+    from activities.database import DatabaseActivities
+    from activities.namespace import NamespaceActivities
+    from activities.release import ReleaseActivities
+    from activities.storage import StorageActivities
+    from activities.workload import WorkloadActivities
+    from plattr.objects import ObjectReference
+    from plattr.status import Finding, Phase
+    from plattr.steps import (
+        CLEANUP_ORDER,
+        CleanupInput,
+        CleanupPlan,
+        CleanupStepInput,
+        RunInput,
+        StatusInput,
+        Step,
+        StepResult,
+    )
+    from workflows.object_run import CalledOff, ObjectRun, StepFailed
+
+CleanupActivity = Callable[[Any, CleanupStepInput], Awaitable[StepResult]]
+
+DELETE: dict[Step, CleanupActivity] = {
+    Step.WORKLOAD: WorkloadActivities.delete_workload,
+    Step.SEARCH: ConfigMapActivities.delete_search,
+    Step.REDIS: ConfigMapActivities.delete_redis,
+    Step.AUTH: AuthActivities.delete_auth,
+    Step.STORAGE: StorageActivities.delete_storage,
+    Step.DATABASE: DatabaseActivities.delete_database,
+    Step.NAMESPACE: NamespaceActivities.delete_namespace,
+    Step.RELEASE: ReleaseActivities.release_object,
+}
+
+
+class CleanupRun(ObjectRun):
+    """Removes what an owner has, backend by backend; it never gives up."""
+
+    steps: tuple[Step, ...] = (*CLEANUP_ORDER, Step.RELEASE)
+
+    async def _clean_up(self, reference: ObjectReference, run: RunInput) -> Literal["done", "recreated"]:
+        """Return when nothing is left, or when a living object has the name again.
+
+        The finalizer goes last, after every backend confirmed absence: until then the object says what is left.
+        """
+        delete_object = run.by_hand
+        while True:
+            self._changed = False
+            plan: CleanupPlan | None = None
+            try:
+                plan = await self._perform(
+                    Step.CLAIM,
+                    ClaimActivities.plan_cleanup,
+                    CleanupInput(reference=reference, delete_object=delete_object),
+                )
+                # Only once: what has the name after that is somebody's new object.
+                delete_object = False
+                if plan.verdict == "recreated":
+                    return "recreated"
+                self._show(phase=Phase.TERMINATING)
+                await self._remove_everything(reference, plan)
+            except CalledOff:
+                continue
+            except StepFailed as failure:
+                await self._report_stuck(reference, plan, failure)
+                await self._pause()
+            else:
+                # A new object of the same name may have knocked while the old one went.
+                if not self._changed:
+                    return "done"
+            if workflow.info().is_continue_as_new_suggested():
+                workflow.continue_as_new(
+                    run.model_copy(update={"round": self._progress.round, "by_hand": delete_object})
+                )
+
+    async def _remove_everything(self, reference: ObjectReference, plan: CleanupPlan) -> None:
+        argument = CleanupStepInput(reference=reference, uid=plan.uid, retain=plan.retain)
+        for step in self.steps:
+            await self._perform_until_done(step, DELETE[step], argument)
+
+    async def _report_stuck(self, reference: ObjectReference, plan: CleanupPlan | None, failure: StepFailed) -> None:
+        """Say on the object why its deletion does not get on; that this fails too must not stop the cleanup."""
+        problem = failure.problem
+        condition = problem.condition or failure.step.condition
+        try:
+            await self._perform(
+                Step.STATUS,
+                ReleaseActivities.report_stuck,
+                StatusInput(
+                    reference=reference,
+                    uid=plan.uid if plan else "",
+                    findings=(Finding(type=condition, status="False", reason=problem.reason, message=problem.message),),
+                    gave_up=True,
+                ),
+            )
+        except (CalledOff, StepFailed):
+            self._show(last_error=problem)

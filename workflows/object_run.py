@@ -1,0 +1,178 @@
+"""What every run for one object has in common: signals, the progress query, and how a step is performed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import TimeoutError as ActivityTimedOut
+
+with workflow.unsafe.imports_passed_through():
+    from activities.clients.temporal import NAME_ATTRIBUTE, NAMESPACE_ATTRIBUTE, PHASE_ATTRIBUTE
+    from plattr.objects import ObjectReference
+    from plattr.steps import (
+        CHANGED_SIGNAL,
+        PROGRESS_QUERY,
+        RESYNC_SIGNAL,
+        Problem,
+        Progress,
+        Remedy,
+        Step,
+        StepResult,
+    )
+    from workflows.details import describe_progress
+    from workflows.options import HEARTBEAT_TIMEOUT, START_TO_CLOSE, STEP_RETRIES, slow_retry_delay
+
+Result = TypeVar("Result")
+Argument = TypeVar("Argument")
+
+
+class StepFailed(Exception):
+    """A step's quick retries are used up, or none can help."""
+
+    def __init__(self, step: Step, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.step = step
+        self.problem = problem
+
+
+class CalledOff(Exception):
+    """The object changed while a step ran: its attempt has ended, its retries are called off."""
+
+
+class ObjectRun:
+    """Base of the workflows; one of them at a time runs for an object, under the object's one id."""
+
+    def __init__(self) -> None:
+        self._changed = False
+        self._every_step = False
+        self._progress = Progress()
+        self._reference: ObjectReference | None = None
+
+    @workflow.signal(name=CHANGED_SIGNAL)
+    def changed(self) -> None:
+        """Read the object again and begin anew; carries nothing, so many changes become one run."""
+        self._changed = True
+
+    @workflow.signal(name=RESYNC_SIGNAL)
+    def resync(self) -> None:
+        """Begin anew with every step, even if the spec is settled; also cuts a pause short."""
+        self._changed = True
+        self._every_step = True
+
+    @workflow.query(name=PROGRESS_QUERY)
+    def progress(self) -> Progress:
+        """Tell where the run stands."""
+        return self._progress
+
+    def _begin(self, reference: ObjectReference, round_number: int) -> None:
+        self._reference = reference
+        self._progress = Progress(round=round_number)
+        workflow.upsert_search_attributes(
+            [NAMESPACE_ATTRIBUTE.value_set(reference.namespace), NAME_ATTRIBUTE.value_set(reference.name)]
+        )
+
+    def _show(self, **update: Any) -> None:
+        """Keep the query's answer, and the UI's current details with it."""
+        before = self._progress.phase
+        self._progress = self._progress.model_copy(update=update)
+        if self._progress.phase is not before:
+            workflow.upsert_search_attributes([PHASE_ATTRIBUTE.value_set(str(self._progress.phase))])
+        workflow.set_current_details(describe_progress(str(self._reference), self._progress))
+
+    async def _perform(
+        self,
+        step: Step,
+        activity: Callable[[Any, Argument], Awaitable[Result]],
+        argument: Argument,
+    ) -> Result:
+        """Run one activity; a change calls off its retries, but an attempt that has begun always ends.
+
+        Two attempts for one object would undo each other, so the run waits for the one in flight
+        (WAIT_CANCELLATION_COMPLETED); the interceptor keeps that attempt from being cut off in the middle.
+
+        Raises:
+            CalledOff: the object changed before the step succeeded.
+            StepFailed: the quick retries are used up, or none can help.
+        """
+        self._show(step=step, next_retry=None)
+        started = workflow.now()
+        handle = workflow.start_activity_method(
+            activity,
+            argument,
+            start_to_close_timeout=START_TO_CLOSE,
+            heartbeat_timeout=HEARTBEAT_TIMEOUT,
+            retry_policy=STEP_RETRIES,
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            summary=f"{step} of {self._reference}",
+        )
+        try:
+            await workflow.wait_condition(lambda: self._changed or handle.done())
+        except asyncio.CancelledError:
+            # Somebody cancels the run itself: even then it must not close while an attempt may still write.
+            handle.cancel()
+            await asyncio.gather(handle, return_exceptions=True)
+            raise
+        if not handle.done():
+            handle.cancel()
+        try:
+            result = await handle
+        except ActivityError as error:
+            problem = _problem_of(error)
+            if self._changed or problem.remedy is Remedy.REREAD:
+                raise CalledOff from None
+            self._show(last_error=problem, attempt=_attempts_of(problem))
+            raise StepFailed(step, problem) from None
+        self._show(
+            done=(*self._progress.done, step) if step not in self._progress.done else self._progress.done,
+            took={**self._progress.took, step: workflow.now() - started},
+        )
+        return result
+
+    async def _perform_until_done(
+        self,
+        step: Step,
+        activity: Callable[[Any, Argument], Awaitable[StepResult]],
+        argument: Argument,
+    ) -> StepResult:
+        """Call a step again for as long as it says that it is not done; each call is short and counts anew."""
+        while True:
+            result = await self._perform(step, activity, argument)
+            if result.is_done:
+                return result
+            if self._changed:
+                raise CalledOff
+
+    async def _pause(self, until: datetime | None = None) -> None:
+        """Sleep between two rounds; any `changed` or `resync` cuts it short, and so does `until`."""
+        delay = slow_retry_delay(self._progress.round)
+        if until is not None:
+            delay = min(delay, max(until - workflow.now(), timedelta(0)))
+        self._show(next_retry=workflow.now() + delay)
+        try:
+            await workflow.wait_condition(
+                lambda: self._changed, timeout=delay, timeout_summary=f"retry of {self._reference}"
+            )
+        except TimeoutError:
+            pass  # the pause is over
+        self._show(round=self._progress.round + 1, next_retry=None, done=(), took={})
+
+
+def _problem_of(error: ActivityError) -> Problem:
+    """Read the one detail that activities/interceptor.py puts into every failure."""
+    cause = error.cause
+    if isinstance(cause, ApplicationError) and cause.details:
+        return Problem.model_validate(cause.details[0])
+    if isinstance(cause, ActivityTimedOut):
+        return Problem(
+            reason="TimedOut",
+            message=f"cannot finish {error.activity_type}: no answer in time; the worker died, or a backend hangs",
+            remedy=Remedy.RETRY,
+        )
+    return Problem(reason="Unexpected", message=f"cannot finish {error.activity_type}: {cause}", remedy=Remedy.RETRY)
+
+
+def _attempts_of(problem: Problem) -> int:
+    return STEP_RETRIES.maximum_attempts if problem.remedy is Remedy.RETRY else 1

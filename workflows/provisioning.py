@@ -1,0 +1,138 @@
+"""One pass over the provisioning steps; an Application's run and a preview's run share it."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from activities.auth import AuthActivities
+    from activities.claim import ClaimActivities
+    from activities.clients.temporal import ENVIRONMENT_ATTRIBUTE
+    from activities.config_maps import ConfigMapActivities
+    from activities.database import DatabaseActivities
+    from activities.namespace import NamespaceActivities
+    from activities.rollout import RolloutActivities
+    from activities.status import StatusActivities
+    from activities.storage import StorageActivities
+    from activities.workload import WorkloadActivities
+    from plattr.objects import FrozenModel, ObjectReference
+    from plattr.status import ConditionType, Finding, Phase
+    from plattr.steps import ClaimInput, ClaimResult, Problem, Remedy, StatusInput, Step, StepInput, StepResult
+    from workflows.object_run import ObjectRun, StepFailed
+
+StepActivity = Callable[[Any, StepInput], Awaitable[StepResult]]
+
+RECONCILE: dict[Step, StepActivity] = {
+    Step.NAMESPACE: NamespaceActivities.reconcile_namespace,
+    Step.DATABASE: DatabaseActivities.reconcile_database,
+    Step.STORAGE: StorageActivities.reconcile_storage,
+    Step.AUTH: AuthActivities.reconcile_auth,
+    Step.REDIS: ConfigMapActivities.reconcile_redis,
+    Step.SEARCH: ConfigMapActivities.reconcile_search,
+    Step.WORKLOAD: WorkloadActivities.reconcile_workload,
+}
+
+# An application whose logins are down for a while is still better up than absent.
+# Source: shared/spec.md, section 3, auth.
+DOES_NOT_BLOCK = frozenset({Step.AUTH})
+
+
+class PassOutcome(FrozenModel):
+    """How one pass over the steps ended."""
+
+    verdict: Literal["settled", "deleting", "gone", "paused", "failed", "refused"]
+    claim: ClaimResult | None = None
+    phase: Phase | None = None
+    problem: Problem | None = None
+
+
+class ProvisioningRun(ObjectRun):
+    """Claims the object and runs its steps in order, until they are done or one gives up."""
+
+    async def _pass(self, reference: ObjectReference, *, every_step: bool) -> PassOutcome:
+        """Run every step for the object as it is now.
+
+        Raises:
+            CalledOff: the object changed on the way; read it again.
+        """
+        try:
+            claim = await self._perform(
+                Step.CLAIM, ClaimActivities.claim_object, ClaimInput(reference=reference, every_step=every_step)
+            )
+        except StepFailed as failure:
+            return await self._give_up(reference, None, {}, {Step.CLAIM: failure.problem})
+        if claim.verdict != "proceed":
+            return PassOutcome(
+                verdict=claim.verdict, claim=claim, phase=Phase.RUNNING if claim.verdict == "settled" else None
+            )
+
+        workflow.upsert_search_attributes([ENVIRONMENT_ATTRIBUTE.value_set(claim.environment)])
+        self._show(phase=Phase.PROVISIONING)
+        argument = StepInput(reference=reference, uid=claim.uid, generation=claim.generation)
+        found: dict[ConditionType, Finding] = {finding.type: finding for finding in claim.kept}
+        problems: dict[Step, Problem] = {}
+        for step in (*claim.steps, Step.ROLLOUT):
+            try:
+                if step is Step.ROLLOUT:
+                    result = await self._perform_until_done(step, RolloutActivities.await_rollout, argument)
+                else:
+                    result = await self._perform(step, RECONCILE[step], argument)
+            except StepFailed as failure:
+                problems[step] = failure.problem
+                if step not in DOES_NOT_BLOCK:
+                    break
+            else:
+                found |= {finding.type: finding for finding in result.findings}
+        if problems:
+            return await self._give_up(reference, claim, found, problems)
+
+        try:
+            status = await self._perform(
+                Step.STATUS,
+                StatusActivities.write_status,
+                StatusInput(
+                    reference=reference, uid=claim.uid, generation=claim.generation, findings=tuple(found.values())
+                ),
+            )
+        except StepFailed as failure:
+            return PassOutcome(verdict="failed", claim=claim, phase=Phase.PROVISIONING, problem=failure.problem)
+        self._show(phase=status.phase, last_error=None)
+        return PassOutcome(verdict="settled", claim=claim, phase=status.phase)
+
+    async def _give_up(
+        self,
+        reference: ObjectReference,
+        claim: ClaimResult | None,
+        found: dict[ConditionType, Finding],
+        problems: dict[Step, Problem],
+    ) -> PassOutcome:
+        """Say in the status what failed and why; the caller decides when to begin anew."""
+        for step, problem in problems.items():
+            condition = problem.condition or step.condition
+            found[condition] = Finding(type=condition, status="False", reason=problem.reason, message=problem.message)
+        expected = [step.condition for step in (*(claim.steps if claim else ()), Step.ROLLOUT)]
+        expected.append(ConditionType.INGRESS)
+        try:
+            await self._perform(
+                Step.STATUS,
+                StatusActivities.write_status,
+                StatusInput(
+                    reference=reference,
+                    uid=claim.uid if claim else "",
+                    generation=claim.generation if claim else 0,
+                    findings=tuple(found.values()),
+                    unreached=tuple(dict.fromkeys(condition for condition in expected if condition not in found)),
+                    gave_up=True,
+                ),
+            )
+        except StepFailed as failure:
+            # The API server is away as well: the run stays open and says it all at the next round.
+            self._show(phase=Phase.FAILED)
+            return PassOutcome(verdict="failed", claim=claim, phase=Phase.FAILED, problem=failure.problem)
+        self._show(phase=Phase.FAILED)
+        worst = max(problems.values(), key=lambda problem: problem.remedy is Remedy.CHANGE)
+        is_refused = worst.remedy is Remedy.CHANGE
+        return PassOutcome(
+            verdict="refused" if is_refused else "failed", claim=claim, phase=Phase.FAILED, problem=worst
+        )
