@@ -4,7 +4,12 @@ The sort decides what the workflow does: a `Refusal` ends the run, an `Unmet` ne
 a `Transient` fault is tried again by the table of the seed, and `Superseded` means: read the object again.
 """
 
+import re
 from typing import ClassVar
+
+# What the API server takes as a condition's reason.
+# https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1/types.go
+REASON_PATTERN = r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"
 
 
 class PlattrError(Exception):
@@ -15,6 +20,8 @@ class PlattrError(Exception):
     """
 
     reason: ClassVar[str] = "Error"
+    condition: str | None = None
+    """The ConditionType that the raiser knows to be False, where it knows better than the step does."""
 
 
 class Refusal(PlattrError):
@@ -102,7 +109,8 @@ class RolloutFailed(Transient):
     def __init__(self, message: str, cause: str = "RolloutFailed") -> None:
         """Take the reason (CrashLoopBackOff, ImagePullBackOff, ProgressDeadlineExceeded) from the pods."""
         super().__init__(message)
-        self.cause = cause
+        # A kubelet may say anything; one odd word must not make the whole status unacceptable.
+        self.cause = cause if re.fullmatch(REASON_PATTERN, cause) else self.reason
 
 
 class Superseded(PlattrError):

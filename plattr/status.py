@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from plattr.errors import REASON_PATTERN
 from plattr.objects import FrozenModel
 
 # The API server's own bound on a condition's message.
 # https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1/types.go
 MESSAGE_LIMIT = 32768
-REASON_PATTERN = r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"
 
 # Checked where a finding is made, not when the API server refuses the whole status for it.
 Reason = Annotated[str, StringConstraints(pattern=REASON_PATTERN, max_length=1024)]
