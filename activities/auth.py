@@ -1,0 +1,208 @@
+"""The auth step: a Keycloak realm with one public client, its identity providers, and their ConfigMap."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+
+from temporalio import activity
+
+from activities.clients.keycloak import KeycloakClient, OutcomeUnknown
+from activities.clients.kube import KubeClient
+from activities.clients.ledger import Ledger
+from activities.clients.resources import CONFIG_MAPS, Json
+from activities.loading import TargetLoader
+from activities.ownership import delete_all, list_owned, living_uid, namespaces_of
+from activities.polling import moments
+from plattr import realm as realms
+from plattr.claims import Holding
+from plattr.errors import BackendRefused, Conflict, OwnedElsewhere, ProviderCredentialsMissing, StillDeleting
+from plattr.manifests.config_map import build_config_map
+from plattr.manifests.metadata import FEATURE_LABEL
+from plattr.naming import possible_realms
+from plattr.settings import ProviderCredentials, Settings
+from plattr.spec import Provider
+from plattr.status import ConditionType, Finding
+from plattr.steps import CleanupStepInput, StepInput, StepResult
+from plattr.target import Target
+
+FEATURE = "auth"
+
+# 10 s: a deletion that outlives its answer is rare; the next attempt goes on waiting.
+ABSENCE_SECONDS = 10.0
+
+
+class AuthActivities:
+    """Makes and removes realms; what it finds there, a person's theme for instance, it leaves alone."""
+
+    def __init__(
+        self, loader: TargetLoader, kube: KubeClient, keycloak: KeycloakClient, ledger: Ledger, settings: Settings
+    ) -> None:
+        self._loader = loader
+        self._kube = kube
+        self._keycloak = keycloak
+        self._ledger = ledger
+        self._settings = settings
+
+    @activity.defn
+    async def reconcile_auth(self, step: StepInput) -> StepResult:
+        """Bring realm, client, ConfigMap and identity providers to the spec; writes nothing when they are so.
+
+        Raises:
+            OwnedElsewhere: the realm exists and is not this object's.
+            ProviderCredentialsMissing: a provider was left out; everything else is in place.
+        """
+        target = await self._loader.load(step)
+        providers = await self._reconcile_realm(target)
+        issuer = f"{self._settings.issuer_base}/realms/{target.names.realm}"
+        values = {"AUTH_ISSUER_URL": issuer, "AUTH_CLIENT_ID": target.names.client_id}
+        config_map = build_config_map(target, FEATURE, values)
+        # Before the providers: the application starts without them, not without its issuer.
+        await self._kube.apply_owned(CONFIG_MAPS, config_map, target.owner, target.names.namespace)
+        await self._reconcile_providers(target, providers)
+        return StepResult(
+            findings=(
+                Finding(
+                    type=ConditionType.AUTH,
+                    status="True",
+                    reason="Provisioned",
+                    message=f"realm {target.names.realm!r} is served at {issuer}",
+                ),
+            )
+        )
+
+    @activity.defn
+    async def delete_auth(self, step: CleanupStepInput) -> StepResult:
+        """Delete the owner's realms and ConfigMap, or only disable the realms when they are retained.
+
+        Raises:
+            StillDeleting: Keycloak has not finished yet.
+        """
+        held = await self._ledger.held_by(step.reference, Holding.REALM)
+        spared = await living_uid(self._kube, step)
+        for name in sorted({claim.claim.name for claim in held} | set(possible_realms(step.reference))):
+            realm = await self._keycloak.get_realm(name)
+            if realm is None or realms.holder_of(realm) != step.reference.key:
+                continue
+            if spared is not None and realms.uid_of(realm) == spared:
+                continue
+            await self._remove_realm(realm, is_retained=step.retain)
+        for namespace in await namespaces_of(self._kube, step.reference):
+            labels = {FEATURE_LABEL: FEATURE}
+            found = await list_owned(self._kube, CONFIG_MAPS, step.reference, namespace, labels=labels)
+            await delete_all(self._kube, CONFIG_MAPS, found, spared_uid=spared)
+        return StepResult()
+
+    async def _reconcile_realm(self, target: Target) -> list[Json]:
+        """Bring realm and client to the spec; return the identity providers as they were found."""
+        wanted_realm, wanted_client = realms.build_realm(target), realms.build_client(target)
+        found = await self._find(target)
+        if found is None:
+            # One call instead of two, and never a realm without its client.
+            if await self._keycloak.create_realm({**wanted_realm, "clients": [wanted_client]}):
+                return []
+            found = await self._find(target)
+        if found is None:
+            raise Conflict(f"cannot create realm {target.names.realm!r}: somebody else made and removed it meanwhile")
+        realm, client, providers = found
+        _check_holder(target, realm)
+        if fields := realms.changes(realm, wanted_realm):
+            await self._keycloak.update_realm(target.names.realm, fields)
+        if client is None:
+            await self._keycloak.create_client(target.names.realm, wanted_client)
+        elif fields := realms.changes(client, wanted_client):
+            await self._keycloak.update_client(target.names.realm, client, fields)
+        return providers
+
+    async def _find(self, target: Target) -> tuple[Json, Json | None, list[Json]] | None:
+        realm, client, providers = await asyncio.gather(
+            self._keycloak.get_realm(target.names.realm),
+            self._keycloak.find_client(target.names.realm, target.names.client_id),
+            self._keycloak.list_providers(target.names.realm),
+        )
+        return None if realm is None else (realm, client, providers)
+
+    async def _reconcile_providers(self, target: Target, providers: Iterable[Json]) -> None:
+        existing = {provider["alias"]: provider for provider in providers}
+        for alias, found in existing.items():
+            is_ours = realms.FINGERPRINT in found.get("config", {})
+            if is_ours and alias not in target.spec.auth.providers:
+                await self._keycloak.delete_provider(target.names.realm, alias)
+        missing = []
+        # In the order of the enum: those that need nothing but Keycloak come before those it has to ask.
+        for provider in (provider for provider in Provider if provider in target.spec.auth.providers):
+            credentials = self._settings.provider_credentials(provider)
+            if credentials is None:
+                missing.append(provider)
+            else:
+                await self._reconcile_provider(target.names.realm, provider, credentials, existing.get(provider))
+        if missing:
+            raise _missing_credentials(target, missing)
+
+    async def _reconcile_provider(
+        self, realm: str, provider: Provider, credentials: ProviderCredentials, existing: Json | None
+    ) -> None:
+        wanted = realms.build_provider(provider, credentials)
+        if existing is not None and not realms.changes(existing, wanted):
+            return
+        config = dict(existing["config"]) if existing else {}
+        if provider in realms.DISCOVERED:
+            config |= await self._discover(realm, provider, credentials)
+        if provider is not Provider.SAML:
+            config["clientSecret"] = credentials.client_secret.get_secret_value()
+        representation = {**(existing or {}), **wanted, "config": config | wanted["config"]}
+        if existing is not None:
+            await self._keycloak.update_provider(realm, representation)
+        elif not await self._keycloak.create_provider(realm, representation):
+            raise Conflict(
+                f"cannot create identity provider {provider.value!r} in realm {realm!r}: it appeared meanwhile"
+            )
+
+    async def _discover(self, realm: str, provider: Provider, credentials: ProviderCredentials) -> dict[str, str]:
+        url = realms.metadata_url(provider, credentials)
+        config = await self._keycloak.discover_provider(realm, provider, url)
+        if provider is Provider.SAML and not config.get("signingCertificate"):
+            raise BackendRefused(
+                f"cannot trust identity provider {provider.value!r} in realm {realm!r}: its metadata at {url!r} hold"
+                " no signing certificate; set IDP_SAML_ISSUER_URL to metadata that do"
+            )
+        return config
+
+    async def _remove_realm(self, realm: Json, *, is_retained: bool) -> None:
+        name = realm["realm"]
+        if is_retained:
+            if realm["enabled"]:
+                await self._keycloak.update_realm(name, {"enabled": False})
+            return
+        # A deletion can outlast any timeout and still succeed: what is there decides, not the lost answer.
+        with contextlib.suppress(OutcomeUnknown):
+            await self._keycloak.delete_realm(name)
+        async for _ in moments(ABSENCE_SECONDS):
+            if await self._keycloak.get_realm(name) is None:
+                return
+        raise StillDeleting(f"cannot finish deleting realm {name!r}: Keycloak is still at it")
+
+
+def _check_holder(target: Target, realm: Json) -> None:
+    holder = realms.holder_of(realm)
+    if holder != target.owner.reference.key:
+        raise OwnedElsewhere(
+            f"cannot adopt realm {target.names.realm!r} for {target.owner.reference}: it belongs to"
+            f" {holder or 'nobody that Plattr knows'}; choose another name or remove it"
+        )
+
+
+def _missing_credentials(target: Target, providers: list[Provider]) -> ProviderCredentialsMissing:
+    settings = ", ".join(name for provider in providers for name in _setting_names(provider))
+    names = " and ".join(repr(provider.value) for provider in providers)
+    return ProviderCredentialsMissing(
+        f"cannot add identity provider {names} to realm {target.names.realm!r}: the platform has no credentials for"
+        f" it; set {settings} for the worker"
+    )
+
+
+def _setting_names(provider: Provider) -> list[str]:
+    prefix = f"IDP_{provider.upper()}"
+    if provider is Provider.SAML:
+        return [f"{prefix}_ISSUER_URL"]
+    names = [f"{prefix}_CLIENT_ID", f"{prefix}_CLIENT_SECRET"]
+    return [*names, f"{prefix}_ISSUER_URL"] if provider is Provider.OIDC else names
