@@ -1,0 +1,48 @@
+"""Poke or ignore: pure decisions on what was seen, without clock or network."""
+
+from plattr.objects import Kind
+from plattr.status import Phase
+from plattr.steps import CHANGED_SIGNAL, RESYNC_SIGNAL
+from watcher.observed import Incarnation, Observed
+
+
+def decide(
+    seen: Observed, before: Observed | None, poked: Incarnation | None, *, is_from_list: bool = False
+) -> str | None:
+    """Return the signal that this sight of the object calls for; None: nothing to tell.
+
+    Args:
+        seen: the object now.
+        before: the object as it was seen last; None at the first sight.
+        poked: what the last poke of this object was for.
+        is_from_list: seen by a list, after which nothing earlier can be relied on.
+    """
+    # Deletion before everything else: it bumps the generation as well, and a paused object is deleted all the same.
+    if seen.is_deleting:
+        return _if(is_from_list or seen.incarnation != poked)
+    if before is not None and before.incarnation.uid == seen.incarnation.uid and before.is_paused != seen.is_paused:
+        # Resumed: look at it again, whatever its status says. Paused: an open run has to hear of it and stop.
+        return _if(not seen.is_paused or not seen.is_settled)
+    if seen.is_paused:
+        return None
+    is_new_preview = seen.reference.kind is Kind.PREVIEW and (before is None or is_from_list)
+    if is_new_preview:
+        # Settled or not: its workflow is its timer, and a run that is open only hears one signal.
+        return CHANGED_SIGNAL
+    return _if(not seen.is_settled and (is_from_list or seen.incarnation != poked))
+
+
+def decide_availability(owner: Observed | None, *, is_available: bool) -> str | None:
+    """Return the signal that a Deployment's state calls for: only when it contradicts its owner's status.
+
+    During a run (any other phase) the run itself watches the rollout, and a poke would only begin it anew.
+    """
+    if owner is None or owner.is_deleting or owner.is_paused:
+        return None
+    has_failed_though_available = owner.phase == Phase.FAILED and owner.is_deployment_refused and is_available
+    is_running_though_unavailable = owner.is_settled and not is_available
+    return RESYNC_SIGNAL if has_failed_though_available or is_running_though_unavailable else None
+
+
+def _if(is_wanted: bool) -> str | None:  # noqa: FBT001  one private yes or no
+    return CHANGED_SIGNAL if is_wanted else None

@@ -1,0 +1,137 @@
+"""The fleet as the watcher knows it: what was seen last, and what each object was last poked for."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+from activities.clients.resources import Json
+from plattr.objects import Kind, ObjectReference
+from watcher.dispatch import decide, decide_availability
+from watcher.observed import Incarnation, Observed, observe, owner_of_deployment
+from watcher.poker import Poke
+
+logger = logging.getLogger(__name__)
+
+# 2 s: an object and its Deployment come over two connections, some milliseconds apart; only what still
+# contradicts after that is a flip, and not the other half of news that is on its way.
+DOUBT_SECONDS = 2.0
+
+
+class Fleet:
+    """Turn lists and events into pokes; `put` takes each poke and must not lose it."""
+
+    def __init__(self, put: Callable[[Poke], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._put = put
+        self._clock = clock
+        self._seen: dict[ObjectReference, Observed] = {}
+        self._poked: dict[ObjectReference, Incarnation] = {}
+        # Each owner has one Deployment.
+        self._owners: dict[tuple[str, str], ObjectReference] = {}
+        self._available: dict[ObjectReference, bool] = {}
+        # Since when an owner's status and its Deployment contradict each other, and what it was told of already.
+        self._doubted: dict[ObjectReference, float] = {}
+        self._told: dict[ObjectReference, bool] = {}
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def census(self) -> Mapping[tuple[str, str, str], int]:
+        """Return how many objects there are by kind, environment and phase."""
+        return Counter(
+            (seen.reference.kind.value, seen.environment, seen.phase or "Pending") for seen in self._seen.values()
+        )
+
+    def replace(self, kind: Kind, bodies: Iterable[Json]) -> None:
+        """Take a list of all objects of one kind; what it does not name any more is gone."""
+        listed = {seen.reference: seen for seen in (observe(kind, body) for body in bodies)}
+        for reference in [known for known in self._seen if known.kind is kind and known not in listed]:
+            self._forget(reference)
+        for seen in listed.values():
+            self._look(seen, is_from_list=True)
+
+    def change(self, kind: Kind, event: str, body: Json) -> None:
+        """Take one event of a watch: ADDED, MODIFIED or DELETED."""
+        seen = observe(kind, body)
+        if event == "DELETED":
+            self._forget(seen.reference)
+        else:
+            self._look(seen)
+
+    def replace_deployments(self, bodies: Iterable[Json]) -> None:
+        """Take a list of all Deployments that Plattr made."""
+        listed = {_place(body): body for body in bodies}
+        for place in [known for known in self._owners if known not in listed]:
+            self._lose(place)
+        for body in listed.values():
+            self.change_deployment("MODIFIED", body)
+
+    def change_deployment(self, event: str, body: Json) -> None:
+        """Take one event of the Deployments' watch; one that is gone is an unavailable one."""
+        place, owner = _place(body), owner_of_deployment(body)
+        if event == "DELETED" or owner is None:
+            self._lose(place)
+            return
+        self._owners[place] = owner
+        self._available[owner] = _is_available(body)
+        self._compare(owner)
+
+    def confirm(self) -> None:
+        """Poke the owners whose status has contradicted their Deployment for long enough; call it each second."""
+        due = self._clock() - DOUBT_SECONDS
+        for reference in [doubted for doubted, since in self._doubted.items() if since <= due]:
+            del self._doubted[reference]
+            is_available = self._available.get(reference, False)
+            signal = decide_availability(self._seen.get(reference), is_available=is_available)
+            if signal is not None:
+                self._told[reference] = is_available
+                self._put(Poke(reference=reference, is_deleting=False, signal=signal))
+
+    def _look(self, seen: Observed, *, is_from_list: bool = False) -> None:
+        reference = seen.reference
+        before = self._seen.get(reference)
+        self._seen[reference] = seen
+        signal = decide(seen, before, self._poked.get(reference), is_from_list=is_from_list)
+        if signal is not None:
+            # Remembered when it is handed over: the poker keeps every poke until Temporal has taken it.
+            self._poked[reference] = seen.incarnation
+            self._put(Poke(reference=reference, is_deleting=seen.is_deleting, signal=signal))
+        # The Deployment may have flipped while a run was open, and nobody was told.
+        if reference in self._available:
+            self._compare(reference)
+
+    def _compare(self, reference: ObjectReference) -> None:
+        is_available = self._available.get(reference, False)
+        signal = decide_availability(self._seen.get(reference), is_available=is_available)
+        if signal is None:
+            self._told.pop(reference, None)
+            self._doubted.pop(reference, None)
+        elif self._told.get(reference) is not is_available:
+            self._doubted.setdefault(reference, self._clock())
+
+    def _lose(self, place: tuple[str, str]) -> None:
+        owner = self._owners.pop(place, None)
+        if owner is not None:
+            self._available.pop(owner, None)
+            self._compare(owner)
+
+    def _forget(self, reference: ObjectReference) -> None:
+        lost = self._seen.pop(reference, None)
+        for memory in (self._poked, self._told, self._doubted):
+            memory.pop(reference, None)
+        if lost is not None and lost.has_finalizer and not lost.is_deleting:
+            # Our finalizer holds every deletion until the cleanup is done, so somebody may have taken it off.
+            logger.warning(
+                "object vanished before its deletion was seen; if its finalizer was removed by hand,"
+                " run plattr cleanup --orphan",
+                extra={"kind": reference.kind, "namespace": reference.namespace, "object": reference.name},
+            )
+
+
+def _place(body: Json) -> tuple[str, str]:
+    return body["metadata"]["namespace"], body["metadata"]["name"]
+
+
+def _is_available(body: Json) -> bool:
+    conditions = (body.get("status") or {}).get("conditions") or []
+    return any(condition.get("type") == "Available" and condition.get("status") == "True" for condition in conditions)

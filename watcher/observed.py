@@ -1,0 +1,87 @@
+"""What the watcher remembers of an object: a few fields, never the body, so that memory stays flat."""
+
+from dataclasses import dataclass
+
+from activities.clients.resources import Json
+from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Kind, ObjectReference
+from plattr.status import ConditionType, Phase
+from plattr.target import KIND_LABEL, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL
+
+_KINDS = {kind.lower(): kind for kind in Kind}
+
+
+@dataclass(frozen=True, slots=True)
+class Incarnation:
+    """What a poke was for: something else means that there is something new to do.
+
+    The UID comes first: a re-created object begins again at generation 1. The status and the finalizers are not
+    in it, so the worker's own writes never count as a change.
+    """
+
+    uid: str
+    generation: int
+    is_deleting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """An Application or a PreviewEnvironment as it was last seen."""
+
+    reference: ObjectReference
+    incarnation: Incarnation
+    is_paused: bool
+    has_finalizer: bool
+    phase: str
+    observed_generation: int
+    is_deployment_refused: bool
+    """DeploymentReady is False: the workload is why the object is not Running."""
+    environment: str
+    resource_version: str
+
+    @property
+    def is_deleting(self) -> bool:
+        """Tell whether the API server has been asked to delete it."""
+        return self.incarnation.is_deleting
+
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether the last run for this very spec ended in Running."""
+        return (
+            not self.is_deleting
+            and self.phase == Phase.RUNNING
+            and self.observed_generation == self.incarnation.generation
+        )
+
+
+def observe(kind: Kind, body: Json) -> Observed:
+    """Read an object as the API server sends it; a status that nobody wrote yet is all defaults."""
+    metadata, status = body["metadata"], body.get("status") or {}
+    conditions = status.get("conditions") or []
+    return Observed(
+        reference=ObjectReference(kind=kind, namespace=metadata["namespace"], name=metadata["name"]),
+        incarnation=Incarnation(
+            uid=metadata["uid"],
+            generation=metadata.get("generation", 0),
+            is_deleting="deletionTimestamp" in metadata,
+        ),
+        is_paused=(metadata.get("annotations") or {}).get(PAUSED_ANNOTATION, "").lower() == "true",
+        has_finalizer=FINALIZER in metadata.get("finalizers", ()),
+        phase=status.get("phase", ""),
+        observed_generation=status.get("observedGeneration", 0),
+        is_deployment_refused=any(
+            condition.get("type") == ConditionType.DEPLOYMENT and condition.get("status") == "False"
+            for condition in conditions
+        ),
+        environment="preview" if kind is Kind.PREVIEW else (body.get("spec") or {}).get("environment", ""),
+        resource_version=metadata.get("resourceVersion", ""),
+    )
+
+
+def owner_of_deployment(body: Json) -> ObjectReference | None:
+    """Return whose Deployment this is by its labels; None when they name no owner."""
+    labels = body["metadata"].get("labels") or {}
+    kind = _KINDS.get(labels.get(KIND_LABEL, ""))
+    namespace, name = labels.get(OWNER_NAMESPACE_LABEL), labels.get(OWNER_NAME_LABEL)
+    if kind is None or not namespace or not name:
+        return None
+    return ObjectReference(kind=kind, namespace=namespace, name=name)

@@ -1,0 +1,156 @@
+"""Hand pokes to Temporal: at most one outstanding per object, the newest wins, none is lost while it is away."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from plattr.errors import BackendRefused, Transient
+from plattr.objects import ObjectReference
+from plattr.steps import RESYNC_SIGNAL
+from watcher.backoff import pause_seconds
+from watcher.metrics import WatcherMetrics
+
+logger = logging.getLogger(__name__)
+
+# 20 at once: a dev server takes some hundred a second; more would only queue there.
+CONCURRENCY = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Poke:
+    """One object to tell of a change; `since` is when the oldest change that it stands for was seen."""
+
+    reference: ObjectReference
+    is_deleting: bool
+    signal: str
+    since: float = 0.0
+    refusals: int = 0
+
+
+Send = Callable[[Poke], Awaitable[None]]
+
+
+class Poker:
+    """A queue keyed by object, so it never holds more than there are objects."""
+
+    def __init__(self, send: Send, metrics: WatcherMetrics, *, concurrency: int = CONCURRENCY) -> None:
+        self._send = send
+        self._metrics = metrics
+        self._concurrency = concurrency
+        self._pending: dict[ObjectReference, Poke] = {}
+        self._ready: asyncio.Queue[ObjectReference] = asyncio.Queue()
+        # Objects that are queued, in a sender's hands or in the pause after a refusal: they come back by themselves.
+        self._held: set[ObjectReference] = set()
+        self._failures = 0
+        self._resume_at = 0.0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.reached_at: float | None = None
+        """When Temporal took a poke last, by time.monotonic()."""
+
+    @property
+    def depth(self) -> int:
+        """Return how many objects wait for a poke or are being poked."""
+        return len(self._held)
+
+    def put(self, poke: Poke) -> None:
+        """Queue a poke; one that waits for the same object is merged into it."""
+        self._merge(replace(poke, since=poke.since or time.monotonic()))
+        if poke.reference not in self._held:
+            self._held.add(poke.reference)
+            self._ready.put_nowait(poke.reference)
+        self._idle.clear()
+        self._metrics.queue_depth.set(self.depth)
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        async with asyncio.TaskGroup() as senders:
+            for _ in range(self._concurrency):
+                senders.create_task(self._send_forever())
+
+    async def drain(self, timeout_seconds: float) -> bool:
+        """Wait until nothing is outstanding; False when that took too long."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _send_forever(self) -> None:
+        while True:
+            reference = await self._ready.get()
+            await self._outlast_pause()
+            poke = self._pending.pop(reference)
+            refusal_pause = 0.0
+            try:
+                await self._send(poke)
+            except Transient as error:
+                self._keep(poke)
+                self._back_off(error)
+            except BackendRefused as error:
+                # One object's own fault must not hold up the others, but a missing search attribute is everyone's.
+                self._keep(replace(poke, refusals=poke.refusals + 1))
+                refusal_pause = pause_seconds(poke.refusals + 1)
+                self._metrics.poke_errors.labels(poke.reference.kind, error.reason).inc()
+                logger.warning("poke refused", extra={"object": poke.reference.key, "cause": str(error)})
+            except asyncio.CancelledError:
+                self._keep(poke)
+                raise
+            else:
+                self._succeeded(poke)
+            self._let_go(reference, refusal_pause)
+
+    async def _outlast_pause(self) -> None:
+        while True:
+            # Read again after each sleep: another sender may have met the next failure, or a success.
+            remaining = self._resume_at - time.monotonic()
+            if remaining <= 0:
+                return
+            await asyncio.sleep(remaining)
+
+    def _succeeded(self, poke: Poke) -> None:
+        if self._failures:
+            logger.info("temporal answers again", extra={"failures": self._failures, "waiting": self.depth})
+        self._failures = 0
+        self._resume_at = 0.0
+        self.reached_at = time.monotonic()
+        self._metrics.pokes.labels(poke.reference.kind, poke.signal).inc()
+        self._metrics.lag.observe(self.reached_at - poke.since)
+        logger.info("poked", extra={"object": poke.reference.key, "signal": poke.signal, "deleting": poke.is_deleting})
+
+    def _back_off(self, error: Transient) -> None:
+        self._metrics.poke_errors.labels("", error.reason).inc()
+        # The senders that were under way fail together; that is one failure, and one pause for all.
+        if time.monotonic() < self._resume_at:
+            return
+        self._failures += 1
+        self._resume_at = time.monotonic() + pause_seconds(self._failures)
+        logger.warning("cannot poke, trying again", extra={"cause": str(error), "waiting": self.depth})
+
+    def _keep(self, poke: Poke) -> None:
+        newer = self._pending.get(poke.reference)
+        self._pending[poke.reference] = poke
+        if newer is not None:
+            self._merge(newer)
+
+    def _merge(self, poke: Poke) -> None:
+        waiting = self._pending.get(poke.reference)
+        if waiting is not None:
+            # A resync is a change and more; whether it is being deleted, the newer sight knows.
+            signal = RESYNC_SIGNAL if RESYNC_SIGNAL in (waiting.signal, poke.signal) else poke.signal
+            since = min(waiting.since, poke.since)
+            poke = replace(poke, signal=signal, since=since, refusals=max(waiting.refusals, poke.refusals))
+        self._pending[poke.reference] = poke
+
+    def _let_go(self, reference: ObjectReference, pause: float) -> None:
+        if reference in self._pending:
+            # Still held, so a newer poke waits for the same pause.
+            asyncio.get_running_loop().call_later(pause, self._ready.put_nowait, reference)
+        else:
+            self._held.discard(reference)
+        if not self._held:
+            self._idle.set()
+        self._metrics.queue_depth.set(self.depth)

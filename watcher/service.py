@@ -1,0 +1,160 @@
+"""The watcher put together: streams into the fleet, the fleet's pokes into Temporal, and the probes' answers."""
+
+import asyncio
+import logging
+import time
+
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from activities.clients import temporal
+from activities.clients.kube import KubeClient
+from activities.clients.resources import APPLICATIONS, DEPLOYMENTS, PREVIEWS
+from plattr.objects import Kind
+from plattr.steps import TASK_QUEUE
+from plattr.target import MANAGED_BY_LABEL
+from watcher.fleet import Fleet
+from watcher.leadership import Leadership, LeadershipLost
+from watcher.metrics import WatcherMetrics
+from watcher.poker import Poke, Poker
+from watcher.stream import Listed, Stream
+
+logger = logging.getLogger(__name__)
+
+# A bookmark comes each minute; two without any sign, and something is wrong.
+SILENCE_SECONDS = 120.0
+# Temporal is asked this often whether it is there; three missed answers make the watcher unready.
+PROBE_SECONDS = 10.0
+TEMPORAL_SILENCE_SECONDS = 35.0
+# 10 s: a pod has 30 s to end, and the next leader pokes on its list whatever was not flushed.
+DRAIN_SECONDS = 10.0
+
+
+class WatcherService:
+    """Everything that runs while this replica watches; a failure of any part ends all of it."""
+
+    def __init__(
+        self,
+        kube: KubeClient,
+        client: Client,
+        metrics: WatcherMetrics,
+        *,
+        leadership: Leadership | None = None,
+        task_queue: str = TASK_QUEUE,
+    ) -> None:
+        self._client = client
+        self._metrics = metrics
+        self._leadership = leadership
+        self._task_queue = task_queue
+        self.poker = Poker(self._send, metrics)
+        self.fleet = Fleet(self.poker.put)
+        # Streams of Plattr's own kinds, and of the Deployments it made.
+        self._objects = {
+            Kind.APPLICATION: Stream(kube, APPLICATIONS, metrics),
+            Kind.PREVIEW: Stream(kube, PREVIEWS, metrics),
+        }
+        self._deployments = Stream(kube, DEPLOYMENTS, metrics, label_selector=f"{MANAGED_BY_LABEL}=plattr")
+        self._temporal_at: float | None = None
+        self._probed_at = time.monotonic()
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """Return every stream, for the probes."""
+        return (*self._objects.values(), self._deployments)
+
+    async def run(self) -> None:
+        """Watch until cancelled.
+
+        Raises:
+            LeadershipLost: another replica watches now.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._probe_temporal())
+                if self._leadership is not None:
+                    await self._leadership.acquire()
+                    tasks.create_task(self._leadership.keep())
+                self._metrics.is_leader.set(1)
+                tasks.create_task(self.poker.run())
+                for kind, stream in self._objects.items():
+                    tasks.create_task(self._follow(kind, stream))
+                tasks.create_task(self._follow_deployments())
+                tasks.create_task(self._confirm())
+        except BaseExceptionGroup as group:
+            # The group's other members are only the cancellations that follow from the first.
+            if (lost := group.subgroup(LeadershipLost)) is not None:
+                raise lost.exceptions[0] from None
+            raise
+        finally:
+            self._metrics.is_leader.set(0)
+
+    def live(self) -> str | None:
+        """Return why the process should be restarted; None while its loops run."""
+        now = time.monotonic()
+        if self._is_standby and self._leadership is not None:
+            return _since("the election", self._leadership.alive_at, now)
+        for stream in self.streams:
+            if reason := _since(f"the watch of {stream.name}", stream.alive_at, now):
+                return reason
+        return None
+
+    def ready(self) -> str | None:
+        """Return why the watcher cannot do its work; None when it can. A standby is ready to take over."""
+        now = time.monotonic()
+        temporal_at = max(self._temporal_at or 0.0, self.poker.reached_at or 0.0)
+        if not temporal_at or now - temporal_at > TEMPORAL_SILENCE_SECONDS:
+            return "temporal has not answered lately"
+        if self._is_standby:
+            return None
+        for stream in self.streams:
+            if not stream.is_synced or stream.heard_at is None:
+                return f"{stream.name} have not been listed yet"
+            if now - stream.heard_at > SILENCE_SECONDS:
+                return f"the api server has said nothing of {stream.name} for {now - stream.heard_at:.0f} s"
+        return None
+
+    @property
+    def _is_standby(self) -> bool:
+        return self._leadership is not None and not self._leadership.is_leader
+
+    async def _send(self, poke: Poke) -> None:
+        await temporal.poke(
+            self._client,
+            poke.reference,
+            is_deleting=poke.is_deleting,
+            signal=poke.signal,
+            task_queue=self._task_queue,
+        )
+
+    async def _follow(self, kind: Kind, stream: Stream) -> None:
+        async for change in stream.changes():
+            if isinstance(change, Listed):
+                self.fleet.replace(kind, change.bodies)
+            else:
+                self.fleet.change(kind, change.type, change.body)
+
+    async def _follow_deployments(self) -> None:
+        async for change in self._deployments.changes():
+            if isinstance(change, Listed):
+                self.fleet.replace_deployments(change.bodies)
+            else:
+                self.fleet.change_deployment(change.type, change.body)
+
+    async def _confirm(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self.fleet.confirm()
+
+    async def _probe_temporal(self) -> None:
+        while True:
+            try:
+                if await self._client.service_client.check_health(timeout=temporal.RPC_TIMEOUT):
+                    self._temporal_at = time.monotonic()
+            except (RPCError, RuntimeError) as error:
+                logger.warning("temporal does not answer", extra={"cause": " ".join(str(error).split())})
+            await asyncio.sleep(PROBE_SECONDS)
+
+
+def _since(what: str, alive_at: float, now: float) -> str | None:
+    silence = now - alive_at
+    return f"{what} has stood still for {silence:.0f} s" if silence > SILENCE_SECONDS else None
