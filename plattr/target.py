@@ -38,6 +38,9 @@ class Target(FrozenModel):
     spec: ApplicationSpec
     names: Names
     expires_at: datetime | None = None
+    parent: str = ""
+    """A preview's Application, in the owner's namespace."""
+    pull_request: int | None = None
     dropped_variables: tuple[str, ...] = ()
     """Variables of the parent that came from Secrets and are not copied into a preview."""
 
@@ -110,6 +113,8 @@ def preview_target(envelope: Envelope, parent: dict[str, Any], *, base_domain: s
         spec=spec,
         names=naming.preview_names(preview, spec, base_domain=base_domain),
         expires_at=expires_at(envelope.metadata.creation_timestamp, preview.ttl),
+        parent=preview.application_ref,
+        pull_request=preview.pull_request,
         dropped_variables=dropped,
     )
 
