@@ -1,0 +1,96 @@
+"""What one owner has in Kubernetes: found by its labels, believed by its annotation, checked before a write."""
+
+from collections.abc import Mapping
+
+from activities.clients.kube import KubeClient
+from activities.clients.resources import NAMESPACES, Json, Resource, custom_resource
+from plattr.errors import Conflict, OwnedElsewhere
+from plattr.objects import Kind, ObjectReference, Owner
+from plattr.steps import CleanupStepInput
+from plattr.target import OWNER_ANNOTATION, OWNER_UID_ANNOTATION, owner_labels
+
+
+def owner_selector(reference: ObjectReference, more: Mapping[str, str] | None = None) -> str:
+    """Return the label selector of everything that one owner has."""
+    return ",".join(f"{label}={text}" for label, text in (owner_labels(reference) | dict(more or {})).items())
+
+
+def belongs_to(body: Json, reference: ObjectReference) -> bool:
+    """Tell whether an object says that it is this owner's, in whichever incarnation."""
+    return bool(_holder(body) == reference.key)
+
+
+def ensure_adoptable(resource: Resource, body: Json | None, owner: Owner) -> None:
+    """Return when the name is free or the owner's own.
+
+    Raises:
+        OwnedElsewhere: the object belongs to another owner, or to none.
+    """
+    if body is None or belongs_to(body, owner.reference):
+        return
+    metadata = body["metadata"]
+    place = f" in namespace {metadata['namespace']!r}" if "namespace" in metadata else ""
+    holder = _holder(body) or "nobody that Plattr knows"
+    raise OwnedElsewhere(
+        f"cannot adopt {resource.kind} {metadata['name']!r}{place} for {owner.reference}: it belongs to {holder};"
+        " choose another name or remove it"
+    )
+
+
+async def list_owned(
+    kube: KubeClient,
+    resource: Resource,
+    reference: ObjectReference,
+    namespace: str = "",
+    *,
+    labels: Mapping[str, str] | None = None,
+) -> list[Json]:
+    """Return the owner's objects; one that carries the labels but another owner's annotation, or none, is left out."""
+    found = await kube.list(resource, namespace, label_selector=owner_selector(reference, labels))
+    return [body for body in found if belongs_to(body, reference)]
+
+
+async def namespaces_of(kube: KubeClient, reference: ObjectReference) -> list[str]:
+    """Return where an owner's workload can be: an Application's own namespace, or those made for a preview."""
+    if reference.kind is Kind.APPLICATION:
+        return [reference.namespace]
+    return [body["metadata"]["name"] for body in await list_owned(kube, NAMESPACES, reference)]
+
+
+async def living_uid(kube: KubeClient, step: CleanupStepInput) -> str | None:
+    """Return the UID of a living object that has the name again, whose resources a cleanup must leave alone.
+
+    None while there is no object of the name, while it is being deleted, and when it is the one to clean up.
+    """
+    reference = step.reference
+    body = await kube.get(custom_resource(reference.kind), reference.name, reference.namespace)
+    if body is None or "deletionTimestamp" in body["metadata"] or body["metadata"]["uid"] == step.uid:
+        return None
+    return str(body["metadata"]["uid"])
+
+
+async def delete_all(kube: KubeClient, resource: Resource, bodies: list[Json], *, spared_uid: str | None) -> list[Json]:
+    """Delete the given objects, except those of the incarnation that lives; return those that were to go.
+
+    Each is deleted only while it is the object that was read: one put in its place meanwhile stays.
+    """
+    going = [body for body in bodies if spared_uid is None or _owner_uid(body) != spared_uid]
+    for body in going:
+        metadata = body["metadata"]
+        if "deletionTimestamp" in metadata:
+            continue
+        try:
+            await kube.delete(resource, metadata["name"], metadata.get("namespace", ""), uid=metadata["uid"])
+        except Conflict:
+            continue
+    return going
+
+
+def _holder(body: Json) -> str | None:
+    annotation: str | None = body["metadata"].get("annotations", {}).get(OWNER_ANNOTATION)
+    return annotation
+
+
+def _owner_uid(body: Json) -> str | None:
+    annotation: str | None = body["metadata"].get("annotations", {}).get(OWNER_UID_ANNOTATION)
+    return annotation

@@ -1,0 +1,31 @@
+"""Waiting inside an activity: for a rollout, for pods and namespaces to go."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from temporalio import activity
+
+# From 50 ms, since a pod may be ready at once, to 1 s, since an image takes its time and the API server has others.
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 1.0
+
+
+async def moments(limit_seconds: float) -> AsyncIterator[float]:
+    """Yield the seconds passed, at once and then after growing pauses, until the limit.
+
+    Ends early when the attempt is called off or the worker shuts down: the next attempt goes on where this left.
+    """
+    begun = time.monotonic()
+    pause = FIRST_PAUSE_SECONDS
+    while (passed := time.monotonic() - begun) <= limit_seconds:
+        yield passed
+        if is_called_off():
+            return
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+
+
+def is_called_off() -> bool:
+    """Tell whether somebody wants the running activity to end; never, outside one."""
+    return activity.in_activity() and (activity.is_cancelled() or activity.is_worker_shutdown())
