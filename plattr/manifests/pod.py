@@ -9,6 +9,8 @@ from plattr.target import Target
 
 APP_CONTAINER = "app"
 POSTGREST_CONTAINER = "postgrest"
+# The spec's features that hand the pods a ConfigMap.
+CONFIG_MAP_FEATURES = ("storage", "auth", "redis", "search")
 POSTGREST_IMAGE = "postgrest/postgrest:v12.2.3"
 
 # 1000: the user of the Node image, of the Dockerfile that Rails generates, and of the PostgREST image. Without a
@@ -108,14 +110,7 @@ def _app_env_from(target: Target) -> list[dict[str, Any]]:
 
 def config_map_features(target: Target) -> tuple[str, ...]:
     """Return the enabled features that hand the pods a ConfigMap."""
-    spec = target.spec
-    enabled = {
-        "storage": spec.storage.enabled,
-        "auth": spec.auth.enabled,
-        "redis": spec.redis.enabled,
-        "search": spec.search.enabled,
-    }
-    return tuple(feature for feature, is_enabled in enabled.items() if is_enabled)
+    return tuple(feature for feature in CONFIG_MAP_FEATURES if getattr(target.spec, feature).enabled)
 
 
 def _probes(path: str) -> dict[str, Any]:
