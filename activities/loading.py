@@ -53,7 +53,10 @@ class TargetLoader:
         """
         if envelope.kind is Kind.APPLICATION:
             return application_target(
-                envelope, base_domain=self._settings.base_domain, client_suffix=self._settings.oidc_client_suffix
+                envelope,
+                base_domain=self._settings.base_domain,
+                client_suffix=self._settings.oidc_client_suffix,
+                reserved_hosts=self._settings.own_hosts,
             )
         name = parse_preview_spec(envelope.spec).application_ref
         # Only ever in the preview's own namespace: another team's Application is not the preview's to copy.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -121,6 +122,12 @@ class Settings(WatcherSettings):
                 "or KEYCLOAK_ADMIN_USER and KEYCLOAK_ADMIN_PASSWORD; see docs/settings.md"
             )
         return self
+
+    @property
+    def own_hosts(self) -> frozenset[str]:
+        """Return the hosts of Keycloak, inside and outside: an application there would see the platform's logins."""
+        hosts = (urlsplit(url).hostname for url in (self.issuer_base, self.keycloak_url))
+        return frozenset(host for host in hosts if host)
 
     @property
     def issuer_base(self) -> str:

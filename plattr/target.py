@@ -1,5 +1,6 @@
 """What one run works towards: the effective application, the same for an Application and a preview."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -80,15 +81,23 @@ def owner_annotations(owner: Owner) -> dict[str, str]:
     return {OWNER_ANNOTATION: owner.reference.key, OWNER_UID_ANNOTATION: owner.uid}
 
 
-def application_target(envelope: Envelope, *, base_domain: str, client_suffix: str = "") -> Target:
+def application_target(
+    envelope: Envelope, *, base_domain: str, client_suffix: str = "", reserved_hosts: Collection[str] = ()
+) -> Target:
     """Return what an Application asks for.
+
+    Args:
+        envelope: the Application.
+        base_domain: the platform's domain.
+        client_suffix: what the platform appends to OIDC client ids.
+        reserved_hosts: where the platform itself is served, beside the base domain and its auth host.
 
     Raises:
         InvalidSpec: a rule is broken; no backend has been called yet.
     """
     spec = parse_application_spec(envelope.spec)
     names = naming.application_names(envelope.reference, spec, base_domain=base_domain, client_suffix=client_suffix)
-    _check_domain(spec, names, base_domain)
+    _check_domain(spec, names, base_domain, reserved_hosts)
     _check_secret_references(spec, names)
     return Target(owner=envelope.owner, generation=envelope.metadata.generation, spec=spec, names=names)
 
@@ -104,6 +113,8 @@ def preview_target(envelope: Envelope, parent: dict[str, Any], *, base_domain: s
     Raises:
         InvalidSpec: a rule is broken, in the preview or in its parent.
     """
+    # No other name is made of it, but it is the value of a label.
+    naming.check_object_name(envelope.metadata.name)
     preview = parse_preview_spec(envelope.spec)
     application = parse_application_spec(parent)
     spec, dropped = _effective(preview, application)
@@ -138,8 +149,8 @@ def _effective(preview: PreviewSpec, parent: ApplicationSpec) -> tuple[Applicati
     return spec, dropped
 
 
-def _check_domain(spec: ApplicationSpec, names: Names, base_domain: str) -> None:
-    if names.host in naming.platform_hosts(base_domain):
+def _check_domain(spec: ApplicationSpec, names: Names, base_domain: str, reserved_hosts: Collection[str]) -> None:
+    if names.host in naming.platform_hosts(base_domain) or names.host in reserved_hosts:
         raise InvalidSpec("spec.domain", f"{names.host!r} belongs to the platform itself; choose another")
     if spec.domain and spec.domain.endswith(f".preview.{base_domain}"):
         raise InvalidSpec("spec.domain", f"hosts below 'preview.{base_domain}' belong to PreviewEnvironments")
