@@ -58,6 +58,8 @@ class HeldClaim(FrozenModel):
 
     claim: Claim
     owner: Owner
+    is_retained: bool = False
+    """The owner's deletionPolicy was Retain when it last asked: what the name stands for outlives the object."""
 
 
 def claims_of(target: Target) -> tuple[Claim, ...]:

@@ -150,6 +150,8 @@ class CleanupInput(FrozenModel):
     reference: ObjectReference
     delete_object: bool = False
     """Delete the object first if it is still there: a cleanup started by hand, an expired preview."""
+    uid: str = ""
+    """Which incarnation to delete: an expired preview must not take a new one of its name along; empty: any."""
 
 
 class CleanupPlan(FrozenModel):
