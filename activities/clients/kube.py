@@ -20,13 +20,13 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 from kubernetes.aio.config.kube_config import refresh_token
 
 from activities.clients import fence
-from activities.clients.kube_errors import GoneError, raise_for_event, raise_for_status
+from activities.clients.kube_errors import GoneError, NamespaceEnding, raise_for_event, raise_for_status
 from activities.clients.resources import Json, Resource
 from plattr.errors import BackendUnavailable, MissingSetting, OwnedElsewhere, StillDeleting
 from plattr.objects import Owner
 from plattr.target import OWNER_ANNOTATION
 
-__all__ = ["FIELD_MANAGER", "GoneError", "KubeClient", "Listing"]
+__all__ = ["FIELD_MANAGER", "GoneError", "KubeClient", "Listing", "NamespaceEnding"]
 
 FIELD_MANAGER = "plattr"
 

@@ -32,6 +32,12 @@ class GoneError(Transient):
     reason = "Gone"
 
 
+class NamespaceEnding(BackendRefused):
+    """Raised when something is to be created in a namespace that is being deleted."""
+
+    reason = "NamespaceEnding"
+
+
 def raise_for_status(
     action: str, resource: Resource, code: int, text: bytes, *, or_none: tuple[int | str, ...] = ()
 ) -> None:
@@ -53,6 +59,8 @@ def _raise(action: str, resource: Resource, code: int, status: Json) -> NoReturn
         raise GoneError(f"cannot {action}: {cause}")
     if code == 409 or (code == 422 and _is_failed_patch(status)):
         raise Conflict(f"cannot {action}: somebody else changed it: {cause}")
+    if code == 403 and _ends(status):
+        raise NamespaceEnding(f"cannot {action}: {cause}")
     if code in _PASSING:
         raise BackendUnavailable(f"cannot {action}: the API server answered {code}: {cause}")
     raise BackendRefused(f"cannot {action}: the API server refused it with {code}: {cause}")
@@ -68,10 +76,16 @@ def _status(text: bytes) -> Json:
 
 
 def _is_failed_patch(status: Json) -> bool:
-    # The API server reports a JSON patch whose `test` failed as 422 with this cause; a validation has others.
+    # The API server reports a JSON patch whose `test` failed, or whose path is not there, as a 422 that names
+    # neither object nor field; a validation names both.
     # https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/patch.go
+    details = status.get("details") or {}
+    return not details.get("causes") and not details.get("name")
+
+
+def _ends(status: Json) -> bool:
     causes = (status.get("details") or {}).get("causes") or []
-    return any(cause.get("reason") == "UnexpectedServerResponse" for cause in causes)
+    return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
 
 
 def _cause(resource: Resource, code: int, status: Json) -> str:

@@ -1,0 +1,140 @@
+"""The ledger: one Lease for each external name, in Plattr's own namespace; who created it owns the name."""
+
+import asyncio
+from collections.abc import Sequence
+
+from activities.clients.kube import KubeClient
+from activities.clients.resources import LEASES, Json
+from plattr.claims import Claim, HeldClaim, Holding
+from plattr.errors import Conflict, OwnedElsewhere
+from plattr.objects import GROUP, ObjectReference, Owner
+from plattr.target import OWNER_UID_ANNOTATION, owner_annotations, owner_labels
+
+HOLDING_LABEL = f"{GROUP}/holding"
+# The Lease's own name has hyphens where the claimed name may have underscores.
+CLAIMED_NAME_ANNOTATION = f"{GROUP}/claimed-name"
+# Kept here because a person may remove the object by force, and its spec is gone with it.
+RETAINED_ANNOTATION = f"{GROUP}/retained"
+
+
+class Ledger:
+    """Claims, holds and releases names."""
+
+    def __init__(self, kube: KubeClient, namespace: str) -> None:
+        self._kube = kube
+        self._namespace = namespace
+
+    async def acquire(self, owner: Owner, claims: Sequence[Claim], *, is_retained: bool = False) -> None:
+        """Make every name the owner's; writes only what is not so yet.
+
+        A claim of the same owner under another uid is adopted: the object was created anew.
+
+        Raises:
+            OwnedElsewhere: another owner holds one of the names; then none has been claimed. Its `condition` tells
+                which.
+            Conflict: a claim changed under our hands.
+        """
+        # All reads come first, so that a refused object leaves no claim behind.
+        leases = await asyncio.gather(*(self._read(claim) for claim in claims))
+        for claim, lease in zip(claims, leases, strict=True):
+            if lease is not None:
+                _ensure_ours(claim, lease, owner)
+        await asyncio.gather(
+            *(
+                self._settle(claim, lease, owner, is_retained=is_retained)
+                for claim, lease in zip(claims, leases, strict=True)
+            )
+        )
+
+    async def held_by(self, reference: ObjectReference, holding: Holding | None = None) -> list[HeldClaim]:
+        """Return what an owner holds, under any of its uids; of one kind, or all."""
+        labels = owner_labels(reference) | ({HOLDING_LABEL: holding} if holding else {})
+        selector = ",".join(f"{label}={text}" for label, text in labels.items())
+        leases = await self._kube.list(LEASES, self._namespace, label_selector=selector)
+        held = [_held(lease, reference) for lease in leases if _holder(lease) == reference.key]
+        return sorted(held, key=lambda one: one.claim.lease_name)
+
+    async def release(self, reference: ObjectReference, claims: Sequence[Claim]) -> None:
+        """Give names back; one that is free already, or somebody else's, stays as it is.
+
+        Raises:
+            Conflict: a claim changed under our hands.
+        """
+        await asyncio.gather(*(self._release(reference, claim) for claim in claims))
+
+    async def _read(self, claim: Claim) -> Json | None:
+        return await self._kube.get(LEASES, claim.lease_name, self._namespace)
+
+    async def _settle(self, claim: Claim, lease: Json | None, owner: Owner, *, is_retained: bool) -> None:
+        if lease is None:
+            wanted = _lease(claim, owner, self._namespace, is_retained=is_retained)
+            if await self._kube.create(LEASES, wanted, self._namespace) is not None:
+                return
+            # Somebody was faster; creating is what decides, so look who it was.
+            lease = await self._read(claim)
+            if lease is None:
+                raise Conflict(f"cannot claim {claim.holding} {claim.name!r} for {owner.reference}: it changes hands")
+            _ensure_ours(claim, lease, owner)
+        present = lease["metadata"].get("annotations", {})
+        wanted_annotations = present | _annotations(claim, owner, is_retained=is_retained)
+        if present == wanted_annotations:
+            return
+        operations = [
+            {"op": "test", "path": "/metadata/uid", "value": lease["metadata"]["uid"]},
+            {"op": "test", "path": "/spec/holderIdentity", "value": owner.reference.key},
+            {"op": "add", "path": "/metadata/annotations", "value": wanted_annotations},
+        ]
+        await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
+
+    async def _release(self, reference: ObjectReference, claim: Claim) -> None:
+        lease = await self._read(claim)
+        if lease is not None and _holder(lease) == reference.key:
+            # The uid: a claim that was released and taken by another since must survive.
+            await self._kube.delete(LEASES, claim.lease_name, self._namespace, uid=lease["metadata"]["uid"])
+
+
+def _lease(claim: Claim, owner: Owner, namespace: str, *, is_retained: bool) -> Json:
+    return {
+        "apiVersion": LEASES.api_version,
+        "kind": LEASES.kind,
+        "metadata": {
+            "name": claim.lease_name,
+            "namespace": namespace,
+            "labels": owner_labels(owner.reference) | {HOLDING_LABEL: str(claim.holding)},
+            "annotations": _annotations(claim, owner, is_retained=is_retained),
+        },
+        "spec": {"holderIdentity": owner.reference.key},
+    }
+
+
+def _annotations(claim: Claim, owner: Owner, *, is_retained: bool) -> dict[str, str]:
+    return owner_annotations(owner) | {
+        CLAIMED_NAME_ANNOTATION: claim.name,
+        RETAINED_ANNOTATION: str(is_retained).lower(),
+    }
+
+
+def _holder(lease: Json) -> str:
+    return str(lease.get("spec", {}).get("holderIdentity", ""))
+
+
+def _ensure_ours(claim: Claim, lease: Json, owner: Owner) -> None:
+    holder = _holder(lease)
+    if holder == owner.reference.key:
+        return
+    error = OwnedElsewhere(
+        f"cannot claim {claim.holding} {claim.name!r} for {owner.reference}: it belongs to"
+        f" {holder or 'nobody that Plattr knows'}; choose another name or remove it"
+    )
+    error.condition = claim.holding.condition
+    raise error
+
+
+def _held(lease: Json, reference: ObjectReference) -> HeldClaim:
+    metadata = lease["metadata"]
+    annotations = metadata["annotations"]
+    return HeldClaim(
+        claim=Claim(holding=Holding(metadata["labels"][HOLDING_LABEL]), name=annotations[CLAIMED_NAME_ANNOTATION]),
+        owner=Owner(reference=reference, uid=annotations[OWNER_UID_ANNOTATION]),
+        is_retained=annotations.get(RETAINED_ANNOTATION) == "true",
+    )
