@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from stack.control import Control, Report, ServiceStatus
@@ -75,10 +76,11 @@ class Platform:
     def stop_service(self, name: str) -> None:
         """Stop a service, process or app and hold it down until it is started again; returns when it is down."""
         supervisor = self._supervisor()
-        held = processes_of([name])
-        wish = self.control.change(hold=held)
-        signal_group(supervisor.pid, signal.SIGHUP)
-        self._await(lambda report: self._are_down(report, held), wish.serial, STOP_SECONDS, f"stop {name}")
+        # In reverse: an API server that has lost its etcd takes ten seconds to end.
+        for process in reversed(processes_of([name])):
+            wish = self.control.change(hold=(process,))
+            signal_group(supervisor.pid, signal.SIGHUP)
+            self._await(partial(_is_down, process), wish.serial, STOP_SECONDS, f"stop {process}")
 
     def kill_service(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Signal the processes of a service without warning, as a fault; returns when they are gone."""
@@ -177,9 +179,6 @@ class Platform:
 
         self._await(done, serial, START_SECONDS, f"start {', '.join(wanted)}")
 
-    def _are_down(self, report: Report, held: Sequence[str]) -> bool:
-        return all(status.state == "stopped" for status in report.services if status.service in held)
-
     def _await(self, done: Callable[[Report], bool], serial: int, seconds: float, what: str) -> None:
         deadline = time.monotonic() + seconds
         # A supervisor needs a moment to import its modules and say who it is.
@@ -202,3 +201,7 @@ class Platform:
             # Else it notices the new kinds only after 30 s, and collects no garbage of theirs until then.
             self.kill_service("kube-controller-manager", signal.SIGTERM)
             self.start_service("kube-controller-manager")
+
+
+def _is_down(process: str, report: Report) -> bool:
+    return all(status.state == "stopped" for status in report.services if status.service == process)

@@ -45,7 +45,7 @@ class Supervisor:
         self.control.write_supervisor(ProcessIdentity.of(os.getpid(), sys.executable))
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        self._end_leftovers(self.control.wish())
+        self._end_leftovers()
         while not self._closing:
             wish = self.control.wish()
             if wish.serial != self._serial:
@@ -62,11 +62,11 @@ class Supervisor:
         self._closing = self._closing or number != signal.SIGHUP
         self._wake.set()
 
-    def _end_leftovers(self, wish: Wish) -> None:
-        """End what a killed predecessor left and nobody wants; a wanted one is replaced by its unit."""
-        for name in PROCESSES:
+    def _end_leftovers(self) -> None:
+        """End what a killed predecessor left, those first that need others: an API server waits long for its etcd."""
+        for name in reversed(list(PROCESSES)):
             leftover = ProcessIdentity.read(self.control.process_file(name))
-            if leftover is not None and name not in wish.up:
+            if leftover is not None:
                 end(leftover, number=PROCESSES[name].stop_signal)
                 self.control.process_file(name).unlink(missing_ok=True)
 
