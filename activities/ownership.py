@@ -6,6 +6,7 @@ from activities.clients.kube import KubeClient
 from activities.clients.resources import NAMESPACES, Json, Resource, custom_resource
 from plattr.errors import Conflict, OwnedElsewhere
 from plattr.objects import Kind, ObjectReference, Owner
+from plattr.status import ConditionType
 from plattr.steps import CleanupStepInput
 from plattr.target import OWNER_ANNOTATION, OWNER_UID_ANNOTATION, owner_labels
 
@@ -20,21 +21,25 @@ def belongs_to(body: Json, reference: ObjectReference) -> bool:
     return bool(_holder(body) == reference.key)
 
 
-def ensure_adoptable(resource: Resource, body: Json | None, owner: Owner) -> None:
+def ensure_adoptable(
+    resource: Resource, body: Json | None, owner: Owner, *, condition: ConditionType | None = None
+) -> None:
     """Return when the name is free or the owner's own.
 
     Raises:
-        OwnedElsewhere: the object belongs to another owner, or to none.
+        OwnedElsewhere: the object belongs to another owner, or to none; it carries `condition` if that is given.
     """
     if body is None or belongs_to(body, owner.reference):
         return
     metadata = body["metadata"]
     place = f" in namespace {metadata['namespace']!r}" if "namespace" in metadata else ""
     holder = _holder(body) or "nobody that Plattr knows"
-    raise OwnedElsewhere(
+    error = OwnedElsewhere(
         f"cannot adopt {resource.kind} {metadata['name']!r}{place} for {owner.reference}: it belongs to {holder};"
         " choose another name or remove it"
     )
+    error.condition = condition
+    raise error
 
 
 async def list_owned(

@@ -164,7 +164,8 @@ class WorkloadActivities:
             *(self._kube.get(each.resource, each.manifest["metadata"]["name"], namespace) for each in wanted)
         )
         for each, body in zip(wanted, existing, strict=True):
-            ensure_adoptable(each.resource, body, target.owner)
+            condition = ConditionType.INGRESS if each.resource is INGRESSES else None
+            ensure_adoptable(each.resource, body, target.owner, condition=condition)
 
     async def _apply(self, target: Target, wanted: Sequence[_Wanted]) -> None:
         # Pods are refused while their ServiceAccount is missing, and the Deployment backs off then.
