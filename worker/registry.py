@@ -66,15 +66,15 @@ def build_activities(settings: Settings, clients: Clients) -> list[Callable[...,
     ledger = Ledger(kube, settings.lease_namespace)
     events = EventRecorder(kube)
     classes: tuple[object, ...] = (
-        ClaimActivities(kube, ledger, loader, settings),
+        ClaimActivities(kube, ledger, loader, events),
         DatabaseActivities(loader, kube, clients.postgres, ledger, settings),
         StorageActivities(loader, kube, clients.s3, ledger, settings),
         AuthActivities(loader, kube, clients.keycloak, ledger, settings),
         ConfigMapActivities(loader, kube, settings),
         WorkloadActivities(loader, kube, ledger, settings),
         RolloutActivities(loader, kube),
-        StatusActivities(kube, events, ledger, settings),
-        ReleaseActivities(kube, ledger),
+        StatusActivities(kube, events, loader),
+        ReleaseActivities(kube, ledger, events),
         NamespaceActivities(loader, kube, ledger),
         PreviewActivities(kube, events, loader),
     )

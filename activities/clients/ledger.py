@@ -1,8 +1,8 @@
 """The ledger: one Lease for each external name, in Plattr's own namespace; who created it owns the name."""
 
-import asyncio
 from collections.abc import Sequence
 
+from activities.clients.concurrency import all_of
 from activities.clients.kube import KubeClient
 from activities.clients.resources import LEASES, Json
 from plattr.claims import Claim, HeldClaim, Holding
@@ -35,15 +35,13 @@ class Ledger:
             Conflict: a claim changed under our hands.
         """
         # All reads come first, so that a refused object leaves no claim behind.
-        leases = await asyncio.gather(*(self._read(claim) for claim in claims))
+        leases = await all_of(self._read(claim) for claim in claims)
         for claim, lease in zip(claims, leases, strict=True):
             if lease is not None:
                 _ensure_ours(claim, lease, owner)
-        await asyncio.gather(
-            *(
-                self._settle(claim, lease, owner, is_retained=is_retained)
-                for claim, lease in zip(claims, leases, strict=True)
-            )
+        await all_of(
+            self._settle(claim, lease, owner, is_retained=is_retained)
+            for claim, lease in zip(claims, leases, strict=True)
         )
 
     async def held_by(self, reference: ObjectReference, holding: Holding | None = None) -> list[HeldClaim]:
@@ -60,7 +58,7 @@ class Ledger:
         Raises:
             Conflict: a claim changed under our hands.
         """
-        await asyncio.gather(*(self._release(reference, claim) for claim in claims))
+        await all_of(self._release(reference, claim) for claim in claims)
 
     async def _read(self, claim: Claim) -> Json | None:
         return await self._kube.get(LEASES, claim.lease_name, self._namespace)

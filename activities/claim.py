@@ -1,0 +1,215 @@
+"""The first step of every run: read the object, refuse or claim what it asks for; and the plan of its cleanup."""
+
+from datetime import datetime
+
+from temporalio import activity
+
+from activities.clients.events import EventRecorder
+from activities.clients.kube import KubeClient
+from activities.clients.ledger import Ledger
+from activities.clients.resources import Json, custom_resource
+from activities.loading import TargetLoader
+from plattr.claims import Holding, claims_of
+from plattr.objects import FINALIZER, Envelope, Kind
+from plattr.spec import parse_preview_spec
+from plattr.status import ConditionType, Finding, Phase
+from plattr.steps import PROVISION_ORDER, ClaimInput, ClaimResult, CleanupInput, CleanupPlan, Step
+from plattr.target import Target
+from plattr.ttl import expires_at
+
+# What outlives its feature being switched off, and the condition that says so.
+_KEPT = {
+    Holding.SCHEMA: ConditionType.DATABASE,
+    Holding.BUCKET: ConditionType.STORAGE,
+    Holding.REALM: ConditionType.AUTH,
+}
+
+
+class ClaimActivities:
+    """Begin a provisioning run, or a cleanup."""
+
+    def __init__(self, kube: KubeClient, ledger: Ledger, loader: TargetLoader, events: EventRecorder) -> None:
+        self._kube = kube
+        self._ledger = ledger
+        self._loader = loader
+        self._events = events
+
+    @activity.defn
+    async def claim_object(self, claim: ClaimInput) -> ClaimResult:
+        """Read the object; if it has work to do, add the finalizer and claim every name it needs.
+
+        Writes nothing when all that is done already, and nothing at all before the spec is known to be good.
+
+        Raises:
+            InvalidSpec: a rule is broken.
+            OwnedElsewhere: a name belongs to another object; this one has its finalizer, and no new claim.
+            ParentNotFound: a preview's Application is missing.
+            Conflict: the object changed under our hands.
+        """
+        resource, reference = custom_resource(claim.reference.kind), claim.reference
+        body = await self._kube.get(resource, reference.name, reference.namespace)
+        if body is None:
+            return ClaimResult(verdict="gone")
+        envelope = Envelope.from_api(reference.kind, body)
+        # Before the generation is looked at: a deletion raises it.
+        if envelope.is_deleting:
+            return _without_work("deleting", envelope)
+        if envelope.is_paused:
+            return _without_work("paused", envelope)
+        if envelope.is_settled and not claim.every_step:
+            return _without_work("settled", envelope)
+
+        target = await self._loader.target_of(envelope)
+        is_retained = target.spec.deletion_policy == "Retain"
+        body = await self._with_finalizer(body, envelope)
+        await self._ledger.acquire(target.owner, claims_of(target), is_retained=is_retained)
+        await self._show_provisioning(body, envelope)
+        await self._tell_dropped_variables(envelope, target)
+        return ClaimResult(
+            verdict="proceed",
+            uid=envelope.metadata.uid,
+            generation=envelope.metadata.generation,
+            environment=target.spec.environment,
+            steps=_steps(target),
+            kept=await self._kept(target),
+            expires_at=target.expires_at,
+        )
+
+    @activity.defn
+    async def plan_cleanup(self, cleanup: CleanupInput) -> CleanupPlan:
+        """Find out what a cleanup is for; delete the object first where that is asked for.
+
+        An object that is gone is still cleaned up after: the later steps find what its owner left. What was to be
+        retained stays then, unless a person asked for this cleanup by hand.
+
+        Raises:
+            Conflict: the object changed under our hands.
+        """
+        resource, reference = custom_resource(cleanup.reference.kind), cleanup.reference
+        envelope = await self._loader.read(reference)
+        if envelope is None:
+            held = [] if cleanup.delete_object else await self._ledger.held_by(reference)
+            return CleanupPlan(verdict="proceed", retain=any(claim.is_retained for claim in held))
+        if not envelope.is_deleting:
+            if not cleanup.delete_object or cleanup.uid not in ("", envelope.metadata.uid):
+                return CleanupPlan(verdict="recreated", uid=envelope.metadata.uid)
+            # The uid: an object that took the name since we looked must live.
+            await self._kube.delete(resource, reference.name, reference.namespace, uid=envelope.metadata.uid)
+        body = await self._kube.get(resource, reference.name, reference.namespace)
+        if body is not None and body["metadata"]["uid"] == envelope.metadata.uid:
+            await self._show_phase(body, envelope.kind, Phase.TERMINATING)
+        return CleanupPlan(
+            verdict="proceed",
+            uid=envelope.metadata.uid,
+            # The raw spec: one that the models refuse must still be deletable.
+            retain=envelope.spec.get("deletionPolicy") == "Retain",
+        )
+
+    async def _with_finalizer(self, body: Json, envelope: Envelope) -> Json:
+        """Return the object with our finalizer; everybody else's stays."""
+        present = list(envelope.metadata.finalizers)
+        if FINALIZER in present:
+            return body
+        metadata = envelope.metadata
+        operations: list[Json] = [
+            {"op": "test", "path": "/metadata/uid", "value": metadata.uid},
+            # A deletion raises the generation: no finalizer can be added then.
+            {"op": "test", "path": "/metadata/generation", "value": metadata.generation},
+            {"op": "test", "path": "/metadata/finalizers", "value": present or None},
+            {"op": "add", "path": "/metadata/finalizers", "value": [*present, FINALIZER]},
+        ]
+        patched = await self._kube.json_patch(
+            custom_resource(envelope.kind), metadata.name, operations, metadata.namespace
+        )
+        return body if patched is None else patched
+
+    async def _show_provisioning(self, body: Json, envelope: Envelope) -> None:
+        """Say that work has begun; a resync of what runs already says nothing."""
+        is_new_spec = envelope.status.get("observedGeneration") != envelope.metadata.generation
+        if is_new_spec or envelope.status.get("phase", Phase.PENDING) == Phase.PENDING:
+            await self._show_phase(body, envelope.kind, Phase.PROVISIONING)
+
+    async def _show_phase(self, body: Json, kind: Kind, phase: Phase) -> None:
+        status = body.get("status", {})
+        if status.get("phase") != phase:
+            await self._kube.replace_status(
+                custom_resource(kind),
+                {**body, "status": {**status, "phase": str(phase)}},
+                body["metadata"]["namespace"],
+            )
+
+    async def _tell_dropped_variables(self, envelope: Envelope, target: Target) -> None:
+        if target.dropped_variables and envelope.status.get("observedGeneration") != target.generation:
+            await self._events.record(
+                target.owner,
+                kind_of="Normal",
+                reason="VariablesNotCopied",
+                message=f"variables {', '.join(target.dropped_variables)} of Application {target.parent!r} come from"
+                " Secrets and are not copied into the preview; set them with `plattr env set`",
+            )
+
+    async def _kept(self, target: Target) -> tuple[Finding, ...]:
+        """Return what is true of features that are switched off and whose data is still there."""
+        spec = target.spec
+        off = {
+            holding
+            for holding, is_enabled in (
+                (Holding.SCHEMA, spec.database.enabled),
+                (Holding.BUCKET, spec.storage.enabled),
+                (Holding.REALM, spec.auth.enabled),
+            )
+            if not is_enabled
+        }
+        if not off:
+            return ()
+        held = await self._ledger.held_by(target.owner.reference)
+        findings = []
+        for holding in sorted(off):
+            names = [claim.claim.name for claim in held if claim.claim.holding is holding]
+            if names:
+                findings.append(_data_kept(holding, names))
+        return tuple(findings)
+
+
+def _without_work(verdict: str, envelope: Envelope) -> ClaimResult:
+    return ClaimResult.model_validate(
+        {
+            "verdict": verdict,
+            "uid": envelope.metadata.uid,
+            "generation": envelope.metadata.generation,
+            "environment": "preview" if envelope.kind is Kind.PREVIEW else str(envelope.spec.get("environment", "")),
+            "expires_at": _end_of(envelope),
+        }
+    )
+
+
+def _end_of(envelope: Envelope) -> datetime | None:
+    """Return when a preview ends, whether it has work to do or not."""
+    if envelope.kind is not Kind.PREVIEW or envelope.is_deleting:
+        return None
+    return expires_at(envelope.metadata.creation_timestamp, parse_preview_spec(envelope.spec).ttl)
+
+
+def _steps(target: Target) -> tuple[Step, ...]:
+    spec = target.spec
+    is_wanted = {
+        Step.DATABASE: spec.database.enabled,
+        Step.STORAGE: spec.storage.enabled,
+        Step.AUTH: spec.auth.enabled,
+        Step.REDIS: spec.redis.enabled,
+        Step.SEARCH: spec.search.enabled,
+        Step.WORKLOAD: True,
+    }
+    steps = tuple(step for step in PROVISION_ORDER if is_wanted[step])
+    return (Step.NAMESPACE, *steps) if target.is_preview else steps
+
+
+def _data_kept(holding: Holding, names: list[str]) -> Finding:
+    quoted = ", ".join(repr(name) for name in names)
+    return Finding(
+        type=_KEPT[holding],
+        status="True",
+        reason="DataKept",
+        message=f"{holding} {quoted} is kept although the feature is switched off; it goes when the object is deleted"
+        " with deletionPolicy Delete",
+    )

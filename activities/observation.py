@@ -1,0 +1,71 @@
+"""What is really there: the conditions of the workload, looked at once more before they are written down."""
+
+from collections.abc import Sequence
+
+from activities.clients.kube import KubeClient
+from activities.clients.resources import DEPLOYMENTS, INGRESSES, Json
+from activities.ownership import belongs_to
+from plattr.status import ConditionType, Finding
+from plattr.target import Target
+
+
+async def observed(kube: KubeClient, target: Target, findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return the findings as they hold now.
+
+    Between a step and the status lies the rollout, which may take minutes. Only what is said to be True is looked
+    at again; a failure keeps the words of the step that failed.
+    """
+    seen = []
+    for finding in findings:
+        if finding.status == "True" and finding.type is ConditionType.DEPLOYMENT:
+            seen.append(await _deployment(kube, target) or finding)
+        elif finding.status == "True" and finding.type is ConditionType.INGRESS:
+            seen.append(await _ingress(kube, target) or finding)
+        else:
+            seen.append(finding)
+    return tuple(seen)
+
+
+async def _deployment(kube: KubeClient, target: Target) -> Finding | None:
+    names = target.names
+    body = await kube.get(DEPLOYMENTS, names.stem, names.namespace)
+    what = f"Deployment {names.stem!r} in namespace {names.namespace!r}"
+    if body is None or not belongs_to(body, target.owner.reference):
+        return _false(ConditionType.DEPLOYMENT, "DeploymentMissing", f"{what} is not there any more")
+    status = body.get("status", {})
+    available = next((each for each in status.get("conditions", []) if each["type"] == "Available"), None)
+    if available is not None and available["status"] == "False":
+        return _false(
+            ConditionType.DEPLOYMENT,
+            available.get("reason") or "Unavailable",
+            available.get("message") or f"{what} is not available any more",
+        )
+    if available is None or status.get("observedGeneration", 0) < body["metadata"]["generation"]:
+        return Finding(
+            type=ConditionType.DEPLOYMENT,
+            status="Unknown",
+            reason="RolloutInProgress",
+            message=f"{what} has changed since it was available",
+        )
+    return None
+
+
+async def _ingress(kube: KubeClient, target: Target) -> Finding | None:
+    names = target.names
+    wanted = [names.stem] + ([names.api_ingress] if target.spec.database.enabled else [])
+    for name in wanted:
+        body = await kube.get(INGRESSES, name, names.namespace)
+        what = f"Ingress {name!r} in namespace {names.namespace!r}"
+        if body is None or not belongs_to(body, target.owner.reference):
+            return _false(ConditionType.INGRESS, "IngressMissing", f"{what} is not there any more")
+        if names.host not in _hosts(body):
+            return _false(ConditionType.INGRESS, "HostMissing", f"{what} does not lead {names.host!r} anywhere")
+    return None
+
+
+def _hosts(ingress: Json) -> set[str]:
+    return {rule.get("host", "") for rule in ingress.get("spec", {}).get("rules", [])}
+
+
+def _false(kind: ConditionType, reason: str, message: str) -> Finding:
+    return Finding(type=kind, status="False", reason=reason, message=message)

@@ -1,0 +1,104 @@
+"""The last step of a cleanup: give the names back, then let the object go."""
+
+from temporalio import activity
+
+from activities.clients.events import EventRecorder
+from activities.clients.kube import KubeClient
+from activities.clients.ledger import Ledger
+from activities.clients.resources import Json, custom_resource
+from activities.ownership import living_uid
+from activities.status import conditions_of, with_conditions
+from plattr.claims import HeldClaim, Holding
+from plattr.objects import FINALIZER, Envelope
+from plattr.status import Phase
+from plattr.steps import CleanupStepInput, StatusInput, StatusResult, StepResult
+
+# With deletionPolicy Retain these are free at once: nothing that outlives the object stands behind them.
+_NEVER_RETAINED = frozenset({Holding.HOST, Holding.NAMESPACE})
+
+
+class ReleaseActivities:
+    """End a cleanup, or say why it does not end."""
+
+    def __init__(self, kube: KubeClient, ledger: Ledger, events: EventRecorder) -> None:
+        self._kube = kube
+        self._ledger = ledger
+        self._events = events
+
+    @activity.defn
+    async def release_object(self, step: CleanupStepInput) -> StepResult:
+        """Give the owner's names back, then remove our finalizer and nobody else's; the second run does nothing.
+
+        Raises:
+            Conflict: the object or a claim changed under our hands.
+        """
+        reference = step.reference
+        spared = await living_uid(self._kube, step)
+        held = [claim for claim in await self._ledger.held_by(reference) if claim.owner.uid != spared]
+        if step.retain:
+            await self._mark_retained([claim for claim in held if claim.claim.holding not in _NEVER_RETAINED])
+            held = [claim for claim in held if claim.claim.holding in _NEVER_RETAINED]
+        await self._ledger.release(reference, [claim.claim for claim in held])
+        # Last: with the finalizer gone nobody is left to ask for the rest.
+        await self._remove_finalizer(step)
+        return StepResult()
+
+    @activity.defn
+    async def report_stuck(self, status: StatusInput) -> StatusResult:
+        """Say on the object why its deletion does not get on; other conditions stay as they are.
+
+        Raises:
+            Conflict: the object changed under our hands.
+        """
+        resource, reference = custom_resource(status.reference.kind), status.reference
+        body = await self._kube.get(resource, reference.name, reference.namespace)
+        result = StatusResult(phase=Phase.TERMINATING, is_written=False)
+        if body is None:
+            return result
+        envelope = Envelope.from_api(reference.kind, body)
+        if not envelope.is_deleting or status.uid not in ("", envelope.metadata.uid):
+            return result
+        for finding in status.findings:
+            await self._events.record(
+                envelope.owner,
+                kind_of="Warning",
+                reason="DeletionStuck",
+                message=f"{finding.reason}: {finding.message}",
+            )
+        old = conditions_of(envelope)
+        named = {finding.type for finding in status.findings}
+        wanted = with_conditions(
+            {**envelope.status, "phase": str(Phase.TERMINATING)},
+            old,
+            status.findings,
+            generation=envelope.metadata.generation,
+            untouched=[condition for condition in old if condition.type not in named],
+        )
+        if wanted == envelope.status:
+            return result
+        await self._kube.replace_status(resource, {**body, "status": wanted}, reference.namespace)
+        return StatusResult(phase=Phase.TERMINATING, is_written=True)
+
+    async def _mark_retained(self, held: list[HeldClaim]) -> None:
+        """Note that the data behind these stays, for a cleanup that runs when the object is gone."""
+        for claim in held:
+            if not claim.is_retained:
+                await self._ledger.acquire(claim.owner, [claim.claim], is_retained=True)
+
+    async def _remove_finalizer(self, step: CleanupStepInput) -> None:
+        resource, reference = custom_resource(step.reference.kind), step.reference
+        body = await self._kube.get(resource, reference.name, reference.namespace)
+        if body is None:
+            return
+        envelope = Envelope.from_api(reference.kind, body)
+        finalizers = envelope.metadata.finalizers
+        # Another incarnation has a cleanup of its own ahead of it.
+        if envelope.metadata.uid != step.uid or not envelope.is_deleting or FINALIZER not in finalizers:
+            return
+        path = f"/metadata/finalizers/{finalizers.index(FINALIZER)}"
+        operations: list[Json] = [
+            {"op": "test", "path": "/metadata/uid", "value": step.uid},
+            {"op": "test", "path": path, "value": FINALIZER},
+            {"op": "remove", "path": path},
+        ]
+        await self._kube.json_patch(resource, reference.name, operations, reference.namespace)
