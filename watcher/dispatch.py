@@ -7,19 +7,19 @@ from watcher.observed import Incarnation, Observed
 
 
 def decide(
-    seen: Observed, before: Observed | None, poked: Incarnation | None, *, is_from_list: bool = False
+    seen: Observed, before: Observed | None, handled: Incarnation | None, *, is_from_list: bool = False
 ) -> str | None:
     """Return the signal that this sight of the object calls for; None: nothing to tell.
 
     Args:
         seen: the object now.
         before: the object as it was seen last; None at the first sight.
-        poked: what the last poke of this object was for.
+        handled: what the last poke of this object was for, or what it was seen settled at.
         is_from_list: seen by a list, after which nothing earlier can be relied on.
     """
     # Deletion before everything else: it bumps the generation as well, and a paused object is deleted all the same.
     if seen.is_deleting:
-        return _if(is_from_list or seen.incarnation != poked)
+        return _if(is_from_list or seen.incarnation != handled)
     if before is not None and before.incarnation.uid == seen.incarnation.uid and before.is_paused != seen.is_paused:
         # Resumed: look at it again, whatever its status says. Paused: an open run has to hear of it and stop.
         return _if(not seen.is_paused or not seen.is_settled)
@@ -29,7 +29,7 @@ def decide(
     if is_new_preview:
         # Settled or not: its workflow is its timer, and a run that is open only hears one signal.
         return CHANGED_SIGNAL
-    return _if(not seen.is_settled and (is_from_list or seen.incarnation != poked))
+    return _if(not seen.is_settled and (is_from_list or seen.incarnation != handled))
 
 
 def decide_availability(owner: Observed | None, *, is_available: bool) -> str | None:

@@ -25,7 +25,8 @@ class Fleet:
         self._put = put
         self._clock = clock
         self._seen: dict[ObjectReference, Observed] = {}
-        self._poked: dict[ObjectReference, Incarnation] = {}
+        # What each object was poked for last, or was seen settled at.
+        self._handled: dict[ObjectReference, Incarnation] = {}
         # Each owner has one Deployment.
         self._owners: dict[tuple[str, str], ObjectReference] = {}
         self._available: dict[ObjectReference, bool] = {}
@@ -91,10 +92,11 @@ class Fleet:
         reference = seen.reference
         before = self._seen.get(reference)
         self._seen[reference] = seen
-        signal = decide(seen, before, self._poked.get(reference), is_from_list=is_from_list)
-        if signal is not None:
+        signal = decide(seen, before, self._handled.get(reference), is_from_list=is_from_list)
+        if signal is not None or seen.is_settled:
             # Remembered when it is handed over: the poker keeps every poke until Temporal has taken it.
-            self._poked[reference] = seen.incarnation
+            self._handled[reference] = seen.incarnation
+        if signal is not None:
             self._put(Poke(reference=reference, is_deleting=seen.is_deleting, signal=signal))
         # The Deployment may have flipped while a run was open, and nobody was told.
         if reference in self._available:
@@ -117,7 +119,7 @@ class Fleet:
 
     def _forget(self, reference: ObjectReference) -> None:
         lost = self._seen.pop(reference, None)
-        for memory in (self._poked, self._told, self._doubted):
+        for memory in (self._handled, self._told, self._doubted):
             memory.pop(reference, None)
         if lost is not None and lost.has_finalizer and not lost.is_deleting:
             # Our finalizer holds every deletion until the cleanup is done, so somebody may have taken it off.

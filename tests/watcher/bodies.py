@@ -1,0 +1,50 @@
+"""Objects as the API server sends them, for the tests that need no server."""
+
+from typing import Any
+
+from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Kind, ObjectReference
+from plattr.target import owner_labels
+
+
+def custom_object(
+    name: str = "shop",
+    *,
+    uid: str = "u1",
+    generation: int = 1,
+    deleting: bool = False,
+    paused: bool = False,
+    finalizer: bool = True,
+    phase: str = "",
+    observed: int | None = None,
+    deployment_ready: str | None = None,
+    version: str = "1",
+) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "namespace": "team",
+        "name": name,
+        "uid": uid,
+        "generation": generation,
+        "resourceVersion": version,
+    }
+    if deleting:
+        metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    if paused:
+        metadata["annotations"] = {PAUSED_ANNOTATION: "true"}
+    if finalizer:
+        metadata["finalizers"] = [FINALIZER]
+    body: dict[str, Any] = {"metadata": metadata, "spec": {"environment": "production"}}
+    if phase:
+        conditions = []
+        if deployment_ready is not None:
+            conditions.append({"type": "DeploymentReady", "status": deployment_ready})
+        observed = generation if observed is None else observed
+        body["status"] = {"phase": phase, "observedGeneration": observed, "conditions": conditions}
+    return body
+
+
+def deployment(name: str = "shop", *, available: bool, kind: Kind = Kind.APPLICATION) -> dict[str, Any]:
+    reference = ObjectReference(kind=kind, namespace="team", name=name)
+    return {
+        "metadata": {"namespace": "team", "name": name, "labels": owner_labels(reference)},
+        "status": {"conditions": [{"type": "Available", "status": "True" if available else "False"}]},
+    }

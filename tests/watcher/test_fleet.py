@@ -1,0 +1,182 @@
+import gc
+import logging
+import tracemalloc
+
+import pytest
+
+from plattr.objects import Kind
+from tests.watcher.bodies import custom_object, deployment
+from watcher.fleet import DOUBT_SECONDS, Fleet
+
+
+class Stage:
+    def __init__(self):
+        self.now = 100.0
+        self.pokes = []
+        self.fleet = Fleet(self.pokes.append, clock=lambda: self.now)
+
+    def settle(self):
+        self.now += DOUBT_SECONDS
+        self.fleet.confirm()
+
+    @property
+    def signals(self):
+        return [poke.signal for poke in self.pokes]
+
+
+@pytest.fixture
+def stage():
+    return Stage()
+
+
+def test_a_whole_run_of_status_and_finalizer_writes_is_one_poke(stage):
+    stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object(finalizer=False))
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object())
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(phase="Provisioning"))
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(phase="Running"))
+
+    assert stage.signals == ["changed"]
+
+
+def test_deletion_pokes_the_cleanup_and_its_end_pokes_nothing(stage, caplog):
+    stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object(phase="Running"))
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(generation=2, deleting=True, phase="Running"))
+    stage.fleet.change(Kind.APPLICATION, "DELETED", custom_object(generation=2, deleting=True, finalizer=False))
+
+    assert [poke.is_deleting for poke in stage.pokes] == [True]
+    assert len(stage.fleet) == 0
+    assert not caplog.records
+
+
+def test_a_settled_object_that_fails_later_is_not_poked_by_its_own_status(stage):
+    stage.fleet.replace(Kind.APPLICATION, [custom_object(phase="Running")])
+
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(phase="Provisioning"))
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(phase="Failed"))
+
+    assert stage.signals == []
+
+
+def test_an_object_created_again_is_poked_again(stage):
+    stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object())
+    stage.fleet.change(Kind.APPLICATION, "DELETED", custom_object(finalizer=False, deleting=True))
+    stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object(uid="u2"))
+
+    assert stage.signals == ["changed", "changed"]
+
+
+def test_a_list_pokes_the_unsettled_and_every_preview(stage):
+    settled, failed = custom_object("settled", phase="Running"), custom_object("failed", phase="Failed")
+    stage.fleet.replace(Kind.APPLICATION, [settled, failed])
+    stage.fleet.replace(Kind.PREVIEW, [settled, failed])
+
+    poked = [(poke.reference.kind, poke.reference.name) for poke in stage.pokes]
+    assert poked == [(Kind.APPLICATION, "failed"), (Kind.PREVIEW, "settled"), (Kind.PREVIEW, "failed")]
+
+
+def test_an_object_missing_from_a_list_is_forgotten_aloud_and_the_other_kind_stays(stage, caplog):
+    stage.fleet.replace(Kind.APPLICATION, [custom_object("kept"), custom_object("gone")])
+    stage.fleet.replace(Kind.PREVIEW, [custom_object("gone")])
+
+    with caplog.at_level(logging.WARNING):
+        stage.fleet.replace(Kind.APPLICATION, [custom_object("kept")])
+
+    assert stage.fleet.census() == {
+        ("Application", "production", "Pending"): 1,
+        ("PreviewEnvironment", "preview", "Pending"): 1,
+    }
+    assert [record.object for record in caplog.records] == ["gone"]  # fmt: skip
+
+
+def test_an_outage_of_the_deployment_is_told_once(stage):
+    stage.fleet.replace(Kind.APPLICATION, [custom_object(phase="Running")])
+    stage.fleet.replace_deployments([deployment(available=True)])
+
+    for _ in range(3):
+        stage.fleet.change_deployment("MODIFIED", deployment(available=False))
+        stage.settle()
+
+    assert stage.signals == ["resync"]
+
+
+def test_each_flip_is_told(stage):
+    stage.fleet.replace(Kind.APPLICATION, [custom_object(phase="Running")])
+    stage.fleet.change_deployment("MODIFIED", deployment(available=False))
+    stage.settle()
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(phase="Failed", deployment_ready="False"))
+    stage.settle()
+    stage.fleet.change_deployment("MODIFIED", deployment(available=True))
+    stage.settle()
+
+    assert stage.signals == ["resync", "resync"]
+
+
+def test_news_that_crosses_on_two_connections_is_no_flip(stage):
+    stage.fleet.replace(Kind.APPLICATION, [custom_object(phase="Provisioning")])
+    stage.fleet.replace_deployments([deployment(available=False)])
+
+    stage.pokes.clear()
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(phase="Running"))
+    stage.fleet.confirm()
+    stage.fleet.change_deployment("MODIFIED", deployment(available=True))
+    stage.settle()
+
+    assert stage.signals == []
+
+
+def test_a_flip_during_a_run_is_told_when_the_run_ends_in_running(stage):
+    stage.fleet.replace(Kind.APPLICATION, [custom_object(phase="Provisioning")])
+    stage.fleet.change_deployment("MODIFIED", deployment(available=False))
+    stage.pokes.clear()
+
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(phase="Running"))
+    stage.settle()
+
+    assert stage.signals == ["resync"]
+
+
+def test_a_deployment_removed_by_hand_is_told(stage):
+    stage.fleet.replace(Kind.APPLICATION, [custom_object(phase="Running")])
+    stage.fleet.change_deployment("ADDED", deployment(available=True))
+
+    stage.fleet.change_deployment("DELETED", deployment(available=True))
+    stage.settle()
+
+    assert stage.signals == ["resync"]
+
+
+def test_a_deployment_missed_by_a_list_is_told(stage):
+    stage.fleet.replace(Kind.APPLICATION, [custom_object(phase="Running")])
+    stage.fleet.replace_deployments([deployment(available=True)])
+
+    stage.fleet.replace_deployments([])
+    stage.settle()
+
+    assert stage.signals == ["resync"]
+
+
+def test_memory_does_not_grow_with_the_events(stage):
+    count, names = 0, [f"app-{number}" for number in range(200)]
+    padding = {"spec": {"environment": "production", "envVars": [{"name": "X", "value": "x" * 2000}]}}
+
+    def events(number):
+        nonlocal count
+        for _ in range(number):
+            count += 1
+            body = (
+                custom_object(names[count % 200], generation=count, phase="Provisioning", version=str(count)) | padding
+            )
+            stage.fleet.change(Kind.APPLICATION, "MODIFIED", body)
+            stage.pokes.clear()
+
+    events(1000)
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    events(100_000)
+    gc.collect()
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+
+    # 200 objects at about 1 KB each were there before; 100,000 events may not add to them.
+    assert grown < 500_000
