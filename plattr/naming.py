@@ -165,14 +165,14 @@ def _preview_names(preview: PreviewSpec, *, base_domain: str) -> Names:
 
 
 def possible_realms(reference: ObjectReference) -> tuple[RealmName, ...]:
-    """Return the realms an Application of this name can have had, one an environment; a preview's are not its name's."""
+    """Return the realms an Application of this name can have, one an environment; a preview has none."""
     if reference.kind is not Kind.APPLICATION:
         return ()
     return tuple(_realm(reference.name, environment) for environment in Environment)
 
 
 def possible_bucket_prefixes(reference: ObjectReference) -> tuple[str, ...]:
-    """Return how the buckets of an Application of this name can begin, one an environment; a preview's are not its name's."""
+    """Return how the buckets of an Application of this name can begin, one an environment; a preview has none."""
     if reference.kind is not Kind.APPLICATION:
         return ()
     return tuple(_bucket_prefix(prefix, reference.name) for prefix in _PREFIXES.values())
