@@ -1,0 +1,264 @@
+"""Buckets: made, kept as the spec asks, and removed with everything in them."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from datetime import timedelta
+
+from temporalio import activity
+
+from activities.clients.kube import KubeClient
+from activities.clients.ledger import Ledger
+from activities.clients.resources import CONFIG_MAPS
+from activities.clients.s3 import S3Client, Standing
+from activities.clients.s3_errors import AccessDenied, FeatureMissing
+from activities.loading import TargetLoader
+from activities.ownership import delete_all, list_owned, living_uid, namespaces_of
+from activities.polling import is_called_off
+from plattr.buckets import (
+    OWNER_TAG,
+    OWNER_UID_TAG,
+    OWNERSHIP,
+    cors_rules,
+    is_same_cors,
+    is_same_policy,
+    owner_tags,
+    public_read_policy,
+    storage_values,
+)
+from plattr.claims import Holding
+from plattr.errors import Conflict, OwnedElsewhere, PlattrError, Refusal, Transient
+from plattr.manifests.config_map import build_config_map
+from plattr.manifests.metadata import FEATURE_LABEL
+from plattr.naming import BucketName, possible_bucket_prefixes
+from plattr.objects import ObjectReference, Owner
+from plattr.settings import Settings
+from plattr.status import ConditionType, Finding
+from plattr.steps import CleanupStepInput, StepInput, StepResult
+from plattr.target import Target
+
+# A spec may hold 50 buckets of some ten calls each. Four at once keep that within the activity's 60 s and leave
+# the client's 16 threads to other applications too.
+BUCKETS_AT_ONCE = 4
+# A third of the activity's start-to-close of 60 s: the call that is under way at the end may still take its 13 s.
+CLEANUP_BUDGET = timedelta(seconds=20)
+
+
+class StorageActivities:
+    """Reconcile and delete an owner's buckets."""
+
+    def __init__(
+        self,
+        loader: TargetLoader,
+        kube: KubeClient,
+        s3: S3Client,
+        ledger: Ledger,
+        settings: Settings,
+        *,
+        cleanup_budget: timedelta = CLEANUP_BUDGET,
+    ) -> None:
+        self._loader = loader
+        self._kube = kube
+        self._s3 = s3
+        self._ledger = ledger
+        self._settings = settings
+        self._cleanup_budget = cleanup_budget
+
+    @activity.defn
+    async def reconcile_storage(self, step: StepInput) -> StepResult:
+        """Bring every bucket of the spec to what it says, and tell the application their names.
+
+        Each is read first and written only where it differs: owner's tags, public access, ownership, CORS. The
+        second run writes nothing. A bucket that left the spec stays as it is.
+
+        Raises:
+            OwnedElsewhere: a bucket of that name is another account's, another owner's, or nobody's.
+        """
+        target = await self._loader.load(step)
+        claimed = await self._claimed(step.reference)
+        limit = asyncio.Semaphore(BUCKETS_AT_ONCE)
+
+        async def reconcile(name: BucketName, *, is_public: bool) -> bool:
+            async with limit:
+                return await self._reconcile(target, name, is_public=is_public, is_claimed=name in claimed)
+
+        wanted = {target.names.bucket(bucket.name): bucket.public for bucket in target.spec.storage.buckets}
+        # All of them end before the activity does: a bucket still being written to by an attempt that failed
+        # elsewhere would meet the next attempt.
+        outcomes = await asyncio.gather(
+            *(reconcile(name, is_public=is_public) for name, is_public in wanted.items()), return_exceptions=True
+        )
+        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if errors:
+            raise min(errors, key=_severity)
+        config_map = build_config_map(target, "storage", storage_values(target, self._settings))
+        await self._kube.apply_owned(CONFIG_MAPS, config_map, target.owner, target.names.namespace)
+        message = _message(target, sorted(claimed - wanted.keys()), has_cors=all(outcomes))
+        finding = Finding(type=ConditionType.STORAGE, status="True", reason="Provisioned", message=message)
+        return StepResult(findings=(finding,))
+
+    @activity.defn
+    async def delete_storage(self, step: CleanupStepInput) -> StepResult:
+        """Remove the ConfigMap and the owner's buckets with every version, delete marker and open upload.
+
+        The buckets are those the ledger has for the owner and those that may bear its name; each goes only when
+        its tags name the owner. One of another owner, or of none with something in it, is left as it is. Not
+        done when the time budget is used up: call again, what is gone is gone.
+
+        With `retain` the buckets stay with their content and tags, closed to the public: what is deleted is no
+        longer served. The same object created anew opens them again.
+
+        Raises:
+            StillDeleting: somebody keeps writing to a bucket.
+        """
+        ends = time.monotonic() + self._cleanup_budget.total_seconds()
+
+        def is_over() -> bool:
+            return time.monotonic() >= ends or is_called_off()
+
+        spared = await living_uid(self._kube, step)
+        await self._delete_config_map(step, spared)
+        claimed = await self._claimed(step.reference)
+        for bucket in sorted(claimed | await self._named_like(step.reference)):
+            if not await self._is_ours(bucket, step.reference, spared, is_claimed=bucket in claimed):
+                continue
+            if step.retain:
+                await self._close(bucket)
+            elif not await self._remove(bucket, is_over):
+                return StepResult(is_done=False, waiting_for=f"bucket {bucket!r} to be empty and gone")
+        return StepResult()
+
+    async def _reconcile(self, target: Target, bucket: BucketName, *, is_public: bool, is_claimed: bool) -> bool:
+        """Reconcile one bucket; False: the server has no CORS."""
+        await self._own(target.owner, bucket, is_claimed=is_claimed)
+        # First of all the settings: a bucket that is to be closed must not stay open because of a later failure.
+        if is_public:
+            await self._open(bucket)
+        else:
+            await self._close(bucket)
+        with suppress(FeatureMissing):
+            if await self._s3.ownership(bucket) != OWNERSHIP:
+                await self._s3.put_ownership(bucket, OWNERSHIP)
+        rules = cors_rules(target)
+        try:
+            if not is_same_cors(await self._s3.cors(bucket), rules):
+                await self._s3.put_cors(bucket, rules)
+        except FeatureMissing:
+            return False
+        return True
+
+    async def _own(self, owner: Owner, bucket: str, *, is_claimed: bool) -> None:
+        """Create the bucket if it is missing, and write the owner on it."""
+        standing = await self._s3.locate(bucket)
+        if standing is Standing.ABSENT and not await self._s3.create(bucket):
+            standing = Standing.FOREIGN
+        if standing is Standing.FOREIGN:
+            raise _elsewhere(owner, bucket, "another account")
+        tags = await self._s3.tags(bucket)
+        if OWNER_TAG not in tags:
+            # Just created, or created by an attempt that died before it wrote the tags. S3 cannot create and tag
+            # at once, so the claim is the proof: it was made before the bucket, and nobody else has it. Whatever
+            # carries a tag or holds anything was made by others, and they may not know of claims.
+            if tags or not is_claimed or not await self._s3.is_empty(bucket):
+                raise _elsewhere(owner, bucket, "nobody that Plattr knows")
+        elif tags[OWNER_TAG] != owner.reference.key:
+            raise _elsewhere(owner, bucket, tags[OWNER_TAG])
+        # PutBucketTagging replaces all tags: a cost tag that somebody added must survive.
+        wanted = tags | owner_tags(owner)
+        if tags != wanted:
+            await self._s3.put_tags(bucket, wanted)
+
+    async def _open(self, bucket: BucketName) -> None:
+        """Let anybody read: the block goes first, for it refuses such a policy."""
+        is_lifted = False
+        with suppress(FeatureMissing):
+            if await self._s3.blocks_public_access(bucket) is not None:
+                await self._s3.allow_public_access(bucket)
+                is_lifted = True
+        policy = public_read_policy(bucket, partition=await self._s3.partition())
+        if is_same_policy(await self._s3.policy(bucket), policy):
+            return
+        try:
+            await self._s3.put_policy(bucket, policy)
+        except AccessDenied as error:
+            if is_lifted:
+                # S3 takes some moments to forget the block.
+                raise Conflict(f"{error}, unless its public access block is still in force") from None
+            raise AccessDenied(f"{error}, or lift the account's own public access block") from None
+
+    async def _close(self, bucket: str) -> None:
+        """Let in nobody but the account; the block goes first, since it closes the bucket whatever the policy says."""
+        with suppress(FeatureMissing):
+            if not await self._s3.blocks_public_access(bucket):
+                await self._s3.block_public_access(bucket)
+        with suppress(FeatureMissing):
+            if await self._s3.policy(bucket) is not None:
+                await self._s3.delete_policy(bucket)
+
+    async def _is_ours(
+        self, bucket: str, reference: ObjectReference, spared_uid: str | None, *, is_claimed: bool
+    ) -> bool:
+        """Tell whether a cleanup has to remove the bucket."""
+        if await self._s3.locate(bucket) is not Standing.OURS:
+            return False
+        tags = await self._s3.tags(bucket)
+        if OWNER_TAG in tags:
+            is_spared = spared_uid is not None and tags.get(OWNER_UID_TAG) == spared_uid
+            return tags[OWNER_TAG] == reference.key and not is_spared
+        # Without tags: created by an attempt that died, or made by others; see _own.
+        return not tags and is_claimed and spared_uid is None and await self._s3.is_empty(bucket)
+
+    async def _remove(self, bucket: str, is_over: Callable[[], bool]) -> bool:
+        """Empty and delete the bucket; False: the time is up."""
+        # Each round begins with what is left, so that a call after a crash needs to know nothing.
+        while await self._s3.abort_uploads(bucket) or await self._s3.delete_page(bucket):
+            if is_over():
+                return False
+        await self._s3.delete_bucket(bucket)
+        return await self._s3.locate(bucket) is not Standing.OURS
+
+    async def _claimed(self, reference: ObjectReference) -> frozenset[str]:
+        return frozenset(held.claim.name for held in await self._ledger.held_by(reference, Holding.BUCKET))
+
+    async def _named_like(self, reference: ObjectReference) -> frozenset[str]:
+        """Return the account's buckets that may be the owner's by their names; only their tags tell."""
+        lists = [await self._s3.list_buckets(prefix) for prefix in possible_bucket_prefixes(reference)]
+        return frozenset(name for names in lists for name in names)
+
+    async def _delete_config_map(self, step: CleanupStepInput, spared_uid: str | None) -> None:
+        for namespace in await namespaces_of(self._kube, step.reference):
+            found = await list_owned(
+                self._kube, CONFIG_MAPS, step.reference, namespace, labels={FEATURE_LABEL: "storage"}
+            )
+            await delete_all(self._kube, CONFIG_MAPS, found, spared_uid=spared_uid)
+
+
+def _elsewhere(owner: Owner, bucket: str, holder: str) -> OwnedElsewhere:
+    return OwnedElsewhere(
+        f"cannot adopt bucket {bucket!r} for {owner.reference}: it belongs to {holder};"
+        " choose another name or remove it"
+    )
+
+
+def _severity(error: BaseException) -> int:
+    """Order errors so that the one that says most about what to do comes first."""
+    match error:
+        case Refusal():
+            return 0
+        case Transient():
+            return 2
+        case PlattrError():
+            return 1
+        case _:
+            return -1
+
+
+def _message(target: Target, kept: Collection[str], *, has_cors: bool) -> str:
+    names = [target.names.bucket(bucket.name) for bucket in target.spec.storage.buckets]
+    parts = [f"buckets: {', '.join(names)}" if names else "no buckets asked for"]
+    if kept:
+        parts.append(f"kept: {', '.join(kept)} until {target.owner.reference.kind} is deleted")
+    if not has_cors:
+        parts.append("the S3 server has no CORS: browsers cannot use the buckets from other origins")
+    return "; ".join(parts)
