@@ -269,7 +269,8 @@ def parse_preview_spec(spec: dict[str, Any]) -> PreviewSpec:
 def _parse(model: type[Spec], spec: dict[str, Any]) -> Spec:
     try:
         # Strict and from JSON, as the API server reads it: "2" is no number there, and "yes" no boolean.
-        return model.model_validate_json(json.dumps(spec), strict=True)
+        # By alias only: target_cpu is our own word and no field of the object.
+        return model.model_validate_json(json.dumps(spec), strict=True, by_alias=True, by_name=False)
     except TypeError:
         raise InvalidSpec("spec", "it holds a value that JSON cannot carry; quote it") from None
     except ValidationError as error:
