@@ -150,8 +150,11 @@ def _untouched(status: StatusInput, old: Sequence[Condition], findings: Sequence
     named = {finding.type for finding in findings}
     if not status.uid:
         # Refused before any step was known: what ran before runs on.
-        return tuple(c for c in old if c.type not in named and c.type is not ConditionType.ACCEPTED)
-    return tuple(c for c in old if c.type not in named and c.type in status.unreached)
+        kept = set(ConditionType) - {ConditionType.ACCEPTED}
+    else:
+        # Those that inform are others' to set and to take back.
+        kept = set(status.unreached) | INFORMATIVE
+    return tuple(condition for condition in old if condition.type in kept - named)
 
 
 def _not_reached(status: StatusInput, old: Sequence[Condition], findings: Sequence[Finding]) -> tuple[Finding, ...]:
