@@ -54,9 +54,9 @@ async def connect_clients(settings: Settings) -> Clients:
     """
     return Clients(
         kube=await KubeClient.connect(),
-        postgres=PostgresClient(settings),
+        postgres=await PostgresClient.connect(settings),
         s3=S3Client(settings),
-        keycloak=KeycloakClient(settings),
+        keycloak=KeycloakClient.connect(settings),
     )
 
 
@@ -67,7 +67,7 @@ def build_activities(settings: Settings, clients: Clients) -> list[Callable[...,
     events = EventRecorder(kube)
     classes: tuple[object, ...] = (
         ClaimActivities(kube, ledger, loader, events),
-        DatabaseActivities(loader, kube, clients.postgres, ledger, settings),
+        DatabaseActivities(loader, kube, clients.postgres, settings),
         StorageActivities(loader, kube, clients.s3, ledger, settings),
         AuthActivities(loader, kube, clients.keycloak, ledger, settings),
         ConfigMapActivities(loader, kube, settings),

@@ -7,7 +7,7 @@ with workflow.unsafe.imports_passed_through():
     from plattr.objects import Kind
     from plattr.steps import Problem, RunInput, RunResult
     from workflows.cleanup import CleanupRun
-    from workflows.object_run import CalledOff
+    from workflows.object_run import CalledOff, continue_as
     from workflows.provisioning import ProvisioningRun
 
 
@@ -35,9 +35,7 @@ class ProvisionApplication(ProvisioningRun):
                 continue
             generation = outcome.claim.generation if outcome.claim else 0
             if outcome.verdict == "deleting":
-                workflow.continue_as_new(
-                    RunInput(namespace=run.namespace, name=run.name, by_hand=False), workflow="CleanupApplication"
-                )
+                continue_as("CleanupApplication", run)
             if outcome.verdict in ("gone", "paused", "settled"):
                 return RunResult(
                     phase=outcome.phase, generation=generation, summary=f"{reference} is {outcome.verdict}"
@@ -66,9 +64,7 @@ class CleanupApplication(CleanupRun):
         self._begin(reference, run.round)
         outcome = await self._clean_up(reference, run)
         if outcome == "recreated":
-            workflow.continue_as_new(
-                RunInput(namespace=run.namespace, name=run.name, by_hand=False), workflow="ProvisionApplication"
-            )
+            continue_as("ProvisionApplication", run)
         return RunResult(phase=None, summary=f"nothing of {reference} is left")
 
 

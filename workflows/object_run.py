@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -19,6 +20,7 @@ with workflow.unsafe.imports_passed_through():
         Problem,
         Progress,
         Remedy,
+        RunInput,
         Step,
         StepResult,
     )
@@ -151,13 +153,18 @@ class ObjectRun:
         if until is not None:
             delay = min(delay, max(until - workflow.now(), timedelta(0)))
         self._show(next_retry=workflow.now() + delay)
-        try:
+        with suppress(TimeoutError):
             await workflow.wait_condition(
                 lambda: self._changed, timeout=delay, timeout_summary=f"retry of {self._reference}"
             )
-        except TimeoutError:
-            pass  # the pause is over
         self._show(round=self._progress.round + 1, next_retry=None, done=(), took={})
+
+
+def continue_as(workflow_type: str, run: RunInput) -> NoReturn:
+    """Go on as another type of run for the same object, under the same id; it reads the object itself."""
+    workflow.continue_as_new(
+        args=[RunInput(namespace=run.namespace, name=run.name, by_hand=False)], workflow=workflow_type
+    )
 
 
 def _problem_of(error: ActivityError) -> Problem:

@@ -29,4 +29,5 @@ SLOW_RETRY_LONGEST = timedelta(minutes=10)
 def slow_retry_delay(round_number: int) -> timedelta:
     """Return the pause after the given round (from 1): 30 s, doubling, at most 10 minutes."""
     # 2**5 * 30 s exceeds ten minutes; the bound keeps the power small however long an outage lasts.
-    return min(SLOW_RETRY_FIRST * 2 ** min(round_number - 1, 5), SLOW_RETRY_LONGEST)
+    doublings = min(round_number - 1, 5)
+    return min(SLOW_RETRY_FIRST * (1 << doublings), SLOW_RETRY_LONGEST)

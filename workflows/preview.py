@@ -19,7 +19,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from workflows.application import as_refusal
     from workflows.cleanup import CleanupRun
-    from workflows.object_run import CalledOff, StepFailed
+    from workflows.object_run import CalledOff, StepFailed, continue_as
     from workflows.provisioning import PassOutcome, ProvisioningRun
 
 
@@ -45,9 +45,7 @@ class PreviewLifecycle(ProvisioningRun):
                 if terms.verdict == "gone":
                     return RunResult(phase=None, summary=f"{reference} is gone")
                 if terms.verdict == "deleting" or await self._expire_if_over(reference, terms):
-                    workflow.continue_as_new(
-                        RunInput(namespace=run.namespace, name=run.name, by_hand=False), workflow="CleanupPreview"
-                    )
+                    continue_as("CleanupPreview", run)
                 self._set_clock(terms)
                 outcome = await self._pass(reference, every_step=every_step)
                 if outcome.verdict == "paused":
@@ -117,7 +115,5 @@ class CleanupPreview(CleanupRun):
         reference = run.reference(Kind.PREVIEW)
         self._begin(reference, run.round)
         if await self._clean_up(reference, run) == "recreated":
-            workflow.continue_as_new(
-                RunInput(namespace=run.namespace, name=run.name, by_hand=False), workflow="PreviewLifecycle"
-            )
+            continue_as("PreviewLifecycle", run)
         return RunResult(phase=None, summary=f"nothing of {reference} is left")

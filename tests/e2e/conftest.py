@@ -1,0 +1,51 @@
+"""Worker and watcher as real processes under the shipped roles, and a person's view of the platform."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from activities.clients.kube import KubeClient
+from activities.clients.resources import NAMESPACES
+from stack.platform import Platform
+from tests.e2e.view import View
+
+
+@pytest.fixture(scope="package")
+def system(platform: Platform) -> Iterator[Platform]:
+    """The platform with worker and watcher, which only these tests want: they act on every object they see."""
+    platform.start(apps=("worker", "watcher"))
+
+    yield platform
+
+    for app in ("watcher", "worker"):
+        platform.stop_service(app)
+
+
+@pytest.fixture(scope="session")
+async def admin(platform: Platform) -> AsyncIterator[KubeClient]:
+    client = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
+    yield client
+    await client.close()
+
+
+@pytest.fixture(scope="session")
+async def temporal(platform: Platform) -> Client:
+    return await Client.connect(platform.endpoints.temporal_address, data_converter=pydantic_data_converter)
+
+
+@pytest.fixture
+async def view(system: Platform, admin: KubeClient, temporal: Client) -> AsyncIterator[View]:
+    """A namespace of the test's own; whatever it holds is deleted and cleaned up at the end."""
+    namespace = f"e2e-{uuid.uuid4().hex[:8]}"
+    body: dict[str, Any] = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+    await admin.create(NAMESPACES, body)
+    view = View(system, admin, temporal, namespace)
+
+    yield view
+
+    await view.remove_everything()
+    await admin.delete(NAMESPACES, namespace)
