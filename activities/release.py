@@ -14,7 +14,7 @@ from plattr.status import Phase
 from plattr.steps import CleanupStepInput, StatusInput, StatusResult, StepResult
 
 # With deletionPolicy Retain these are free at once: nothing that outlives the object stands behind them.
-_NEVER_RETAINED = frozenset({Holding.HOST, Holding.NAMESPACE})
+_NEVER_RETAINED = frozenset({Holding.HOST, Holding.INGRESS, Holding.NAMESPACE})
 
 
 class ReleaseActivities:

@@ -20,6 +20,7 @@ class Holding(StrEnum):
     BUCKET = "bucket"
     REALM = "realm"
     HOST = "host"
+    INGRESS = "ingress"
     NAMESPACE = "namespace"
 
     @property
@@ -34,6 +35,7 @@ _CONDITIONS = {
     Holding.BUCKET: ConditionType.STORAGE,
     Holding.REALM: ConditionType.AUTH,
     Holding.HOST: ConditionType.INGRESS,
+    Holding.INGRESS: ConditionType.INGRESS,
     Holding.NAMESPACE: ConditionType.DEPLOYMENT,
 }
 
@@ -65,13 +67,18 @@ class HeldClaim(FrozenModel):
 def claims_of(target: Target) -> tuple[Claim, ...]:
     """Return every name the target needs for itself, in a stable order."""
     names, spec = target.names, target.spec
-    claims = [Claim(holding=Holding.HOST, name=names.host)]
+    claims = [
+        Claim(holding=Holding.HOST, name=names.host),
+        Claim(holding=Holding.INGRESS, name=f"{names.namespace}.{names.stem}"),
+    ]
     if target.is_preview:
         claims.append(Claim(holding=Holding.NAMESPACE, name=names.namespace))
     if spec.database.enabled:
         claims += [
             Claim(holding=Holding.SCHEMA, name=names.schema_name),
             Claim(holding=Holding.ROLES, name=names.sql_stem),
+            # The only name of one application that can be another's own: `shop` has shop-api, and so has `shop-api`.
+            Claim(holding=Holding.INGRESS, name=f"{names.namespace}.{names.api_ingress}"),
         ]
     if spec.storage.enabled:
         claims += [Claim(holding=Holding.BUCKET, name=names.bucket(bucket.name)) for bucket in spec.storage.buckets]
