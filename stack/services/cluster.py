@@ -2,6 +2,7 @@
 
 import base64
 import json
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Cluster:
         return httpx.Client(
             base_url=self.server,
             headers={"Authorization": f"Bearer {self.site.credential('kubernetes-admin')}"},
-            verify=httpx.create_ssl_context(verify=str(self.keys / "ca.crt"), trust_env=False),
+            verify=ssl.create_default_context(cafile=self.keys / "ca.crt"),
             timeout=10,
             trust_env=False,
         )
