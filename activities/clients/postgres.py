@@ -1,0 +1,298 @@
+"""PostgreSQL as its admin: locked transactions, logins as an application would do them, errors in our words."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Self
+
+from psycopg import AsyncConnection, Error, OperationalError, ProgrammingError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import dict_row
+from psycopg.sql import SQL
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from activities.clients import fence
+from activities.clients.secrets_manager import SecretsManagerClient
+from plattr import sql
+from plattr.errors import BackendRefused, BackendUnavailable, Conflict, MissingSetting, PlattrError
+from plattr.objects import ObjectReference
+from plattr.settings import Settings
+
+# 16: since then a grant of a role has options, and the right to SET ROLE is one of its own.
+GRANT_OPTIONS_VERSION = 160000
+
+CONNECT_SECONDS = 5
+# 10 s: longer than a restart takes, so that an attempt outlives one; the pool tries again after 1, 2 and 4 s.
+POOL_SECONDS = 10.0
+# The pool counts its own attempts up to this and then waits for the next demand: a long outage costs no backoff.
+RECONNECT_SECONDS = 5.0
+# 10 min: an idle worker holds none of the server's connections.
+IDLE_SECONDS = 600.0
+# 20 s: the server ends a statement after 15 s itself; this is for a server that no longer answers, and a third of
+# the activity's 60 s.
+TRANSACTION_SECONDS = 20.0
+
+# Statements take milliseconds. 5 s: a table that a tenant keeps locked is tried again by Temporal, not waited for.
+# 30 s: the lock of a worker that froze in its transaction is free again before the slow retry.
+# search_path: what somebody put into `public` must never stand in for a function of the server's.
+_SESSION = """
+SELECT set_config('statement_timeout', '15s', false), set_config('lock_timeout', '5s', false),
+    set_config('idle_in_transaction_session_timeout', '30s', false), set_config('search_path', 'pg_catalog', false)
+"""
+_PARAMETERS: Mapping[str, Any] = {
+    "connect_timeout": CONNECT_SECONDS,
+    "application_name": "plattr",
+    # A connection whose other end vanished without a word is given up after 15 s, not after two hours.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 15000,
+    "autocommit": True,
+    # Nothing is asked often enough to gain, and poolers between us and the server cannot do it.
+    "prepare_threshold": None,
+}
+
+# Somebody else was quicker, or holds a lock; reading again shows what is left to do.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_CONFLICTS = frozenset(
+    {
+        "23505",  # unique_violation, in the catalogues
+        "40001",  # serialization_failure
+        "40P01",  # deadlock_detected
+        "42704",  # undefined_object: dropped since it was read
+        "42710",  # duplicate_object: made since it was read
+        "42P06",  # duplicate_schema
+        "3F000",  # invalid_schema_name: dropped since it was read
+        "55006",  # object_in_use
+        "55P03",  # lock_not_available
+        "XX000",  # internal_error: "tuple concurrently updated"
+    }
+)
+# Connection trouble, resources, shutdown and restart, timeouts (57014 is statement_timeout, 25P03 the idle one).
+_OUTAGES = ("08", "53", "57", "58", "25P03")
+_REMEDIES = {
+    "42501": "; give the admin CREATEROLE, CREATE on the database, and ADMIN OPTION on the roles it has to grant",
+    "2BP01": "; drop or reassign what the role owns in other databases",
+}
+
+
+class Transaction:
+    """One transaction that holds an owner's lock; it commits when its block ends without an error."""
+
+    def __init__(self, connection: AsyncConnection[Any]) -> None:
+        self._connection = connection
+
+    @property
+    def has_grant_options(self) -> bool:
+        """Tell whether grants of roles have options here (PostgreSQL 16 and later)."""
+        return self._connection.info.server_version >= GRANT_OPTIONS_VERSION
+
+    async def fetch(self, query: str, **parameters: object) -> list[dict[str, Any]]:
+        """Return the rows of a query; `set_privilege` is filled in by the server's version."""
+        values = {"set_privilege": "SET" if self.has_grant_options else "MEMBER"} | parameters
+        async with self._connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(query.encode(), values)
+            return await cursor.fetchall()
+
+    async def call(self, query: str, **parameters: object) -> list[dict[str, Any]]:
+        """Return the rows of a query that also changes something."""
+        fence.ensure_live()
+        return await self.fetch(query, **parameters)
+
+    async def write(self, statements: Sequence[sql.Statement]) -> None:
+        """Send the statements in one round trip; none, when there are none."""
+        if not statements:
+            return
+        fence.ensure_live()
+        await self._connection.execute(SQL("; ").join(statements))
+
+    async def verifier(self, role: str, password: str) -> str:
+        """Return the password as the server keeps it, so that it never crosses the wire or enters a log."""
+        encrypt = self._connection.pgconn.encrypt_password
+        # In a thread: 4096 rounds of SHA-256 take milliseconds, and dozens of activities share the loop.
+        return (await asyncio.to_thread(encrypt, password.encode(), role.encode(), b"scram-sha-256")).decode()
+
+
+class PostgresClient:
+    """One PostgreSQL server, as its admin. Make it with `connect`; nothing is sent before the first transaction."""
+
+    def __init__(self, settings: Settings, secrets_manager: SecretsManagerClient | None) -> None:
+        self._settings = settings
+        self._secrets_manager = secrets_manager
+        self._address = f"PostgreSQL at {settings.db_host}:{settings.db_port}"
+        self._logins = asyncio.Semaphore(settings.db_pool_size)
+        # The address of the server that answered last; with several hosts in the URL, the one that accepts writes.
+        self._server: dict[str, Any] = {}
+        self._static = self._static_parameters()
+        self._pool = AsyncConnectionPool(
+            self._conninfo,
+            kwargs=dict(_PARAMETERS),
+            min_size=0,
+            max_size=settings.db_pool_size,
+            timeout=POOL_SECONDS,
+            reconnect_timeout=RECONNECT_SECONDS,
+            max_idle=IDLE_SECONDS,
+            configure=_configure,
+            check=AsyncConnectionPool.check_connection,
+            name="plattr",
+            open=False,
+        )
+
+    @classmethod
+    async def connect(cls, settings: Settings) -> Self:
+        """Return a client; the server may be down, a transaction connects when it begins.
+
+        Raises:
+            MissingSetting: DB_ADMIN_URL is not a libpq URL, or names another database than DB_NAME.
+        """
+        secrets_manager = None
+        if settings.db_admin_url is None:
+            secrets_manager = SecretsManagerClient(settings.aws_region)
+        client = cls(settings, secrets_manager)
+        await client._pool.open(wait=False)
+        return client
+
+    async def close(self) -> None:
+        """Close the connections; the client is of no use afterwards."""
+        await self._pool.close()
+
+    async def ping(self) -> None:
+        """Return when the server answers.
+
+        Raises:
+            BackendUnavailable: it does not, with the cause.
+        """
+        with self._translated("reach the server"):
+            async with asyncio.timeout(TRANSACTION_SECONDS), self._connection() as connection:
+                await connection.execute("SELECT")
+
+    @asynccontextmanager
+    async def locked(self, reference: ObjectReference, action: str) -> AsyncIterator[Transaction]:
+        """Open a transaction that no other of the same owner runs beside.
+
+        Args:
+            reference: whose database it is about.
+            action: what is being done, as it follows `cannot` in an error.
+
+        Raises:
+            BackendUnavailable: the server cannot be reached or is overloaded.
+            Conflict: somebody else wrote at the same time, or holds a lock for longer than 5 s.
+            BackendRefused: the server says no, as when the admin lacks a right.
+        """
+        with self._translated(f"{action} for {reference}"):
+            async with (
+                asyncio.timeout(TRANSACTION_SECONDS),
+                self._connection() as connection,
+                connection.transaction(),
+            ):
+                found = connection.info
+                self._server = {"host": found.host, "hostaddr": found.hostaddr, "port": found.port}
+                # In a statement of its own: the next one's snapshot is then taken after the lock.
+                await connection.execute(sql.LOCK, {"owner": reference.key})
+                yield Transaction(connection)
+
+    async def login_failure(self, role: str, password: str) -> str | None:
+        """Log in as an application would; return the server's reason for refusing it, None when it works.
+
+        The passwords of roles are not readable for an admin that is no superuser, so trying is the only comparison.
+
+        Raises:
+            BackendUnavailable: the server was not reached, so that nothing is known about the password.
+        """
+        parameters = {**_PARAMETERS, **self._server, "user": role, "password": password}
+        async with self._logins:
+            conninfo = await self._conninfo()
+            with self._translated(f"log in as {role!r}"):
+                try:
+                    connection = await AsyncConnection.connect(conninfo, **parameters)
+                except OperationalError as error:
+                    # libpq gives no SQLSTATE for a failed connection, and the text may be in any language.
+                    # https://github.com/psycopg/psycopg/issues/1188
+                    if error.pgconn is None or not error.pgconn.used_password:
+                        raise
+                    return _first_line(error)
+                await connection.close()
+        return None
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection[Any]]:
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except PoolTimeout:
+            await self._explain_timeout()
+            raise
+
+    async def _explain_timeout(self) -> None:
+        """Raise why no connection came: the pool only says that none did."""
+        connection = await AsyncConnection.connect(await self._conninfo(), **_PARAMETERS)
+        await connection.close()
+
+    async def _conninfo(self) -> str:
+        """Return how to connect; called for every new connection, so that a rotated password is picked up."""
+        if self._secrets_manager is None or self._settings.db_secret_arn is None:
+            return make_conninfo(**self._static)
+        return make_conninfo(
+            **{**self._static, **await self._secrets_manager.database_parameters(self._settings.db_secret_arn)}
+        )
+
+    def _static_parameters(self) -> dict[str, Any]:
+        settings = self._settings
+        defaults = {"host": settings.db_host, "port": settings.db_port, "dbname": settings.db_name}
+        if settings.db_admin_url is None:
+            return defaults
+        try:
+            given = conninfo_to_dict(settings.db_admin_url.get_secret_value())
+        except ProgrammingError:
+            # libpq quotes the URL, and the password is in it.
+            raise MissingSetting("cannot start: setting DB_ADMIN_URL: it is not a libpq URL") from None
+        parameters = {**defaults, **given}
+        if parameters["dbname"] != settings.db_name:
+            raise MissingSetting(
+                f"cannot start: setting DB_ADMIN_URL: its database {parameters['dbname']!r} is not DB_NAME"
+                f" {settings.db_name!r}, where the applications look"
+            )
+        return parameters
+
+    @contextmanager
+    def _translated(self, action: str) -> Iterator[None]:
+        """Turn the driver's errors into ours, once; `from None`, for theirs quote statements with password hashes."""
+        try:
+            yield
+        except PlattrError:
+            raise
+        except PoolTimeout:
+            raise BackendUnavailable(
+                f"cannot {action}: all {self._settings.db_pool_size} connections to {self._address} stayed busy;"
+                " raise DB_POOL_SIZE"
+            ) from None
+        except TimeoutError:
+            raise BackendUnavailable(f"cannot {action}: {self._address} does not answer in time") from None
+        except Error as error:
+            if error.sqlstate is None and not isinstance(error, OperationalError):
+                raise  # our own misuse of the driver, which no wording for a person would mend
+            raise _translate(action, self._address, error) from None
+
+
+async def _configure(connection: AsyncConnection[Any]) -> None:
+    await connection.execute(_SESSION)
+
+
+def _translate(action: str, address: str, error: Error) -> PlattrError:
+    # Never the statement, the context or the detail: they quote values.
+    state = error.sqlstate
+    if state is None:
+        return BackendUnavailable(f"cannot {action}: {address}: {type(error).__name__}: {_first_line(error)}")
+    # A syntax error quotes the text it stumbled over, and that may be a literal.
+    message = "syntax error" if state == "42601" else error.diag.message_primary
+    cause = f"{address} answers {state} ({type(error).__name__}): {message}"
+    if state in _CONFLICTS:
+        return Conflict(f"cannot {action}: {cause}")
+    if state.startswith(_OUTAGES):
+        return BackendUnavailable(f"cannot {action}: {cause}")
+    return BackendRefused(f"cannot {action}: {cause}{_REMEDIES.get(state, '')}")
+
+
+def _first_line(error: Error) -> str:
+    """Return what libpq says of a connection: host, port and cause, never the password."""
+    return str(error).partition("\n")[0].strip().removeprefix("connection failed: ")
