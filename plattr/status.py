@@ -89,22 +89,23 @@ def derive_phase(findings: Iterable[Finding], *, is_deleting: bool, gave_up: boo
 def merge_conditions(
     old: Sequence[Condition], findings: Sequence[Finding], *, generation: int, now: datetime
 ) -> tuple[Condition, ...]:
-    """Return the new conditions; a condition that no finding names any more is dropped.
+    """Return the new conditions, one a type; a condition that no finding names any more is dropped.
 
-    `last_transition_time` moves only when the status changes, so that people can see since when.
+    `last_transition_time` moves only when the status changes, so that people can see since when. Of two findings
+    of one type the later one counts: the API server refuses a second condition of a type.
     """
     before = {condition.type: condition for condition in old}
+    latest = {finding.type: finding for finding in findings}
     merged = []
-    for finding in findings:
+    for finding in latest.values():
         known = before.get(finding.type)
-        moved = known is None or known.status != finding.status
         merged.append(
             Condition(
                 type=finding.type,
                 status=finding.status,
                 reason=finding.reason,
                 message=finding.message[:MESSAGE_LIMIT],
-                last_transition_time=now if known is None or moved else known.last_transition_time,
+                last_transition_time=known.last_transition_time if known and known.status == finding.status else now,
                 observed_generation=generation,
             )
         )
