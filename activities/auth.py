@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterable
+from typing import TypeVar
 
 from temporalio import activity
 
@@ -24,6 +25,8 @@ from plattr.spec import Provider
 from plattr.status import ConditionType, Finding
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 from plattr.target import Target
+
+Outcome = TypeVar("Outcome")
 
 FEATURE = "auth"
 
@@ -108,18 +111,22 @@ class AuthActivities:
         if fields := realms.changes(realm, wanted_realm):
             await self._keycloak.update_realm(target.names.realm, fields)
         if client is None:
-            await self._keycloak.create_client(target.names.realm, wanted_client)
+            if not await self._keycloak.create_client(target.names.realm, wanted_client):
+                raise _appeared(f"client {target.names.client_id!r}", target.names.realm)
         elif fields := realms.changes(client, wanted_client):
             await self._keycloak.update_client(target.names.realm, client, fields)
         return providers
 
     async def _find(self, target: Target) -> tuple[Json, Json | None, list[Json]] | None:
+        # All three are awaited whatever happens: no call of an attempt may be under way when it has failed.
         realm, client, providers = await asyncio.gather(
             self._keycloak.get_realm(target.names.realm),
             self._keycloak.find_client(target.names.realm, target.names.client_id),
             self._keycloak.list_providers(target.names.realm),
+            return_exceptions=True,
         )
-        return None if realm is None else (realm, client, providers)
+        found = _result(realm)
+        return None if found is None else (found, _result(client), _result(providers))
 
     async def _reconcile_providers(self, target: Target, providers: Iterable[Json]) -> None:
         existing = {provider["alias"]: provider for provider in providers}
@@ -153,9 +160,7 @@ class AuthActivities:
         if existing is not None:
             await self._keycloak.update_provider(realm, representation)
         elif not await self._keycloak.create_provider(realm, representation):
-            raise Conflict(
-                f"cannot create identity provider {provider.value!r} in realm {realm!r}: it appeared meanwhile"
-            )
+            raise _appeared(f"identity provider {provider.value!r}", realm)
 
     async def _discover(self, realm: str, provider: Provider, credentials: ProviderCredentials) -> dict[str, str]:
         url = realms.metadata_url(provider, credentials)
@@ -182,6 +187,12 @@ class AuthActivities:
         raise StillDeleting(f"cannot finish deleting realm {name!r}: Keycloak is still at it")
 
 
+def _result(outcome: Outcome | BaseException) -> Outcome:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
+
+
 def _check_holder(target: Target, realm: Json) -> None:
     holder = realms.holder_of(realm)
     if holder != target.owner.reference.key:
@@ -189,6 +200,11 @@ def _check_holder(target: Target, realm: Json) -> None:
             f"cannot adopt realm {target.names.realm!r} for {target.owner.reference}: it belongs to"
             f" {holder or 'nobody that Plattr knows'}; choose another name or remove it"
         )
+
+
+def _appeared(what: str, realm: str) -> Conflict:
+    # Not compared with the spec here: the next attempt reads it like everything else.
+    return Conflict(f"cannot create {what} in realm {realm!r}: it appeared meanwhile")
 
 
 def _missing_credentials(target: Target, providers: list[Provider]) -> ProviderCredentialsMissing:

@@ -1,0 +1,159 @@
+import pytest
+
+import activities.auth
+from activities.auth import AuthActivities
+from activities.clients.kube import KubeClient
+from activities.clients.resources import CONFIG_MAPS
+from plattr.errors import StillDeleting
+from plattr.realm import OWNER_ATTRIBUTE, OWNER_UID_ATTRIBUTE
+from tests.fix_keycloak import Administrator, Connect, Fault, Relay, Subjects
+
+
+async def test_delete_removes_realm_and_config_map(
+    auth: AuthActivities, subjects: Subjects, auth_kube: KubeClient, administrator: Administrator, realm_name: str
+) -> None:
+    subject = await subjects.apply(realm_name)
+    await auth.reconcile_auth(subject.step)
+
+    result = await auth.delete_auth(subject.cleanup())
+
+    assert result.is_done
+    assert await administrator.read(f"/{realm_name}") is None
+    assert await auth_kube.get(CONFIG_MAPS, f"{realm_name}-auth", subjects.namespace) is None
+
+
+async def test_second_delete_succeeds_and_writes_nothing(
+    auth: AuthActivities, subjects: Subjects, keycloak_relay: Relay, realm_name: str
+) -> None:
+    subject = await subjects.apply(realm_name)
+    await auth.reconcile_auth(subject.step)
+    await auth.delete_auth(subject.cleanup())
+    keycloak_relay.forget()
+
+    await auth.delete_auth(subject.cleanup())
+
+    assert keycloak_relay.writes == []
+
+
+async def test_delete_of_what_never_was_succeeds(auth: AuthActivities, subjects: Subjects, realm_name: str) -> None:
+    subject = await subjects.apply(realm_name)
+
+    result = await auth.delete_auth(subject.cleanup())
+
+    assert result.is_done
+
+
+async def test_delete_finds_the_realms_of_every_environment_the_object_had(
+    auth: AuthActivities, subjects: Subjects, administrator: Administrator, realm_name: str
+) -> None:
+    for environment in ("staging", "uat", "production"):
+        subject = await subjects.apply(realm_name, environment=environment)
+        await auth.reconcile_auth(subject.step)
+        await subjects.delete(subject)
+    assert await administrator.read(f"/staging-{realm_name}") is not None
+
+    await auth.delete_auth(subject.cleanup())
+
+    for realm in (realm_name, f"staging-{realm_name}", f"uat-{realm_name}"):
+        assert await administrator.read(f"/{realm}") is None
+
+
+async def test_delete_spares_the_realm_of_the_incarnation_that_lives(
+    auth: AuthActivities, subjects: Subjects, administrator: Administrator, realm_name: str
+) -> None:
+    old = await subjects.apply(realm_name)
+    await subjects.delete(old)
+    new = await subjects.apply(realm_name)
+    await auth.reconcile_auth(new.step)
+
+    await auth.delete_auth(old.cleanup())
+
+    realm = await administrator.read(f"/{realm_name}")
+    assert realm["attributes"][OWNER_UID_ATTRIBUTE] == new.envelope.metadata.uid
+
+
+async def test_delete_leaves_another_owners_config_map(
+    auth: AuthActivities, subjects: Subjects, auth_kube: KubeClient, realm_name: str
+) -> None:
+    subject = await subjects.apply(realm_name)
+    await auth.reconcile_auth(subject.step)
+    made = await auth_kube.get(CONFIG_MAPS, f"{realm_name}-auth", subjects.namespace)
+    assert made is not None
+    operations = [
+        {"op": "replace", "path": "/metadata/annotations/platform.internal~1owner", "value": "x/Application/y"}
+    ]
+    await auth_kube.json_patch(CONFIG_MAPS, f"{realm_name}-auth", operations, subjects.namespace)
+
+    await auth.delete_auth(subject.cleanup())
+
+    assert await auth_kube.get(CONFIG_MAPS, f"{realm_name}-auth", subjects.namespace) is not None
+
+
+async def test_retain_disables_the_realm_and_a_later_reconcile_enables_it(
+    auth: AuthActivities,
+    subjects: Subjects,
+    auth_kube: KubeClient,
+    administrator: Administrator,
+    keycloak_relay: Relay,
+    realm_name: str,
+) -> None:
+    subject = await subjects.apply(realm_name)
+    await auth.reconcile_auth(subject.step)
+    before = await administrator.read(f"/{realm_name}")
+
+    await auth.delete_auth(subject.cleanup(retain=True))
+    keycloak_relay.forget()
+    await auth.delete_auth(subject.cleanup(retain=True))
+
+    retained = await administrator.read(f"/{realm_name}")
+    assert keycloak_relay.writes == []
+    assert retained == before | {"enabled": False}
+    assert retained["attributes"][OWNER_ATTRIBUTE] == subject.reference.key
+    assert await auth_kube.get(CONFIG_MAPS, f"{realm_name}-auth", subjects.namespace) is None
+    await auth.reconcile_auth(subject.step)
+    assert await administrator.read(f"/{realm_name}") == before
+
+
+async def test_a_lost_answer_to_a_deletion_that_happened_is_success(
+    auth: AuthActivities, subjects: Subjects, administrator: Administrator, keycloak_relay: Relay, realm_name: str
+) -> None:
+    subject = await subjects.apply(realm_name)
+    await auth.reconcile_auth(subject.step)
+    keycloak_relay.faults.append(Fault("DELETE", f"/realms/{realm_name}$", is_lost=True))
+
+    result = await auth.delete_auth(subject.cleanup())
+
+    assert result.is_done
+    assert await administrator.read(f"/{realm_name}") is None
+
+
+async def test_a_deletion_answered_too_late_is_success(
+    connect_auth: Connect, subjects: Subjects, administrator: Administrator, keycloak_relay: Relay, realm_name: str
+) -> None:
+    subject = await subjects.apply(realm_name)
+    async with connect_auth() as activities:
+        await activities.reconcile_auth(subject.step)
+    keycloak_relay.faults.append(Fault("DELETE", f"/realms/{realm_name}$", late_seconds=4))
+
+    async with connect_auth(seconds=2.0) as activities:
+        result = await activities.delete_auth(subject.cleanup())
+
+    assert result.is_done
+    assert await administrator.read(f"/{realm_name}") is None
+
+
+async def test_a_deletion_that_does_not_end_is_still_deleting(
+    auth: AuthActivities,
+    subjects: Subjects,
+    keycloak_relay: Relay,
+    realm_name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    subject = await subjects.apply(realm_name)
+    await auth.reconcile_auth(subject.step)
+    monkeypatch.setattr(activities.auth, "ABSENCE_SECONDS", 0.3)
+    # Keycloak cannot be made to be slow on demand: it takes the request and does nothing.
+    keycloak_relay.faults.append(Fault("DELETE", f"/realms/{realm_name}$", status=204))
+
+    with pytest.raises(StillDeleting):
+        await auth.delete_auth(subject.cleanup())
