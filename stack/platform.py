@@ -25,6 +25,8 @@ __all__ = ["ALL", "Platform"]
 # Keycloak gets 180 s for a start; three attempts of a process that dies at once end much earlier.
 START_SECONDS = 240.0
 STOP_SECONDS = 60.0
+# One process in between, so that the supervisor is nobody's child: it outlives us and leaves no zombie.
+LAUNCHER = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
 
 
 def say(line: str) -> None:
@@ -157,15 +159,16 @@ class Platform:
             raise
 
     def _spawn_supervisor(self) -> None:
+        command = (sys.executable, "-m", "stack", "supervise", str(self.folders.state))
         with self.folders.log("supervisor").open("ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-m", "stack", "supervise", str(self.folders.state)],
+            subprocess.run(
+                [sys.executable, "-I", "-S", "-c", LAUNCHER, *command],
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
                 env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+                check=True,
             )
 
     def _await_running(self, wanted: Sequence[str], serial: int) -> None:

@@ -12,8 +12,6 @@ from stack.services.base import Service, answers
 
 ADMIN_USER = "admin"
 CLIENT_ID = "plattr"
-# What `build` has fixed already; `start --optimized` refuses a change of it.
-BUILD_OPTIONS = ("--db=dev-file", "--health-enabled=true")
 
 
 class Keycloak(Service):

