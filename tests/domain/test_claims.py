@@ -1,0 +1,148 @@
+"""Whatever two objects would share outside, the ledger of claims lets only one of them have."""
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from plattr.claims import Claim, Holding, claims_of
+from plattr.objects import Envelope, Kind, Metadata
+from plattr.target import Target, application_target, preview_target
+from tests.domain.corpus import APPLICATION, BASE_DOMAIN, Case, target_of
+
+# Few and related, so that names meet by every way of joining them.
+APPLICATION_NAMES = st.sampled_from(["a", "a-b", "a-pr1", "a-api", "a-b-pr1", "prod-a", "staging-a", "preview-a"])
+BUCKET_NAMES = st.sampled_from(["c", "b-c", "pr1-c", "b-pr1-c", "a-c"])
+NAMESPACES = st.sampled_from(["a", "team", "preview-a-pr-1"])
+FEATURES = st.fixed_dictionaries(
+    {
+        "environment": st.sampled_from(["production", "staging", "uat", "preview"]),
+        "auth": st.fixed_dictionaries({"enabled": st.booleans()}),
+        "database": st.fixed_dictionaries(
+            {"enabled": st.booleans()}, optional={"schemaName": st.sampled_from(["a", "a_b", "a_", "a__b", "a_pr1"])}
+        ),
+        "storage": st.fixed_dictionaries(
+            {
+                "enabled": st.booleans(),
+                "buckets": st.lists(BUCKET_NAMES.map(lambda name: {"name": name}), max_size=2, unique_by=str),
+            }
+        ),
+    },
+    optional={"domain": st.sampled_from([f"a.{BASE_DOMAIN}", f"a.staging.{BASE_DOMAIN}", "a.org"])},
+)
+
+
+@st.composite
+def targets(draw: st.DrawFn) -> Target:
+    """Targets that were accepted, of both kinds."""
+    kind = draw(st.sampled_from(Kind))
+    name = draw(APPLICATION_NAMES)
+    metadata = Metadata(
+        namespace=draw(NAMESPACES), name=name, uid="u", creation_timestamp=datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    spec = {**APPLICATION, **draw(FEATURES)}
+    if kind is Kind.APPLICATION:
+        return application_target(Envelope(kind=kind, metadata=metadata, spec=spec), base_domain=BASE_DOMAIN)
+    preview = {
+        "applicationRef": draw(APPLICATION_NAMES),
+        "pullRequest": draw(st.sampled_from([1, 11])),
+        "branch": "b",
+    }
+    return preview_target(Envelope(kind=kind, metadata=metadata, spec=preview), spec, base_domain=BASE_DOMAIN)
+
+
+def _external_names(target: Target) -> set[tuple[str, str]]:
+    """Return everything the target makes that exists once on the platform, as its backend calls it."""
+    names, spec = target.names, target.spec
+    made = {("host", names.host), ("ingress", f"{names.namespace}/{names.stem}")}
+    if target.is_preview:
+        made.add(("namespace", names.namespace))
+    if spec.database.enabled:
+        made |= {
+            ("schema", names.schema_name),
+            ("role", names.app_role),
+            ("role", names.anon_role),
+            ("ingress", f"{names.namespace}/{names.api_ingress}"),
+        }
+    if spec.storage.enabled:
+        made |= {("bucket", names.bucket(bucket.name)) for bucket in spec.storage.buckets}
+    if spec.auth.enabled:
+        made.add(("realm", names.realm))
+    return made
+
+
+@given(targets(), targets())
+def test_two_objects_share_a_name_if_and_only_if_they_share_a_claim(one: Target, other: Target) -> None:
+    leases = [{claim.lease_name for claim in claims_of(target)} for target in (one, other)]
+
+    shared = _external_names(one) & _external_names(other)
+
+    event(f"shared: {sorted({kind for kind, _ in shared})}")
+    assert bool(leases[0] & leases[1]) == bool(shared)
+
+
+@given(targets())
+def test_no_object_claims_a_name_twice(target: Target) -> None:
+    claims = claims_of(target)
+
+    assert len({claim.lease_name for claim in claims}) == len(claims)
+
+
+SQL_NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
+OTHER_NAMES = st.from_regex(r"[a-z]([-a-z0-9.]{0,8}[a-z0-9])?", fullmatch=True)
+CLAIMS = st.one_of(
+    st.builds(Claim, holding=st.sampled_from([Holding.SCHEMA, Holding.ROLES]), name=SQL_NAMES),
+    st.builds(
+        Claim,
+        holding=st.sampled_from([Holding.BUCKET, Holding.REALM, Holding.HOST, Holding.INGRESS, Holding.NAMESPACE]),
+        name=OTHER_NAMES,
+    ),
+)
+
+
+@given(CLAIMS, CLAIMS)
+def test_lease_names_are_equal_only_of_equal_claims(one: Claim, other: Claim) -> None:
+    assert (one.lease_name == other.lease_name) == (one == other)
+
+
+@given(SQL_NAMES, OTHER_NAMES)
+def test_lease_names_keep_holdings_apart(sql_name: str, other_name: str) -> None:
+    claims = [
+        Claim(holding=holding, name=sql_name if holding in (Holding.SCHEMA, Holding.ROLES) else other_name)
+        for holding in Holding
+    ]
+
+    assert len({claim.lease_name for claim in claims}) == len(Holding)
+
+
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names
+SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+
+
+@given(targets())
+def test_lease_names_are_names_that_kubernetes_takes(target: Target) -> None:
+    wrong = [claim for claim in claims_of(target) if not re.fullmatch(SUBDOMAIN, claim.lease_name)]
+
+    assert wrong == []
+
+
+def test_longest_host_still_has_a_lease() -> None:
+    label = "a" * 63
+    target = target_of(Case("", {"domain": ".".join([label, label, label, "a" * 56])}))
+
+    host = next(claim for claim in claims_of(target) if claim.holding is Holding.HOST)
+
+    assert len(host.lease_name) == 253
+
+
+@pytest.mark.parametrize("holding", Holding)
+def test_every_holding_knows_the_condition_of_its_refusal(holding: Holding) -> None:
+    assert holding.condition.endswith("Ready")
+
+
+def test_disabled_features_claim_nothing() -> None:
+    claims = claims_of(target_of(Case("")))
+
+    assert {claim.holding for claim in claims} == {Holding.HOST, Holding.INGRESS}
