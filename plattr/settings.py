@@ -1,15 +1,21 @@
 """The platform's settings; the processes pass their environment in, nothing here reads it."""
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from plattr.errors import MissingSetting
 from plattr.objects import FrozenModel
 from plattr.spec import Provider
+
+# In lower case, as an Ingress wants it; one label will do for a local platform.
+DOMAIN_PATTERN = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
+URL_PATTERN = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/\S*)?$"
+
+Url = Annotated[str, StringConstraints(pattern=URL_PATTERN)]
 
 
 class ProviderCredentials(FrozenModel):
@@ -77,16 +83,16 @@ class Settings(WatcherSettings):
     # 5: one provision uses one connection for some 15 ms; see docs/scaling.md before raising it.
     db_pool_size: int = Field(default=5, ge=1, le=100)
     aws_region: str = "us-east-1"
-    aws_endpoint_url: str | None = None
+    aws_endpoint_url: Url | None = None
     # Where applications reach S3, when that differs from where the worker does.
-    s3_public_endpoint: str | None = None
-    base_domain: str = Field(min_length=3)
-    keycloak_url: str
+    s3_public_endpoint: Url | None = None
+    base_domain: str = Field(min_length=3, pattern=DOMAIN_PATTERN)
+    keycloak_url: Url
     keycloak_admin_user: str | None = None
     keycloak_admin_password: SecretStr | None = None
     keycloak_client_id: str | None = None
     keycloak_client_secret: SecretStr | None = None
-    auth_url: str | None = None
+    auth_url: Url | None = None
     oidc_client_suffix: str = ""
     idp_google_client_id: str | None = None
     idp_google_client_secret: SecretStr | None = None
