@@ -1,0 +1,121 @@
+"""Conditions and the phase they add up to."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import ValidationError
+
+from plattr.status import (
+    MESSAGE_LIMIT,
+    Condition,
+    ConditionType,
+    Finding,
+    Phase,
+    derive_phase,
+    merge_conditions,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LATER = NOW + timedelta(hours=1)
+
+
+def _findings(**statuses: str) -> list[Finding]:
+    return [
+        Finding.model_validate({"type": ConditionType[name], "status": status, "reason": "Tested"})
+        for name, status in statuses.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "is_deleting", "gave_up", "expected"),
+    [
+        ({}, False, False, Phase.PROVISIONING),
+        ({}, True, False, Phase.TERMINATING),
+        ({"DATABASE": "True", "DEPLOYMENT": "True"}, False, False, Phase.RUNNING),
+        ({"DATABASE": "True", "DEPLOYMENT": "True"}, False, True, Phase.RUNNING),
+        ({"DATABASE": "True", "DEPLOYMENT": "True"}, True, False, Phase.TERMINATING),
+        ({"DATABASE": "True", "DEPLOYMENT": "False"}, False, False, Phase.PROVISIONING),
+        ({"DATABASE": "True", "DEPLOYMENT": "False"}, False, True, Phase.FAILED),
+        ({"DATABASE": "False", "DEPLOYMENT": "Unknown"}, False, True, Phase.FAILED),
+        ({"DATABASE": "True", "DEPLOYMENT": "Unknown"}, False, False, Phase.PROVISIONING),
+        ({"DATABASE": "True", "DEPLOYMENT": "Unknown"}, False, True, Phase.PROVISIONING),
+        ({"ACCEPTED": "False"}, False, True, Phase.FAILED),
+        ({"DATABASE": "False"}, True, True, Phase.TERMINATING),
+        ({"DEPLOYMENT": "True", "EXPIRING": "True"}, False, False, Phase.RUNNING),
+        ({"DEPLOYMENT": "True", "EXPIRING": "False"}, False, True, Phase.RUNNING),
+        ({"EXPIRING": "True"}, False, False, Phase.PROVISIONING),
+    ],
+)
+def test_phase_is_derived_from_the_conditions(
+    statuses: dict[str, str], is_deleting: bool, gave_up: bool, expected: Phase
+) -> None:
+    assert derive_phase(_findings(**statuses), is_deleting=is_deleting, gave_up=gave_up) == expected
+
+
+def test_new_condition_begins_now() -> None:
+    (condition,) = merge_conditions([], _findings(DATABASE="True"), generation=3, now=NOW)
+
+    assert condition == Condition(
+        type=ConditionType.DATABASE,
+        status="True",
+        reason="Tested",
+        last_transition_time=NOW,
+        observed_generation=3,
+    )
+
+
+def test_transition_time_stays_while_the_status_does() -> None:
+    old = merge_conditions([], _findings(DATABASE="False"), generation=1, now=NOW)
+    finding = Finding(type=ConditionType.DATABASE, status="False", reason="Other", message="other")
+
+    (condition,) = merge_conditions(old, [finding], generation=2, now=LATER)
+
+    assert (condition.last_transition_time, condition.reason, condition.message) == (NOW, "Other", "other")
+    assert condition.observed_generation == 2
+
+
+def test_transition_time_moves_with_the_status() -> None:
+    old = merge_conditions([], _findings(DATABASE="False"), generation=1, now=NOW)
+
+    (condition,) = merge_conditions(old, _findings(DATABASE="True"), generation=1, now=LATER)
+
+    assert condition.last_transition_time == LATER
+
+
+def test_condition_that_no_finding_names_is_dropped() -> None:
+    old = merge_conditions([], _findings(DATABASE="True", REDIS="True"), generation=1, now=NOW)
+
+    merged = merge_conditions(old, _findings(REDIS="True"), generation=2, now=LATER)
+
+    assert [condition.type for condition in merged] == [ConditionType.REDIS]
+
+
+def test_second_merge_changes_nothing() -> None:
+    findings = _findings(DATABASE="True", DEPLOYMENT="Unknown")
+    first = merge_conditions([], findings, generation=1, now=NOW)
+
+    second = merge_conditions(first, findings, generation=1, now=LATER)
+
+    assert second == first
+
+
+def test_later_finding_of_a_type_counts() -> None:
+    findings = [*_findings(DEPLOYMENT="True"), *_findings(DEPLOYMENT="False")]
+
+    merged = merge_conditions([], findings, generation=1, now=NOW)
+
+    assert [(condition.type, condition.status) for condition in merged] == [(ConditionType.DEPLOYMENT, "False")]
+
+
+def test_message_is_cut_to_what_the_api_server_takes() -> None:
+    finding = Finding(type=ConditionType.DATABASE, status="False", reason="Tested", message="x" * (MESSAGE_LIMIT + 1))
+
+    (condition,) = merge_conditions([], [finding], generation=1, now=NOW)
+
+    assert len(condition.message) == MESSAGE_LIMIT
+
+
+@pytest.mark.parametrize("reason", ["", "not a word", "Ends:", "Line\n", "x" * 1025], ids=repr)
+def test_finding_with_a_reason_that_the_api_server_refuses_cannot_be_made(reason: str) -> None:
+    with pytest.raises(ValidationError):
+        Finding(type=ConditionType.DATABASE, status="False", reason=reason)

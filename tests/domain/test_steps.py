@@ -1,0 +1,102 @@
+"""Messages between workflows and activities survive Temporal's JSON and cannot be changed."""
+
+import inspect
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from plattr import steps
+from plattr.objects import Kind, ObjectReference
+from plattr.status import ConditionType, Finding, Phase
+from plattr.steps import CLEANUP_ORDER, PROVISION_ORDER, Problem, Progress, Remedy, RunInput, Step
+
+MODELS = sorted(
+    (model for _, model in inspect.getmembers(steps, inspect.isclass) if issubclass(model, BaseModel)),
+    key=lambda model: model.__name__,
+)
+REFERENCE = ObjectReference(kind=Kind.PREVIEW, namespace="team", name="my-app")
+FINDING = Finding(type=ConditionType.DATABASE, status="False", reason="Tested", message="why")
+NOW = datetime(2026, 1, 1, 12, 30, 0, 1, tzinfo=UTC)
+PROBLEM = Problem(reason="Conflict", message="m", remedy=Remedy.RETRY, condition=ConditionType.DATABASE)
+
+MESSAGES = [
+    PROBLEM,
+    steps.ClaimInput(reference=REFERENCE, every_step=True),
+    steps.ClaimResult(verdict="proceed", uid="u", generation=2, steps=PROVISION_ORDER, kept=(FINDING,), expires_at=NOW),
+    steps.StepInput(reference=REFERENCE, uid="u", generation=2),
+    steps.StepResult(findings=(FINDING,), is_done=False, waiting_for="pods"),
+    steps.StatusInput(reference=REFERENCE, findings=(FINDING,), unreached=(ConditionType.AUTH,), gave_up=True),
+    steps.StatusResult(phase=Phase.FAILED, is_written=True),
+    steps.CleanupInput(reference=REFERENCE, delete_object=True, uid="u"),
+    steps.CleanupPlan(verdict="proceed", uid="u", retain=True),
+    steps.CleanupStepInput(reference=REFERENCE, uid="u", retain=True),
+    steps.PreviewTerms(verdict="alive", uid="u", expires_at=NOW, warn_at=NOW, is_warned=True),
+    steps.ExpiryInput(reference=REFERENCE, uid="u", expires_at=NOW),
+    RunInput(namespace="team", name="my-app", every_step=True, by_hand=False, round=3),
+    steps.RunResult(phase=Phase.RUNNING, generation=2, summary="s"),
+    Progress(
+        step=Step.DATABASE, done=(Step.CLAIM,), took={"claim": timedelta(seconds=1.5)}, last_error=PROBLEM,
+        next_retry=NOW,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_message_survives_json(message: BaseModel) -> None:
+    model = type(message)
+
+    by_name = model.model_validate_json(message.model_dump_json())
+    by_alias = model.model_validate_json(message.model_dump_json(by_alias=True))
+
+    assert by_name == message
+    assert by_alias == message
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_every_message_is_frozen_and_tried(model: type[BaseModel]) -> None:
+    messages = [message for message in [*MESSAGES, REFERENCE, FINDING] if type(message) is model]
+
+    assert messages or model.__name__ in ("FrozenModel", "ObjectReference", "Finding")
+    assert model.model_config.get("frozen") is True
+
+
+def test_message_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        PROBLEM.reason = "Other"  # type: ignore[misc]
+
+
+def test_run_is_started_by_hand_with_two_words() -> None:
+    run = RunInput.model_validate_json('{"namespace": "team", "name": "my-app"}')
+
+    assert run.by_hand
+    assert run.reference(Kind.APPLICATION).key == "team/Application/my-app"
+
+
+@pytest.mark.parametrize("text", ['{"namespace": "team"}', '{"namespace": "", "name": "a"}', "{}"])
+def test_run_without_an_object_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        RunInput.model_validate_json(text)
+
+
+def test_steps_run_in_the_order_of_the_specification() -> None:
+    assert [str(step) for step in PROVISION_ORDER] == ["database", "storage", "auth", "redis", "search", "workload"]
+    assert [str(step) for step in CLEANUP_ORDER] == ["workload", "search", "redis", "auth", "storage", "database"]
+
+
+@pytest.mark.parametrize(
+    ("step", "condition"),
+    [
+        (Step.CLAIM, "Accepted"),
+        (Step.DATABASE, "DatabaseReady"),
+        (Step.STORAGE, "StorageReady"),
+        (Step.AUTH, "AuthReady"),
+        (Step.REDIS, "RedisReady"),
+        (Step.SEARCH, "SearchReady"),
+        (Step.WORKLOAD, "DeploymentReady"),
+        (Step.ROLLOUT, "DeploymentReady"),
+        (Step.NAMESPACE, "DeploymentReady"),
+    ],
+)
+def test_failed_step_makes_its_condition_false(step: Step, condition: str) -> None:
+    assert step.condition == condition
