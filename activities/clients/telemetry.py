@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 # None: fine; a text: the reason why not, in words.
 Check = Callable[[], str | None]
 
+_CHATTY = ("aiohttp", "boto3", "botocore", "httpx", "keycloak", "kubernetes", "psycopg", "urllib3")
+
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -50,9 +52,9 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # urllib3, botocore and the Kubernetes client write whole requests at DEBUG, credentials included.
-    for name in ("urllib3", "botocore", "boto3", "kubernetes", "kubernetes.aio", "aiohttp", "psycopg", "keycloak"):
-        logging.getLogger(name).setLevel(max(logging.INFO, logging.getLevelName(level)))
+    # At DEBUG they write whole requests, credentials included; at INFO a line for every call.
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class HealthServer:
