@@ -1,0 +1,172 @@
+"""Rollouts on a real API server, with simulated pods that fail on demand."""
+
+import asyncio
+import time
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities import rollout
+from activities.clients.resources import DEPLOYMENTS, PODS
+from plattr.errors import Conflict, OwnedElsewhere, RolloutFailed, reason_of
+from plattr.status import ConditionType
+from plattr.steps import StepInput
+from plattr.target import OWNER_ANNOTATION
+from tests.fix_workload import Team
+
+
+def image(outcome: str) -> str:
+    return f"registry.test/shop:sim-{outcome}"
+
+
+async def applied(team: Team, image_ref: str) -> StepInput:
+    step = await team.create(imageRef=image_ref)
+    await team.workload.reconcile_workload(step)
+    return step
+
+
+async def patch(team: Team, step: StepInput, path: str, value: object) -> None:
+    operations = [{"op": "add", "path": path, "value": value}]
+    await team.kube.json_patch(DEPLOYMENTS, step.reference.name, operations, team.namespace)
+
+
+async def test_an_available_deployment_is_found_at_once(team: Team) -> None:
+    step = await applied(team, "registry.test/shop:1")
+
+    result = await team.rollout.await_rollout(step)
+
+    assert result.is_done
+    (finding,) = result.findings
+    assert (finding.type, finding.status, finding.reason) == (ConditionType.DEPLOYMENT, "True", "Available")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "cause", "names"),
+    [("imagepull", "ImagePullBackOff", image("imagepull")), ("crashloop", "CrashLoopBackOff", "exit code 1")],
+    ids=["image", "crash"],
+)
+async def test_pods_that_cannot_start_say_why_after_a_while(team: Team, outcome: str, cause: str, names: str) -> None:
+    step = await applied(team, image(outcome))
+    begun = time.monotonic()
+
+    with pytest.raises(RolloutFailed) as failure:
+        await team.rollout.await_rollout(step)
+
+    assert time.monotonic() - begun >= rollout.PERSISTED_SECONDS
+    assert reason_of(failure.value) == cause
+    assert f"container app of pod {step.reference.name}-" in str(failure.value)
+    assert names in str(failure.value)
+
+
+async def test_trouble_that_passes_is_no_failure(team: Team) -> None:
+    step = await applied(team, image("crashloop"))
+    waiting = asyncio.create_task(team.rollout.await_rollout(step))
+    await asyncio.sleep(1.5)
+    (pod,) = await team.kube.list(PODS, team.namespace, label_selector=f"app.kubernetes.io/name={step.reference.name}")
+    assert not waiting.done()
+
+    # The pod's annotation wins over its image's tag.
+    heal = [{"op": "add", "path": "/metadata/annotations/sim~1outcome", "value": "ready"}]
+    await team.kube.json_patch(PODS, pod["metadata"]["name"], heal, team.namespace)
+
+    assert (await waiting).is_done
+
+
+async def test_broken_pods_of_the_old_replica_set_do_not_count(team: Team) -> None:
+    step = await applied(team, image("crashloop"))
+    # Longer than a trouble has to persist: the old pods crash on all this time.
+    await patch(team, step, "/spec/template/metadata/annotations/sim~1ready-delay", "5s")
+    begun = time.monotonic()
+
+    step = await team.change(step, imageRef="registry.test/shop:2")
+    await team.workload.reconcile_workload(step)
+    result = await team.rollout.await_rollout(step)
+
+    assert result.is_done
+    assert time.monotonic() - begun >= 5
+
+
+async def test_old_pods_that_still_serve_do_not_make_a_broken_rollout_a_success(team: Team) -> None:
+    step = await applied(team, "registry.test/shop:1")
+    await team.rollout.await_rollout(step)
+
+    step = await team.change(step, imageRef=image("imagepull"))
+    await team.workload.reconcile_workload(step)
+
+    with pytest.raises(RolloutFailed):
+        await team.rollout.await_rollout(step)
+    status = (await team.get(DEPLOYMENTS, step.reference.name))["status"]
+    assert status["availableReplicas"] == 1
+
+
+async def test_a_slow_rollout_says_what_it_waits_for(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "WAIT_SECONDS", 1.0)
+    step = await applied(team, image("unready"))
+
+    result = await team.rollout.await_rollout(step)
+
+    assert not result.is_done
+    assert result.findings == ()
+    assert result.waiting_for == "0 of 1 replicas to be available"
+
+
+async def test_the_progress_deadline_ends_the_wait(team: Team) -> None:
+    step = await applied(team, image("unready"))
+    await patch(team, step, "/spec/progressDeadlineSeconds", 1)
+
+    with pytest.raises(RolloutFailed) as failure:
+        await team.rollout.await_rollout(step)
+
+    assert reason_of(failure.value) == "ProgressDeadlineExceeded"
+
+
+async def test_pods_that_are_refused_say_by_whom(team: Team) -> None:
+    step = await applied(team, "registry.test/shop:1")
+    await team.rollout.await_rollout(step)
+    # The namespace admits `restricted` pods only.
+    await patch(team, step, "/spec/template/spec/hostNetwork", value=True)
+
+    with pytest.raises(RolloutFailed) as failure:
+        await team.rollout.await_rollout(step)
+
+    assert reason_of(failure.value) == "FailedCreate"
+    assert "hostNetwork" in str(failure.value)
+
+
+async def test_a_deployment_scaled_to_nothing_is_no_success(team: Team) -> None:
+    step = await applied(team, "registry.test/shop:1")
+    await patch(team, step, "/spec/replicas", 0)
+
+    with pytest.raises(RolloutFailed) as failure:
+        await team.rollout.await_rollout(step)
+
+    assert reason_of(failure.value) == "ScaledToZero"
+
+
+async def test_a_deployment_that_was_removed_is_made_by_the_next_run(team: Team) -> None:
+    step = await team.create()
+
+    with pytest.raises(Conflict):
+        await team.rollout.await_rollout(step)
+
+
+async def test_a_foreign_deployment_is_not_waited_for(team: Team) -> None:
+    step = await applied(team, "registry.test/shop:1")
+    await patch(team, step, f"/metadata/annotations/{OWNER_ANNOTATION.replace('/', '~1')}", "b/Application/c")
+
+    with pytest.raises(OwnedElsewhere):
+        await team.rollout.await_rollout(step)
+
+
+async def test_a_shutdown_of_the_worker_ends_the_wait_at_once(team: Team) -> None:
+    step = await applied(team, image("unready"))
+    environment = ActivityEnvironment()
+    waiting = asyncio.ensure_future(environment.run(team.rollout.await_rollout, step))
+    await asyncio.sleep(0.5)
+    begun = time.monotonic()
+
+    environment.worker_shutdown()
+    result = await waiting
+
+    assert not result.is_done
+    assert time.monotonic() - begun < 2 * rollout.PERSISTED_SECONDS
