@@ -1,0 +1,213 @@
+import asyncio
+import uuid
+from contextlib import asynccontextmanager
+
+import pytest
+from temporalio.api.enums.v1 import EventType
+
+from activities.clients import temporal
+from plattr.errors import BackendRefused, BackendUnavailable
+from plattr.naming import workflow_id
+from plattr.objects import Kind, ObjectReference
+from watcher.poker import Poke, Poker
+
+NO_WORKER_HERE = "nobody-polls-this"
+
+
+def poke_for(name="shop", *, kind=Kind.APPLICATION, deleting=False, signal="changed"):
+    return Poke(reference=ObjectReference(kind=kind, namespace="team", name=name), is_deleting=deleting, signal=signal)
+
+
+@asynccontextmanager
+async def running(poker):
+    task = asyncio.create_task(poker.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+class Recorder:
+    """Stands for Temporal where a test has to decide when it answers, and how."""
+
+    def __init__(self):
+        self.sent = []
+        self.errors = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.under_way = 0
+        self.most_under_way = 0
+
+    async def __call__(self, poke):
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        await self.gate.wait()
+        self.under_way -= 1
+        if self.errors:
+            raise self.errors.pop(0)
+        self.sent.append(poke)
+
+
+async def test_changes_that_arrive_during_a_poke_become_one_more(metrics):
+    recorder = Recorder()
+    poker = Poker(recorder, metrics)
+
+    async with running(poker):
+        recorder.gate.clear()
+        poker.put(poke_for())
+        await asyncio.sleep(0.05)
+        for _ in range(50):
+            poker.put(poke_for())
+        poker.put(poke_for(deleting=True))
+        recorder.gate.set()
+        assert await poker.drain(5)
+
+    assert [poke.is_deleting for poke in recorder.sent] == [False, True]
+    assert recorder.most_under_way == 1
+
+
+async def test_a_change_does_not_weaken_a_resync_that_waits(metrics):
+    recorder = Recorder()
+    poker = Poker(recorder, metrics)
+    poker.put(poke_for(signal="resync"))
+    poker.put(poke_for(signal="changed"))
+
+    async with running(poker):
+        assert await poker.drain(5)
+
+    assert [poke.signal for poke in recorder.sent] == ["resync"]
+
+
+async def test_concurrency_is_bounded(metrics):
+    recorder = Recorder()
+    poker = Poker(recorder, metrics, concurrency=4)
+    recorder.gate.clear()
+    for number in range(20):
+        poker.put(poke_for(f"app-{number}"))
+
+    async with running(poker):
+        await asyncio.sleep(0.05)
+        assert recorder.under_way == 4
+        recorder.gate.set()
+        assert await poker.drain(5)
+
+    assert len(recorder.sent) == 20
+    assert recorder.most_under_way == 4
+
+
+async def test_a_failed_poke_is_sent_again_with_what_came_after_it(metrics):
+    recorder = Recorder()
+    recorder.errors = [BackendUnavailable("cannot poke: away")]
+    poker = Poker(recorder, metrics)
+    poker.put(poke_for())
+
+    async with running(poker):
+        await asyncio.sleep(0.05)
+        assert recorder.sent == []
+        assert poker.depth == 1
+        poker.put(poke_for(deleting=True))
+        assert await poker.drain(5)
+
+    assert [poke.is_deleting for poke in recorder.sent] == [True]
+
+
+async def test_a_refused_poke_does_not_hold_up_the_others(metrics):
+    recorder = Recorder()
+    recorder.errors = [BackendRefused("cannot poke: unknown search attribute")]
+    poker = Poker(recorder, metrics, concurrency=1)
+    poker.put(poke_for("refused"))
+    poker.put(poke_for("other"))
+
+    async with running(poker):
+        await asyncio.sleep(0.1)
+        assert [poke.reference.name for poke in recorder.sent] == ["other"]
+        assert await poker.drain(5)
+
+    assert [poke.reference.name for poke in recorder.sent] == ["other", "refused"]
+
+
+async def test_a_defect_in_sending_ends_the_poker_instead_of_passing_unseen(metrics):
+    recorder = Recorder()
+    recorder.errors = [KeyError("defect")]
+    poker = Poker(recorder, metrics)
+    poker.put(poke_for())
+
+    with pytest.raises(ExceptionGroup):
+        await asyncio.wait_for(poker.run(), 5)
+
+
+async def signals_of(client, reference):
+    history = await client.get_workflow_handle(workflow_id(reference)).fetch_history()
+    return [
+        event.workflow_execution_signaled_event_attributes.signal_name
+        for event in history.events
+        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "deleting", "workflow"),
+    [
+        (Kind.APPLICATION, False, "ProvisionApplication"),
+        (Kind.APPLICATION, True, "CleanupApplication"),
+        (Kind.PREVIEW, False, "PreviewLifecycle"),
+        (Kind.PREVIEW, True, "CleanupPreview"),
+    ],
+    ids=["application", "application-deleted", "preview", "preview-deleted"],
+)
+async def test_temporal_takes_a_poke_without_any_worker(temporal_server, kind, deleting, workflow):
+    client = await temporal.connect_temporal(environment=temporal_server.environment)
+    reference = ObjectReference(kind=kind, namespace="team", name=f"a{uuid.uuid4().hex[:8]}")
+
+    await temporal.poke(client, reference, is_deleting=deleting, task_queue=NO_WORKER_HERE)
+    first = await client.get_workflow_handle(workflow_id(reference)).describe()
+    await temporal.poke(client, reference, is_deleting=True, signal="resync", task_queue=NO_WORKER_HERE)
+    second = await client.get_workflow_handle(workflow_id(reference)).describe()
+
+    assert first.workflow_type == workflow
+    assert first.typed_search_attributes.get(temporal.NAME_ATTRIBUTE) == reference.name
+    assert first.typed_search_attributes.get(temporal.NAMESPACE_ATTRIBUTE) == "team"
+    assert second.run_id == first.run_id
+    assert await signals_of(client, reference) == ["changed", "resync"]
+
+
+async def test_nothing_is_lost_while_temporal_is_away(temporal_server, metrics):
+    client = await temporal.connect_temporal(environment=temporal_server.environment)
+
+    async def send(poke):
+        await temporal.poke(client, poke.reference, is_deleting=poke.is_deleting, task_queue=NO_WORKER_HERE)
+
+    poker = Poker(send, metrics)
+    names = [f"b{uuid.uuid4().hex[:8]}" for _ in range(60)]
+    async with running(poker):
+        poker.put(poke_for(names[0]))
+        assert await poker.drain(10)
+        temporal_server.stop()
+        for name in names:
+            poker.put(poke_for(name))
+        assert not await poker.drain(3)
+        assert poker.depth == 60
+
+        await temporal_server.start()
+
+        assert await poker.drain(60)
+    for name in names:
+        expected = ["changed"] * (2 if name == names[0] else 1)
+        assert await signals_of(client, poke_for(name).reference) == expected
+
+
+async def test_a_namespace_that_is_not_there_is_a_refusal_that_names_it(temporal_server):
+    client = await temporal.connect_temporal(environment=temporal_server.environment | {"TEMPORAL_NAMESPACE": "none"})
+
+    with pytest.raises(BackendRefused) as caught:
+        await temporal.poke(client, poke_for().reference, is_deleting=False, task_queue=NO_WORKER_HERE)
+
+    assert "none" in str(caught.value)
+
+
+async def test_a_server_that_is_not_there_is_unavailable():
+    client = await temporal.connect_temporal(environment={"TEMPORAL_ADDRESS": "127.0.0.1:1"})
+
+    with pytest.raises(BackendUnavailable):
+        await temporal.poke(client, poke_for().reference, is_deleting=False)
