@@ -74,22 +74,25 @@ class KubeClient:
         configuration.retries = None
         configuration.connection_pool_maxsize = POOL_SIZE
         path = kubeconfig or os.environ.get("KUBECONFIG")
+        in_pod = path is None and "KUBERNETES_SERVICE_HOST" in os.environ
+        path = path or "~/.kube/config"
+        source = "the pod's service account" if in_pod else f"kubeconfig {path!r}"
         refresher = None
         try:
-            if path is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+            if in_pod:
                 load_incluster_config(configuration)  # type: ignore[no-untyped-call]  # the library is untyped here
             else:
-                loader = await load_kube_config(  # type: ignore[no-untyped-call]  # the library is untyped here
-                    path or "~/.kube/config", client_configuration=configuration, persist_config=False
+                loader = await load_kube_config(  # type: ignore[no-untyped-call]  # as above
+                    path, client_configuration=configuration, persist_config=False
                 )
                 # Credentials of an exec plugin (EKS, GKE) live for minutes only; for others the task ends at once.
                 refreshing = refresh_token(loader, configuration)  # type: ignore[no-untyped-call]  # as above
                 refresher = asyncio.create_task(refreshing)
         except yaml.YAMLError:
             # The parser quotes the line, and that may be the token's.
-            raise MissingSetting(f"cannot connect to Kubernetes: kubeconfig {path!r} is not YAML") from None
+            raise MissingSetting(f"cannot connect to Kubernetes: {source} is not YAML") from None
         except (ConfigException, OSError) as error:
-            raise MissingSetting(f"cannot connect to Kubernetes: no usable configuration: {error}") from None
+            raise MissingSetting(f"cannot connect to Kubernetes: {source} cannot be used: {error}") from None
         return cls(ApiClient(configuration), refresher)
 
     async def close(self) -> None:

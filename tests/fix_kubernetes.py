@@ -1,0 +1,217 @@
+"""Kubernetes for the tests: the worker's own rights, the administrator as the stranger, namespaces and objects."""
+
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from activities.claim import ClaimActivities
+from activities.clients.events import EventRecorder
+from activities.clients.kube import KubeClient
+from activities.clients.ledger import Ledger
+from activities.clients.resources import (
+    APPLICATIONS,
+    CONFIG_MAPS,
+    EVENTS,
+    LEASES,
+    NAMESPACES,
+    PREVIEWS,
+    Json,
+    Resource,
+    custom_resource,
+)
+from activities.loading import TargetLoader
+from activities.release import ReleaseActivities
+from activities.status import StatusActivities
+from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference
+from plattr.settings import Settings
+from plattr.steps import CleanupStepInput, StatusInput, StepInput
+from plattr.target import OWNER_NAMESPACE_LABEL
+from stack.platform import Platform
+
+
+def application_spec(**changes: object) -> Json:
+    """Return a valid spec with every feature off."""
+    features = {feature: {"enabled": False} for feature in ("database", "storage", "auth", "redis", "search")}
+    return {
+        "repository": "https://git.example.test/shop.git",
+        "framework": "docker",
+        "environment": "production",
+        **features,
+        **changes,
+    }
+
+
+def random_name() -> str:
+    """Return a name that no other test uses."""
+    return f"a{secrets.token_hex(4)}"
+
+
+@dataclass
+class Cluster:
+    """The platform's Kubernetes, and what Plattr's core does in it under the worker's ServiceAccount."""
+
+    kube: KubeClient
+    admin: KubeClient
+    settings: Settings
+    made: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.kube, self.settings.lease_namespace)
+        self.events = EventRecorder(self.kube)
+        self.loader = TargetLoader(self.kube, self.settings)
+        self.claims = ClaimActivities(self.kube, self.ledger, self.loader, self.events)
+        self.statuses = StatusActivities(self.kube, self.events, self.loader)
+        self.releases = ReleaseActivities(self.kube, self.ledger, self.events)
+
+    async def new_namespace(self) -> str:
+        name = f"core-{secrets.token_hex(4)}"
+        await self.admin.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        self.made.append(name)
+        return name
+
+    async def remove_namespaces(self) -> None:
+        """Remove all that was made; nobody runs to release the objects, so their finalizers go by force."""
+        for namespace in self.made:
+            for resource in (APPLICATIONS, PREVIEWS):
+                for body in await self.admin.list(resource, namespace):
+                    name = body["metadata"]["name"]
+                    drop: list[Json] = [{"op": "add", "path": "/metadata/finalizers", "value": []}]
+                    await self.admin.json_patch(resource, name, drop, namespace)
+            for lease in await self.leases(namespace):
+                await self.admin.delete(LEASES, lease["metadata"]["name"], self.settings.lease_namespace)
+            await self.admin.delete(NAMESPACES, namespace)
+        self.made.clear()
+
+    async def leases(self, owner_namespace: str) -> list[Json]:
+        selector = f"{OWNER_NAMESPACE_LABEL}={owner_namespace}"
+        return await self.admin.list(LEASES, self.settings.lease_namespace, label_selector=selector)
+
+    async def events_about(self, envelope: Envelope) -> list[Json]:
+        selector = f"involvedObject.uid={envelope.metadata.uid}"
+        return await self.admin.list(EVENTS, envelope.metadata.namespace, field_selector=selector)
+
+    async def apply(
+        self,
+        namespace: str,
+        name: str,
+        spec: Json | None = None,
+        *,
+        kind: Kind = Kind.APPLICATION,
+        metadata: Json | None = None,
+    ) -> Envelope:
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": kind.value,
+            "metadata": {"name": name, "namespace": namespace, **(metadata or {})},
+            "spec": spec or application_spec(),
+        }
+        return Envelope.from_api(kind, await self.admin.apply(custom_resource(kind), body, namespace))
+
+    async def preview(self, namespace: str, name: str, parent: str, **changes: object) -> Envelope:
+        spec = {"applicationRef": parent, "pullRequest": 7, "branch": "topic", **changes}
+        return await self.apply(namespace, name, spec, kind=Kind.PREVIEW)
+
+    async def body(self, reference: ObjectReference) -> Json | None:
+        return await self.admin.get(custom_resource(reference.kind), reference.name, reference.namespace)
+
+    async def read(self, reference: ObjectReference) -> Envelope:
+        body = await self.body(reference)
+        assert body is not None, f"{reference} is gone"
+        return Envelope.from_api(reference.kind, body)
+
+    async def set_status(self, envelope: Envelope, **status: object) -> Envelope:
+        body = await self.body(envelope.reference)
+        assert body is not None
+        changed = {**body, "status": {**body.get("status", {}), **status}}
+        resource = custom_resource(envelope.kind)
+        return Envelope.from_api(
+            envelope.kind, await self.admin.replace_status(resource, changed, envelope.metadata.namespace)
+        )
+
+    async def settle(self, envelope: Envelope) -> Envelope:
+        return await self.set_status(envelope, phase="Running", observedGeneration=envelope.metadata.generation)
+
+    async def delete(self, reference: ObjectReference) -> None:
+        await self.admin.delete(custom_resource(reference.kind), reference.name, reference.namespace)
+
+    async def force_away(self, reference: ObjectReference) -> None:
+        """Remove the object together with its finalizers, as an impatient person does."""
+        drop: list[Json] = [{"op": "add", "path": "/metadata/finalizers", "value": []}]
+        await self.admin.json_patch(custom_resource(reference.kind), reference.name, drop, reference.namespace)
+        await self.delete(reference)
+
+
+def step_of(envelope: Envelope) -> StepInput:
+    """Return a step's input for exactly this object."""
+    metadata = envelope.metadata
+    return StepInput(reference=envelope.reference, uid=metadata.uid, generation=metadata.generation)
+
+
+def status_of(envelope: Envelope, **changes: object) -> StatusInput:
+    """Return a status input for exactly this object."""
+    metadata = envelope.metadata
+    status = StatusInput(reference=envelope.reference, uid=metadata.uid, generation=metadata.generation)
+    return status.model_copy(update=changes)
+
+
+def cleanup_of(envelope: Envelope, *, retain: bool = False) -> CleanupStepInput:
+    """Return a cleanup step's input for exactly this object."""
+    return CleanupStepInput(reference=envelope.reference, uid=envelope.metadata.uid, retain=retain)
+
+
+def config_map(name: str, values: dict[str, str] | None = None, **metadata: object) -> Json:
+    """Return a ConfigMap's manifest."""
+    return {
+        "apiVersion": CONFIG_MAPS.api_version,
+        "kind": CONFIG_MAPS.kind,
+        "metadata": {"name": name, **metadata},
+        "data": values or {},
+    }
+
+
+async def version_of(kube: KubeClient, resource: Resource, name: str, namespace: str) -> str:
+    """Return an object's resourceVersion; it changes with each write that changes anything."""
+    body = await kube.get(resource, name, namespace)
+    assert body is not None
+    return str(body["metadata"]["resourceVersion"])
+
+
+@pytest.fixture(scope="session")
+def core_settings(platform: Platform) -> Settings:
+    return Settings.from_mapping(platform.environment("worker") | {"BASE_DOMAIN": "core.example.test"})
+
+
+@pytest.fixture(scope="session")
+async def worker_kube(platform: Platform) -> AsyncIterator[KubeClient]:
+    """The worker's own client: what it may not do fails here as it would on a cluster."""
+    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_worker))
+    yield kube
+    await kube.close()
+
+
+@pytest.fixture(scope="session")
+async def watcher_kube(platform: Platform) -> AsyncIterator[KubeClient]:
+    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_watcher))
+    yield kube
+    await kube.close()
+
+
+@pytest.fixture(scope="session")
+async def admin_kube(platform: Platform) -> AsyncIterator[KubeClient]:
+    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
+    yield kube
+    await kube.close()
+
+
+@pytest.fixture
+async def cluster(worker_kube: KubeClient, admin_kube: KubeClient, core_settings: Settings) -> AsyncIterator[Cluster]:
+    cluster = Cluster(worker_kube, admin_kube, core_settings)
+    yield cluster
+    await cluster.remove_namespaces()
+
+
+@pytest.fixture
+async def namespace(cluster: Cluster) -> str:
+    return await cluster.new_namespace()
