@@ -97,15 +97,12 @@ class Cluster:
                 request = {"spec": {"expirationSeconds": TOKEN_SECONDS}}
                 path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}"
                 response = http.post(f"{path}/token", json=request)
-                if response.status_code == 404 and not manifests(DEPLOY / "rbac"):
-                    token = self.site.credential("kubernetes-admin")
-                elif response.is_success:
-                    token = response.json()["status"]["token"]
-                else:
+                if not response.is_success:
                     raise PlatformError(
                         f"cannot issue a token for ServiceAccount {NAMESPACE}/{account}: the API server answered "
                         f"{response.status_code}; deploy/rbac has to define it"
                     )
+                token = response.json()["status"]["token"]
                 self._write_kubeconfig(kubeconfig_path(self.site.folders.state, role), account, token)
 
     def _create(self, http: httpx.Client, path: str, body: dict[str, Any]) -> None:
