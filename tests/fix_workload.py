@@ -42,16 +42,17 @@ WORKLOAD_KINDS = (SERVICE_ACCOUNTS, DEPLOYMENTS, SERVICES, INGRESSES, AUTOSCALER
 class Team:
     """A namespace that admits `restricted` pods only, with objects made and changed as a developer does."""
 
-    def __init__(self, kube: KubeClient, settings: Settings, namespace: str) -> None:
+    def __init__(self, kube: KubeClient, worker: KubeClient, settings: Settings, namespace: str) -> None:
         self.kube = kube
         self.settings = settings
         self.namespace = namespace
-        self.ledger = Ledger(kube, settings.lease_namespace)
-        self.loader = TargetLoader(kube, settings)
-        self.workload = WorkloadActivities(self.loader, kube, self.ledger, settings)
-        self.rollout = RolloutActivities(self.loader, kube)
-        self.config_maps = ConfigMapActivities(self.loader, kube, settings)
-        self.namespaces = NamespaceActivities(self.loader, kube, self.ledger)
+        self.ledger = Ledger(worker, settings.lease_namespace)
+        self.loader = TargetLoader(worker, settings)
+        # The activities have the worker's rights, the tests the administrator's.
+        self.workload = WorkloadActivities(self.loader, worker, self.ledger, settings)
+        self.rollout = RolloutActivities(self.loader, worker)
+        self.config_maps = ConfigMapActivities(self.loader, worker, settings)
+        self.namespaces = NamespaceActivities(self.loader, worker, self.ledger)
 
     async def create(self, name: str | None = None, **spec: Any) -> StepInput:
         """Create an Application with what its other steps would have made, and return its step."""
@@ -152,12 +153,14 @@ class Team:
 async def team(platform: Platform) -> AsyncIterator[Team]:
     """One team for all tests, each with Applications of its own; all of it goes in the end."""
     kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
+    worker = await KubeClient.connect(str(platform.endpoints.kubeconfig_worker))
     namespace = f"workload-{secrets.token_hex(4)}"
     metadata = {"name": namespace, "labels": {POD_SECURITY_LABEL: "restricted"}}
     await kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     environment = platform.environment("worker") | {"BASE_DOMAIN": f"{namespace}.test"}
 
-    yield Team(kube, Settings.from_mapping(environment), namespace)
+    yield Team(kube, worker, Settings.from_mapping(environment), namespace)
 
     await kube.delete(NAMESPACES, namespace)
+    await worker.close()
     await kube.close()
