@@ -55,16 +55,29 @@ class Listing:
 class KubeClient:
     """One API server. Make it with `connect`; reads return plain JSON, writes pass the fence."""
 
-    def __init__(self, api: ApiClient, refresher: asyncio.Task[None] | None = None) -> None:
+    def __init__(
+        self,
+        api: ApiClient,
+        refresher: asyncio.Task[None] | None = None,
+        *,
+        field_manager: str = FIELD_MANAGER,
+        is_personal: bool = False,
+    ) -> None:
         self._api = api
         self._refresher = refresher
+        self._field_manager = field_manager
+        self._is_personal = is_personal
 
     @classmethod
-    async def connect(cls, kubeconfig: str | None = None) -> Self:
+    async def connect(
+        cls, kubeconfig: str | None = None, *, field_manager: str = FIELD_MANAGER, is_personal: bool = False
+    ) -> Self:
         """Return a client; nothing is sent yet.
 
         Args:
             kubeconfig: a file's path; without it KUBECONFIG, the pod's own service account, or ~/.kube/config.
+            field_manager: whose the applied fields are.
+            is_personal: errors go to the terminal of the person who wrote what is sent, so they may quote it.
 
         Raises:
             MissingSetting: there is no usable configuration.
@@ -93,7 +106,7 @@ class KubeClient:
             raise MissingSetting(f"cannot connect to Kubernetes: {source} is not YAML") from None
         except (ConfigException, OSError) as error:
             raise MissingSetting(f"cannot connect to Kubernetes: {source} cannot be used: {error}") from None
-        return cls(ApiClient(configuration), refresher)
+        return cls(ApiClient(configuration), refresher, field_manager=field_manager, is_personal=is_personal)
 
     async def close(self) -> None:
         """Close the connections; the client is of no use afterwards."""
@@ -111,7 +124,7 @@ class KubeClient:
         """Create the object; None when the name is taken: the caller reads it and compares."""
         action = f"create {_what(resource, body['metadata']['name'], namespace)}"
         # Strict: a misspelt field is a defect of ours and must not vanish silently.
-        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        query = {"fieldManager": self._field_manager, "fieldValidation": "Strict"}
         return await self._call(
             "POST", _path(resource, namespace), action, resource, query, body=body, or_none=("AlreadyExists",)
         )
@@ -126,7 +139,7 @@ class KubeClient:
         """
         name = body["metadata"]["name"]
         action = f"apply {_what(resource, name, namespace)}"
-        query = {"fieldManager": FIELD_MANAGER, "force": str(force).lower(), "fieldValidation": "Strict"}
+        query = {"fieldManager": self._field_manager, "force": str(force).lower(), "fieldValidation": "Strict"}
         return await self._expect(
             "PATCH", _path(resource, namespace, name), action, resource, query, body=body, content_type=_APPLY
         )
@@ -171,7 +184,7 @@ class KubeClient:
             path,
             f"patch {_what(resource, name, namespace)}",
             resource,
-            {"fieldManager": FIELD_MANAGER},
+            {"fieldManager": self._field_manager},
             body=operations,
             content_type=_JSON_PATCH,
             or_none=(404,),
@@ -186,7 +199,7 @@ class KubeClient:
         name = body["metadata"]["name"]
         path = _path(resource, namespace, name, "status")
         action = f"update the status of {_what(resource, name, namespace)}"
-        return await self._expect("PUT", path, action, resource, {"fieldManager": FIELD_MANAGER}, body=body)
+        return await self._expect("PUT", path, action, resource, {"fieldManager": self._field_manager}, body=body)
 
     async def delete(self, resource: Resource, name: str, namespace: str = "", *, uid: str | None = None) -> bool:
         """Ask for the object's deletion; its dependents follow in the background. False: it was not there.
@@ -241,11 +254,12 @@ class KubeClient:
         action = f"watch {resource.plural}"
         async with self._send("GET", _path(resource, namespace), action, query, timeout=timeout) as response:
             if response.status >= 400:
-                raise_for_status(action, resource, response.status, await response.read())
+                text = await response.read()
+                raise_for_status(action, resource, response.status, text, is_personal=self._is_personal)
             async for line in response.content:
                 event: Json = json.loads(line)
                 if event["type"] == "ERROR":
-                    raise_for_event(action, resource, event["object"])
+                    raise_for_event(action, resource, event["object"], is_personal=self._is_personal)
                 yield event
 
     # Below every annotation that means the type of this name.
@@ -293,7 +307,7 @@ class KubeClient:
         if response.status < 400:
             answer: Json = json.loads(text)
             return answer
-        raise_for_status(action, resource, response.status, text, or_none=or_none)
+        raise_for_status(action, resource, response.status, text, or_none=or_none, is_personal=self._is_personal)
         return None
 
     @asynccontextmanager
@@ -308,7 +322,7 @@ class KubeClient:
         content_type: str = "application/json",
         timeout: aiohttp.ClientTimeout,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": FIELD_MANAGER}
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": self._field_manager}
         parameters = {name: value for name, value in (query or {}).items() if value}
         url = self._api.configuration.host + path + (f"?{urlencode(parameters)}" if parameters else "")
         try:

@@ -39,22 +39,28 @@ class NamespaceEnding(BackendRefused):
 
 
 def raise_for_status(
-    action: str, resource: Resource, code: int, text: bytes, *, or_none: tuple[int | str, ...] = ()
+    action: str,
+    resource: Resource,
+    code: int,
+    text: bytes,
+    *,
+    or_none: tuple[int | str, ...] = (),
+    is_personal: bool = False,
 ) -> None:
     """Raise what an answer of 400 and above means; return for a code or a reason in `or_none`."""
     status = _status(text)
     if code in or_none or status.get("reason") in or_none:
         return
-    _raise(action, resource, code, status)
+    _raise(action, resource, code, status, is_personal=is_personal)
 
 
-def raise_for_event(action: str, resource: Resource, status: Json) -> NoReturn:
+def raise_for_event(action: str, resource: Resource, status: Json, *, is_personal: bool = False) -> NoReturn:
     """Raise what an ERROR event of a watch means."""
-    _raise(action, resource, int(status.get("code", 500)), status)
+    _raise(action, resource, int(status.get("code", 500)), status, is_personal=is_personal)
 
 
-def _raise(action: str, resource: Resource, code: int, status: Json) -> NoReturn:
-    cause = _cause(resource, code, status)
+def _raise(action: str, resource: Resource, code: int, status: Json, *, is_personal: bool) -> NoReturn:
+    cause = _cause(resource, code, status, is_personal=is_personal)
     if code == 410:
         raise GoneError(f"cannot {action}: {cause}")
     if code == 409 or (code == 422 and _is_failed_patch(status)):
@@ -88,10 +94,13 @@ def _ends(status: Json) -> bool:
     return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
 
 
-def _cause(resource: Resource, code: int, status: Json) -> str:
+def _cause(resource: Resource, code: int, status: Json, *, is_personal: bool) -> str:
     reason = str(status.get("reason") or f"HTTP {code}")
     # 403 and 409 speak of rights, quotas and versions; only of a Secret may even they quote too much.
-    is_quotable = resource not in _CONFIDENTIAL or (code in (401, 403, 404, 409, 410) and resource != SECRETS)
+    # At a person's own terminal there is nobody to hide it from: it quotes what they wrote.
+    is_quotable = (
+        is_personal or resource not in _CONFIDENTIAL or (code in (401, 403, 404, 409, 410) and resource != SECRETS)
+    )
     if is_quotable:
         return str(status.get("message") or reason)[:_MESSAGE_LIMIT]
     causes = (status.get("details") or {}).get("causes") or []
