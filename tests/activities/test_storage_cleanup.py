@@ -1,0 +1,121 @@
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from activities.clients.resources import CONFIG_MAPS
+from activities.storage import StorageActivities
+from plattr.errors import (
+    BackendRefused,
+    StillDeleting,
+)
+from stack.platform import Platform
+from tests.fix_s3 import PUBLIC, UPLOADS, MakeStorage, Shops
+from tests.s3_hooks import Hooks
+from tests.s3_view import (
+    fetch_anonymously,
+    fill,
+    has_bucket,
+    read_tags,
+)
+
+
+async def test_every_version_marker_and_upload_goes(storage: StorageActivities, shops: Shops, own_account: Any) -> None:
+    shop = await shops.provision(storage, UPLOADS, PUBLIC)
+    await asyncio.to_thread(fill, own_account, shop.bucket("uploads"))
+
+    result = await storage.delete_storage(shop.cleanup())
+
+    assert result.is_done
+    assert not has_bucket(own_account, shop.bucket("uploads"))
+    assert not has_bucket(own_account, shop.bucket("assets"))
+    assert await shops.kube.get(CONFIG_MAPS, f"{shop.name}-storage", shops.namespace) is None
+
+
+async def test_a_used_up_budget_says_so_and_the_next_call_goes_on(
+    make_storage: MakeStorage, shops: Shops, own_account: Any
+) -> None:
+    shop = await shops.provision(make_storage(), UPLOADS)
+    await asyncio.to_thread(fill, own_account, shop.bucket("uploads"))
+    hurried = make_storage(budget=timedelta(0))
+
+    first = await hurried.delete_storage(shop.cleanup())
+    calls = 1
+    while not (await hurried.delete_storage(shop.cleanup())).is_done:
+        calls += 1
+
+    assert not first.is_done
+    assert shop.bucket("uploads") in first.waiting_for
+    assert calls <= 4
+    assert not has_bucket(own_account, shop.bucket("uploads"))
+
+
+async def test_deleting_what_is_gone_is_success(storage: StorageActivities, shops: Shops, hooks: Hooks) -> None:
+    shop = await shops.provision(storage, UPLOADS)
+    await storage.delete_storage(shop.cleanup())
+    hooks.calls.clear()
+
+    result = await storage.delete_storage(shop.cleanup())
+
+    assert result.is_done
+    assert hooks.writes == []
+
+
+async def test_buckets_are_found_without_the_ledger(storage: StorageActivities, shops: Shops, own_account: Any) -> None:
+    shop = await shops.provision(storage, UPLOADS)
+    held = await shops.ledger.held_by(shop.reference)
+    await shops.ledger.release(shop.reference, [claim.claim for claim in held])
+
+    await storage.delete_storage(shop.cleanup())
+
+    assert not has_bucket(own_account, shop.bucket("uploads"))
+
+
+async def test_buckets_that_left_the_spec_go_too(storage: StorageActivities, shops: Shops, own_account: Any) -> None:
+    shop = await shops.provision(storage, UPLOADS, PUBLIC)
+    shop = await shops.apply(shop.name)
+
+    await storage.delete_storage(shop.cleanup())
+
+    assert not has_bucket(own_account, shop.bucket("uploads"))
+    assert not has_bucket(own_account, shop.bucket("assets"))
+
+
+async def test_retained_data_stays_and_is_no_longer_served(
+    storage: StorageActivities, shops: Shops, own_account: Any, platform: Platform
+) -> None:
+    shop = await shops.provision(storage, PUBLIC)
+    own_account.put_object(Bucket=shop.bucket("assets"), Key="logo", Body=b"x")
+
+    result = await storage.delete_storage(shop.cleanup(retain=True))
+
+    assert result.is_done
+    assert own_account.get_object(Bucket=shop.bucket("assets"), Key="logo")["Body"].read() == b"x"
+    assert read_tags(own_account, shop.bucket("assets")) == shop.tags
+    assert await fetch_anonymously(platform, f"{shop.bucket('assets')}/logo") == 403
+    assert await shops.kube.get(CONFIG_MAPS, f"{shop.name}-storage", shops.namespace) is None
+
+
+async def test_objects_that_s3_keeps_are_an_error(
+    storage: StorageActivities, shops: Shops, own_account: Any, hooks: Hooks
+) -> None:
+    shop = await shops.provision(storage, UPLOADS)
+    own_account.put_object(Bucket=shop.bucket("uploads"), Key="locked", Body=b"x")
+    kept = "<DeleteResult><Error><Key>locked</Key><Code>AccessDenied</Code></Error></DeleteResult>"
+
+    with hooks.answer(200, "", "DeleteObjects", body=kept), pytest.raises(BackendRefused, match="retention"):
+        await storage.delete_storage(shop.cleanup())
+
+    assert has_bucket(own_account, shop.bucket("uploads"))
+
+
+async def test_a_bucket_that_somebody_still_writes_to_is_tried_again(
+    storage: StorageActivities, shops: Shops, own_account: Any, hooks: Hooks
+) -> None:
+    shop = await shops.provision(storage, UPLOADS)
+    own_account.put_object(Bucket=shop.bucket("uploads"), Key="late", Body=b"x")
+    nothing = "<ListVersionsResult></ListVersionsResult>"
+
+    with hooks.answer(200, "", "ListObjectVersions", body=nothing), pytest.raises(StillDeleting):
+        await storage.delete_storage(shop.cleanup())
