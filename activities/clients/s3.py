@@ -81,7 +81,8 @@ class S3Client:
         """Close connections and threads; the client is of no use afterwards."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for connection in self._connections or ():
-            connection.close()
+            if connection is not None:
+                connection.close()
 
     @property
     def boto(self) -> Any:
@@ -112,7 +113,7 @@ class S3Client:
                 )
                 self._connections = (
                     session.client("s3", region_name=self._region, endpoint_url=self._endpoint_url, config=config),
-                    session.client("sts", region_name=self._region, config=config),
+                    session.client("sts", region_name=self._region, config=config) if self._is_aws else None,
                 )
             return self._connections
 
