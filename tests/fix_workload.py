@@ -39,6 +39,30 @@ from stack.platform import Platform
 WORKLOAD_KINDS = (SERVICE_ACCOUNTS, DEPLOYMENTS, SERVICES, INGRESSES, AUTOSCALERS)
 
 
+EVERY_FEATURE = {f: {"enabled": True} for f in ("database", "storage", "auth", "redis", "search")}
+
+
+def foreign(resource: Resource, name: str) -> Json:
+    """Return an object of this kind as somebody else would make it."""
+    label = {"app": "foreign"}
+    backend = {"service": {"name": "foreign", "port": {"number": 80}}}
+    specs: dict[str, Json] = {
+        "Deployment": {
+            "replicas": 0,
+            "selector": {"matchLabels": label},
+            "template": {"metadata": {"labels": label}, "spec": {"containers": [{"name": "x", "image": "x"}]}},
+        },
+        "Service": {"ports": [{"port": 1}]},
+        "Ingress": {"defaultBackend": backend},
+        "HorizontalPodAutoscaler": {
+            "maxReplicas": 1,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "foreign"},
+        },
+    }
+    body: Json = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name}}
+    return body | ({"spec": specs[resource.kind]} if resource.kind in specs else {})
+
+
 class Team:
     """A namespace that admits `restricted` pods only, with objects made and changed as a developer does."""
 
@@ -128,6 +152,17 @@ class Team:
             for body in await self.kube.list(resource, self.namespace)
             if body["metadata"]["name"].startswith(step.reference.name)
         }
+
+    async def running(self, step: StepInput) -> StepInput:
+        """Reconcile and wait until the pods run."""
+        await self.workload.reconcile_workload(step)
+        result = await self.rollout.await_rollout(step)
+        assert result.is_done
+        return step
+
+    async def pods_of(self, step: StepInput) -> list[Json]:
+        selector = f"app.kubernetes.io/name={step.reference.name}"
+        return await self.kube.list(PODS, self.namespace, label_selector=selector)
 
     async def checksum(self, step: StepInput) -> str:
         deployment = await self.get(DEPLOYMENTS, step.reference.name)

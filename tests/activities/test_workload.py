@@ -5,37 +5,24 @@ import secrets
 
 import pytest
 
-from activities import workload
 from activities.clients.resources import (
     AUTOSCALERS,
     CONFIG_MAPS,
     DEPLOYMENTS,
     INGRESSES,
-    PODS,
     REPLICA_SETS,
     SECRETS,
     SERVICE_ACCOUNTS,
     SERVICES,
-    Json,
     Resource,
 )
 from plattr.claims import Claim, Holding
-from plattr.errors import Conflict, OwnedElsewhere, StillDeleting, Superseded
+from plattr.errors import Conflict, OwnedElsewhere, Superseded
 from plattr.objects import ObjectReference, Owner
 from plattr.status import ConditionType
 from plattr.steps import StepInput
-from plattr.target import OWNER_ANNOTATION, OWNER_UID_ANNOTATION, owner_annotations, owner_labels
-from tests.fix_workload import WORKLOAD_KINDS, Team
-
-EVERY_FEATURE = {f: {"enabled": True} for f in ("database", "storage", "auth", "redis", "search")}
-
-
-async def running(team: Team, step: StepInput) -> StepInput:
-    """Reconcile and wait until the pods run."""
-    await team.workload.reconcile_workload(step)
-    result = await team.rollout.await_rollout(step)
-    assert result.is_done
-    return step
+from plattr.target import OWNER_UID_ANNOTATION, owner_annotations, owner_labels
+from tests.fix_workload import EVERY_FEATURE, WORKLOAD_KINDS, Team, foreign
 
 
 async def container_names(team: Team, step: StepInput) -> set[str]:
@@ -43,17 +30,12 @@ async def container_names(team: Team, step: StepInput) -> set[str]:
     return {container["name"] for container in deployment["spec"]["template"]["spec"]["containers"]}
 
 
-async def pods_of(team: Team, step: StepInput) -> list[Json]:
-    selector = f"app.kubernetes.io/name={step.reference.name}"
-    return await team.kube.list(PODS, team.namespace, label_selector=selector)
-
-
 async def test_a_workload_is_admitted_as_restricted_and_runs(team: Team) -> None:
     step = await team.create(**EVERY_FEATURE)
 
-    await running(team, step)
+    await team.running(step)
 
-    pods = await pods_of(team, step)
+    pods = await team.pods_of(step)
     assert {pod["status"]["phase"] for pod in pods} == {"Running"}
     assert await container_names(team, step) == {"app", "postgrest"}
 
@@ -79,7 +61,7 @@ async def test_everything_of_the_specification_is_made(team: Team) -> None:
 
 
 async def test_a_second_reconcile_writes_nothing(team: Team) -> None:
-    step = await running(team, await team.create(**EVERY_FEATURE))
+    step = await team.running(await team.create(**EVERY_FEATURE))
     before = await team.versions(step)
 
     await team.workload.reconcile_workload(step)
@@ -88,12 +70,12 @@ async def test_a_second_reconcile_writes_nothing(team: Team) -> None:
 
 
 async def test_the_autoscalers_replicas_survive_a_reconcile(team: Team) -> None:
-    step = await running(team, await team.create())
+    step = await team.running(await team.create())
     name = step.reference.name
     scale = [{"op": "replace", "path": "/spec/replicas", "value": 7}]
     await team.kube.json_patch(DEPLOYMENTS, name, scale, team.namespace, subresource="scale")
 
-    await running(team, await team.change(step, envVars=[{"name": "COLOUR", "value": "red"}]))
+    await team.running(await team.change(step, envVars=[{"name": "COLOUR", "value": "red"}]))
 
     deployment = await team.get(DEPLOYMENTS, name)
     assert deployment["spec"]["replicas"] == 7
@@ -131,7 +113,7 @@ async def test_a_disabled_database_takes_sidecar_port_and_api_ingress_but_not_th
     await team.workload.reconcile_workload(step)
 
     step = await team.change(step, database={"enabled": False})
-    await running(team, step)
+    await team.running(step)
 
     assert await container_names(team, step) == {"app"}
     assert [port["port"] for port in (await team.get(SERVICES, name))["spec"]["ports"]] == [80]
@@ -156,15 +138,15 @@ async def test_a_value_that_becomes_a_reference_leaves_no_trace_of_the_value(tea
 
 async def test_a_replaced_secret_rolls_the_pods(team: Team) -> None:
     step = await team.create(database={"enabled": True})
-    await running(team, step)
-    before, pods_before = await team.checksum(step), {pod["metadata"]["uid"] for pod in await pods_of(team, step)}
+    await team.running(step)
+    before, pods_before = await team.checksum(step), {pod["metadata"]["uid"] for pod in await team.pods_of(step)}
     await team.kube.delete(SECRETS, f"{step.reference.name}-db", team.namespace)
     await team.prepare(step)
 
-    await running(team, step)
+    await team.running(step)
 
     assert await team.checksum(step) != before
-    assert pods_before.isdisjoint({pod["metadata"]["uid"] for pod in await pods_of(team, step)})
+    assert pods_before.isdisjoint({pod["metadata"]["uid"] for pod in await team.pods_of(step)})
 
 
 @pytest.mark.parametrize("resource", [SECRETS, CONFIG_MAPS], ids=["secret", "config map"])
@@ -213,30 +195,9 @@ async def test_the_workload_comes_up_without_auth(team: Team) -> None:
     step = await team.create(auth={"enabled": True})
     await team.kube.delete(CONFIG_MAPS, f"{step.reference.name}-auth", team.namespace)
 
-    await running(team, step)
+    await team.running(step)
 
-    assert len(await pods_of(team, step)) == 1
-
-
-def foreign(resource: Resource, name: str) -> Json:
-    """Return an object of this kind as somebody else would make it."""
-    label = {"app": "foreign"}
-    backend = {"service": {"name": "foreign", "port": {"number": 80}}}
-    specs: dict[str, Json] = {
-        "Deployment": {
-            "replicas": 0,
-            "selector": {"matchLabels": label},
-            "template": {"metadata": {"labels": label}, "spec": {"containers": [{"name": "x", "image": "x"}]}},
-        },
-        "Service": {"ports": [{"port": 1}]},
-        "Ingress": {"defaultBackend": backend},
-        "HorizontalPodAutoscaler": {
-            "maxReplicas": 1,
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "foreign"},
-        },
-    }
-    body: Json = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name}}
-    return body | ({"spec": specs[resource.kind]} if resource.kind in specs else {})
+    assert len(await team.pods_of(step)) == 1
 
 
 FOREIGN = [
@@ -292,15 +253,15 @@ async def test_a_foreign_config_map_never_reaches_the_pods(team: Team) -> None:
 
 
 async def test_the_same_owner_created_anew_adopts_its_workload_without_a_roll(team: Team) -> None:
-    first = await running(team, await team.create())
-    pods = {pod["metadata"]["uid"] for pod in await pods_of(team, first)}
+    first = await team.running(await team.create())
+    pods = {pod["metadata"]["uid"] for pod in await team.pods_of(first)}
     await team.delete(first)
 
-    second = await running(team, await team.create(first.reference.name))
+    second = await team.running(await team.create(first.reference.name))
 
     deployment = await team.get(DEPLOYMENTS, first.reference.name)
     assert deployment["metadata"]["annotations"][OWNER_UID_ANNOTATION] == second.uid != first.uid
-    assert {pod["metadata"]["uid"] for pod in await pods_of(team, second)} == pods
+    assert {pod["metadata"]["uid"] for pod in await team.pods_of(second)} == pods
 
 
 async def test_a_former_domain_is_given_back(team: Team) -> None:
@@ -327,88 +288,6 @@ async def test_a_newer_generation_stops_the_step_before_a_write(team: Team) -> N
     assert await team.names_of(SERVICES, step.reference.name) == set()
 
 
-async def test_deletion_takes_the_workload_its_pods_and_the_host_and_a_second_one_succeeds(team: Team) -> None:
-    step = await team.create(**EVERY_FEATURE)
-    target = await team.target(step)
-    await team.ledger.acquire(target.owner, [Claim(holding=Holding.HOST, name=target.names.host)])
-    await running(team, step)
-    cleanup = await team.delete(step)
-
-    first = await team.workload.delete_workload(cleanup)
-    second = await team.workload.delete_workload(cleanup)
-
-    assert first.is_done
-    assert second.is_done
-    for resource in WORKLOAD_KINDS:
-        assert await team.names_of(resource, step.reference.name) == set()
-    assert await pods_of(team, step) == []
-    assert await team.ledger.held_by(step.reference) == []
-    assert await team.names_of(SECRETS, step.reference.name) == {f"{step.reference.name}-db"}
-
-
-async def test_deletion_works_without_the_object_and_without_its_uid(team: Team) -> None:
-    step = await team.create()
-    await team.workload.reconcile_workload(step)
-    cleanup = (await team.delete(step)).model_copy(update={"uid": ""})
-
-    await team.workload.delete_workload(cleanup)
-
-    for resource in WORKLOAD_KINDS:
-        assert await team.names_of(resource, step.reference.name) == set()
-
-
-async def test_deletion_leaves_what_another_owner_has(team: Team) -> None:
-    step = await team.create()
-    neighbour = await team.create(f"{step.reference.name}2")
-    await team.workload.reconcile_workload(step)
-    await running(team, neighbour)
-    # Somebody copied the labels; the annotation says whose it is.
-    theirs = foreign(SERVICES, f"{step.reference.name}-copy")
-    theirs["metadata"] |= {
-        "labels": owner_labels(step.reference),
-        "annotations": {OWNER_ANNOTATION: neighbour.reference.key},
-    }
-    await team.kube.create(SERVICES, theirs, team.namespace)
-    before = await team.versions(neighbour)
-
-    await team.workload.delete_workload(await team.delete(step))
-
-    assert await team.names_of(SERVICES, step.reference.name) == {
-        neighbour.reference.name,
-        f"{step.reference.name}-copy",
-    }
-    assert await team.versions(neighbour) == before
-
-
-async def test_deletion_leaves_what_a_new_incarnation_has_adopted(team: Team) -> None:
-    first = await running(team, await team.create())
-    cleanup = await team.delete(first)
-    second = await running(team, await team.create(first.reference.name))
-    before = await team.versions(second)
-
-    await team.workload.delete_workload(cleanup)
-
-    assert await team.versions(second) == before
-
-
-async def test_deletion_waits_for_the_pods(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workload, "WAIT_SECONDS", 0.5)
-    step = await running(team, await team.create())
-    (pod,) = await pods_of(team, step)
-    name = pod["metadata"]["name"]
-    hold = [{"op": "add", "path": "/metadata/finalizers", "value": ["test.plattr/hold"]}]
-    await team.kube.json_patch(PODS, name, hold, team.namespace)
-    cleanup = await team.delete(step)
-
-    with pytest.raises(StillDeleting, match=name):
-        await team.workload.delete_workload(cleanup)
-    await team.kube.json_patch(PODS, name, [{"op": "remove", "path": "/metadata/finalizers"}], team.namespace)
-    result = await team.workload.delete_workload(cleanup)
-
-    assert result.is_done
-    assert await pods_of(team, step) == []
-
-
 async def test_two_reconciles_at_once_end_in_one_workload(team: Team) -> None:
     step = await team.create(**EVERY_FEATURE)
 
@@ -416,9 +295,6 @@ async def test_two_reconciles_at_once_end_in_one_workload(team: Team) -> None:
 
     # Who lost a race is told so and tries again.
     assert all(isinstance(result, Conflict) for result in results if isinstance(result, BaseException))
-    await running(team, step)
-    assert len(await team.kube.list(REPLICA_SETS, team.namespace, label_selector=_selector(step))) == 1
-
-
-def _selector(step: StepInput) -> str:
-    return f"app.kubernetes.io/name={step.reference.name}"
+    await team.running(step)
+    selector = f"app.kubernetes.io/name={step.reference.name}"
+    assert len(await team.kube.list(REPLICA_SETS, team.namespace, label_selector=selector)) == 1

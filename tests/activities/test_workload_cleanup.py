@@ -1,0 +1,92 @@
+"""The workload's removal on a real API server."""
+
+import pytest
+
+from activities import workload
+from activities.clients.resources import PODS, SECRETS, SERVICES
+from plattr.claims import Claim, Holding
+from plattr.errors import StillDeleting
+from plattr.target import OWNER_ANNOTATION, owner_labels
+from tests.fix_workload import EVERY_FEATURE, WORKLOAD_KINDS, Team, foreign
+
+
+async def test_deletion_takes_the_workload_its_pods_and_the_host_and_a_second_one_succeeds(team: Team) -> None:
+    step = await team.create(**EVERY_FEATURE)
+    target = await team.target(step)
+    await team.ledger.acquire(target.owner, [Claim(holding=Holding.HOST, name=target.names.host)])
+    await team.running(step)
+    cleanup = await team.delete(step)
+
+    first = await team.workload.delete_workload(cleanup)
+    second = await team.workload.delete_workload(cleanup)
+
+    assert first.is_done
+    assert second.is_done
+    for resource in WORKLOAD_KINDS:
+        assert await team.names_of(resource, step.reference.name) == set()
+    assert await team.pods_of(step) == []
+    assert await team.ledger.held_by(step.reference) == []
+    assert await team.names_of(SECRETS, step.reference.name) == {f"{step.reference.name}-db"}
+
+
+async def test_deletion_works_without_the_object_and_without_its_uid(team: Team) -> None:
+    step = await team.create()
+    await team.workload.reconcile_workload(step)
+    cleanup = (await team.delete(step)).model_copy(update={"uid": ""})
+
+    await team.workload.delete_workload(cleanup)
+
+    for resource in WORKLOAD_KINDS:
+        assert await team.names_of(resource, step.reference.name) == set()
+
+
+async def test_deletion_leaves_what_another_owner_has(team: Team) -> None:
+    step = await team.create()
+    neighbour = await team.create(f"{step.reference.name}2")
+    await team.workload.reconcile_workload(step)
+    await team.running(neighbour)
+    # Somebody copied the labels; the annotation says whose it is.
+    theirs = foreign(SERVICES, f"{step.reference.name}-copy")
+    theirs["metadata"] |= {
+        "labels": owner_labels(step.reference),
+        "annotations": {OWNER_ANNOTATION: neighbour.reference.key},
+    }
+    await team.kube.create(SERVICES, theirs, team.namespace)
+    before = await team.versions(neighbour)
+
+    await team.workload.delete_workload(await team.delete(step))
+
+    assert await team.names_of(SERVICES, step.reference.name) == {
+        neighbour.reference.name,
+        f"{step.reference.name}-copy",
+    }
+    assert await team.versions(neighbour) == before
+
+
+async def test_deletion_leaves_what_a_new_incarnation_has_adopted(team: Team) -> None:
+    first = await team.running(await team.create())
+    cleanup = await team.delete(first)
+    second = await team.running(await team.create(first.reference.name))
+    before = await team.versions(second)
+
+    await team.workload.delete_workload(cleanup)
+
+    assert await team.versions(second) == before
+
+
+async def test_deletion_waits_for_the_pods(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload, "WAIT_SECONDS", 0.5)
+    step = await team.running(await team.create())
+    (pod,) = await team.pods_of(step)
+    name = pod["metadata"]["name"]
+    hold = [{"op": "add", "path": "/metadata/finalizers", "value": ["test.plattr/hold"]}]
+    await team.kube.json_patch(PODS, name, hold, team.namespace)
+    cleanup = await team.delete(step)
+
+    with pytest.raises(StillDeleting, match=name):
+        await team.workload.delete_workload(cleanup)
+    await team.kube.json_patch(PODS, name, [{"op": "remove", "path": "/metadata/finalizers"}], team.namespace)
+    result = await team.workload.delete_workload(cleanup)
+
+    assert result.is_done
+    assert await team.pods_of(step) == []
