@@ -51,6 +51,7 @@ CASES = {
     "settled preview on a later list": (preview(**RUNNING), preview(**RUNNING), True, "changed"),
     "preview's status write": (preview(phase="Provisioning"), preview(**RUNNING), False, None),
     "preview's new ttl": (preview(**RUNNING), preview(**BEHIND), False, "changed"),
+    "settled preview paused": (preview(**RUNNING), preview(paused=True, **RUNNING), False, "changed"),
     "paused preview on a list": (preview(paused=True), preview(paused=True), True, None),
 }  # fmt: skip
 
