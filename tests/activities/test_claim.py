@@ -1,0 +1,373 @@
+"""Claiming an object, and planning its cleanup, on a real API server under the worker's rights."""
+
+import pytest
+
+from plattr.claims import Claim, Holding
+from plattr.errors import InvalidSpec, OwnedElsewhere, ParentNotFound
+from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Envelope, Kind, ObjectReference
+from plattr.status import ConditionType
+from plattr.steps import ClaimInput, CleanupInput, Step
+from plattr.target import OWNER_UID_ANNOTATION
+from tests.fix_kubernetes import Cluster, application_spec, random_name
+
+FOREIGN_FINALIZER = "example.test/foreign"
+ALL_DATA = {
+    "database": {"enabled": True},
+    "storage": {"enabled": True, "buckets": [{"name": "uploads"}]},
+    "auth": {"enabled": True},
+}
+
+
+def claim_of(envelope: Envelope, *, every_step: bool = False) -> ClaimInput:
+    return ClaimInput(reference=envelope.reference, every_step=every_step)
+
+
+class TestVerdicts:
+    async def test_an_object_that_does_not_exist_is_gone(self, cluster: Cluster, namespace: str) -> None:
+        reference = ObjectReference(namespace=namespace, name="missing")
+
+        result = await cluster.claims.claim_object(ClaimInput(reference=reference))
+
+        assert result.verdict == "gone"
+
+    async def test_an_object_that_is_being_deleted_is_left_alone(self, cluster: Cluster, namespace: str) -> None:
+        application = await cluster.apply(namespace, random_name(), metadata={"finalizers": [FOREIGN_FINALIZER]})
+        await cluster.delete(application.reference)
+
+        result = await cluster.claims.claim_object(claim_of(application))
+
+        assert (result.verdict, result.uid) == ("deleting", application.metadata.uid)
+        assert (await cluster.read(application.reference)).metadata.finalizers == (FOREIGN_FINALIZER,)
+
+    async def test_a_paused_object_is_left_alone(self, cluster: Cluster, namespace: str) -> None:
+        metadata = {"annotations": {PAUSED_ANNOTATION: "true"}}
+        application = await cluster.apply(namespace, random_name(), metadata=metadata)
+
+        result = await cluster.claims.claim_object(claim_of(application))
+
+        assert result.verdict == "paused"
+        assert (await cluster.read(application.reference)).metadata == application.metadata
+
+    async def test_a_settled_object_has_no_work_unless_every_step_is_asked_for(
+        self, cluster: Cluster, namespace: str
+    ) -> None:
+        application = await cluster.settle(await cluster.apply(namespace, random_name()))
+
+        settled = await cluster.claims.claim_object(claim_of(application))
+        resync = await cluster.claims.claim_object(claim_of(application, every_step=True))
+
+        assert (settled.verdict, settled.environment) == ("settled", "production")
+        assert resync.verdict == "proceed"
+
+    async def test_a_settled_preview_still_tells_its_end(self, cluster: Cluster, namespace: str) -> None:
+        parent = random_name()
+        await cluster.apply(namespace, parent)
+        preview = await cluster.settle(await cluster.preview(namespace, random_name(), parent, ttl="1h"))
+
+        result = await cluster.claims.claim_object(claim_of(preview))
+
+        assert result.verdict == "settled"
+        assert result.expires_at is not None
+        assert (result.expires_at - preview.metadata.creation_timestamp).total_seconds() == 3600
+
+
+class TestClaiming:
+    async def test_the_steps_are_those_the_spec_asks_for_in_order(self, cluster: Cluster, namespace: str) -> None:
+        spec = application_spec(**ALL_DATA, search={"enabled": True})
+        application = await cluster.apply(namespace, random_name(), spec)
+
+        result = await cluster.claims.claim_object(claim_of(application))
+
+        assert result.steps == (Step.DATABASE, Step.STORAGE, Step.AUTH, Step.SEARCH, Step.WORKLOAD)
+        assert (result.uid, result.generation) == (application.metadata.uid, application.metadata.generation)
+        assert result.environment == "production"
+
+    async def test_a_new_object_gets_the_finalizer_and_is_provisioning(self, cluster: Cluster, namespace: str) -> None:
+        application = await cluster.apply(namespace, random_name())
+
+        await cluster.claims.claim_object(claim_of(application))
+
+        claimed = await cluster.read(application.reference)
+        assert claimed.metadata.finalizers == (FINALIZER,)
+        assert claimed.status["phase"] == "Provisioning"
+
+    async def test_a_foreign_finalizer_survives(self, cluster: Cluster, namespace: str) -> None:
+        application = await cluster.apply(namespace, random_name(), metadata={"finalizers": [FOREIGN_FINALIZER]})
+
+        await cluster.claims.claim_object(claim_of(application))
+
+        claimed = await cluster.read(application.reference)
+        assert claimed.metadata.finalizers == (FOREIGN_FINALIZER, FINALIZER)
+
+    async def test_claiming_twice_writes_nothing(self, cluster: Cluster, namespace: str) -> None:
+        application = await cluster.apply(namespace, random_name(), application_spec(**ALL_DATA))
+        await cluster.claims.claim_object(claim_of(application))
+        before = (await cluster.body(application.reference), await cluster.leases(namespace))
+
+        await cluster.claims.claim_object(claim_of(application))
+
+        assert (await cluster.body(application.reference), await cluster.leases(namespace)) == before
+
+    async def test_a_resync_of_what_runs_leaves_its_status_alone(self, cluster: Cluster, namespace: str) -> None:
+        application = await cluster.apply(namespace, random_name())
+        await cluster.claims.claim_object(claim_of(application))
+        running = await cluster.settle(application)
+
+        await cluster.claims.claim_object(claim_of(application, every_step=True))
+
+        after = await cluster.read(application.reference)
+        assert after.metadata.resource_version == running.metadata.resource_version
+
+    async def test_a_changed_spec_of_what_runs_is_provisioning_again(self, cluster: Cluster, namespace: str) -> None:
+        name = random_name()
+        application = await cluster.settle(await cluster.apply(namespace, name))
+        changed = await cluster.apply(namespace, name, application_spec(branch="next"))
+
+        await cluster.claims.claim_object(claim_of(changed))
+
+        after = await cluster.read(application.reference)
+        assert (after.status["phase"], after.status["observedGeneration"]) == ("Provisioning", 1)
+
+    async def test_an_invalid_spec_writes_nothing(self, cluster: Cluster, namespace: str) -> None:
+        # The CRD cannot know the platform's own domain.
+        spec = application_spec(domain=cluster.settings.base_domain)
+        application = await cluster.apply(namespace, random_name(), spec)
+        before = await cluster.body(application.reference)
+
+        with pytest.raises(InvalidSpec) as caught:
+            await cluster.claims.claim_object(claim_of(application))
+
+        assert caught.value.field == "spec.domain"
+        assert await cluster.body(application.reference) == before
+        assert await cluster.leases(namespace) == []
+
+    async def test_a_re_created_object_adopts_its_claims(self, cluster: Cluster, namespace: str) -> None:
+        name, spec = random_name(), application_spec(**ALL_DATA)
+        first = await cluster.apply(namespace, name, spec)
+        await cluster.claims.claim_object(claim_of(first))
+        of_the_first = await cluster.leases(namespace)
+        await cluster.force_away(first.reference)
+        second = await cluster.apply(namespace, name, spec)
+
+        await cluster.claims.claim_object(claim_of(second))
+
+        leases = await cluster.leases(namespace)
+        assert [lease["metadata"]["uid"] for lease in leases] == [lease["metadata"]["uid"] for lease in of_the_first]
+        assert {lease["metadata"]["annotations"][OWNER_UID_ANNOTATION] for lease in leases} == {second.metadata.uid}
+
+    async def test_data_of_a_feature_that_is_switched_off_is_named_as_kept(
+        self, cluster: Cluster, namespace: str
+    ) -> None:
+        name = random_name()
+        await cluster.claims.claim_object(claim_of(await cluster.apply(namespace, name, application_spec(**ALL_DATA))))
+        without = await cluster.apply(namespace, name, application_spec())
+
+        result = await cluster.claims.claim_object(claim_of(without))
+
+        kept = {finding.type: finding for finding in result.kept}
+        assert set(kept) == {ConditionType.DATABASE, ConditionType.STORAGE, ConditionType.AUTH}
+        assert {(finding.status, finding.reason) for finding in result.kept} == {("True", "DataKept")}
+        assert f"prod_{name}" in kept[ConditionType.DATABASE].message
+        assert f"plattr-prod-{name}-uploads" in kept[ConditionType.STORAGE].message
+
+
+class TestCollisions:
+    """Two objects in two namespaces that would share one external name."""
+
+    @pytest.mark.parametrize(
+        ("first", "second", "holding"),
+        [
+            pytest.param(
+                ("{a}", {"database": {"enabled": True, "schemaName": "{a}_shared"}}),
+                ("{b}", {"database": {"enabled": True, "schemaName": "{a}_shared"}}),
+                Holding.SCHEMA,
+                id="schema",
+            ),
+            pytest.param(
+                ("{a}", {"database": {"enabled": True, "schemaName": "{a}_one"}, "domain": "{a}.one.test"}),
+                ("{a}", {"database": {"enabled": True, "schemaName": "{a}_two"}, "domain": "{a}.two.test"}),
+                Holding.ROLES,
+                id="roles",
+            ),
+            pytest.param(
+                ("{a}-b", {"storage": {"enabled": True, "buckets": [{"name": "c"}]}}),
+                ("{a}", {"storage": {"enabled": True, "buckets": [{"name": "b-c"}]}}),
+                Holding.BUCKET,
+                id="bucket",
+            ),
+            pytest.param(
+                ("{a}", {"auth": {"enabled": True}, "domain": "{a}.one.test"}),
+                ("{a}", {"auth": {"enabled": True}, "domain": "{a}.two.test"}),
+                Holding.REALM,
+                id="realm",
+            ),
+            pytest.param(
+                ("{a}", {"domain": "{a}.one.test"}), ("{b}", {"domain": "{a}.one.test"}), Holding.HOST, id="host"
+            ),
+        ],
+    )
+    async def test_the_second_is_refused_by_both_names_and_claims_nothing(
+        self,
+        cluster: Cluster,
+        first: tuple[str, dict[str, object]],
+        second: tuple[str, dict[str, object]],
+        holding: Holding,
+    ) -> None:
+        names = {"a": random_name(), "b": random_name()}
+        winner = await self._apply(cluster, first, names)
+        loser = await self._apply(cluster, second, names)
+        await cluster.claims.claim_object(claim_of(winner))
+
+        with pytest.raises(OwnedElsewhere) as caught:
+            await cluster.claims.claim_object(claim_of(loser))
+
+        assert winner.reference.key in str(caught.value)
+        assert loser.reference.key in str(caught.value)
+        assert caught.value.condition == holding.condition
+        assert await cluster.leases(loser.metadata.namespace) == []
+
+    async def _apply(
+        self, cluster: Cluster, template: tuple[str, dict[str, object]], names: dict[str, str]
+    ) -> Envelope:
+        namespace = await cluster.new_namespace()
+        spec = _filled(template[1], names)
+        assert isinstance(spec, dict)
+        return await cluster.apply(namespace, template[0].format(**names), application_spec(**spec))
+
+
+def _filled(value: object, names: dict[str, str]) -> object:
+    if isinstance(value, str):
+        return value.format(**names)
+    if isinstance(value, dict):
+        return {key: _filled(each, names) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_filled(each, names) for each in value]
+    return value
+
+
+class TestPreviews:
+    async def test_a_preview_gets_a_namespace_before_its_parents_features(
+        self, cluster: Cluster, namespace: str
+    ) -> None:
+        parent = random_name()
+        await cluster.apply(namespace, parent, application_spec(database={"enabled": True}))
+        preview = await cluster.preview(namespace, random_name(), parent)
+
+        result = await cluster.claims.claim_object(claim_of(preview))
+
+        held = {claim.claim for claim in await cluster.ledger.held_by(preview.reference)}
+        assert result.steps == (Step.NAMESPACE, Step.DATABASE, Step.WORKLOAD)
+        assert result.environment == "preview"
+        assert Claim(holding=Holding.NAMESPACE, name=f"preview-{parent}-pr-7") in held
+
+    async def test_an_event_names_the_variables_that_a_preview_does_not_get(
+        self, cluster: Cluster, namespace: str
+    ) -> None:
+        parent = random_name()
+        variables = [
+            {"name": "PLAIN", "value": "1"},
+            {"name": "HIDDEN", "secretKeyRef": {"name": "tokens", "key": "hidden"}},
+        ]
+        await cluster.apply(namespace, parent, application_spec(envVars=variables))
+        preview = await cluster.preview(namespace, random_name(), parent)
+
+        await cluster.claims.claim_object(claim_of(preview))
+
+        (event,) = await cluster.events_about(preview)
+        assert event["reason"] == "VariablesNotCopied"
+        assert "HIDDEN" in event["message"]
+        assert "PLAIN" not in event["message"]
+
+    async def test_a_parent_in_another_namespace_is_no_parent(self, cluster: Cluster, namespace: str) -> None:
+        parent = random_name()
+        await cluster.apply(await cluster.new_namespace(), parent)
+        preview = await cluster.preview(namespace, random_name(), parent)
+        before = await cluster.body(preview.reference)
+
+        with pytest.raises(ParentNotFound):
+            await cluster.claims.claim_object(claim_of(preview))
+
+        assert await cluster.body(preview.reference) == before
+
+    async def test_two_previews_of_one_pull_request_do_not_share(self, cluster: Cluster, namespace: str) -> None:
+        parent = random_name()
+        await cluster.apply(namespace, parent)
+        first = await cluster.preview(namespace, random_name(), parent)
+        second = await cluster.preview(namespace, random_name(), parent)
+        await cluster.claims.claim_object(claim_of(first))
+
+        with pytest.raises(OwnedElsewhere, match=first.reference.key):
+            await cluster.claims.claim_object(claim_of(second))
+
+
+class TestPlanningACleanup:
+    async def _claimed(self, cluster: Cluster, namespace: str, **spec: object) -> Envelope:
+        application = await cluster.apply(namespace, random_name(), application_spec(**spec))
+        await cluster.claims.claim_object(claim_of(application))
+        return await cluster.read(application.reference)
+
+    @pytest.mark.parametrize(("policy", "retain"), [("Delete", False), ("Retain", True)])
+    async def test_a_deleted_object_is_terminating_and_its_policy_is_kept(
+        self, cluster: Cluster, namespace: str, policy: str, *, retain: bool
+    ) -> None:
+        application = await self._claimed(cluster, namespace, deletionPolicy=policy)
+        await cluster.delete(application.reference)
+
+        plan = await cluster.claims.plan_cleanup(CleanupInput(reference=application.reference))
+
+        assert (plan.verdict, plan.uid, plan.retain) == ("proceed", application.metadata.uid, retain)
+        assert (await cluster.read(application.reference)).status["phase"] == "Terminating"
+
+    async def test_planning_twice_writes_nothing(self, cluster: Cluster, namespace: str) -> None:
+        application = await self._claimed(cluster, namespace)
+        await cluster.delete(application.reference)
+        await cluster.claims.plan_cleanup(CleanupInput(reference=application.reference))
+        before = await cluster.body(application.reference)
+
+        await cluster.claims.plan_cleanup(CleanupInput(reference=application.reference))
+
+        assert await cluster.body(application.reference) == before
+
+    async def test_a_living_object_is_not_cleaned_up(self, cluster: Cluster, namespace: str) -> None:
+        application = await self._claimed(cluster, namespace)
+
+        plan = await cluster.claims.plan_cleanup(CleanupInput(reference=application.reference))
+
+        assert plan.verdict == "recreated"
+        assert not (await cluster.read(application.reference)).is_deleting
+
+    async def test_a_cleanup_by_hand_deletes_the_object_first(self, cluster: Cluster, namespace: str) -> None:
+        application = await self._claimed(cluster, namespace)
+
+        plan = await cluster.claims.plan_cleanup(CleanupInput(reference=application.reference, delete_object=True))
+
+        assert (plan.verdict, plan.uid) == ("proceed", application.metadata.uid)
+        assert (await cluster.read(application.reference)).is_deleting
+
+    async def test_another_incarnation_than_the_one_to_delete_lives_on(self, cluster: Cluster, namespace: str) -> None:
+        application = await self._claimed(cluster, namespace)
+
+        plan = await cluster.claims.plan_cleanup(
+            CleanupInput(reference=application.reference, delete_object=True, uid="of-the-expired-one")
+        )
+
+        assert plan.verdict == "recreated"
+        assert not (await cluster.read(application.reference)).is_deleting
+
+    async def test_an_object_that_never_was_can_be_cleaned_up(self, cluster: Cluster, namespace: str) -> None:
+        reference = ObjectReference(kind=Kind.PREVIEW, namespace=namespace, name="never-was")
+
+        plan = await cluster.claims.plan_cleanup(CleanupInput(reference=reference))
+
+        assert (plan.verdict, plan.uid, plan.retain) == ("proceed", "", False)
+
+    @pytest.mark.parametrize(("by_hand", "retain"), [(False, True), (True, False)], ids=["watcher", "by-hand"])
+    async def test_what_is_to_be_retained_outlives_an_object_removed_by_force(
+        self, cluster: Cluster, namespace: str, *, by_hand: bool, retain: bool
+    ) -> None:
+        application = await self._claimed(cluster, namespace, **ALL_DATA, deletionPolicy="Retain")
+        await cluster.force_away(application.reference)
+
+        plan = await cluster.claims.plan_cleanup(CleanupInput(reference=application.reference, delete_object=by_hand))
+
+        assert (plan.verdict, plan.retain) == ("proceed", retain)

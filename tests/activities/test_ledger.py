@@ -1,0 +1,126 @@
+"""The ledger: who holds a name keeps it."""
+
+import asyncio
+
+import pytest
+
+from activities.clients.resources import LEASES
+from plattr.claims import Claim, Holding
+from plattr.errors import OwnedElsewhere
+from plattr.objects import ObjectReference, Owner
+from plattr.status import ConditionType
+from plattr.target import OWNER_UID_ANNOTATION
+from tests.fix_kubernetes import Cluster, random_name
+
+
+def owner_of(namespace: str, name: str = "shop", uid: str = "uid-1") -> Owner:
+    return Owner(reference=ObjectReference(namespace=namespace, name=name), uid=uid)
+
+
+def schema(name: str) -> Claim:
+    return Claim(holding=Holding.SCHEMA, name=name)
+
+
+async def test_a_name_that_is_held_is_refused_and_no_other_is_claimed(cluster: Cluster) -> None:
+    first, second = await cluster.new_namespace(), await cluster.new_namespace()
+    taken, free = schema(random_name()), schema(random_name())
+    await cluster.ledger.acquire(owner_of(first), [taken])
+
+    with pytest.raises(OwnedElsewhere) as caught:
+        await cluster.ledger.acquire(owner_of(second), [free, taken])
+
+    assert f"{first}/Application/shop" in str(caught.value)
+    assert f"{second}/Application/shop" in str(caught.value)
+    assert caught.value.condition == ConditionType.DATABASE
+    assert await cluster.leases(second) == []
+
+
+async def test_claiming_twice_writes_nothing(cluster: Cluster, namespace: str) -> None:
+    claims = [schema(random_name()), Claim(holding=Holding.HOST, name=f"{random_name()}.example.test")]
+    await cluster.ledger.acquire(owner_of(namespace), claims)
+    before = await cluster.leases(namespace)
+
+    await cluster.ledger.acquire(owner_of(namespace), claims)
+
+    assert await cluster.leases(namespace) == before
+
+
+async def test_the_same_owner_with_a_new_uid_takes_its_claims_over(cluster: Cluster, namespace: str) -> None:
+    claim = schema(random_name())
+    await cluster.ledger.acquire(owner_of(namespace, uid="uid-1"), [claim])
+
+    await cluster.ledger.acquire(owner_of(namespace, uid="uid-2"), [claim])
+
+    (lease,) = await cluster.leases(namespace)
+    assert lease["metadata"]["annotations"][OWNER_UID_ANNOTATION] == "uid-2"
+
+
+async def test_of_many_that_claim_at_once_exactly_one_wins(cluster: Cluster, namespace: str) -> None:
+    claim = schema(random_name())
+    owners = [owner_of(namespace, f"shop-{index}") for index in range(8)]
+
+    results = await asyncio.gather(
+        *(cluster.ledger.acquire(owner, [claim]) for owner in owners), return_exceptions=True
+    )
+
+    losers = [result for result in results if isinstance(result, OwnedElsewhere)]
+    (lease,) = await cluster.leases(namespace)
+    winner = owners[results.index(None)]
+    assert len(losers) == 7
+    assert lease["spec"]["holderIdentity"] == winner.reference.key
+
+
+async def test_a_schema_that_ends_in_an_underscore_and_a_long_host_can_be_claimed(
+    cluster: Cluster, namespace: str
+) -> None:
+    host = ".".join(["a" * 60] * 4)
+    claims = [schema(f"{random_name()}_"), Claim(holding=Holding.HOST, name=host)]
+
+    await cluster.ledger.acquire(owner_of(namespace), claims)
+
+    held = await cluster.ledger.held_by(owner_of(namespace).reference)
+    assert {claim.claim for claim in held} == set(claims)
+
+
+async def test_an_owner_holds_its_own_claims_only(cluster: Cluster, namespace: str) -> None:
+    mine, theirs = schema(random_name()), schema(random_name())
+    host = Claim(holding=Holding.HOST, name=f"{random_name()}.example.test")
+    await cluster.ledger.acquire(owner_of(namespace), [mine, host], is_retained=True)
+    await cluster.ledger.acquire(owner_of(namespace, "other"), [theirs])
+
+    all_held = await cluster.ledger.held_by(owner_of(namespace).reference)
+    schemas = await cluster.ledger.held_by(owner_of(namespace).reference, Holding.SCHEMA)
+
+    assert {claim.claim for claim in all_held} == {mine, host}
+    assert [(claim.claim, claim.owner, claim.is_retained) for claim in schemas] == [(mine, owner_of(namespace), True)]
+
+
+async def test_a_release_gives_back_what_is_ours_and_nothing_else_and_may_be_repeated(
+    cluster: Cluster, namespace: str
+) -> None:
+    mine, theirs = schema(random_name()), schema(random_name())
+    await cluster.ledger.acquire(owner_of(namespace), [mine])
+    await cluster.ledger.acquire(owner_of(namespace, "other"), [theirs])
+
+    for _ in range(2):
+        await cluster.ledger.release(owner_of(namespace).reference, [mine, theirs])
+
+    (left,) = await cluster.leases(namespace)
+    assert left["spec"]["holderIdentity"] == f"{namespace}/Application/other"
+
+
+async def test_a_lease_without_a_holder_is_nobodys_to_take(cluster: Cluster, namespace: str) -> None:
+    claim = schema(random_name())
+    body = {
+        "apiVersion": LEASES.api_version,
+        "kind": LEASES.kind,
+        "metadata": {"name": claim.lease_name},
+        "spec": {},
+    }
+    await cluster.admin.create(LEASES, body, cluster.settings.lease_namespace)
+
+    try:
+        with pytest.raises(OwnedElsewhere):
+            await cluster.ledger.acquire(owner_of(namespace), [claim])
+    finally:
+        await cluster.admin.delete(LEASES, claim.lease_name, cluster.settings.lease_namespace)

@@ -1,0 +1,174 @@
+"""The end of a cleanup: names given back, the finalizer gone, or a word about why not."""
+
+import pytest
+
+from activities.clients.resources import NAMESPACES
+from plattr.claims import Holding
+from plattr.objects import FINALIZER, Envelope, ObjectReference
+from plattr.status import ConditionType, Finding
+from plattr.steps import ClaimInput, CleanupInput, CleanupStepInput, StatusInput
+from plattr.target import OWNER_UID_ANNOTATION
+from tests.fix_kubernetes import Cluster, application_spec, cleanup_of, random_name, status_of
+
+FOREIGN_FINALIZER = "example.test/foreign"
+STUCK = Finding(
+    type=ConditionType.STORAGE, status="False", reason="BackendUnavailable", message="cannot reach the S3 server"
+)
+
+
+async def deleted(cluster: Cluster, namespace: str, **spec: object) -> Envelope:
+    """An Application that was claimed and is being deleted; a foreign finalizer keeps it in sight."""
+    wanted = application_spec(database={"enabled": True}, **spec)
+    application = await cluster.apply(namespace, random_name(), wanted, metadata={"finalizers": [FOREIGN_FINALIZER]})
+    await cluster.claims.claim_object(ClaimInput(reference=application.reference))
+    await cluster.delete(application.reference)
+    return await cluster.read(application.reference)
+
+
+class TestRelease:
+    async def test_names_and_finalizer_go_and_the_foreign_finalizer_stays(
+        self, cluster: Cluster, namespace: str
+    ) -> None:
+        application = await deleted(cluster, namespace)
+
+        await cluster.releases.release_object(cleanup_of(application))
+
+        assert (await cluster.read(application.reference)).metadata.finalizers == (FOREIGN_FINALIZER,)
+        assert await cluster.leases(namespace) == []
+
+    async def test_releasing_twice_changes_nothing_more(self, cluster: Cluster, namespace: str) -> None:
+        application = await deleted(cluster, namespace)
+        await cluster.releases.release_object(cleanup_of(application))
+        before = await cluster.body(application.reference)
+
+        await cluster.releases.release_object(cleanup_of(application))
+
+        assert await cluster.body(application.reference) == before
+
+    async def test_the_object_goes_with_its_last_finalizer(self, cluster: Cluster, namespace: str) -> None:
+        application = await cluster.apply(namespace, random_name())
+        await cluster.claims.claim_object(ClaimInput(reference=application.reference))
+        await cluster.delete(application.reference)
+
+        for _ in range(2):
+            await cluster.releases.release_object(cleanup_of(application))
+
+        assert await cluster.body(application.reference) is None
+
+    async def test_what_a_gone_owner_held_is_released(self, cluster: Cluster, namespace: str) -> None:
+        application = await cluster.apply(namespace, random_name(), application_spec(database={"enabled": True}))
+        await cluster.claims.claim_object(ClaimInput(reference=application.reference))
+        await cluster.force_away(application.reference)
+
+        await cluster.releases.release_object(CleanupStepInput(reference=application.reference))
+
+        assert await cluster.leases(namespace) == []
+
+    async def test_with_retain_only_what_served_the_workload_is_free_again(
+        self, cluster: Cluster, namespace: str
+    ) -> None:
+        application = await deleted(cluster, namespace, deletionPolicy="Retain")
+        before = {claim.claim for claim in await cluster.ledger.held_by(application.reference)}
+
+        await cluster.releases.release_object(cleanup_of(application, retain=True))
+
+        after = {claim.claim for claim in await cluster.ledger.held_by(application.reference)}
+        assert {claim.holding for claim in before - after} == {Holding.HOST, Holding.INGRESS}
+        assert FINALIZER not in (await cluster.read(application.reference)).metadata.finalizers
+
+    async def test_a_second_cleanup_by_the_watcher_still_retains(self, cluster: Cluster, namespace: str) -> None:
+        # The policy became Retain after the last claim: only the cleanup itself knew of it.
+        application = await deleted(cluster, namespace)
+        await cluster.releases.release_object(cleanup_of(application, retain=True))
+        await cluster.force_away(application.reference)
+
+        plan = await cluster.claims.plan_cleanup(CleanupInput(reference=application.reference))
+
+        assert plan.retain
+
+    async def test_a_living_object_of_the_same_name_keeps_its_names_and_its_finalizer(
+        self, cluster: Cluster, namespace: str
+    ) -> None:
+        name, spec = random_name(), application_spec(database={"enabled": True})
+        first = await cluster.apply(namespace, name, spec)
+        await cluster.claims.claim_object(ClaimInput(reference=first.reference))
+        await cluster.force_away(first.reference)
+        second = await cluster.apply(namespace, name, spec)
+        await cluster.claims.claim_object(ClaimInput(reference=second.reference))
+        before = await cluster.leases(namespace)
+
+        await cluster.releases.release_object(cleanup_of(first))
+
+        assert await cluster.leases(namespace) == before
+        assert {lease["metadata"]["annotations"][OWNER_UID_ANNOTATION] for lease in before} == {second.metadata.uid}
+        assert (await cluster.read(second.reference)).metadata.finalizers == (FINALIZER,)
+
+
+class TestStuckDeletion:
+    async def test_the_object_and_an_event_say_what_it_waits_for(self, cluster: Cluster, namespace: str) -> None:
+        application = await deleted(cluster, namespace)
+
+        result = await cluster.releases.report_stuck(status_of(application, findings=(STUCK,), gave_up=True))
+
+        after = await cluster.read(application.reference)
+        events = [event for event in await cluster.events_about(application) if event["reason"] == "DeletionStuck"]
+        (condition,) = [each for each in after.status["conditions"] if each["type"] == "StorageReady"]
+        assert result.is_written
+        assert after.status["phase"] == "Terminating"
+        assert (condition["status"], condition["message"]) == ("False", STUCK.message)
+        assert [(event["type"], event["count"]) for event in events] == [("Warning", 1)]
+        assert STUCK.message in events[0]["message"]
+
+    async def test_saying_it_again_counts_the_event_up_and_leaves_the_object(
+        self, cluster: Cluster, namespace: str
+    ) -> None:
+        application = await deleted(cluster, namespace)
+        await cluster.releases.report_stuck(status_of(application, findings=(STUCK,)))
+        before = await cluster.body(application.reference)
+
+        result = await cluster.releases.report_stuck(status_of(application, findings=(STUCK,)))
+
+        events = [event for event in await cluster.events_about(application) if event["reason"] == "DeletionStuck"]
+        assert not result.is_written
+        assert await cluster.body(application.reference) == before
+        assert [event["count"] for event in events] == [2]
+
+    async def test_conditions_of_other_steps_stay(self, cluster: Cluster, namespace: str) -> None:
+        application = await deleted(cluster, namespace)
+        other = {
+            "type": "DatabaseReady",
+            "status": "True",
+            "reason": "Ready",
+            "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+            "observedGeneration": 1,
+        }
+        await cluster.set_status(application, conditions=[other])
+
+        await cluster.releases.report_stuck(status_of(application, findings=(STUCK,)))
+
+        assert other in (await cluster.read(application.reference)).status["conditions"]
+
+    @pytest.mark.parametrize("is_there", [True, False], ids=["living", "gone"])
+    async def test_an_object_that_is_not_being_deleted_is_left_alone(
+        self, cluster: Cluster, namespace: str, *, is_there: bool
+    ) -> None:
+        reference = ObjectReference(namespace=namespace, name=random_name())
+        if is_there:
+            await cluster.apply(namespace, reference.name)
+        before = await cluster.body(reference)
+
+        result = await cluster.releases.report_stuck(StatusInput(reference=reference, findings=(STUCK,)))
+
+        assert not result.is_written
+        assert await cluster.body(reference) == before
+
+    async def test_a_namespace_that_ends_does_not_keep_the_word_from_the_object(
+        self, cluster: Cluster, namespace: str
+    ) -> None:
+        application = await deleted(cluster, namespace)
+        await cluster.admin.delete(NAMESPACES, namespace)
+
+        result = await cluster.releases.report_stuck(status_of(application, findings=(STUCK,)))
+
+        assert result.is_written
