@@ -17,8 +17,8 @@ from stack.services.base import Site
 from stack.settings import StateSettings
 from stack.unit import Unit
 
-# A process that ignores its signal gets SIGKILL after its grace (20 s at most); the rest is for a busy machine.
-STOP_SECONDS = 45.0
+# A process that ignores its signal gets SIGKILL after its grace: apps 30 s, Keycloak 20, API server and etcd 10 each.
+STOP_SECONDS = 75.0
 
 
 class Supervisor:

@@ -13,6 +13,9 @@ APPS = ("worker", "watcher")
 class Application(Service):
     """`python -m worker` or `python -m watcher`, with the platform's settings in its environment."""
 
+    # The worker gives its running activities 25 s.
+    stop_grace_seconds = 30
+
     def __init__(self, site: Site, name: str) -> None:
         super().__init__(site)
         self.app = name

@@ -20,7 +20,8 @@ def _state() -> Iterator[Path]:
     # PostgreSQL's user must pass through; as root, pytest's own temporary folders are private.
     path.chmod(0o755)
     yield path
-    shutil.rmtree(path)
+    if path.exists():
+        shutil.rmtree(path)
 
 
 @pytest.fixture
