@@ -2,8 +2,9 @@
 
 import pytest
 
+from activities.clients.resources import APPLICATIONS
 from plattr.claims import Claim, Holding
-from plattr.errors import InvalidSpec, OwnedElsewhere, ParentNotFound
+from plattr.errors import Conflict, InvalidSpec, OwnedElsewhere, ParentNotFound
 from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Envelope, Kind, ObjectReference
 from plattr.status import ConditionType
 from plattr.steps import ClaimInput, CleanupInput, Step
@@ -93,6 +94,27 @@ class TestClaiming:
 
     async def test_a_foreign_finalizer_survives(self, cluster: Cluster, namespace: str) -> None:
         application = await cluster.apply(namespace, random_name(), metadata={"finalizers": [FOREIGN_FINALIZER]})
+
+        await cluster.claims.claim_object(claim_of(application))
+
+        claimed = await cluster.read(application.reference)
+        assert claimed.metadata.finalizers == (FOREIGN_FINALIZER, FINALIZER)
+
+    async def test_a_finalizer_added_between_our_read_and_our_write_survives(
+        self, cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        application = await cluster.apply(namespace, random_name())
+        target_of = cluster.loader.target_of
+
+        async def target_after_a_stranger(envelope: Envelope) -> object:
+            added = [{"op": "add", "path": "/metadata/finalizers", "value": [FOREIGN_FINALIZER]}]
+            await cluster.admin.json_patch(APPLICATIONS, envelope.metadata.name, added, namespace)
+            return await target_of(envelope)
+
+        monkeypatch.setattr(cluster.loader, "target_of", target_after_a_stranger)
+        with pytest.raises(Conflict):
+            await cluster.claims.claim_object(claim_of(application))
+        monkeypatch.undo()
 
         await cluster.claims.claim_object(claim_of(application))
 
