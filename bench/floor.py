@@ -149,7 +149,7 @@ class Floor:
             if getattr(target.spec, feature).enabled:
                 await self._apply(CONFIG_MAPS, build_config_map(target, feature, {"BENCH": "1"}), target)
         placeholder = Placeholder(image="registry.example/page", port=8080)
-        await self._apply(SERVICE_ACCOUNTS, build_service_account(target), target)
+        await self._apply(SERVICE_ACCOUNTS, build_service_account(target, irsa_role_arn=None), target)
         await self._apply(DEPLOYMENTS, build_deployment(target, placeholder=placeholder, checksum="1"), target)
         await self._apply(SERVICES, build_service(target), target)
         await self._apply(INGRESSES, build_ingress(target, profile=profile, cluster_issuer="x"), target)

@@ -84,6 +84,13 @@ async def gone(kube: KubeClient, name: str) -> None:
 
 async def measure(platform: Platform, count: int) -> None:
     kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
+    try:
+        await compare(platform, kube, count)
+    finally:
+        await kube.close()
+
+
+async def compare(platform: Platform, kube: KubeClient, count: int) -> None:
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     await kube.create(NAMESPACES, body)
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine.platform()}, {count} of each, one at a time, in turn")
@@ -105,7 +112,6 @@ async def measure(platform: Platform, count: int) -> None:
             await gone(kube, f"plattr-{number}")
         show(kind, floors[2:], provisions[2:])
     await kube.delete(NAMESPACES, NAMESPACE)
-    await kube.close()
 
 
 async def clear_workload(kube: KubeClient, target: Target) -> None:
@@ -135,11 +141,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=30)
     count = parser.parse_args().count
     platform = Platform(default_state().parent / "bench")
+    was_running = platform.is_running
     platform.start(apps=("worker", "watcher"))
     try:
         asyncio.run(measure(platform, count))
     finally:
-        platform.stop()
+        if not was_running:
+            platform.stop()
 
 
 if __name__ == "__main__":
