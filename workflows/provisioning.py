@@ -19,7 +19,7 @@ with workflow.unsafe.imports_passed_through():
     from plattr.objects import FrozenModel, ObjectReference
     from plattr.status import ConditionType, Finding, Phase
     from plattr.steps import ClaimInput, ClaimResult, Problem, Remedy, StatusInput, Step, StepInput, StepResult
-    from workflows.object_run import ObjectRun, StepFailed
+    from workflows.object_run import CalledOff, ObjectRun, StepFailed
 
 StepActivity = Callable[[Any, StepInput], Awaitable[StepResult]]
 
@@ -97,8 +97,13 @@ class ProvisioningRun(ObjectRun):
             )
         except StepFailed as failure:
             return PassOutcome(verdict="failed", claim=claim, phase=Phase.PROVISIONING, problem=failure.problem)
+        if status.phase is Phase.TERMINATING:
+            # It went away under the last step: nothing was written, the next look says what it is now.
+            raise CalledOff
         self._show(phase=status.phase, last_error=None)
-        return PassOutcome(verdict="settled", claim=claim, phase=status.phase)
+        # A Deployment lost between the rollout and the status is no success; the run stays open and begins anew.
+        is_settled = status.phase is Phase.RUNNING
+        return PassOutcome(verdict="settled" if is_settled else "failed", claim=claim, phase=status.phase)
 
     async def _give_up(
         self,

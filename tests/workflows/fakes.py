@@ -41,6 +41,7 @@ class FakePlatform:
         self.claims: list[ClaimResult] = []
         self.plans: list[CleanupPlan] = []
         self.rollout_rounds = 1
+        self.phases: list[Phase] = []
         self.running: set[str] = set()
         self.overlaps: list[tuple[str, ...]] = []
         self.expires_at: datetime | None = None
@@ -117,7 +118,8 @@ class FakePlatform:
     async def write_status(self, status: StatusInput) -> StatusResult:
         self.statuses.append(status)
         await self.call("write_status")
-        return StatusResult(phase=Phase.FAILED if status.gave_up else Phase.RUNNING, is_written=True)
+        phase = Phase.FAILED if status.gave_up else Phase.RUNNING
+        return StatusResult(phase=self.phases.pop(0) if self.phases else phase, is_written=True)
 
     @activity.defn
     async def report_stuck(self, status: StatusInput) -> StatusResult:

@@ -202,6 +202,15 @@ async def test_resync_cuts_the_slow_pause_short(stage: Stage) -> None:
     assert stage.platform.claim_inputs[-1].every_step
 
 
+async def test_a_deployment_lost_before_the_status_is_no_success(stage: Stage) -> None:
+    stage.platform.phases = [Phase.PROVISIONING]
+
+    result = RunResult.model_validate(await (await stage.start("ProvisionApplication")).result())
+
+    assert stage.platform.calls == IN_ORDER * 2
+    assert result.phase is Phase.RUNNING
+
+
 async def test_an_object_that_moved_on_is_read_again(stage: Stage) -> None:
     stage.platform.failures["reconcile_search"] = [Superseded("generation 2 is newer")]
 
