@@ -1,4 +1,6 @@
+import asyncio
 import contextlib
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +9,7 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
-from activities.clients.s3 import S3Client, Standing
+from activities.clients.s3 import THREADS, S3Client, Standing
 from plattr.errors import (
     BackendRefused,
     BackendUnavailable,
@@ -112,3 +114,22 @@ async def test_on_aws_every_call_names_the_account_that_sts_gives(s3_settings: S
     assert sts.url == "https://sts.eu-west-1.amazonaws.com/"
     assert head.url == "https://plattr-prod-nothing.s3.eu-west-1.amazonaws.com/"
     assert head.headers["x-amz-expected-bucket-owner"] == b"123456789012"
+
+
+async def test_a_server_that_hangs_ends_in_time_and_holds_up_nobody_else(
+    s3_settings: Settings, s3_session: Callable[[str, str], boto3.Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.clients.s3.READ_SECONDS", 1)
+    hanging = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", 0)
+    port = hanging.sockets[0].getsockname()[1]
+    settings = s3_settings.model_copy(update={"aws_endpoint_url": f"http://127.0.0.1:{port}"})
+
+    async with hanging:
+        with contextlib.closing(S3Client(settings, session=s3_session("key", "secret"))) as client:
+            looks = [asyncio.create_task(client.locate("plattr-prod-nothing")) for _ in range(2 * THREADS)]
+            await asyncio.sleep(0.5)
+            # Other clients' calls use the loop's own threads.
+            await asyncio.wait_for(asyncio.to_thread(time.monotonic), 0.5)
+            outcomes = await asyncio.wait_for(asyncio.gather(*looks, return_exceptions=True), 10)
+
+    assert {type(outcome) for outcome in outcomes} == {BackendUnavailable}

@@ -35,6 +35,21 @@ async def test_another_accounts_bucket_is_refused_and_untouched(
     assert other_account.get_object(Bucket=shop.bucket("uploads"), Key="theirs")["Body"].read() == b"x"
 
 
+async def test_another_accounts_bucket_is_not_ours_although_its_tags_say_so(
+    storage: StorageActivities, shops: Shops, other_account: Any, hooks: Hooks
+) -> None:
+    shop = await shops.apply("", UPLOADS)
+    other_account.create_bucket(Bucket=shop.bucket("uploads"))
+    write_tags(other_account, shop.bucket("uploads"), shop.tags)
+
+    with pytest.raises(OwnedElsewhere):
+        await storage.reconcile_storage(shop.step)
+    await storage.delete_storage(shop.cleanup())
+
+    assert hooks.writes == []
+    assert has_bucket(other_account, shop.bucket("uploads"))
+
+
 async def test_a_bucket_that_does_not_even_open_is_another_accounts(
     make_storage: MakeStorage,
     shops: Shops,
