@@ -1,16 +1,18 @@
 """Whatever two objects would share outside, the ledger of claims lets only one of them have."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from plattr.claims import Claim, Holding, claims_of
 from plattr.objects import Envelope, Kind, Metadata
 from plattr.target import Target, application_target, preview_target
-from tests.domain.corpus import APPLICATION, BASE_DOMAIN, Case, target_of
+from tests.domain.corpus import APPLICATION, BASE_DOMAIN, Case, envelope_of, target_of
 
 # Few and related, so that names meet by every way of joining them.
 APPLICATION_NAMES = st.sampled_from(["a", "a-b", "a-pr1", "a-api", "a-b-pr1", "prod-a", "staging-a", "preview-a"])
@@ -73,6 +75,8 @@ def _external_names(target: Target) -> set[tuple[str, str]]:
     return made
 
 
+# 400: a pair that meets in one name only is rare.
+@settings(max_examples=400)
 @given(targets(), targets())
 def test_two_objects_share_a_name_if_and_only_if_they_share_a_claim(one: Target, other: Target) -> None:
     leases = [{claim.lease_name for claim in claims_of(target)} for target in (one, other)]
@@ -146,3 +150,99 @@ def test_disabled_features_claim_nothing() -> None:
     claims = claims_of(target_of(Case("")))
 
     assert {claim.holding for claim in claims} == {Holding.HOST, Holding.INGRESS}
+
+
+def _on(domain: str, **features: Any) -> dict[str, Any]:
+    return {"domain": f"{domain}.example.org", **features}
+
+
+def _database(schema: str) -> dict[str, Any]:
+    return {"enabled": True, "schemaName": schema}
+
+
+def _storage(bucket: str) -> dict[str, Any]:
+    return {"enabled": True, "buckets": [{"name": bucket}]}
+
+
+PREVIEW_WITH_REALM = Case("", {"applicationRef": "a", "pullRequest": 1}, Kind.PREVIEW, "p")
+MEETINGS = {
+    "same-name-in-two-namespaces": (
+        ("team-a", Case("", _on("one", database=_database("one")), name="a")),
+        ("team-b", Case("", _on("two", database=_database("two")), name="a")),
+        {Holding.ROLES},
+    ),
+    "same-schema": (
+        ("team-a", Case("", _on("one", database=_database("shared")), name="a")),
+        ("team-a", Case("", _on("two", database=_database("shared")), name="b")),
+        {Holding.SCHEMA},
+    ),
+    "schema-of-another's-name": (
+        ("team-a", Case("", _on("one", database={"enabled": True}), name="a")),
+        ("team-a", Case("", _on("two", database=_database("a")), name="b")),
+        {Holding.SCHEMA},
+    ),
+    "second-ingress-is-another's-first": (
+        ("team-a", Case("", _on("one", database={"enabled": True}), name="a")),
+        ("team-a", Case("", _on("two"), name="a-api")),
+        {Holding.INGRESS},
+    ),
+    "hyphens-that-can-be-read-two-ways": (
+        ("team-a", Case("", _on("one", storage=_storage("c")), name="a-b")),
+        ("team-a", Case("", _on("two", storage=_storage("b-c")), name="a")),
+        {Holding.BUCKET},
+    ),
+    "name-that-looks-like-a-prefix": (
+        ("team-a", Case("", _on("one", auth={"enabled": True}, environment="staging"), name="a")),
+        ("team-a", Case("", _on("two", auth={"enabled": True}), name="staging-a")),
+        {Holding.REALM},
+    ),
+    "name-that-looks-like-a-preview": (
+        ("team-a", PREVIEW_WITH_REALM),
+        ("team-a", Case("", _on("two", auth={"enabled": True}), name="a-pr1")),
+        {Holding.REALM},
+    ),
+    "same-domain": (
+        ("team-a", Case("", _on("one"), name="a")),
+        ("team-b", Case("", _on("one"), name="b")),
+        {Holding.HOST},
+    ),
+    "another's-default-domain": (
+        ("team-a", Case("", name="a")),
+        ("team-a", Case("", {"domain": f"a.{BASE_DOMAIN}"}, name="b")),
+        {Holding.HOST},
+    ),
+    "two-previews-of-one-pull-request": (
+        ("team-a", PREVIEW_WITH_REALM),
+        ("team-a", replace(PREVIEW_WITH_REALM, name="q")),
+        {Holding.HOST, Holding.INGRESS, Holding.NAMESPACE, Holding.REALM},
+    ),
+    "same-preview-in-two-namespaces": (
+        ("team-a", PREVIEW_WITH_REALM),
+        ("team-b", PREVIEW_WITH_REALM),
+        {Holding.HOST, Holding.INGRESS, Holding.NAMESPACE, Holding.REALM},
+    ),
+    "neighbours": (
+        ("team-a", Case("", {"database": {"enabled": True}, "storage": _storage("c")}, name="a")),
+        ("team-a", Case("", {"database": {"enabled": True}, "storage": _storage("c")}, name="b")),
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize("meeting", MEETINGS)
+def test_objects_that_would_share_a_name_meet_in_the_ledger(meeting: str) -> None:
+    one, other, holdings = MEETINGS[meeting]
+
+    shared = _claims_in(*one) & _claims_in(*other)
+
+    assert {holding for holding, _ in shared} == holdings
+
+
+def _claims_in(namespace: str, case: Case) -> set[tuple[Holding, str]]:
+    envelope = envelope_of(case)
+    moved = envelope.model_copy(update={"metadata": envelope.metadata.model_copy(update={"namespace": namespace})})
+    if case.kind is Kind.APPLICATION:
+        target = application_target(moved, base_domain=BASE_DOMAIN)
+    else:
+        target = preview_target(moved, {**APPLICATION, "auth": {"enabled": True}}, base_domain=BASE_DOMAIN)
+    return {(claim.holding, claim.lease_name) for claim in claims_of(target)}
