@@ -28,7 +28,7 @@ from plattr.buckets import (
     storage_values,
 )
 from plattr.claims import Holding
-from plattr.errors import Conflict, OwnedElsewhere, PlattrError, Refusal, Transient
+from plattr.errors import Conflict, OwnedElsewhere, PlattrError, Refusal, StillDeleting, Transient
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.naming import BucketName, possible_bucket_prefixes
@@ -110,7 +110,7 @@ class StorageActivities:
         longer served. The same object created anew opens them again.
 
         Raises:
-            StillDeleting: somebody keeps writing to a bucket.
+            StillDeleting: somebody keeps writing to a bucket, or S3 still shows one that it deleted.
         """
         ends = time.monotonic() + self._cleanup_budget.total_seconds()
 
@@ -126,7 +126,7 @@ class StorageActivities:
             if step.retain:
                 await self._close(bucket)
             elif not await self._remove(bucket, is_over):
-                return StepResult(is_done=False, waiting_for=f"bucket {bucket!r} to be empty and gone")
+                return StepResult(is_done=False, waiting_for=f"bucket {bucket!r} to be emptied")
         return StepResult()
 
     async def _reconcile(self, target: Target, bucket: BucketName, *, is_public: bool, is_claimed: bool) -> bool:
@@ -216,7 +216,10 @@ class StorageActivities:
             if is_over():
                 return False
         await self._s3.delete_bucket(bucket)
-        return await self._s3.locate(bucket) is not Standing.OURS
+        if await self._s3.locate(bucket) is Standing.OURS:
+            # Not "call me again": that comes at once, and S3 may take seconds to forget a bucket.
+            raise StillDeleting(f"cannot confirm that bucket {bucket!r} is gone: S3 still shows it")
+        return True
 
     async def _claimed(self, reference: ObjectReference) -> frozenset[str]:
         return frozenset(held.claim.name for held in await self._ledger.held_by(reference, Holding.BUCKET))

@@ -119,3 +119,14 @@ async def test_a_bucket_that_somebody_still_writes_to_is_tried_again(
 
     with hooks.answer(200, "", "ListObjectVersions", body=nothing), pytest.raises(StillDeleting):
         await storage.delete_storage(shop.cleanup())
+
+
+async def test_a_bucket_that_s3_still_shows_is_not_reported_as_gone(
+    storage: StorageActivities, shops: Shops, hooks: Hooks
+) -> None:
+    shop = await shops.provision(storage, UPLOADS)
+
+    with hooks.answer(200, "", "HeadBucket"), pytest.raises(StillDeleting):
+        await storage.delete_storage(shop.cleanup())
+
+    assert (await storage.delete_storage(shop.cleanup())).is_done
