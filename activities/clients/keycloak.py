@@ -31,6 +31,8 @@ CONCURRENCY = 8
 # Request Timeout, Too Many Requests, and a server that is starting or not itself.
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _MESSAGE_LIMIT = 300
+# Comes with 400 to the loser of a race, also before the winner's realm can be seen.
+_RACE_ON_H2 = "Database operation failed"
 
 
 class OutcomeUnknown(BackendUnavailable):
@@ -285,11 +287,11 @@ class KeycloakClient:
             ) from None
 
     def _refusal(self, response: Response, action: str) -> BackendUnavailable | Conflict | BackendRefused:
-        code = response.status_code
-        message = f"cannot {action}: Keycloak at {self._address} answered {code}: {_reason(response)}"
+        code, reason = response.status_code, _reason(response)
+        message = f"cannot {action}: Keycloak at {self._address} answered {code}: {reason}"
         if code in _PASSING:
             return BackendUnavailable(message)
-        if code in (404, 409):
+        if code in (404, 409) or reason == _RACE_ON_H2:
             return Conflict(f"{message}; somebody else changed the realm")
         if code == 403:
             return BackendRefused(f"{message}; the account needs the role create-realm, or the realm is not its own")

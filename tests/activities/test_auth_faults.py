@@ -100,6 +100,16 @@ async def test_a_create_that_fails_without_a_realm_says_why(
     assert type(raised.value) is expected
 
 
+async def test_losing_a_race_before_the_winner_can_be_seen_is_a_conflict(
+    auth: AuthActivities, subjects: Subjects, keycloak_relay: Relay, realm_name: str
+) -> None:
+    subject = await subjects.apply(realm_name)
+    keycloak_relay.faults.append(Fault("POST", CREATE, status=400, body=RACED))
+
+    with pytest.raises(Conflict):
+        await auth.reconcile_auth(subject.step)
+
+
 async def test_a_client_that_appears_meanwhile_is_a_conflict_and_then_taken(
     auth: AuthActivities, subjects: Subjects, administrator: Administrator, keycloak_relay: Relay, realm_name: str
 ) -> None:
