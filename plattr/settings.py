@@ -146,7 +146,7 @@ class Settings(WatcherSettings):
         secret: SecretStr | None = getattr(self, f"idp_{provider}_client_secret")
         issuer: str | None = getattr(self, f"idp_{provider}_issuer_url", "")
         if provider is Provider.SAML:
-            # SAML has no client secret: the provider is known by the address of its metadata, whose keys sign its logins.
+            # SAML has no client secret: the provider is known by its metadata, whose keys sign its logins.
             return (
                 ProviderCredentials(client_id=client_id or "", client_secret=SecretStr(""), issuer_url=issuer)
                 if issuer
