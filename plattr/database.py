@@ -223,14 +223,15 @@ def locking_statements(inventory: Inventory, *, has_grant_options: bool) -> list
 
 
 def removal_statements(inventory: Inventory) -> list[sql.Statement]:
-    """Return what removes an owner's schemas and roles, in the order of shared/spec.md, section 5."""
-    statements: list[sql.Statement] = []
-    roles = inventory.role_names
-    for schema in inventory.schema_names:
-        statements += [sql.revoke_tables(schema, role) for role in roles]
-        statements += [sql.revoke_new_tables(schema, creator, role) for creator in roles for role in roles]
-        statements.append(sql.drop_schema(schema))
-    return statements + [sql.drop_role(role) for role in roles]
+    """Return what removes an owner's schemas and roles, in the order of shared/spec.md, section 5.
+
+    The seed's REVOKE and ALTER DEFAULT PRIVILEGES have nothing left to do: the schema takes its tables' grants with
+    it, and DROP OWNED the defaults. See docs/decisions/0012-schema-dropped-first.md.
+    """
+    return [
+        *(sql.drop_schema(schema) for schema in inventory.schema_names),
+        *(sql.drop_role(role) for role in inventory.role_names),
+    ]
 
 
 def database_environment(target: Target, settings: Settings, password: str) -> dict[str, str]:

@@ -70,6 +70,8 @@ _CONFLICTS = frozenset(
 )
 # Connection trouble, resources, shutdown and restart, timeouts (57014 is statement_timeout, 25P03 the idle one).
 _OUTAGES = ("08", "53", "57", "58", "25P03")
+# A bad value and a syntax error quote the text they stumbled over, and that may be a literal.
+_QUOTING = ("22", "42601")
 _REMEDIES = {
     "42501": "; give the admin CREATEROLE, CREATE on the database, and ADMIN OPTION on the roles it has to grant",
     "2BP01": "; drop or reassign what the role owns in other databases",
@@ -263,8 +265,8 @@ class PostgresClient:
             raise
         except PoolTimeout:
             raise BackendUnavailable(
-                f"cannot {action}: all {self._settings.db_pool_size} connections to {self._address} stayed busy;"
-                " raise DB_POOL_SIZE"
+                f"cannot {action}: none of {self._settings.db_pool_size} connections to {self._address} came free in"
+                f" {POOL_SECONDS:.0f} s; raise DB_POOL_SIZE if it goes on"
             ) from None
         except TimeoutError:
             raise BackendUnavailable(f"cannot {action}: {self._address} does not answer in time") from None
@@ -283,8 +285,7 @@ def _translate(action: str, address: str, error: Error) -> PlattrError:
     state = error.sqlstate
     if state is None:
         return BackendUnavailable(f"cannot {action}: {address}: {type(error).__name__}: {_first_line(error)}")
-    # A syntax error quotes the text it stumbled over, and that may be a literal.
-    message = "syntax error" if state == "42601" else error.diag.message_primary
+    message = "message withheld" if state.startswith(_QUOTING) else error.diag.message_primary
     cause = f"{address} answers {state} ({type(error).__name__}): {message}"
     if state in _CONFLICTS:
         return Conflict(f"cannot {action}: {cause}")

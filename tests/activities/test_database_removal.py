@@ -1,0 +1,345 @@
+"""The end of a database: everything of one owner goes, nothing of another's, in whatever state it is found."""
+
+import asyncio
+import secrets
+from itertools import count
+
+import pytest
+from psycopg import AsyncConnection, OperationalError
+from psycopg.errors import AdminShutdown
+from psycopg.sql import SQL, Identifier, Literal
+
+from activities.clients.kube import KubeClient
+from activities.clients.resources import SECRETS, custom_resource
+from activities.database import DatabaseActivities
+from plattr.database import owner_record
+from plattr.errors import Conflict
+from plattr.objects import Kind, ObjectReference, Owner
+from plattr.settings import Settings
+from tests.fix_postgres import (
+    Crash,
+    Fuse,
+    FusedKube,
+    FusedPostgres,
+    Superuser,
+    Tenant,
+    Tenants,
+    WatchedPostgres,
+    activities_with,
+)
+
+
+async def left_of(superuser: Superuser, tenants: Tenants, tenant: Tenant) -> set[str]:
+    """Return the names that a tenant still has, in PostgreSQL and Kubernetes."""
+    names = tenant.names
+    cursor = await superuser.execute(
+        """
+        SELECT rolname::text FROM pg_roles WHERE rolname = ANY (%(roles)s)
+        UNION ALL SELECT nspname::text FROM pg_namespace WHERE nspname = %(schema)s
+        """,
+        {"roles": [names.app_role, names.anon_role], "schema": names.schema_name},
+    )
+    left = {row[0] for row in await cursor.fetchall()}
+    return left | ({names.database_secret} if await tenants.secret(tenant) else set())
+
+
+async def large_objects(superuser: Superuser) -> set[int]:
+    cursor = await superuser.execute("SELECT oid::bigint FROM pg_largeobject_metadata")
+    return {row[0] for row in await cursor.fetchall()}
+
+
+async def test_nothing_is_left_and_others_are_untouched(
+    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+) -> None:
+    tenant, other = await tenants.apply(), await tenants.apply()
+    await databases.reconcile_database(tenant.step)
+    await databases.reconcile_database(other.step)
+    await tenants.query(tenant, "CREATE TABLE page AS SELECT 1 AS id", "CREATE VIEW latest AS SELECT * FROM page")
+    await tenants.query(other, "CREATE TABLE page AS SELECT 1 AS id")
+
+    await databases.delete_database(tenant.cleanup())
+
+    assert await left_of(superuser, tenants, tenant) == set()
+    assert await tenants.query(other, "SELECT id FROM page") == [(1,)]
+
+
+async def test_second_delete_writes_nothing(
+    database_kube: KubeClient,
+    database_settings: Settings,
+    watched_postgres: WatchedPostgres,
+    tenants: Tenants,
+    superuser: Superuser,
+) -> None:
+    databases = activities_with(database_kube, watched_postgres, database_settings)
+    tenant = await tenants.apply()
+    await databases.reconcile_database(tenant.step)
+    await databases.delete_database(tenant.cleanup())
+    watched_postgres.numbers.clear()
+
+    await databases.delete_database(tenant.cleanup())
+
+    assert watched_postgres.numbers == []
+    assert await left_of(superuser, tenants, tenant) == set()
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before-it-is-sent", "after-it-was-done"])
+async def test_crash_at_any_write_is_finished_by_the_next_run(
+    after: bool,
+    database_kube: KubeClient,
+    database_settings: Settings,
+    databases: DatabaseActivities,
+    fused_postgres: FusedPostgres,
+    tenants: Tenants,
+    superuser: Superuser,
+) -> None:
+    for writes in count(1):
+        tenant = await tenants.apply()
+        await databases.reconcile_database(tenant.step)
+        fused_postgres.fuse = Fuse(writes, after=after)
+        fused_kube = FusedKube(database_kube, fused_postgres.fuse)
+        crashing = activities_with(fused_kube, fused_postgres, database_settings)  # type: ignore[arg-type]  # a proxy
+        try:
+            await crashing.delete_database(tenant.cleanup())
+        except Crash:
+            await databases.delete_database(tenant.cleanup())
+            assert await left_of(superuser, tenants, tenant) == set()
+        else:
+            break
+
+    # NOLOGIN and its commit, the schema, two roles and their commit, the Secret.
+    assert writes > 7
+
+
+async def test_sessions_of_the_application_are_ended_first(
+    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+) -> None:
+    tenant = await tenants.apply()
+    await databases.reconcile_database(tenant.step)
+    await tenants.query(tenant, "CREATE TABLE page (id int)")
+    idle = await tenants.session(tenant)
+    # Idle in a transaction, with a lock that would hold up the drop.
+    await idle.execute("BEGIN")
+    await idle.execute("LOCK TABLE page IN ACCESS EXCLUSIVE MODE")
+
+    await databases.delete_database(tenant.cleanup())
+
+    with pytest.raises(AdminShutdown):
+        await idle.execute("SELECT 1")
+    assert await left_of(superuser, tenants, tenant) == set()
+    await idle.close()
+
+
+async def test_database_under_load_goes_at_once(
+    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+) -> None:
+    tenant = await tenants.apply()
+    await databases.reconcile_database(tenant.step)
+    await tenants.query(tenant, "CREATE TABLE page (id int)")
+    url = (await tenants.secret(tenant))["DATABASE_URL"]
+    writes = 0
+
+    async def client() -> None:
+        nonlocal writes
+        while True:
+            async with await AsyncConnection.connect(url, autocommit=True) as session:
+                for _ in range(20):
+                    await session.execute("INSERT INTO page VALUES (1)")
+                    writes += 1
+                    await asyncio.sleep(0.005)
+
+    clients = [asyncio.create_task(client()) for _ in range(5)]
+    while writes < 50:
+        await asyncio.sleep(0.01)
+
+    await databases.delete_database(tenant.cleanup())
+
+    ends = await asyncio.wait_for(asyncio.gather(*clients, return_exceptions=True), 10)
+    assert [isinstance(end, OperationalError) for end in ends] == [True] * 5
+    assert await left_of(superuser, tenants, tenant) == set()
+
+
+async def test_lock_of_somebody_else_is_a_conflict_and_no_loss(
+    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+) -> None:
+    tenant = await tenants.apply()
+    await databases.reconcile_database(tenant.step)
+    await tenants.query(tenant, "CREATE TABLE page (id int)")
+    async with superuser.transaction():
+        await superuser.execute(
+            SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(Identifier(tenant.names.schema_name, "page"))
+        )
+        with pytest.raises(Conflict) as conflict:
+            await databases.delete_database(tenant.cleanup())
+
+    await databases.delete_database(tenant.cleanup())
+
+    assert "55P03" in str(conflict.value)
+    assert await left_of(superuser, tenants, tenant) == set()
+
+
+async def test_large_objects_go_with_their_owner(
+    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+) -> None:
+    tenant, other = await tenants.apply(), await tenants.apply()
+    await databases.reconcile_database(tenant.step)
+    await databases.reconcile_database(other.step)
+    # One more than a batch.
+    rows = await tenants.query(tenant, "SELECT lo_create(0)::bigint FROM generate_series(1, 1001)")
+    [(kept,)] = await tenants.query(other, "SELECT lo_create(0)::bigint")
+
+    await databases.delete_database(tenant.cleanup())
+
+    left = await large_objects(superuser)
+    assert left.isdisjoint(row[0] for row in rows)
+    assert kept in left
+    await databases.delete_database(other.cleanup())
+
+
+async def test_tables_of_a_third_role_go_with_the_schema(
+    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+) -> None:
+    tenant = await tenants.apply()
+    await databases.reconcile_database(tenant.step)
+    await superuser.execute(SQL("CREATE TABLE {} ()").format(Identifier(tenant.names.schema_name, "audit")))
+
+    await databases.delete_database(tenant.cleanup())
+
+    assert await left_of(superuser, tenants, tenant) == set()
+
+
+async def test_former_schema_goes_too(databases: DatabaseActivities, tenants: Tenants, superuser: Superuser) -> None:
+    former = await tenants.apply()
+    await databases.reconcile_database(former.step)
+    tenant = await tenants.apply(former.names.stem, schemaName=f"s{secrets.token_hex(4)}")
+    await databases.reconcile_database(tenant.step)
+    before = await left_of(superuser, tenants, former)
+
+    await databases.delete_database(tenant.cleanup())
+
+    assert former.names.schema_name in before
+    assert await left_of(superuser, tenants, former) == set()
+    assert await left_of(superuser, tenants, tenant) == set()
+
+
+LIES = {
+    "record-removed": "COMMENT ON SCHEMA {schema} IS NULL",
+    "record-of-another": "COMMENT ON SCHEMA {schema} IS {other}",
+}
+
+
+@pytest.mark.parametrize("statement", LIES.values(), ids=LIES)
+async def test_application_cannot_talk_its_schema_out_of_the_cleanup(
+    statement: str, databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+) -> None:
+    tenant, other = await tenants.apply(), await tenants.apply()
+    await databases.reconcile_database(tenant.step)
+    names = {"schema": Identifier(tenant.names.schema_name), "other": Literal(owner_record(other.target.owner))}
+    async with await tenants.session(tenant) as session:
+        await session.execute(SQL(statement).format(**names))
+
+    await databases.delete_database(other.cleanup())
+    untouched = await left_of(superuser, tenants, tenant)
+    await databases.delete_database(tenant.cleanup())
+
+    assert tenant.names.schema_name in untouched
+    assert await left_of(superuser, tenants, tenant) == set()
+
+
+async def test_owner_whose_name_begins_alike_keeps_its_database(
+    databases: DatabaseActivities, tenants: Tenants
+) -> None:
+    tenant = await tenants.apply()
+    longer = await tenants.apply(f"{tenant.names.stem}-2")
+    await databases.reconcile_database(tenant.step)
+    await databases.reconcile_database(longer.step)
+
+    await databases.delete_database(tenant.cleanup())
+
+    assert await tenants.query(longer, "SELECT 1") == [(1,)]
+
+
+async def test_retained_data_stays_and_nobody_logs_in(
+    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+) -> None:
+    tenant = await tenants.apply()
+    await databases.reconcile_database(tenant.step)
+    await tenants.query(tenant, "CREATE TABLE page AS SELECT 1 AS id")
+    url = (await tenants.secret(tenant))["DATABASE_URL"]
+    idle = await tenants.session(tenant)
+
+    await databases.delete_database(tenant.cleanup(retain=True))
+    await databases.delete_database(tenant.cleanup(retain=True))
+
+    with pytest.raises(OperationalError):
+        await AsyncConnection.connect(url)
+    with pytest.raises(AdminShutdown):
+        await idle.execute("SELECT 1")
+    names = tenant.names
+    assert await left_of(superuser, tenants, tenant) == {names.schema_name, names.app_role, names.anon_role}
+    await idle.close()
+
+
+async def test_object_made_again_after_retain_finds_its_data_under_a_new_password(
+    databases: DatabaseActivities, tenants: Tenants
+) -> None:
+    tenant = await tenants.apply()
+    await databases.reconcile_database(tenant.step)
+    await tenants.query(tenant, "CREATE TABLE page AS SELECT 1 AS id")
+    old = await tenants.secret(tenant)
+    await databases.delete_database(tenant.cleanup(retain=True))
+    again = await tenants.recreate(tenant)
+
+    await databases.reconcile_database(again.step)
+
+    assert await tenants.query(again, "SELECT id FROM page") == [(1,)]
+    assert (await tenants.secret(again))["DB_PASSWORD"] != old["DB_PASSWORD"]
+
+
+async def test_late_cleanup_leaves_the_living_incarnation_alone(
+    databases: DatabaseActivities, tenants: Tenants
+) -> None:
+    tenant = await tenants.apply()
+    await databases.reconcile_database(tenant.step)
+    again = await tenants.recreate(tenant)
+    await databases.reconcile_database(again.step)
+
+    await databases.delete_database(tenant.cleanup())
+
+    assert await tenants.query(again, "SELECT 1") == [(1,)]
+
+
+async def test_cleanup_needs_no_object(
+    databases: DatabaseActivities, database_kube: KubeClient, tenants: Tenants, superuser: Superuser
+) -> None:
+    tenant = await tenants.apply()
+    await databases.reconcile_database(tenant.step)
+    await database_kube.delete(custom_resource(Kind.APPLICATION), tenant.names.stem, tenants.namespace)
+
+    await databases.delete_database(tenant.cleanup().model_copy(update={"uid": ""}))
+
+    assert await left_of(superuser, tenants, tenant) == set()
+
+
+async def test_secret_of_another_feature_stays(
+    databases: DatabaseActivities, database_kube: KubeClient, tenants: Tenants
+) -> None:
+    tenant = await tenants.apply()
+    name = tenant.names.user_env
+    metadata = {"name": name, "labels": tenant.target.labels, "annotations": tenant.target.annotations}
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
+    await database_kube.create(SECRETS, body, tenants.namespace)
+
+    await databases.delete_database(tenant.cleanup())
+
+    assert await database_kube.get(SECRETS, name, tenants.namespace) is not None
+
+
+async def test_owner_without_a_database_is_success(databases: DatabaseActivities, tenants: Tenants) -> None:
+    owner = Owner(reference=ObjectReference(namespace=tenants.namespace, name="nobody"), uid="1")
+    tenant = await tenants.apply()
+
+    result = await databases.delete_database(
+        tenant.cleanup().model_copy(update={"reference": owner.reference, "uid": ""})
+    )
+
+    assert result.is_done

@@ -1,0 +1,284 @@
+"""PostgreSQL for the tests: its superuser, objects that want a database, and clients that break at a chosen call."""
+
+import secrets
+from base64 import b64decode
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from psycopg.sql import SQL, Identifier
+
+from activities.clients.kube import KubeClient
+from activities.clients.postgres import PostgresClient, Transaction
+from activities.clients.resources import NAMESPACES, SECRETS, custom_resource
+from activities.database import DatabaseActivities
+from activities.loading import TargetLoader
+from plattr.naming import Names
+from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference
+from plattr.settings import Settings
+from plattr.sql import Statement
+from plattr.steps import CleanupStepInput, StepInput
+from plattr.target import Target, application_target
+from stack.platform import Platform
+
+Superuser = AsyncConnection[TupleRow]
+
+
+class Crash(Exception):
+    """A worker that ends here."""
+
+
+class Fuse:
+    """Burns at the nth write, before it is sent or after it was done."""
+
+    def __init__(self, writes: int, *, after: bool) -> None:
+        self.left = writes
+        self.after = after
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[None]:
+        self.left -= 1
+        if self.left == 0 and not self.after:
+            raise Crash
+        yield
+        if self.left == 0:
+            raise Crash
+
+
+class FusedKube:
+    """The Kubernetes client, whose writes burn the fuse."""
+
+    def __init__(self, kube: KubeClient, fuse: Fuse) -> None:
+        self._kube = kube
+        self._fuse = fuse
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._kube, name)
+        if name not in ("create", "apply_owned", "delete"):
+            return call
+
+        async def fused(*arguments: Any, **options: Any) -> Any:
+            async with self._fuse.write():
+                return await call(*arguments, **options)
+
+        return fused
+
+
+class FusedPostgres(PostgresClient):
+    """The PostgreSQL client, whose statements and commits burn the fuse."""
+
+    fuse: Fuse
+
+    @asynccontextmanager
+    async def locked(self, reference: ObjectReference, action: str) -> AsyncIterator[Transaction]:
+        wrote: list[Statement] = []
+        async with super().locked(reference, action) as transaction:
+            yield FusedTransaction(transaction._connection, self.fuse, wrote)
+        if wrote:
+            async with self.fuse.write():
+                pass
+
+
+class FusedTransaction(Transaction):
+    """A transaction that sends its statements one by one."""
+
+    def __init__(self, connection: AsyncConnection[Any], fuse: Fuse, wrote: list[Statement]) -> None:
+        super().__init__(connection)
+        self._fuse = fuse
+        self._wrote = wrote
+
+    async def write(self, statements: Sequence[Statement]) -> None:
+        for statement in statements:
+            async with self._fuse.write():
+                await super().write([statement])
+                self._wrote.append(statement)
+
+
+class WatchedPostgres(PostgresClient):
+    """The PostgreSQL client, which keeps the number of every transaction that wrote."""
+
+    numbers: list[str]
+
+    @asynccontextmanager
+    async def locked(self, reference: ObjectReference, action: str) -> AsyncIterator[Transaction]:
+        async with super().locked(reference, action) as transaction:
+            yield transaction
+            [row] = await transaction.fetch("SELECT pg_current_xact_id_if_assigned()::text AS number")
+            self.numbers += [row["number"]] if row["number"] is not None else []
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """An Application that wants a database, as the API server holds it now."""
+
+    envelope: Envelope
+    target: Target
+
+    @property
+    def names(self) -> Names:
+        return self.target.names
+
+    @property
+    def step(self) -> StepInput:
+        metadata = self.envelope.metadata
+        return StepInput(reference=self.envelope.reference, uid=metadata.uid, generation=metadata.generation)
+
+    def cleanup(self, *, retain: bool = False) -> CleanupStepInput:
+        return CleanupStepInput(reference=self.envelope.reference, uid=self.envelope.metadata.uid, retain=retain)
+
+
+class Tenants:
+    """Makes Applications in one namespace, and forgets all they ever had."""
+
+    def __init__(self, kube: KubeClient, settings: Settings, superuser: Superuser, namespace: str) -> None:
+        self.kube = kube
+        self.namespace = namespace
+        self._settings = settings
+        self._superuser = superuser
+        self._made: list[Names] = []
+
+    async def apply(self, name: str | None = None, **database: Any) -> Tenant:
+        name = name or f"d{secrets.token_hex(5)}"
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": Kind.APPLICATION.value,
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {
+                "repository": "https://git.example.test/shop.git",
+                "framework": "docker",
+                "environment": "production",
+                "database": {"enabled": True} | database,
+                "storage": {"enabled": False},
+                "auth": {"enabled": False},
+                "redis": {"enabled": False},
+                "search": {"enabled": False},
+            },
+        }
+        held = await self.kube.apply(custom_resource(Kind.APPLICATION), body, self.namespace)
+        envelope = Envelope.from_api(Kind.APPLICATION, held)
+        target = application_target(envelope, base_domain=self._settings.base_domain)
+        self._made.append(target.names)
+        return Tenant(envelope, target)
+
+    async def recreate(self, tenant: Tenant) -> Tenant:
+        """Delete the object and make it again: the same name under another UID."""
+        await self.kube.delete(custom_resource(Kind.APPLICATION), tenant.names.stem, self.namespace)
+        return await self.apply(tenant.names.stem)
+
+    async def secret(self, tenant: Tenant) -> dict[str, str]:
+        body = await self.kube.get(SECRETS, tenant.names.database_secret, self.namespace)
+        if body is None:
+            return {}
+        return {key: b64decode(value).decode() for key, value in body["data"].items()}
+
+    async def delete_secret(self, tenant: Tenant) -> None:
+        await self.kube.delete(SECRETS, tenant.names.database_secret, self.namespace)
+
+    async def session(self, tenant: Tenant) -> AsyncConnection[TupleRow]:
+        """Return a connection as the application opens one: with nothing but DATABASE_URL."""
+        secret = await self.secret(tenant)
+        return await AsyncConnection.connect(secret["DATABASE_URL"], autocommit=True, connect_timeout=5)
+
+    async def query(self, tenant: Tenant, *statements: str) -> list[TupleRow]:
+        """Run statements in one session of the application; return the last one's rows."""
+        rows: list[TupleRow] = []
+        async with await self.session(tenant) as connection:
+            for statement in statements:
+                cursor = await connection.execute(statement.encode())
+                rows = await cursor.fetchall() if cursor.description else []
+        return rows
+
+    async def forget(self) -> None:
+        for names in self._made:
+            await drop_everything(self._superuser, names)
+
+
+async def drop_everything(superuser: Superuser, names: Names) -> None:
+    """Remove schema and roles by name, whoever has them."""
+    roles = [names.app_role, names.anon_role]
+    await superuser.execute(
+        "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usename = ANY (%s::text[])", [roles]
+    )
+    await superuser.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(names.schema_name)))
+    for role in roles:
+        if (await superuser.execute("SELECT FROM pg_roles WHERE rolname = %s", [role])).rowcount:
+            await superuser.execute(SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}").format(Identifier(role)))
+
+
+@pytest.fixture(scope="session")
+def database_settings(platform: Platform) -> Settings:
+    return Settings.from_mapping(platform.environment("worker"))
+
+
+@pytest.fixture(scope="session")
+async def superuser(platform: Platform) -> AsyncIterator[Superuser]:
+    connection = await AsyncConnection.connect(platform.endpoints.database_superuser_url, autocommit=True)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture(scope="session")
+async def database_kube(platform: Platform) -> AsyncIterator[KubeClient]:
+    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
+    yield kube
+    await kube.close()
+
+
+@pytest.fixture(scope="session")
+async def database_namespace(database_kube: KubeClient) -> AsyncIterator[str]:
+    namespace = f"database-{secrets.token_hex(4)}"
+    await database_kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    yield namespace
+    await database_kube.delete(NAMESPACES, namespace)
+
+
+@pytest.fixture
+async def tenants(
+    database_kube: KubeClient, database_settings: Settings, superuser: Superuser, database_namespace: str
+) -> AsyncIterator[Tenants]:
+    tenants = Tenants(database_kube, database_settings, superuser, database_namespace)
+    yield tenants
+    await tenants.forget()
+
+
+@pytest.fixture(scope="session")
+async def postgres(database_settings: Settings) -> AsyncIterator[PostgresClient]:
+    client = await PostgresClient.connect(database_settings)
+    yield client
+    await client.close()
+
+
+@pytest.fixture(scope="session")
+async def databases(
+    database_kube: KubeClient, database_settings: Settings, postgres: PostgresClient
+) -> DatabaseActivities:
+    return activities_with(database_kube, postgres, database_settings)
+
+
+@pytest.fixture
+async def fused_postgres(database_settings: Settings) -> AsyncIterator[FusedPostgres]:
+    client = await FusedPostgres.connect(database_settings)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def watched_postgres(database_settings: Settings) -> AsyncIterator[WatchedPostgres]:
+    client = await WatchedPostgres.connect(database_settings)
+    client.numbers = []
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients made from now on give up after two seconds; the pool's second try is after one."""
+    monkeypatch.setattr("activities.clients.postgres.POOL_SECONDS", 2.0)
+
+
+def activities_with(kube: KubeClient, postgres: PostgresClient, settings: Settings) -> DatabaseActivities:
+    return DatabaseActivities(TargetLoader(kube, settings), kube, postgres, settings)
