@@ -192,6 +192,11 @@ def check_object_name(name: str, field: str = "metadata.name") -> None:
         )
 
 
+def preview_object_name(application: str, number: int) -> str:
+    """Return what the command line calls the PreviewEnvironment of a pull request; any other name works as well."""
+    return f"{application}-pr-{number}"
+
+
 def workflow_id(reference: ObjectReference) -> str:
     """Return the id under which every run of this object goes: one id is the lock of the object."""
     kind = "application" if reference.kind is Kind.APPLICATION else "preview"

@@ -1,0 +1,113 @@
+"""`plattr apply`: make the cluster's objects what a file says."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from activities.clients.resources import Json, custom_resource
+from cli.connection import Session, perform, say
+from cli.follow import follow_all, latest_run_id
+from cli.objects import Found
+from cli.options import DEFAULT_TIMEOUT, Namespace, Timeout, Wait
+from plattr.errors import InvalidSpec, PlattrError
+from plattr.objects import API_VERSION, Kind, ObjectReference
+from plattr.spec import parse_application_spec, parse_preview_spec
+
+
+class BadManifest(PlattrError):
+    """Raised when a file holds something that is none of Plattr's objects; nothing has been applied."""
+
+    reason = "BadManifest"
+
+
+def apply(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML, also of several documents; - reads the input.")],
+    namespace: Namespace = "",
+    wait: Wait = False,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    force: Annotated[bool, typer.Option("--force", help="Take over fields that another manager has set.")] = False,
+) -> None:
+    """Apply Applications and PreviewEnvironments.
+
+    With --wait the exit code is 0 when all are Running, 1 when one has Failed, 3 when the time is over.
+    """
+
+    async def work(session: Session) -> int:
+        manifests = read_manifests(file, namespace, session.default_namespace)
+        applied = [await _apply(session, kind, manifest, force=force, wait=wait) for kind, manifest in manifests]
+        return await follow_all(session, applied, timeout, say) if wait else 0
+
+    perform(work)
+
+
+async def _apply(session: Session, kind: Kind, manifest: Json, *, force: bool, wait: bool) -> tuple[Found, str]:
+    resource = custom_resource(kind)
+    metadata = manifest["metadata"]
+    reference = ObjectReference(kind=kind, namespace=metadata["namespace"], name=metadata["name"])
+    before = await session.kube.get(resource, reference.name, reference.namespace)
+    old_run = await latest_run_id(session, reference) if wait else ""
+    after = await session.kube.apply(resource, manifest, reference.namespace, force=force)
+    if before is None:
+        outcome = "created"
+    else:
+        is_same = before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]
+        outcome = "unchanged" if is_same else "configured"
+    say(f"{kind} {reference.namespace}/{reference.name} {outcome}")
+    return Found(kind, after), old_run
+
+
+def read_manifests(file: Path, namespace: str, default_namespace: str) -> list[tuple[Kind, Json]]:
+    """Return a file's objects with their namespace filled in; all are checked before any is applied.
+
+    Raises:
+        BadManifest: the file cannot be read, or holds something else.
+        InvalidSpec: a spec breaks a rule.
+    """
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text()
+        documents = [document for document in yaml.safe_load_all(text) if document is not None]
+    except OSError as error:
+        raise BadManifest(f"cannot read {file}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" in line {mark.line + 1}" if mark is not None else ""
+        raise BadManifest(f"cannot read {file}: it is not YAML{place}") from None
+    if not documents:
+        raise BadManifest(f"cannot apply {file}: it holds no object")
+    return [
+        _manifest(document, f"{file} (document {number})", namespace, default_namespace)
+        for number, document in enumerate(documents, start=1)
+    ]
+
+
+def _manifest(document: Any, place: str, namespace: str, default_namespace: str) -> tuple[Kind, Json]:
+    if not isinstance(document, dict):
+        raise BadManifest(f"cannot apply {place}: it is no object")
+    kind_name = document.get("kind")
+    if document.get("apiVersion") != API_VERSION or kind_name not in set(Kind):
+        raise BadManifest(
+            f"cannot apply {place}: apiVersion {document.get('apiVersion')!r}, kind {kind_name!r} is none of Plattr's;"
+            f" it takes {API_VERSION} {', '.join(Kind)}"
+        )
+    kind = Kind(kind_name)
+    metadata = document.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        raise BadManifest(f"cannot apply {place}: metadata.name is missing")
+    own = metadata.get("namespace")
+    if own and namespace and own != namespace:
+        raise BadManifest(f"cannot apply {place}: its namespace is {own!r}, but -n says {namespace!r}")
+    spec = document.get("spec")
+    if not isinstance(spec, dict):
+        raise BadManifest(f"cannot apply {place}: spec is missing")
+    try:
+        # The same rules as the server's, so that no file is applied by halves.
+        (parse_application_spec if kind is Kind.APPLICATION else parse_preview_spec)(spec)
+    except InvalidSpec as error:
+        raise BadManifest(f"cannot apply {place}: {kind} {metadata['name']!r}: {error}") from None
+    # Only what a person says: a status or server-set fields in an exported file would be refused.
+    kept = {"name", "labels", "annotations"} & metadata.keys()
+    cleaned = {field: metadata[field] for field in sorted(kept)} | {"namespace": own or namespace or default_namespace}
+    return kind, {"apiVersion": API_VERSION, "kind": str(kind), "metadata": cleaned, "spec": spec}

@@ -1,0 +1,20 @@
+"""What the ledger says an object holds, for people who may read it."""
+
+from activities.clients.ledger import Ledger
+from cli.connection import Session
+from plattr.claims import HeldClaim
+from plattr.errors import BackendRefused
+from plattr.objects import ObjectReference
+
+
+async def held_claims(session: Session, reference: ObjectReference) -> list[HeldClaim]:
+    """Return the claims of an owner; none for a person without the right to read them: they are the platform's."""
+    try:
+        return await Ledger(session.kube, session.lease_namespace).held_by(reference)
+    except BackendRefused:
+        return []
+
+
+def claim_words(claims: list[HeldClaim]) -> str:
+    """Return the names in one line: bucket plattr-prod-shop-files, schema prod_shop."""
+    return ", ".join(sorted(f"{held.claim.holding} {held.claim.name}" for held in claims))

@@ -1,0 +1,197 @@
+"""Following an object to the end of its run, one line for each step as it happens."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from activities.clients.resources import custom_resource
+from cli.connection import EXIT_FAILED, EXIT_TIMEOUT, Session
+from cli.objects import Found
+from cli.runs import WORKER_AWAY, Run, read_run
+from cli.words import clock, duration, failures
+from plattr.errors import Transient
+from plattr.objects import ObjectReference
+
+# 0.3 s: quicker than a person notices, slow enough for a fleet of terminals.
+POLL_SECONDS = 0.3
+# 3 s: a run that is alive needs milliseconds for it; one whose worker died must not keep us.
+OUTLOOK_SECONDS = 3.0
+
+
+async def latest_run_id(session: Session, reference: ObjectReference) -> str:
+    """Return the closed run that is there already, so that its steps are not shown as new ones."""
+    run = await read_run(session.temporal, reference, with_progress=False)
+    return run.run_id if run is not None and not run.is_open else ""
+
+
+async def follow_all(
+    session: Session, objects: Sequence[tuple[Found, str]], timeout: timedelta, tell: Callable[[str], None]
+) -> int:
+    """Follow each object until its spec is Running or Failed; return the command's exit code.
+
+    Args:
+        session: the connections.
+        objects: each as it was applied, with the run that was over before.
+        timeout: for all of them together.
+        tell: takes each line.
+    """
+    deadline = time.monotonic() + timeout.total_seconds()
+    codes = await asyncio.gather(
+        *(Follower(session, found, old_run, deadline, tell).follow() for found, old_run in objects)
+    )
+    # A failure says more than a time that ran out.
+    return EXIT_FAILED if EXIT_FAILED in codes else max(codes, default=0)
+
+
+class Follower:
+    """What has been said of one object so far."""
+
+    def __init__(
+        self, session: Session, found: Found, old_run: str, deadline: float, tell: Callable[[str], None]
+    ) -> None:
+        self._session = session
+        self._reference = found.reference
+        self._uid = found.uid
+        self._generation = found.generation
+        self._old_run = old_run
+        self._deadline = deadline
+        self._tell = tell
+        self._began = time.monotonic()
+        self._said: set[tuple[object, ...]] = set()
+        self._failed_at = 0.0
+
+    async def follow(self) -> int:
+        """Return 0 for Running, 1 for Failed or gone, 3 when the time is over."""
+        while True:
+            try:
+                found = await self._read()
+                if found is None:
+                    return self._end(f"{self._reference} was deleted", EXIT_FAILED)
+                # The object first: what the run says then is at least as new, so no step is missed.
+                run = await read_run(self._session.temporal, self._reference)
+            except Transient as error:
+                self._once(("away", error.reason), f"{error}; trying again")
+                found, run = None, None
+            if run is not None and run.run_id != self._old_run:
+                self._report(run)
+            if found is not None and (code := self._verdict(found, run)) is not None:
+                return code
+            if time.monotonic() > self._deadline:
+                return self._time_over(found, run)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _read(self) -> Found | None:
+        resource = custom_resource(self._reference.kind)
+        body = await self._session.kube.get(resource, self._reference.name, self._reference.namespace)
+        if body is None or body["metadata"]["uid"] != self._uid:
+            return None
+        return Found(self._reference.kind, body)
+
+    def _verdict(self, found: Found, run: Run | None) -> int | None:
+        if found.is_paused:
+            return self._end(f"{self._reference.name} is paused: plattr resume {found.reference.name}", EXIT_FAILED)
+        # A newer generation than ours settles ours as well.
+        if found.observed_generation < self._generation or found.is_deleting:
+            return None
+        if found.phase == "Running":
+            url = found.status.get("url", "")
+            took = duration(timedelta(seconds=time.monotonic() - self._began))
+            return self._end(f"Running after {took}  {url}".rstrip(), 0)
+        if found.phase == "Failed" and self._outlook_is_known(run):
+            for condition in failures(found.conditions):
+                self._line(f"✗ {condition['type']} {condition.get('reason', '')}: {condition.get('message', '')}")
+            return self._end(f"Failed; {_outlook(run)}", EXIT_FAILED)
+        return None
+
+    def _outlook_is_known(self, run: Run | None) -> bool:
+        """Tell whether the run has decided when it tries again; it does so just after it wrote the status."""
+        self._failed_at = self._failed_at or time.monotonic()
+        is_decided = (
+            run is None or not run.is_open or (run.progress is not None and run.progress.next_retry is not None)
+        )
+        return is_decided or time.monotonic() - self._failed_at > OUTLOOK_SECONDS
+
+    def _report(self, run: Run) -> None:
+        progress = run.progress
+        if progress is None:
+            self._once((run.run_id, "silent"), WORKER_AWAY)
+            return
+        attempt = run.attempt
+        if attempt is not None and attempt.last_failure and attempt.number > 1:
+            # Of the attempt before the one that waits or runs.
+            failed = attempt.number - 1
+            retry = _retry(attempt.next_at)
+            self._once(
+                (run.run_id, progress.round, progress.step, failed),
+                f"✗ {progress.step} attempt {failed} of {attempt.maximum} failed: {attempt.last_failure}{retry}",
+            )
+        for step in progress.done:
+            took = progress.took.get(step)
+            self._once((run.run_id, progress.round, step), f"✓ {step}  {duration(took) if took else ''}".rstrip())
+
+    def _time_over(self, found: Found | None, run: Run | None) -> int:
+        where = ""
+        if run is not None and run.progress is not None and run.progress.step is not None:
+            where = f" at step {run.progress.step}"
+        elif run is None:
+            where = "; Temporal knows of no run: is the watcher running?"
+        phase = found.phase if found is not None else "not known"
+        return self._end(f"not done in time: phase {phase}{where}; it goes on: plattr explain tells", EXIT_TIMEOUT)
+
+    def _once(self, key: tuple[object, ...], text: str) -> None:
+        if key not in self._said:
+            self._said.add(key)
+            self._line(text)
+
+    def _line(self, text: str) -> None:
+        self._tell(f"{self._reference.name}  {text}")
+
+    def _end(self, text: str, code: int) -> int:
+        self._line(text)
+        return code
+
+
+async def await_absence(session: Session, found: Found, timeout: timedelta, tell: Callable[[str], None]) -> int:
+    """Wait until a deleted object is gone, telling what still holds it; return the command's exit code."""
+    follower = _Absence(session, found, tell)
+    deadline = time.monotonic() + timeout.total_seconds()
+    while time.monotonic() < deadline:
+        if await follower.is_gone():
+            return 0
+        await asyncio.sleep(POLL_SECONDS)
+    tell(f"{found.reference.name}  not gone in time; it goes on: plattr explain tells")
+    return EXIT_TIMEOUT
+
+
+class _Absence(Follower):
+    def __init__(self, session: Session, found: Found, tell: Callable[[str], None]) -> None:
+        super().__init__(session, found, "", 0.0, tell)
+
+    async def is_gone(self) -> bool:
+        try:
+            found = await self._read()
+            run = await read_run(self._session.temporal, self._reference)
+        except Transient as error:
+            self._once(("away", error.reason), f"{error}; trying again")
+            return False
+        if run is not None and run.workflow_type.startswith("Cleanup"):
+            self._report(run)
+        if found is None:
+            self._line(f"gone after {duration(timedelta(seconds=time.monotonic() - self._began))}")
+            return True
+        return False
+
+
+def _outlook(run: Run | None) -> str:
+    if run is None or not run.is_open:
+        return "it is not tried again by itself: change the object, or plattr resync"
+    if run.progress is not None and run.progress.next_retry is not None:
+        return f"next try at {clock(run.progress.next_retry)}"
+    return "it is tried again"
+
+
+def _retry(moment: datetime | None) -> str:
+    if moment is None or moment <= datetime.now(moment.tzinfo):
+        return ""
+    return f"; next attempt at {clock(moment)}"

@@ -1,0 +1,28 @@
+"""The plattr command: wiring only."""
+
+import typer
+
+from cli import explain, infra, preview, status, steer
+from cli.apply import apply
+from cli.dev import dev
+
+app = typer.Typer(
+    name="plattr",
+    help="Provision applications on Kubernetes: database, buckets, realm and workload from one object.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(apply)
+app.command()(status.status)
+app.command()(explain.explain)
+app.command()(steer.resync)
+app.command()(steer.cleanup)
+app.command()(steer.pause)
+app.command()(steer.resume)
+app.command()(dev)
+app.add_typer(infra.app, name="infra")
+app.add_typer(preview.app, name="preview")
+
+
+if __name__ == "__main__":
+    app()

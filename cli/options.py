@@ -1,0 +1,43 @@
+"""Options that several commands share."""
+
+import re
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+Namespace = Annotated[
+    str, typer.Option("--namespace", "-n", help="The object's namespace; by default that of the kubeconfig's context.")
+]
+Name = Annotated[str, typer.Argument(help="The object: NAME, app/NAME or preview/NAME.", show_default=False)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to the end, step by step.")]
+
+
+def parse_duration(text: str | timedelta) -> timedelta:
+    """Return the duration that `90`, `90s`, `5m` or `1h` names; Typer passes the default through here as well.
+
+    Raises:
+        typer.BadParameter: it does not parse.
+    """
+    if isinstance(text, timedelta):
+        return text
+    match = re.fullmatch(r"([0-9]{1,6})(s|m|h)?", text)
+    if match is None or int(match[1]) == 0:
+        raise typer.BadParameter(f"{text!r} is no duration; write 90s, 5m or 1h")
+    return timedelta(seconds=int(match[1]) * _UNITS[match[2] or "s"])
+
+
+# 5 minutes: a new Application takes seconds; a slow image pull takes some of them.
+DEFAULT_TIMEOUT = timedelta(minutes=5)
+Timeout = Annotated[
+    timedelta,
+    typer.Option(
+        parser=parse_duration,
+        metavar="DURATION",
+        help="How long to wait: 90s, 5m, 1h. Exit code 3 then.",
+        show_default="5m",
+    ),
+]

@@ -1,0 +1,122 @@
+"""`plattr status`: how the objects are."""
+
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cli.connection import Session, perform
+from cli.objects import Found, ObjectNotFound, find, find_preview, list_all
+from cli.options import Namespace
+from cli.words import MARKS, brief_conditions, clock, coloured, since
+from plattr.spec import Environment
+
+# Into a pipe nothing is folded: the next program wants whole words.
+PIPE_WIDTH = 240
+
+
+def status(
+    name: Annotated[
+        str, typer.Argument(help="NAME, app/NAME or preview/NAME; without it all.", show_default=False)
+    ] = "",
+    namespace: Namespace = "",
+    env: Annotated[
+        Environment | None, typer.Option("--env", help="The namespace of this name; preview needs --pr.")
+    ] = None,
+    pr: Annotated[int, typer.Option("--pr", min=1, help="With --env preview: the pull request.")] = 0,
+) -> None:
+    """Show phase, address and conditions of one object, or of all."""
+    if (env is Environment.PREVIEW) != bool(pr) or (pr and not name):
+        raise typer.BadParameter("--env preview, --pr N and the application's NAME belong together")
+    if env is not None and namespace:
+        raise typer.BadParameter("--env and -n both name the namespace; give one")
+
+    async def work(session: Session) -> int:
+        if env is Environment.PREVIEW:
+            show_one(await find_preview(session, name, pr))
+        elif name:
+            show_one(await find(session, name, env or namespace or session.default_namespace))
+        else:
+            show_table(await list_all(session, env or namespace))
+        return 0
+
+    perform(work)
+
+
+def console() -> Console:
+    """Return where tables go."""
+    made = Console()
+    return made if made.is_terminal else Console(width=PIPE_WIDTH)
+
+
+def show_table(objects: list[Found]) -> None:
+    """Print all objects, one a line."""
+    if not objects:
+        raise ObjectNotFound("cannot show any object: there is none; plattr apply FILE makes one")
+    table = Table(box=box.SIMPLE)
+    for column in ("kind", "namespace", "name", "environment", "phase", "url", "conditions"):
+        table.add_column(column, overflow="fold", no_wrap=column in {"kind", "phase"})
+    for found in sorted(objects, key=lambda found: found.reference.key):
+        reference = found.reference
+        table.add_row(
+            str(reference.kind),
+            reference.namespace,
+            reference.name,
+            environment_of(found),
+            phase_of(found),
+            escape(found.status.get("url", "")),
+            brief_conditions(found.conditions),
+        )
+    console().print(table)
+
+
+def show_one(found: Found) -> None:
+    """Print one object with its conditions."""
+    out = console()
+    out.print(f"[bold]{found.reference.kind} {found.reference.namespace}/{found.reference.name}[/]  {phase_of(found)}")
+    facts = {
+        "environment": environment_of(found),
+        "url": found.status.get("url", ""),
+        "namespace": found.status.get("namespace", ""),
+        "expires": clock(found.expires_at) if found.expires_at else "",
+        "generation": f"{found.generation}, status of {found.observed_generation}",
+    }
+    for label, value in facts.items():
+        if value:
+            out.print(f"  {label:<12} {escape(value)}", highlight=False)
+    show_conditions(out, found)
+
+
+def show_conditions(out: Console, found: Found) -> None:
+    """Print the conditions, a line each."""
+    if not found.conditions:
+        out.print("  no conditions yet: no run has written the status")
+        return
+    table = Table(box=box.SIMPLE)
+    for column in ("condition", "", "reason", "message", "since"):
+        table.add_column(column, overflow="fold", no_wrap=column in {"condition", "", "since"})
+    for condition in found.conditions:
+        table.add_row(
+            condition["type"],
+            MARKS.get(condition["status"], condition["status"]),
+            condition.get("reason", ""),
+            escape(condition.get("message", "")),
+            since(condition.get("lastTransitionTime")),
+        )
+    out.print(table)
+
+
+def environment_of(found: Found) -> str:
+    """Return an Application's environment, or which pull request a preview is for."""
+    if "pullRequest" in found.spec:
+        return f"preview of {found.spec.get('applicationRef')} PR {found.spec['pullRequest']}"
+    return str(found.spec.get("environment", ""))
+
+
+def phase_of(found: Found) -> str:
+    """Return the phase in its colour, and whether the object is paused."""
+    paused = f" {coloured('paused')}" if found.is_paused else ""
+    return coloured(found.phase) + paused

@@ -1,0 +1,62 @@
+"""Times, durations and conditions in the words of the terminal."""
+
+from datetime import UTC, datetime, timedelta
+
+from activities.clients.resources import Json
+
+MARKS = {"True": "[green]✓[/]", "False": "[red]✗[/]", "Unknown": "[yellow]…[/]"}
+COLOURS = {
+    "Running": "green",
+    "Failed": "red",
+    "Provisioning": "cyan",
+    "Terminating": "yellow",
+    "Pending": "dim",
+    "paused": "yellow",
+}
+
+
+def duration(span: timedelta) -> str:
+    """Return a length of time as people say it: 0.42 s, 12 s, 3 min, 5 h, 2 d."""
+    seconds = abs(span.total_seconds())
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    for unit, size, limit in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172800)):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
+def clock(moment: datetime, now: datetime | None = None) -> str:
+    """Return a moment in local time, with how far off it is: 14:03:22 (in 12 s)."""
+    off = moment - (now or datetime.now(UTC))
+    shown = moment.astimezone()
+    is_near = abs(off) < timedelta(hours=12)
+    text = shown.strftime("%H:%M:%S" if is_near else "%Y-%m-%d %H:%M")
+    if abs(off) < timedelta(seconds=1):
+        return f"{text} (now)"
+    return f"{text} (in {duration(off)})" if off > timedelta(0) else f"{text} ({duration(off)} ago)"
+
+
+def since(text: str | None) -> str:
+    """Return how long ago a time of the API server was."""
+    return f"{duration(datetime.now(UTC) - datetime.fromisoformat(text))} ago" if text else ""
+
+
+def coloured(phase: str) -> str:
+    """Return a phase in its colour, as Rich markup."""
+    return f"[{COLOURS.get(phase, 'default')}]{phase}[/]"
+
+
+def brief_conditions(conditions: list[Json]) -> str:
+    """Return all conditions in one cell: a mark and a word each, and the reason of those that are not True."""
+    parts = []
+    for condition in conditions:
+        name = str(condition["type"]).removesuffix("Ready")
+        reason = "" if condition["status"] == "True" else f" {condition.get('reason', '')}"
+        parts.append(f"{MARKS.get(condition['status'], '?')} {name}{reason}")
+    return "  ".join(parts)
+
+
+def failures(conditions: list[Json]) -> list[Json]:
+    """Return the conditions that are False and decide the phase."""
+    return [condition for condition in conditions if condition["status"] == "False"]
