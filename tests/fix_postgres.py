@@ -18,7 +18,7 @@ from activities.clients.resources import NAMESPACES, SECRETS, custom_resource
 from activities.database import DatabaseActivities
 from activities.loading import TargetLoader
 from plattr.naming import Names
-from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference
+from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference, Owner
 from plattr.settings import Settings
 from plattr.sql import Statement
 from plattr.steps import CleanupStepInput, StepInput
@@ -26,6 +26,8 @@ from plattr.target import Target, application_target
 from stack.platform import Platform
 
 Superuser = AsyncConnection[TupleRow]
+
+STRANGER = Owner(reference=ObjectReference(namespace="elsewhere", name="stranger"), uid="1")
 
 
 class Crash(Exception):
@@ -207,6 +209,29 @@ async def drop_everything(superuser: Superuser, names: Names) -> None:
     for role in roles:
         if (await superuser.execute("SELECT FROM pg_roles WHERE rolname = %s", [role])).rowcount:
             await superuser.execute(SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}").format(Identifier(role)))
+
+
+async def catalogue_rows(superuser: Superuser, tenant: Tenant) -> list[tuple[object, ...]]:
+    """Return the versions of every catalogue row that a tenant has."""
+    names = tenant.names
+    roles = [names.app_role, names.anon_role]
+    cursor = await superuser.execute(
+        """
+        SELECT 'role', oid, xmin::text FROM pg_authid WHERE rolname = ANY (%(roles)s)
+        UNION ALL SELECT 'record', objoid, xmin::text FROM pg_shdescription
+            WHERE objoid IN (SELECT oid FROM pg_authid WHERE rolname = ANY (%(roles)s))
+        UNION ALL SELECT 'member', roleid, xmin::text FROM pg_auth_members
+            WHERE member IN (SELECT oid FROM pg_authid WHERE rolname = ANY (%(roles)s))
+        UNION ALL SELECT 'setting', setrole, xmin::text FROM pg_db_role_setting
+            WHERE setrole IN (SELECT oid FROM pg_authid WHERE rolname = ANY (%(roles)s))
+        UNION ALL SELECT 'schema', oid, xmin::text FROM pg_namespace WHERE nspname = %(schema)s
+        UNION ALL SELECT 'preset', oid, xmin::text FROM pg_default_acl
+            WHERE defaclnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)
+        ORDER BY 1, 2
+        """,
+        {"roles": roles, "schema": names.schema_name},
+    )
+    return await cursor.fetchall()
 
 
 @pytest.fixture(scope="session")

@@ -14,14 +14,13 @@ from activities.clients.kube import KubeClient
 from activities.clients.resources import SECRETS
 from activities.database import DatabaseActivities
 from plattr.database import owner_record
-from plattr.errors import OwnedElsewhere
 from plattr.manifests.secret import build_database_secret
-from plattr.objects import ObjectReference, Owner
 from plattr.settings import Settings
 from plattr.sql import APPLICATIONS_ROLE
 from plattr.status import ConditionType
 from plattr.steps import StepInput
 from tests.fix_postgres import (
+    STRANGER,
     Crash,
     Fuse,
     FusedKube,
@@ -31,9 +30,8 @@ from tests.fix_postgres import (
     Tenants,
     WatchedPostgres,
     activities_with,
+    catalogue_rows,
 )
-
-STRANGER = Owner(reference=ObjectReference(namespace="elsewhere", name="stranger"), uid="1")
 
 
 async def assert_usable(tenants: Tenants, tenant: Tenant) -> None:
@@ -47,29 +45,6 @@ async def assert_usable(tenants: Tenants, tenant: Tenant) -> None:
         f"SELECT id, current_schema() FROM {tenant.names.schema_name}.{table}",
     )
     assert rows == [(7, tenant.names.schema_name)]
-
-
-async def catalogue_rows(superuser: Superuser, tenant: Tenant) -> list[tuple[object, ...]]:
-    """Return the versions of every catalogue row that a tenant has."""
-    names = tenant.names
-    roles = [names.app_role, names.anon_role]
-    cursor = await superuser.execute(
-        """
-        SELECT 'role', oid, xmin::text FROM pg_authid WHERE rolname = ANY (%(roles)s)
-        UNION ALL SELECT 'record', objoid, xmin::text FROM pg_shdescription
-            WHERE objoid IN (SELECT oid FROM pg_authid WHERE rolname = ANY (%(roles)s))
-        UNION ALL SELECT 'member', oid, xmin::text FROM pg_auth_members
-            WHERE member IN (SELECT oid FROM pg_authid WHERE rolname = ANY (%(roles)s))
-        UNION ALL SELECT 'setting', setrole, xmin::text FROM pg_db_role_setting
-            WHERE setrole IN (SELECT oid FROM pg_authid WHERE rolname = ANY (%(roles)s))
-        UNION ALL SELECT 'schema', oid, xmin::text FROM pg_namespace WHERE nspname = %(schema)s
-        UNION ALL SELECT 'preset', oid, xmin::text FROM pg_default_acl
-            WHERE defaclnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)
-        ORDER BY 1, 2
-        """,
-        {"roles": roles, "schema": names.schema_name},
-    )
-    return await cursor.fetchall()
 
 
 async def test_application_works_with_nothing_but_its_url(databases: DatabaseActivities, tenants: Tenants) -> None:
@@ -342,74 +317,6 @@ async def test_names_of_63_bytes_work(databases: DatabaseActivities, tenants: Te
 
     assert (len(tenant.names.anon_role), len(tenant.names.schema_name)) == (63, 63)
     await assert_usable(tenants, tenant)
-
-
-FOREIGN = {
-    "schema-without-a-record": "CREATE SCHEMA {schema}",
-    "schema-of-another": "CREATE SCHEMA {schema}; COMMENT ON SCHEMA {schema} IS {stranger}",
-    "app-role-without-a-record": "CREATE ROLE {app}",
-    "app-role-of-another": "CREATE ROLE {app}; COMMENT ON ROLE {app} IS {stranger}",
-    "anon-role-of-another": "CREATE ROLE {anon}; COMMENT ON ROLE {anon} IS {stranger}",
-    "schema-whose-comment-lies": "CREATE ROLE {app}; COMMENT ON ROLE {app} IS {stranger};"
-    " CREATE SCHEMA {schema} AUTHORIZATION {app}; COMMENT ON SCHEMA {schema} IS {ours}",
-}
-
-
-@pytest.mark.parametrize("statement", FOREIGN.values(), ids=FOREIGN)
-async def test_what_is_not_ours_is_never_adopted_changed_or_deleted(
-    statement: str, databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
-) -> None:
-    tenant = await tenants.apply()
-    names = {
-        "schema": Identifier(tenant.names.schema_name),
-        "app": Identifier(tenant.names.app_role),
-        "anon": Identifier(tenant.names.anon_role),
-        "stranger": Literal(owner_record(STRANGER)),
-        "ours": Literal(owner_record(tenant.target.owner)),
-    }
-    await superuser.execute(SQL(statement).format(**names))
-    before = await catalogue_rows(superuser, tenant)
-
-    with pytest.raises(OwnedElsewhere) as refusal:
-        await databases.reconcile_database(tenant.step)
-    await databases.delete_database(tenant.cleanup())
-
-    assert before
-    assert await catalogue_rows(superuser, tenant) == before
-    assert tenant.target.owner.reference.key in str(refusal.value)
-
-
-async def test_secret_of_another_is_never_adopted(
-    databases: DatabaseActivities, database_kube: KubeClient, tenants: Tenants, superuser: Superuser
-) -> None:
-    tenant = await tenants.apply()
-    body = build_database_secret(tenant.target.model_copy(update={"owner": STRANGER}), {"DB_PASSWORD": "theirs"})
-    await database_kube.create(SECRETS, body, tenants.namespace)
-
-    with pytest.raises(OwnedElsewhere):
-        await databases.reconcile_database(tenant.step)
-    await databases.delete_database(tenant.cleanup())
-
-    assert await tenants.secret(tenant) == {"DB_PASSWORD": "theirs"}
-    assert await catalogue_rows(superuser, tenant) == []
-
-
-async def test_object_made_again_finds_its_data(
-    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
-) -> None:
-    tenant = await tenants.apply()
-    await databases.reconcile_database(tenant.step)
-    await tenants.query(tenant, "CREATE TABLE page AS SELECT 1 AS id")
-    again = await tenants.recreate(tenant)
-
-    await databases.reconcile_database(again.step)
-
-    assert again.step.uid != tenant.step.uid
-    assert await tenants.query(again, "SELECT id FROM page") == [(1,)]
-    cursor = await superuser.execute(
-        "SELECT obj_description(to_regnamespace(%s)::oid, 'pg_namespace')", [tenant.names.schema_name]
-    )
-    assert await cursor.fetchall() == [(owner_record(again.target.owner),)]
 
 
 # Source: shared/traps.md, P1: without the lock most of these fail.
