@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from activities.clients.resources import Json, custom_resource
+from activities.clients.resources import NAMESPACES, Json, custom_resource
 from cli.connection import Session, perform, say
 from cli.follow import follow_all, latest_run_id
 from cli.objects import Found
@@ -30,13 +30,15 @@ def apply(
     timeout: Timeout = DEFAULT_TIMEOUT,
     force: Annotated[bool, typer.Option("--force", help="Take over fields that another manager has set.")] = False,
 ) -> None:
-    """Apply Applications and PreviewEnvironments.
+    """Apply Applications and PreviewEnvironments, and the Namespaces they live in.
 
     With --wait the exit code is 0 when all are Running, 1 when one has Failed, 3 when the time is over.
     """
 
     async def work(session: Session) -> int:
-        manifests = read_manifests(file, namespace, session.default_namespace)
+        namespaces, manifests = read_manifests(file, namespace, session.default_namespace)
+        for manifest in namespaces:
+            await session.kube.apply(NAMESPACES, manifest, force=force)
         applied = [await _apply(session, kind, manifest, force=force, wait=wait) for kind, manifest in manifests]
         return await follow_all(session, applied, timeout, say) if wait else 0
 
@@ -59,8 +61,8 @@ async def _apply(session: Session, kind: Kind, manifest: Json, *, force: bool, w
     return Found(kind, after), old_run
 
 
-def read_manifests(file: Path, namespace: str, default_namespace: str) -> list[tuple[Kind, Json]]:
-    """Return a file's objects with their namespace filled in; all are checked before any is applied.
+def read_manifests(file: Path, namespace: str, default_namespace: str) -> tuple[list[Json], list[tuple[Kind, Json]]]:
+    """Return a file's Namespaces and its objects, their namespace filled in; all are checked before any is applied.
 
     Raises:
         BadManifest: the file cannot be read, or holds something else.
@@ -77,10 +79,17 @@ def read_manifests(file: Path, namespace: str, default_namespace: str) -> list[t
         raise BadManifest(f"cannot read {file}: it is not YAML{place}") from None
     if not documents:
         raise BadManifest(f"cannot apply {file}: it holds no object")
-    return [
+    namespaces = [document for document in documents if _is_namespace(document)]
+    return namespaces, [
         _manifest(document, f"{file} (document {number})", namespace, default_namespace)
         for number, document in enumerate(documents, start=1)
+        if not _is_namespace(document)
     ]
+
+
+def _is_namespace(document: Any) -> bool:
+    """Tell whether this is the one kind that is not Plattr's: an example has to bring the place it lives in."""
+    return isinstance(document, dict) and (document.get("apiVersion"), document.get("kind")) == ("v1", "Namespace")
 
 
 def _manifest(document: Any, place: str, namespace: str, default_namespace: str) -> tuple[Kind, Json]:

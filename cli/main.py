@@ -5,6 +5,7 @@ import typer
 from cli import explain, infra, preview, status, steer
 from cli.apply import apply
 from cli.dev import dev
+from cli.where import where
 
 app = typer.Typer(
     name="plattr",
@@ -15,6 +16,7 @@ app = typer.Typer(
 app.command()(apply)
 app.command()(status.status)
 app.command()(explain.explain)
+app.command()(where)
 app.command()(steer.resync)
 app.command()(steer.cleanup)
 app.command()(steer.pause)

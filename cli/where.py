@@ -1,0 +1,50 @@
+"""`plattr where`: the addresses and command lines that lead to what was made for an object."""
+
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from cli.connection import Session, perform, say
+from cli.objects import Found, find
+from cli.options import Name, Namespace
+from plattr.naming import workflow_id
+from plattr.objects import Kind
+from stack.platform import Platform
+
+
+def where(
+    name: Name,
+    namespace: Namespace = "",
+    ui: Annotated[str, typer.Option(help="The Temporal UI's address; that of the local platform if it runs.")] = "",
+) -> None:
+    """Tell where to look: the runs in the Temporal UI, the object, the Secret with the database's URL."""
+
+    async def work(session: Session) -> int:
+        found = await find(session, name, namespace or session.default_namespace)
+        lines = _lines(found, ui)
+        width = max(len(label) for label, _ in lines)
+        for label, line in lines:
+            say(f"{label:{width}}  {line}")
+        return 0
+
+    perform(work)
+
+
+def _lines(found: Found, ui: str) -> list[tuple[str, str]]:
+    reference, lines = found.reference, []
+    platform = Platform()
+    if not ui and platform.is_running:
+        lines.append(("first", 'eval "$(plattr infra environment)"'))
+        ui = platform.endpoints.temporal_ui
+    if ui:
+        query = quote(f'WorkflowId="{workflow_id(reference)}"')
+        lines.append(("its runs", f"{ui}/namespaces/default/workflows?query={query}"))
+    get = f"kubectl -n {reference.namespace} get"
+    lines.append(("the object", f"{get} {reference.kind.lower()} {reference.name} -o yaml"))
+    if reference.kind is Kind.PREVIEW:
+        lines.append(("its workload", f"kubectl -n {found.status.get('namespace', '?')} get all"))
+    elif found.spec.get("database", {}).get("enabled"):
+        secret = f"{get} secret {reference.name}-db -o jsonpath='{{.data.DATABASE_URL}}' | base64 -d"
+        lines.append(("its database", f'psql "$({secret})"'))
+    return lines
