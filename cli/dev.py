@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.infra import reported, show_endpoints
+from cli.infra import command, reported, show_endpoints
 from stack.platform import Platform
 from stack.services.application import APPS
 
@@ -26,7 +26,7 @@ def dev(
             sys.stdout.write(f"the local platform runs after {time.monotonic() - began:.1f} s\n\n")
             show_endpoints(platform)
             if detach:
-                sys.stdout.write("\nplattr infra stop ends it\n")
+                sys.stdout.write(f"\n{command()} infra stop ends it\n")
                 return
             sys.stdout.write("\nCtrl-C stops it\n")
             sys.stdout.flush()

@@ -107,7 +107,9 @@ def environment(role: Annotated[str, typer.Argument(help="worker, watcher or cli
         platform = Platform()
         for name, value in platform.environment(role).items():
             sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
-        sys.stdout.write(f'export PATH={shlex.quote(str(platform.endpoints.bin_dir))}:"$PATH"\n')
+        # Beside the tools the virtual environment's own: plattr itself.
+        folders = f"{platform.endpoints.bin_dir}:{Path(sys.executable).parent}"
+        sys.stdout.write(f'export PATH={shlex.quote(folders)}:"$PATH"\n')
 
 
 @app.command()
@@ -145,6 +147,12 @@ def show_status(platform: Platform) -> None:
             console.print(f"{entry.service}: {entry.message}", markup=False, highlight=False)
 
 
+def command() -> str:
+    """Return how this very program is called from the present folder, also when it is not on the PATH."""
+    program = Path(sys.argv[0]).absolute()
+    return str(program.relative_to(Path.cwd())) if program.is_relative_to(Path.cwd()) else "plattr"
+
+
 def show_endpoints(platform: Platform) -> None:
     """Print where a person looks; no passwords, `plattr infra environment` has them."""
     endpoints = platform.endpoints
@@ -157,7 +165,7 @@ def show_endpoints(platform: Platform) -> None:
         "Keycloak": f"{endpoints.keycloak_url}/admin (user {endpoints.keycloak_admin_user})",
         "Tools": f'export PATH={shlex.quote(str(endpoints.bin_dir))}:"$PATH"',
         "Logs": str(endpoints.log_dir),
-        "Settings": 'eval "$(plattr infra environment)"',
+        "Settings": f'eval "$({command()} infra environment)"',
     }
     for name, value in rows.items():
         sys.stdout.write(f"{name:12}{value}\n")

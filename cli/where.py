@@ -6,6 +6,7 @@ from urllib.parse import quote
 import typer
 
 from cli.connection import Session, perform, say
+from cli.infra import command
 from cli.objects import Found, find
 from cli.options import Name, Namespace
 from plattr.naming import workflow_id
@@ -35,7 +36,7 @@ def _lines(found: Found, ui: str) -> list[tuple[str, str]]:
     reference, lines = found.reference, []
     platform = Platform()
     if not ui and platform.is_running:
-        lines.append(("first", 'eval "$(plattr infra environment)"'))
+        lines.append(("first", f'eval "$({command()} infra environment)"'))
         ui = platform.endpoints.temporal_ui
     if ui:
         query = quote(f'WorkflowId="{workflow_id(reference)}"')
