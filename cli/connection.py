@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,8 @@ from temporalio.service import RPCError
 
 from activities.clients.kube import KubeClient
 from activities.clients.temporal import connect_temporal, translated
+from cli.environment import settings
 from plattr.errors import PlattrError
-from stack.platform import Platform
 
 FIELD_MANAGER = "plattr-cli"
 EXIT_FAILED = 1
@@ -33,17 +33,6 @@ class Session:
     temporal: Client
     default_namespace: str
     lease_namespace: str
-
-
-def settings(environment: Mapping[str, str] = os.environ) -> Mapping[str, str]:
-    """Return the environment; without KUBECONFIG and TEMPORAL_ADDRESS that of the local platform, if it runs.
-
-    Either of them turns the local platform off: half of one cluster and half of another is nobody's wish.
-    """
-    if "KUBECONFIG" in environment or "TEMPORAL_ADDRESS" in environment:
-        return environment
-    platform = Platform()
-    return {**environment, **platform.environment("cli")} if platform.is_running else environment
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ import typer
 
 from cli import explain, infra, preview, status, steer
 from cli.apply import apply
+from cli.audit import audit
 from cli.dev import dev
 from cli.where import where
 
@@ -16,6 +17,7 @@ app = typer.Typer(
 app.command()(apply)
 app.command()(status.status)
 app.command()(explain.explain)
+app.command()(audit)
 app.command()(where)
 app.command()(steer.resync)
 app.command()(steer.cleanup)

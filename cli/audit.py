@@ -1,0 +1,57 @@
+"""`plattr audit`: what exists without an owner, and what an owner lacks."""
+
+import sys
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cli.auditing.auditor import Report
+from cli.auditing.auditor import audit as audit_platform
+from cli.environment import settings
+from plattr.errors import PlattrError
+
+EXIT_FINDINGS = 1
+# Not 1: that the audit could not be made says nothing about what it would have found.
+EXIT_FAILED = 2
+# Into a pipe nothing is folded: the next program wants whole words.
+PIPE_WIDTH = 240
+
+
+def audit() -> None:
+    """Compare what PostgreSQL, S3, Keycloak and Kubernetes hold with the objects; it never deletes anything.
+
+    Needs the worker's settings. Exit code 0: nothing is wrong; 1: there are findings; 2: something cannot be asked.
+    """
+    try:
+        report = audit_platform(settings())
+    except PlattrError as error:
+        sys.stderr.write(f"{error}\n")
+        raise typer.Exit(EXIT_FAILED) from None
+    console = Console()
+    show(report, console if console.is_terminal else Console(width=PIPE_WIDTH))
+    if report.findings:
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the findings, what their words mean, and how much was looked at."""
+    if report.findings:
+        table = Table(box=box.SIMPLE)
+        for column in ("finding", "what", "owner", "detail"):
+            table.add_column(column, overflow="fold", no_wrap=column == "finding")
+        for finding in report.findings:
+            table.add_row(
+                f"[red]{finding.problem}[/]", *map(escape, (str(finding.thing), finding.owner, finding.detail))
+            )
+        console.print(table)
+        for problem in dict.fromkeys(finding.problem for finding in report.findings):
+            console.print(f"{problem}: {problem.meaning}", highlight=False)
+    counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items() if count)
+    console.print(
+        f"{len(report.findings)} findings; {report.settled} of {report.objects} objects judged (the others are not"
+        f" Running, or changed meanwhile); seen: {counts or 'nothing'}",
+        highlight=False,
+    )

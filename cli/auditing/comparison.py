@@ -1,0 +1,106 @@
+"""What exists against what the objects say: pure, so that every rule of it can be tested alone."""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+
+from cli.auditing.inventory import Finding, Found, Problem, Subject, Thing, ThingKind
+from plattr import naming
+
+# How the names begin and end that Plattr gives to what carries no owner until a second call has written it.
+_OURS = {
+    ThingKind.BUCKET: re.compile(r"plattr-(prod|staging|uat|preview)-.+"),
+    ThingKind.SCHEMA: re.compile(r"(prod|staging|uat|preview)_.+|.+_pr[0-9]+"),
+    ThingKind.ROLE: re.compile(r"((prod|staging|uat|preview)_.+|.+_pr[0-9]+)_(app|anon)"),
+}
+# A realm's other clients are made by the people who use it, and pods by the autoscaler.
+_UNLIMITED = frozenset({ThingKind.CLIENT, ThingKind.POD})
+# What outlives its feature, and, with deletionPolicy Retain, its object: by what the claim is about.
+_DATA = {"schema": ThingKind.SCHEMA, "bucket": ThingKind.BUCKET, "realm": ThingKind.REALM}
+
+
+def compare(before: Mapping[str, Subject], found: Collection[Found], after: Mapping[str, Subject]) -> list[Finding]:
+    """Return what is wrong, sorted.
+
+    Args:
+        before: the objects by key, as they were before the backends were asked.
+        found: everything that exists.
+        after: the objects as they were afterwards. Only what holds of both is held against anybody, so that an
+            object which comes, changes or goes meanwhile is no finding.
+    """
+    settled = _settled(before, after)
+    living = before.keys() | after.keys()
+    findings = [*_of_owners(settled, found), *_without_object(living, found), *_unmarked(living, settled, found)]
+    return sorted(findings, key=lambda finding: (finding.problem, finding.owner, str(finding.thing)))
+
+
+def _settled(before: Mapping[str, Subject], after: Mapping[str, Subject]) -> dict[str, Subject]:
+    return {
+        key: subject
+        for key, subject in after.items()
+        if key in before
+        and subject.is_settled
+        and before[key].is_settled
+        and (before[key].uid, before[key].generation) == (subject.uid, subject.generation)
+    }
+
+
+def _of_owners(settled: Mapping[str, Subject], found: Collection[Found]) -> Iterable[Finding]:
+    by_thing = {each.thing: each for each in found}
+    for subject in settled.values():
+        for thing in subject.expected or ():
+            yield from _judge(subject, thing, by_thing.get(thing))
+    kept = _stands_for(each for each in found if each.thing.kind is ThingKind.CLAIM)
+    for each in found:
+        owner = settled.get(each.owner or "")
+        if owner is None or owner.expected is None or each.thing in owner.expected or each.thing.kind in _UNLIMITED:
+            continue
+        if each.thing not in kept[owner.key]:
+            yield Finding(problem=Problem.DUPLICATE, thing=each.thing, owner=owner.key)
+
+
+def _judge(subject: Subject, thing: Thing, found: Found | None) -> Iterable[Finding]:
+    if found is None:
+        yield Finding(problem=Problem.MISSING, thing=thing, owner=subject.key)
+    elif found.owner != subject.key:
+        holder = found.owner or "nobody that Plattr knows"
+        yield Finding(problem=Problem.FOREIGN, thing=thing, owner=subject.key, detail=f"it belongs to {holder}")
+    elif found.uid is not None and found.uid != subject.uid:
+        detail = f"it is recorded for an earlier object of the name, uid {found.uid}"
+        yield Finding(problem=Problem.FOREIGN, thing=thing, owner=subject.key, detail=detail)
+
+
+def _without_object(living: Collection[str], found: Collection[Found]) -> Iterable[Finding]:
+    retained = _stands_for(each for each in found if each.thing.kind is ThingKind.CLAIM and each.is_retained)
+    for each in found:
+        if each.owner is not None and each.owner not in living and each.thing not in retained[each.owner]:
+            yield Finding(problem=Problem.ORPHAN, thing=each.thing, owner=each.owner)
+
+
+def _unmarked(living: Collection[str], settled: Mapping[str, Subject], found: Collection[Found]) -> Iterable[Finding]:
+    # What an object at work has just made may wait for the call that writes its owner on it.
+    working = {key for key in living if key not in settled}
+    claims = _stands_for(each for each in found if each.thing.kind is ThingKind.CLAIM)
+    awaited = {thing for key in working for thing in claims[key]}
+    needed = {thing for subject in settled.values() for thing in subject.expected or ()}
+    for each in found:
+        pattern = _OURS.get(each.thing.kind)
+        if each.owner is not None or pattern is None or each.thing in awaited | needed:
+            continue
+        if pattern.fullmatch(each.thing.name):
+            yield Finding(problem=Problem.UNMARKED, thing=each.thing, owner="")
+
+
+def _stands_for(claims: Iterable[Found]) -> dict[str, set[Thing]]:
+    """Return, by owner, the claims that keep data, and the data that they keep."""
+    things: dict[str, set[Thing]] = defaultdict(set)
+    for claim in claims:
+        holding, name = claim.thing.scope, claim.thing.name
+        if claim.owner is None or (holding not in _DATA and holding != "roles"):
+            continue
+        things[claim.owner].add(claim.thing)
+        if holding == "roles":
+            things[claim.owner] |= {Thing(kind=ThingKind.ROLE, name=role) for role in naming.roles_of(name)}
+        else:
+            things[claim.owner].add(Thing(kind=_DATA[holding], name=name))
+    return things

@@ -1,0 +1,104 @@
+"""What the auditor looks at: things in the backends, the objects they belong to, and what can be wrong with them."""
+
+from enum import StrEnum
+
+from plattr.errors import PlattrError
+from plattr.objects import FrozenModel
+
+
+class AuditFailed(PlattrError):
+    """Raised when a backend cannot be asked: an audit that has not seen everything says nothing."""
+
+    reason = "AuditFailed"
+
+
+class ThingKind(StrEnum):
+    """What Plattr makes, wherever it is."""
+
+    CLAIM = "claim"
+    SCHEMA = "schema"
+    ROLE = "role"
+    BUCKET = "bucket"
+    REALM = "realm"
+    CLIENT = "client"
+    NAMESPACE = "Namespace"
+    SECRET = "Secret"  # noqa: S105  a kind, not a password
+    CONFIG_MAP = "ConfigMap"
+    SERVICE_ACCOUNT = "ServiceAccount"
+    DEPLOYMENT = "Deployment"
+    SERVICE = "Service"
+    INGRESS = "Ingress"
+    AUTOSCALER = "HorizontalPodAutoscaler"
+    POD = "Pod"
+
+
+class Thing(FrozenModel):
+    """One thing that exists or should exist.
+
+    `scope` is a Kubernetes object's namespace, a client's realm, and what a claim is about.
+    """
+
+    kind: ThingKind
+    name: str
+    scope: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.scope}/{self.name}" if self.scope else f"{self.kind} {self.name}"
+
+
+class Found(FrozenModel):
+    """A thing that exists, and whose it says it is."""
+
+    thing: Thing
+    owner: str | None
+    """The owner's key, `{namespace}/{kind}/{name}`; None: it carries none of ours."""
+    uid: str | None = None
+    is_retained: bool = False
+    """Of a claim: what it stands for outlives its object."""
+
+
+class Subject(FrozenModel):
+    """An object, as far as the audit has to know it."""
+
+    key: str
+    uid: str
+    generation: int
+    is_settled: bool
+    """The last run for this spec ended in Running; anything else is still being worked on, and not judged."""
+    expected: frozenset[Thing] | None = None
+    """What it asks for; None when that cannot be told, as for a preview whose parent is gone."""
+
+
+class Problem(StrEnum):
+    """What can be wrong."""
+
+    ORPHAN = "orphan"
+    UNMARKED = "unmarked"
+    MISSING = "missing"
+    DUPLICATE = "duplicate"
+    FOREIGN = "foreign"
+    LOGIN = "login"
+
+    @property
+    def meaning(self) -> str:
+        """Return what the word stands for, for a person."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    Problem.ORPHAN: "its owner does not exist, and nothing says that it is to outlive it",
+    Problem.UNMARKED: "named like Plattr's own, and says of no owner that it is his",
+    Problem.MISSING: "a Running object lacks it",
+    Problem.DUPLICATE: "a Running object has it beside what it asks for",
+    Problem.FOREIGN: "a Running object needs it, and it is another's",
+    Problem.LOGIN: "the password in the Secret does not log in to the object's schema",
+}
+
+
+class Finding(FrozenModel):
+    """One thing that is wrong."""
+
+    problem: Problem
+    thing: Thing
+    owner: str
+    detail: str = ""

@@ -1,0 +1,106 @@
+"""What exists in PostgreSQL, and whether a password logs in."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+import psycopg
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cli.auditing.inventory import AuditFailed, Found, Thing, ThingKind
+from plattr.settings import Settings
+
+_PREFIX = "plattr:"
+_CONNECT_SECONDS = 5
+
+# An application owns its schema and may comment on it as it likes, so what its role says counts before.
+_SCHEMAS = """
+SELECT ns.nspname, obj_description(ns.oid, 'pg_namespace'), shobj_description(ns.nspowner, 'pg_authid')
+FROM pg_namespace AS ns WHERE ns.nspname !~ '^pg_' AND ns.nspname <> 'information_schema'
+"""
+_ROLES = "SELECT rolname, shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname !~ '^pg_'"
+_LOGIN = "SELECT current_user, current_schema()"
+
+
+class PostgresListing:
+    """Asks one PostgreSQL server as its admin."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._parameters = _admin(settings)
+
+    def found(self) -> list[Found]:
+        """Return every schema and role but the server's own."""
+        with _translated("list the schemas and roles of PostgreSQL"), self._connect() as connection:
+            schemas = connection.execute(_SCHEMAS).fetchall()
+            roles = connection.execute(_ROLES).fetchall()
+        return [
+            *(_found(ThingKind.SCHEMA, name, by_role if _is_ours(by_role) else own) for name, own, by_role in schemas),
+            *(_found(ThingKind.ROLE, name, comment) for name, comment in roles),
+        ]
+
+    def login_failure(self, secret: Mapping[str, str], role: str, schema: str) -> str | None:
+        """Return why a database Secret is of no use to its application; None when it is good.
+
+        The server is the admin's: what the Secret calls it may be known inside the cluster only.
+        """
+        if (secret.get("DB_USER"), secret.get("DB_SCHEMA")) != (role, schema):
+            return f"it is for role {secret.get('DB_USER')!r} and schema {secret.get('DB_SCHEMA')!r}"
+        login = {"user": role, "password": secret.get("DB_PASSWORD", "")}
+        try:
+            with self._connect(**login) as connection:
+                row = connection.execute(_LOGIN).fetchone()
+        except psycopg.OperationalError as error:
+            return str(error).partition("\n")[0]
+        return None if row == (role, schema) else f"it logs in to {row}"
+
+    def _connect(self, **login: str) -> psycopg.Connection[Any]:
+        return psycopg.connect(**(self._parameters | login))
+
+
+def _admin(settings: Settings) -> dict[str, Any]:
+    known = {"host": settings.db_host, "port": settings.db_port, "dbname": settings.db_name}
+    if settings.db_admin_url is not None:
+        try:
+            given: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(settings.db_admin_url.get_secret_value())
+        except psycopg.ProgrammingError:
+            # libpq quotes the URL, and the password is in it.
+            raise AuditFailed("cannot ask PostgreSQL: DB_ADMIN_URL is not a libpq URL") from None
+        return known | given | {"connect_timeout": _CONNECT_SECONDS}
+    try:
+        answer = boto3.client("secretsmanager", region_name=settings.aws_region).get_secret_value(
+            SecretId=settings.db_secret_arn or ""
+        )
+        secret = json.loads(answer["SecretString"])
+        login = {"user": secret["username"], "password": secret["password"]}
+    except (BotoCoreError, ClientError, KeyError, ValueError) as error:
+        raise AuditFailed(f"cannot read the database login from DB_SECRET_ARN: {type(error).__name__}") from None
+    return known | login | {"connect_timeout": _CONNECT_SECONDS}
+
+
+@contextmanager
+def _translated(action: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        raise AuditFailed(f"cannot {action}: {str(error).partition(chr(10))[0]}") from None
+
+
+def _is_ours(comment: str | None) -> bool:
+    return comment is not None and comment.startswith(_PREFIX)
+
+
+def _found(kind: ThingKind, name: str, comment: str | None) -> Found:
+    record: Any = None
+    if comment is not None and _is_ours(comment):
+        try:
+            record = json.loads(comment.removeprefix(_PREFIX))
+        except ValueError:
+            record = None
+    is_record = isinstance(record, dict)
+    return Found(
+        thing=Thing(kind=kind, name=name),
+        owner=record.get("owner") if is_record else None,
+        uid=record.get("uid") if is_record else None,
+    )

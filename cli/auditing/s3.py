@@ -1,0 +1,66 @@
+"""Which buckets exist in the account, and whose they are by their tags."""
+
+from collections.abc import Mapping
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cli.auditing.inventory import AuditFailed, Found, Thing, ThingKind
+from plattr.settings import Settings
+
+_PREFIX = "plattr-"
+_OWNER_TAG, _UID_TAG = "plattr-owner", "plattr-owner-uid"
+
+
+class S3Listing:
+    """Asks one S3 account."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+        endpoint = settings.aws_endpoint_url
+        self._client = boto3.client(
+            "s3",
+            # None: boto3 looks for credentials itself (a pod's role, files).
+            aws_access_key_id=environment.get("AWS_ACCESS_KEY_ID"),
+            aws_secret_access_key=environment.get("AWS_SECRET_ACCESS_KEY"),
+            aws_session_token=environment.get("AWS_SESSION_TOKEN"),
+            region_name=settings.aws_region,
+            endpoint_url=endpoint,
+            config=Config(
+                connect_timeout=5,
+                read_timeout=20,
+                s3={"addressing_style": "path"} if endpoint else {},
+            ),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def found(self) -> list[Found]:
+        """Return every bucket of the account that begins as Plattr's do."""
+        try:
+            pages = self._client.get_paginator("list_buckets").paginate(Prefix=_PREFIX)
+            names = [bucket["Name"] for page in pages for bucket in page.get("Buckets", [])]
+            # Some servers do not know the parameter and list everything.
+            tags = {name: self._tags(name) for name in names if name.startswith(_PREFIX)}
+        except (BotoCoreError, ClientError) as error:
+            raise AuditFailed(f"cannot list the buckets of S3: {error}") from None
+        return [
+            Found(thing=Thing(kind=ThingKind.BUCKET, name=name), owner=own.get(_OWNER_TAG), uid=own.get(_UID_TAG))
+            for name, own in tags.items()
+            if own is not None
+        ]
+
+    def _tags(self, bucket: str) -> dict[str, str] | None:
+        """Return a bucket's tags; None when it has gone since it was listed."""
+        try:
+            answer = self._client.get_bucket_tagging(Bucket=bucket)
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code")
+            if code == "NoSuchBucket":
+                return None
+            if code == "NoSuchTagSet":
+                return {}
+            raise
+        return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}

@@ -1,0 +1,175 @@
+"""The audit of a real platform: it finds what was put there, says so, and leaves it as it is."""
+
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import boto3
+import httpx
+import psycopg
+import pytest
+from botocore.config import Config
+
+from activities.clients.kube import KubeClient
+from activities.clients.resources import LEASES
+from cli.auditing.auditor import audit
+from cli.auditing.inventory import AuditFailed, Finding, Problem, Thing, ThingKind
+from plattr.objects import ObjectReference, Owner
+from plattr.target import owner_annotations, owner_labels
+from stack.platform import Platform
+
+GONE = ObjectReference(namespace="gone", name=f"app-{uuid.uuid4().hex[:6]}")
+STEM = f"prod_{GONE.name.replace('-', '_')}"
+BUCKET = f"plattr-prod-{GONE.name}-files"
+CLAIM = Thing(kind=ThingKind.CLAIM, scope="realm", name=GONE.name)
+
+
+def of_the_test(findings: tuple[Finding, ...]) -> set[tuple[Problem, Thing]]:
+    names = (GONE.name, STEM)
+    return {(f.problem, f.thing) for f in findings if any(name in f.thing.name for name in names)}
+
+
+@pytest.fixture
+def leftovers(platform: Platform) -> Iterator[None]:
+    """A schema, a role, a realm and a bucket of an owner that does not exist, and a bucket of nobody."""
+    with ExitStack() as stack:
+        _leave_database(platform, stack)
+        _leave_bucket(platform, stack)
+        _leave_realm(platform, stack)
+        yield
+
+
+@pytest.fixture
+async def claim(platform: Platform) -> Any:
+    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
+    owner = Owner(reference=GONE, uid="u1")
+    lease = {
+        "apiVersion": LEASES.api_version,
+        "kind": LEASES.kind,
+        "metadata": {
+            "name": f"{GONE.name}-realm",
+            "namespace": "plattr-system",
+            "labels": owner_labels(GONE) | {"platform.internal/holding": "realm"},
+            "annotations": owner_annotations(owner) | {"platform.internal/claimed-name": GONE.name},
+        },
+        "spec": {"holderIdentity": GONE.key},
+    }
+    await kube.create(LEASES, lease, "plattr-system")
+    yield
+    await kube.delete(LEASES, f"{GONE.name}-realm", "plattr-system")
+    await kube.close()
+
+
+def test_leftovers_are_found_in_every_backend_and_left_alone(platform: Platform, leftovers: None, claim: None) -> None:
+    first = of_the_test(audit(platform.environment("cli")).findings)
+    second = of_the_test(audit(platform.environment("cli")).findings)
+
+    assert first == {
+        (Problem.ORPHAN, Thing(kind=ThingKind.SCHEMA, name=STEM)),
+        (Problem.ORPHAN, Thing(kind=ThingKind.ROLE, name=f"{STEM}_app")),
+        (Problem.UNMARKED, Thing(kind=ThingKind.ROLE, name=f"{STEM}_anon")),
+        (Problem.ORPHAN, Thing(kind=ThingKind.BUCKET, name=BUCKET)),
+        (Problem.UNMARKED, Thing(kind=ThingKind.BUCKET, name=f"{BUCKET}-2")),
+        (Problem.ORPHAN, Thing(kind=ThingKind.REALM, name=GONE.name)),
+        (Problem.ORPHAN, CLAIM),
+    }
+    assert second == first
+
+
+def test_the_command_shows_what_it_finds_and_exits_with_1(platform: Platform, leftovers: None) -> None:
+    done = _command(platform.environment("cli"))
+
+    assert done.returncode == 1, done.stderr
+    assert f"schema {STEM}" in done.stdout
+    assert GONE.key in done.stdout
+
+
+def test_a_backend_that_cannot_be_asked_ends_the_audit_with_2_and_one_line(platform: Platform) -> None:
+    environment = platform.environment("cli") | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+
+    done = _command(environment)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("cannot list the buckets of S3")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"DB_ADMIN_URL": "postgresql://nobody:no@127.0.0.1:9/plattr"},
+        {"KEYCLOAK_CLIENT_SECRET": "no"},
+        {"KUBECONFIG": "/nowhere"},
+    ],
+    ids=["postgres", "keycloak", "kubernetes"],
+)
+def test_no_backend_is_left_out_silently(platform: Platform, changes: dict[str, str]) -> None:
+    with pytest.raises(AuditFailed):
+        audit(platform.environment("cli") | changes)
+
+
+def test_the_auditor_shares_no_code_with_what_it_audits() -> None:
+    script = (
+        "import sys, cli.audit;"
+        "print([m for m in sys.modules if m.split('.')[0] in ('activities', 'workflows', 'worker', 'watcher')])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+def _command(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cli.main", "audit"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def _leave_database(platform: Platform, stack: ExitStack) -> None:
+    record = f'plattr:{{"owner": "{GONE.key}", "uid": "u1"}}'
+    connection = stack.enter_context(psycopg.connect(platform.endpoints.database_admin_url, autocommit=True))
+    for statement, undo in (
+        (f"create role {STEM}_app nologin; comment on role {STEM}_app is '{record}'", f"drop role {STEM}_app"),
+        (f"create role {STEM}_anon nologin", f"drop role {STEM}_anon"),
+        (f"create schema {STEM}; comment on schema {STEM} is '{record}'", f"drop schema {STEM}"),
+    ):
+        connection.execute(statement.encode())
+        stack.callback(connection.execute, undo.encode())
+
+
+def _leave_bucket(platform: Platform, stack: ExitStack) -> None:
+    endpoints = platform.endpoints
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=endpoints.s3_url,
+        aws_access_key_id=endpoints.s3_key,
+        aws_secret_access_key=endpoints.s3_secret,
+        region_name="us-east-1",
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    stack.callback(s3.close)
+    for name in (BUCKET, f"{BUCKET}-2"):
+        s3.create_bucket(Bucket=name)
+        stack.callback(s3.delete_bucket, Bucket=name)
+    s3.put_bucket_tagging(Bucket=BUCKET, Tagging={"TagSet": [{"Key": "plattr-owner", "Value": GONE.key}]})
+
+
+def _leave_realm(platform: Platform, stack: ExitStack) -> None:
+    endpoints = platform.endpoints
+    # As Plattr's own account: what it made is what it may see.
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": endpoints.keycloak_client_id,
+        "client_secret": endpoints.keycloak_client_secret,
+    }
+
+    def bearer() -> dict[str, str]:
+        answer = httpx.post(f"{endpoints.keycloak_url}/realms/master/protocol/openid-connect/token", data=form)
+        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+    realms = f"{endpoints.keycloak_url}/admin/realms"
+    body = {"realm": GONE.name, "attributes": {"plattr.owner": GONE.key}}
+    httpx.post(realms, json=body, headers=bearer(), timeout=30).raise_for_status()
+    stack.callback(lambda: httpx.delete(f"{realms}/{GONE.name}", headers=bearer(), timeout=30).raise_for_status())

@@ -1,0 +1,170 @@
+"""Each rule of the audit alone; every test would pass unnoticed if its rule were missing."""
+
+import pytest
+
+from cli.auditing.comparison import compare
+from cli.auditing.inventory import Finding, Found, Problem, Subject, Thing, ThingKind
+
+OWNER = "team/Application/shop"
+SCHEMA = Thing(kind=ThingKind.SCHEMA, name="prod_shop")
+APP_ROLE = Thing(kind=ThingKind.ROLE, name="prod_shop_app")
+BUCKET = Thing(kind=ThingKind.BUCKET, name="plattr-prod-shop-files")
+DEPLOYMENT = Thing(kind=ThingKind.DEPLOYMENT, scope="team", name="shop")
+EXPECTED = frozenset({SCHEMA, APP_ROLE, BUCKET, DEPLOYMENT})
+
+
+def subject(**changes: object) -> dict[str, Subject]:
+    fields = {"key": OWNER, "uid": "u1", "generation": 1, "is_settled": True, "expected": EXPECTED} | changes
+    return {OWNER: Subject.model_validate(fields)}
+
+
+def found(*things: Thing, owner: str | None = OWNER, uid: str | None = "u1") -> list[Found]:
+    return [Found(thing=thing, owner=owner, uid=uid) for thing in things]
+
+
+def claim(holding: str, name: str, *, is_retained: bool = False) -> Found:
+    thing = Thing(kind=ThingKind.CLAIM, scope=holding, name=name)
+    return Found(thing=thing, owner=OWNER, uid="u1", is_retained=is_retained)
+
+
+def problems(findings: list[Finding]) -> set[tuple[Problem, Thing]]:
+    return {(finding.problem, finding.thing) for finding in findings}
+
+
+def test_a_whole_object_is_no_finding() -> None:
+    assert compare(subject(), found(*EXPECTED), subject()) == []
+
+
+@pytest.mark.parametrize("thing", sorted(EXPECTED, key=str), ids=str)
+def test_what_a_running_object_lacks_is_missing(thing: Thing) -> None:
+    findings = compare(subject(), found(*EXPECTED - {thing}), subject())
+
+    assert problems(findings) == {(Problem.MISSING, thing)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (subject(is_settled=False, expected=None), subject()),
+        (subject(), subject(is_settled=False, expected=None)),
+        (subject(generation=1), subject(generation=2)),
+        (subject(uid="u0"), subject(uid="u1")),
+        ({}, subject()),
+    ],
+    ids=["settled-meanwhile", "unsettled-meanwhile", "changed-meanwhile", "created-anew-meanwhile", "new"],
+)
+def test_an_object_that_is_being_worked_on_lacks_nothing(before: dict[str, Subject], after: dict[str, Subject]) -> None:
+    assert compare(before, [], after) == []
+
+
+def test_what_is_left_of_an_object_that_is_gone_is_an_orphan() -> None:
+    findings = compare({}, found(*EXPECTED), {})
+
+    assert problems(findings) == {(Problem.ORPHAN, thing) for thing in EXPECTED}
+
+
+@pytest.mark.parametrize(("before", "after"), [(subject(), {}), ({}, subject())], ids=["goes", "comes"])
+def test_what_an_object_has_that_comes_or_goes_is_no_orphan(
+    before: dict[str, Subject], after: dict[str, Subject]
+) -> None:
+    assert compare(before, found(*EXPECTED), after) == []
+
+
+def test_retained_data_and_its_claims_are_no_orphans_and_the_rest_is() -> None:
+    claims = [
+        claim("schema", "prod_shop", is_retained=True),
+        claim("roles", "prod_shop", is_retained=True),
+        claim("bucket", "plattr-prod-shop-files", is_retained=True),
+    ]
+
+    findings = compare({}, [*found(*EXPECTED), *claims], {})
+
+    assert problems(findings) == {(Problem.ORPHAN, DEPLOYMENT)}
+
+
+def test_a_claim_that_is_not_retained_excuses_nothing() -> None:
+    held = claim("schema", "prod_shop")
+
+    findings = compare({}, [*found(SCHEMA), held], {})
+
+    assert problems(findings) == {(Problem.ORPHAN, SCHEMA), (Problem.ORPHAN, held.thing)}
+
+
+@pytest.mark.parametrize("holder", ["other/Application/shop", None], ids=["another's", "nobody's"])
+def test_what_is_needed_and_not_ones_own_is_foreign(holder: str | None) -> None:
+    living = {"other/Application/shop": Subject(key="other/Application/shop", uid="u2", generation=1, is_settled=False)}
+    existing = [*found(*EXPECTED - {SCHEMA}), *found(SCHEMA, owner=holder, uid=None)]
+
+    findings = compare(subject() | living, existing, subject() | living)
+
+    assert problems(findings) == {(Problem.FOREIGN, SCHEMA)}
+
+
+def test_a_record_of_an_earlier_incarnation_is_foreign() -> None:
+    existing = [*found(*EXPECTED - {SCHEMA}), *found(SCHEMA, uid="u0")]
+
+    findings = compare(subject(), existing, subject())
+
+    assert problems(findings) == {(Problem.FOREIGN, SCHEMA)}
+
+
+def test_a_second_one_of_its_kind_is_a_duplicate() -> None:
+    second = Thing(kind=ThingKind.DEPLOYMENT, scope="team", name="shop-old")
+
+    findings = compare(subject(), found(*EXPECTED, second), subject())
+
+    assert problems(findings) == {(Problem.DUPLICATE, second)}
+
+
+def test_data_that_its_owner_still_claims_is_no_duplicate() -> None:
+    kept = Thing(kind=ThingKind.BUCKET, name="plattr-prod-shop-former")
+    existing = [*found(*EXPECTED, kept), claim("bucket", kept.name)]
+
+    assert compare(subject(), existing, subject()) == []
+
+
+def test_a_claim_of_a_host_that_is_no_longer_asked_for_is_a_duplicate() -> None:
+    former = claim("host", "old.example.com")
+
+    findings = compare(subject(), [*found(*EXPECTED), former], subject())
+
+    assert problems(findings) == {(Problem.DUPLICATE, former.thing)}
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        BUCKET,
+        SCHEMA,
+        APP_ROLE,
+        Thing(kind=ThingKind.SCHEMA, name="shop_pr7"),
+        Thing(kind=ThingKind.ROLE, name="shop_pr7_anon"),
+    ],
+    ids=str,
+)
+def test_what_is_named_like_ours_and_says_of_nobody_is_unmarked(thing: Thing) -> None:
+    findings = compare({}, found(thing, owner=None, uid=None), {})
+
+    assert problems(findings) == {(Problem.UNMARKED, thing)}
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        Thing(kind=ThingKind.SCHEMA, name="public"),
+        Thing(kind=ThingKind.ROLE, name="plattr_apps"),
+        Thing(kind=ThingKind.ROLE, name="production_reader"),
+        Thing(kind=ThingKind.BUCKET, name="plattr-backups"),
+        Thing(kind=ThingKind.REALM, name="company"),
+    ],
+    ids=str,
+)
+def test_what_others_name_otherwise_is_their_own_affair(thing: Thing) -> None:
+    assert compare({}, found(thing, owner=None, uid=None), {}) == []
+
+
+def test_a_bucket_just_made_waits_for_its_mark_while_its_owner_works() -> None:
+    working = subject(is_settled=False, expected=None)
+    existing = [*found(BUCKET, owner=None, uid=None), claim("bucket", BUCKET.name)]
+
+    assert compare(working, existing, working) == []
