@@ -117,6 +117,9 @@ class Follower:
         if progress is None:
             self._once((run.run_id, "silent"), WORKER_AWAY)
             return
+        for step in progress.done:
+            took = progress.took.get(step)
+            self._once((run.run_id, progress.round, step), f"✓ {step}  {duration(took) if took else ''}".rstrip())
         attempt = run.attempt
         if attempt is not None and attempt.last_failure and attempt.number > 1:
             # Of the attempt before the one that waits or runs.
@@ -126,9 +129,10 @@ class Follower:
                 (run.run_id, progress.round, progress.step, failed),
                 f"✗ {progress.step} attempt {failed} of {attempt.maximum} failed: {attempt.last_failure}{retry}",
             )
-        for step in progress.done:
-            took = progress.took.get(step)
-            self._once((run.run_id, progress.round, step), f"✓ {step}  {duration(took) if took else ''}".rstrip())
+        if progress.next_retry is not None:
+            # A cleanup never gives up, so its rounds are followed as well.
+            again = f"… waits after round {progress.round}; the next begins at {clock(progress.next_retry)}"
+            self._once((run.run_id, progress.round, "pause"), again)
 
     def _time_over(self, found: Found | None, run: Run | None) -> int:
         where = ""

@@ -28,7 +28,7 @@ app = typer.Typer(help="Environments of pull requests.", no_args_is_help=True)
 AppName = Annotated[str, typer.Option("--app", help="The Application, in the same namespace.")]
 Number = Annotated[int, typer.Option("--pr", min=1, help="The pull request.")]
 ObjectName = Annotated[str, typer.Argument(help="The PreviewEnvironment; or give --app and --pr.", show_default=False)]
-AnyNumber = Annotated[int, typer.Option("--pr", min=0, help="The pull request, with --app.", show_default=False)]
+AnyNumber = Annotated[int | None, typer.Option("--pr", min=1, help="The pull request, with --app.")]
 
 
 @app.command()
@@ -98,7 +98,7 @@ def list_previews(
 def extend(
     name: ObjectName = "",
     app_name: AppName = "",
-    pr: AnyNumber = 0,
+    pr: AnyNumber = None,
     ttl: Annotated[str, typer.Option("--ttl", help="The whole time from its creation: 96h.")] = "",
     by: Annotated[str, typer.Option("--by", help="So much longer than now set: 24h.")] = "",
     namespace: Namespace = "",
@@ -127,7 +127,7 @@ def extend(
 def delete(
     name: ObjectName = "",
     app_name: AppName = "",
-    pr: AnyNumber = 0,
+    pr: AnyNumber = None,
     namespace: Namespace = "",
     yes: Yes = False,
     wait: Wait = False,
@@ -147,10 +147,10 @@ def delete(
     perform(work)
 
 
-async def _find(session: Session, name: str, application: str, number: int, namespace: str) -> Found:
+async def _find(session: Session, name: str, application: str, number: int | None, namespace: str) -> Found:
     if name:
         return await find(session, f"preview/{name.removeprefix('preview/')}", namespace or session.default_namespace)
-    if not application or not number:
+    if not application or number is None:
         raise ObjectNotFound("cannot tell which preview: give its NAME, or --app and --pr")
     return await find_preview(session, application, number, namespace)
 

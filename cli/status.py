@@ -26,16 +26,16 @@ def status(
     env: Annotated[
         Environment | None, typer.Option("--env", help="The namespace of this name; preview needs --pr.")
     ] = None,
-    pr: Annotated[int, typer.Option("--pr", min=1, help="With --env preview: the pull request.")] = 0,
+    pr: Annotated[int | None, typer.Option("--pr", min=1, help="With --env preview: the pull request.")] = None,
 ) -> None:
     """Show phase, address and conditions of one object, or of all."""
-    if (env is Environment.PREVIEW) != bool(pr) or (pr and not name):
+    if (env is Environment.PREVIEW) != (pr is not None) or (pr is not None and not name):
         raise typer.BadParameter("--env preview, --pr N and the application's NAME belong together")
     if env is not None and namespace:
         raise typer.BadParameter("--env and -n both name the namespace; give one")
 
     async def work(session: Session) -> int:
-        if env is Environment.PREVIEW:
+        if pr is not None:
             show_one(await find_preview(session, name, pr))
         elif name:
             show_one(await find(session, name, env or namespace or session.default_namespace))

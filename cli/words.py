@@ -16,10 +16,10 @@ COLOURS = {
 
 
 def duration(span: timedelta) -> str:
-    """Return a length of time as people say it: 0.42 s, 12 s, 3 min, 5 h, 2 d."""
+    """Return a length of time as people say it: 0.42 s, 1.4 s, 12 s, 3 min, 5 h, 2 d."""
     seconds = abs(span.total_seconds())
     if seconds < 10:
-        return f"{seconds:.2f} s"
+        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
     for unit, size, limit in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172800)):
         if seconds < limit:
             return f"{seconds / size:.0f} {unit}"
