@@ -1,6 +1,7 @@
 """A preview's end: when it is, the warning before it, and the deletion of the object."""
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
 
 from temporalio import activity
 
@@ -8,18 +9,20 @@ from activities.clients.events import EventRecorder
 from activities.clients.kube import KubeClient
 from activities.clients.resources import PREVIEWS, Json
 from activities.loading import TargetLoader
+from activities.status import conditions_of, with_conditions
 from plattr import ttl
 from plattr.errors import Superseded
 from plattr.objects import Envelope
-from plattr.spec import parse_preview_spec
-from plattr.status import Condition, ConditionType, Finding, merge_conditions
-from plattr.steps import ClaimInput, ExpiryInput, PreviewTerms, StepResult
+from plattr.spec import preview_ttl
+from plattr.status import ConditionType, Finding
+from plattr.steps import ClaimInput, ExpiryInput, Lifetime, PreviewTerms, StepResult
 
 EXPIRING_REASON = "ExpiresSoon"
+EXPIRED_REASON = "Expired"
 
 
 class PreviewActivities:
-    """Reads the clock and the object; the workflow's durable timer does the waiting."""
+    """Read and write the object; the workflow's durable timer does the waiting, and its clock decides."""
 
     def __init__(self, kube: KubeClient, events: EventRecorder, loader: TargetLoader) -> None:
         self._kube = kube
@@ -31,43 +34,52 @@ class PreviewActivities:
         """Return until when the preview lives.
 
         Raises:
-            InvalidSpec: its ttl, or another field, breaks a rule.
+            InvalidSpec: its ttl breaks the rule; what else may be wrong with its spec is the claim's to say.
         """
         envelope = await self._loader.read(request.reference)
         if envelope is None:
             return PreviewTerms(verdict="gone")
+        # Before the pause: a paused object is deleted all the same.
         if envelope.is_deleting:
-            return PreviewTerms(verdict="deleting", uid=envelope.metadata.uid)
-        spec = parse_preview_spec(envelope.spec)
-        created = envelope.metadata.creation_timestamp
-        return PreviewTerms(
-            verdict="alive",
+            return PreviewTerms(verdict="deleting")
+        if envelope.is_paused:
+            return PreviewTerms(verdict="paused")
+        created, text = envelope.metadata.creation_timestamp, preview_ttl(envelope.spec)
+        lifetime = Lifetime(
             uid=envelope.metadata.uid,
-            expires_at=ttl.expires_at(created, spec.ttl),
-            warn_at=ttl.warn_at(created, spec.ttl),
-            is_warned=_expiring(envelope) is not None,
+            expires_at=ttl.expires_at(created, text),
+            warn_at=ttl.warn_at(created, text),
         )
+        said = [c.message for c in conditions_of(envelope) if c.type is ConditionType.EXPIRING]
+        if said:
+            is_current = said == [_warning(lifetime.expires_at)]
+            lifetime = lifetime.model_copy(update={"warning": "current" if is_current else "stale"})
+        return PreviewTerms(verdict="alive", lifetime=lifetime)
 
     @activity.defn
     async def warn_of_expiry(self, request: ExpiryInput) -> StepResult:
-        """Set the condition Expiring and record an Event; take the condition back when the ttl has grown since."""
+        """Set the condition Expiring and record an Event; take it back when it is not due. The second run does nothing.
+
+        Raises:
+            Superseded: the end has moved since, or another object has the name: read it again.
+            Conflict: the object changed under our hands.
+        """
         envelope = await self._current(request)
-        spec = parse_preview_spec(envelope.spec)
-        created = envelope.metadata.creation_timestamp
-        now = datetime.now(UTC)
-        end = ttl.expires_at(created, spec.ttl)
-        is_due = ttl.warn_at(created, spec.ttl) <= now
-        if is_due is (_expiring(envelope) is not None):
+        message = _warning(request.expires_at)
+        findings = [Finding(type=ConditionType.EXPIRING, status="True", reason=EXPIRING_REASON, message=message)]
+        wanted = _with_warning(envelope, findings if request.is_due else [])
+        if wanted == envelope.status:
             return StepResult()
-        message = f"ends at {end:%Y-%m-%d %H:%M:%S} UTC and is then deleted; raise spec.ttl to keep it longer"
-        kept = [Condition.model_validate(c) for c in envelope.status.get("conditions", [])]
-        kept = [condition for condition in kept if condition.type is not ConditionType.EXPIRING]
-        if is_due:
-            finding = Finding(type=ConditionType.EXPIRING, status="True", reason=EXPIRING_REASON, message=message)
-            kept += merge_conditions([], [finding], generation=envelope.metadata.generation, now=now)
-        await self._write_conditions(envelope, kept)
-        if is_due:
+        if request.is_due:
+            # Before the condition: with it written nobody would know any more that this is news.
             await self._events.record(envelope.owner, kind_of="Warning", reason=EXPIRING_REASON, message=message)
+        metadata = envelope.metadata
+        operations: list[Json] = [
+            # What was read above is what is changed: a write in between fails here and is tried again.
+            {"op": "test", "path": "/metadata/resourceVersion", "value": metadata.resource_version},
+            {"op": "add", "path": "/status", "value": wanted},
+        ]
+        await self._kube.json_patch(PREVIEWS, metadata.name, operations, metadata.namespace, subresource="status")
         return StepResult()
 
     @activity.defn
@@ -75,34 +87,45 @@ class PreviewActivities:
         """Delete the object, if it is still this incarnation; its finalizer holds it until the cleanup is done.
 
         Raises:
-            Superseded: the ttl was raised since, or another object has the name: read it again.
+            Superseded: the end has moved since, or another object has the name: read it again.
+            Conflict: another object took the name under our hands.
         """
         envelope = await self._current(request)
-        end = ttl.expires_at(envelope.metadata.creation_timestamp, parse_preview_spec(envelope.spec).ttl)
-        if end > datetime.now(UTC):
-            raise Superseded(f"cannot delete {request.reference}: it lives until {end:%Y-%m-%d %H:%M:%S} UTC now")
+        text = preview_ttl(envelope.spec)
+        message = f"its ttl of {text} was over at {_moment(request.expires_at)}"
+        await self._events.record(envelope.owner, kind_of="Normal", reason=EXPIRED_REASON, message=message)
         await self._kube.delete(PREVIEWS, request.reference.name, request.reference.namespace, uid=request.uid)
         return StepResult()
 
     async def _current(self, request: ExpiryInput) -> Envelope:
+        """Return the object while it is the one, with the end, that the run knows.
+
+        The end is compared, not the time: this worker's clock may go behind the one that fired the timer.
+        """
         envelope = await self._loader.read(request.reference)
-        if envelope is None or envelope.metadata.uid != request.uid or envelope.is_deleting:
-            raise Superseded(f"cannot go on with {request.reference}: it is gone, or another one")
+        if envelope is None or envelope.metadata.uid != request.uid or envelope.is_deleting or envelope.is_paused:
+            raise Superseded(f"cannot go on with {request.reference}: it is gone, paused, or another one")
+        end = ttl.expires_at(envelope.metadata.creation_timestamp, preview_ttl(envelope.spec))
+        if end != request.expires_at:
+            raise Superseded(f"cannot go on with {request.reference}: it lives until {_moment(end)} now")
         return envelope
 
-    async def _write_conditions(self, envelope: Envelope, conditions: list[Condition]) -> None:
-        listed = [condition.model_dump(mode="json", by_alias=True) for condition in conditions]
-        operations: list[Json] = [
-            # What was read above is what is changed: a write in between fails here and is tried again.
-            {"op": "test", "path": "/metadata/resourceVersion", "value": envelope.metadata.resource_version},
-            {"op": "add", "path": "/status", "value": {**envelope.status, "conditions": listed}},
-        ]
-        name, namespace = envelope.metadata.name, envelope.metadata.namespace
-        await self._kube.json_patch(PREVIEWS, name, operations, namespace, subresource="status")
+
+def _warning(end: datetime) -> str:
+    return f"ends at {_moment(end)} and is then deleted; raise spec.ttl to keep it longer"
 
 
-def _expiring(envelope: Envelope) -> str | None:
-    for condition in envelope.status.get("conditions", []):
-        if condition.get("type") == ConditionType.EXPIRING:
-            return str(condition.get("message", ""))
-    return None
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _with_warning(envelope: Envelope, findings: Sequence[Finding]) -> Json:
+    """Return the status with exactly these findings about the end; every other condition stays as it is."""
+    old = conditions_of(envelope)
+    generation = envelope.metadata.generation
+    others = [condition for condition in old if condition.type is not ConditionType.EXPIRING]
+    known = next((condition for condition in old if condition.type is ConditionType.EXPIRING), None)
+    if known is not None and findings and known.message == findings[0].message:
+        # The warning is the same whatever else of the spec has changed.
+        generation = known.observed_generation
+    return with_conditions(envelope.status, old, findings, generation=generation, untouched=others)

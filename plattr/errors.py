@@ -81,6 +81,8 @@ class ParentNotFound(Unmet):
     """Raised when a preview names an Application that does not exist in its namespace."""
 
     reason = "ParentNotFound"
+    # Whichever step noticed it: no feature is at fault.
+    condition = "Accepted"
 
 
 class BackendUnavailable(Transient):

@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from plattr.errors import InvalidSpec
 from plattr.objects import OBJECT_NAME_PATTERN, FrozenModel
-from plattr.ttl import Ttl
+from plattr.ttl import DEFAULT_TTL, Ttl, parse_ttl
 
 # Every pattern means the same to Rust (pydantic), to Go (the API server) and to Python: `$` only at the very end
 # (so fullmatch in Python), ASCII classes only, since Rust's \s is Unicode's and Go's is not.
@@ -245,7 +245,7 @@ class PreviewSpec(SpecModel):
     pull_request: int = Field(ge=1, le=2147483647)
     branch: str = Field(min_length=1, max_length=255)
     image_ref: ImageRef | None = None
-    ttl: Ttl = "72h"
+    ttl: Ttl = DEFAULT_TTL
 
 
 def parse_application_spec(spec: dict[str, Any]) -> ApplicationSpec:
@@ -264,6 +264,20 @@ def parse_preview_spec(spec: dict[str, Any]) -> PreviewSpec:
         InvalidSpec: the first rule that is broken, with its field.
     """
     return _parse(PreviewSpec, spec)
+
+
+def preview_ttl(spec: dict[str, Any]) -> str:
+    """Return the ttl of a preview's spec whose other fields may break a rule: it has an end all the same.
+
+    Raises:
+        InvalidSpec: the ttl itself breaks the rule.
+    """
+    text = spec.get("ttl", DEFAULT_TTL)
+    try:
+        parse_ttl(str(text))
+    except ValueError as error:
+        raise InvalidSpec("spec.ttl", str(error)) from None
+    return str(text)
 
 
 def _parse(model: type[Spec], spec: dict[str, Any]) -> Spec:

@@ -173,23 +173,32 @@ class CleanupStepInput(FrozenModel):
     retain: bool = False
 
 
-class PreviewTerms(FrozenModel):
-    """Until when a preview lives, read from the object; the run's clock follows it."""
+class Lifetime(FrozenModel):
+    """Until when a preview lives, and what its status says of that."""
 
-    verdict: Literal["alive", "deleting", "gone"]
-    uid: str = ""
-    expires_at: datetime | None = None
-    warn_at: datetime | None = None
-    is_warned: bool = False
-    """The condition Expiring stands in the status."""
+    uid: str
+    expires_at: datetime
+    warn_at: datetime
+    warning: Literal["none", "current", "stale"] = "none"
+    """The condition Expiring: it does not stand, it names this end, or one that has moved since."""
+
+
+class PreviewTerms(FrozenModel):
+    """A preview's end, read from the object; the run's clock follows it."""
+
+    verdict: Literal["alive", "paused", "deleting", "gone"]
+    lifetime: Lifetime | None = None
+    """Set while the preview is alive."""
 
 
 class ExpiryInput(FrozenModel):
-    """Warn of a preview's end, take the warning back, or delete the object: exactly this incarnation."""
+    """Warn of a preview's end, take the warning back, or delete the object: exactly this incarnation with this end."""
 
     reference: ObjectReference
     uid: str
-    expires_at: datetime | None = None
+    expires_at: datetime
+    is_due: bool = True
+    """Whether the warning is to stand. The run's clock decides: a worker's own may go behind the server's."""
 
 
 class RunInput(FrozenModel):

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+# Source: shared/spec.md, section 1.
+DEFAULT_TTL = "72h"
 TTL_PATTERN = r"^[1-9][0-9]*(m|h|d)$"
 # 30 days: a preview is for one pull request; what lives longer is an Application.
 MAX_TTL = timedelta(days=30)

@@ -42,6 +42,8 @@ class ProvisionApplication(ProvisioningRun):
                 )
             if outcome.verdict == "refused":
                 raise as_refusal(outcome.problem)
+            # A resync that did not get through is still owed.
+            self._every_step = self._every_step or every_step
             await self._pause()
             self._continue_if_long(run)
 

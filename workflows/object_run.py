@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 
 from temporalio import workflow
+from temporalio.common import Priority
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.exceptions import TimeoutError as ActivityTimedOut
 
@@ -46,6 +47,9 @@ class CalledOff(Exception):
 
 class ObjectRun:
     """Base of the workflows; one of them at a time runs for an object, under the object's one id."""
+
+    # Of the activities that are started from now on.
+    priority: Priority = Priority.default
 
     def __init__(self) -> None:
         self._changed = False
@@ -109,6 +113,7 @@ class ObjectRun:
             retry_policy=STEP_RETRIES,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             summary=f"{step} of {self._reference}",
+            priority=self.priority,
         )
         try:
             await workflow.wait_condition(lambda: self._changed or handle.done())

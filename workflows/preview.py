@@ -2,25 +2,22 @@
 
 import asyncio
 from datetime import datetime
+from typing import Literal
 
 from temporalio import workflow
+from temporalio.common import Priority
 
 with workflow.unsafe.imports_passed_through():
     from activities.preview import PreviewActivities
     from plattr.objects import Kind, ObjectReference
-    from plattr.steps import (
-        CLEANUP_ORDER,
-        ClaimInput,
-        ExpiryInput,
-        PreviewTerms,
-        RunInput,
-        RunResult,
-        Step,
-    )
+    from plattr.steps import CLEANUP_ORDER, ClaimInput, ExpiryInput, Lifetime, RunInput, RunResult, Step
     from workflows.application import as_refusal
     from workflows.cleanup import CleanupRun
     from workflows.object_run import CalledOff, StepFailed, continue_as
+    from workflows.options import LATER
     from workflows.provisioning import PassOutcome, ProvisioningRun
+
+Turn = Literal["again", "over", "gone", "paused"]
 
 
 @workflow.defn
@@ -30,6 +27,7 @@ class PreviewLifecycle(ProvisioningRun):
     def __init__(self) -> None:
         super().__init__()
         self._clock: asyncio.Task[None] | None = None
+        self._rings_at: datetime | None = None
 
     @workflow.run
     async def run(self, run: RunInput) -> RunResult:
@@ -41,25 +39,15 @@ class PreviewLifecycle(ProvisioningRun):
             self._changed = False
             every_step, self._every_step = self._every_step, False
             try:
-                terms = await self._read_terms(reference)
-                if terms.verdict == "gone":
-                    return RunResult(phase=None, summary=f"{reference} is gone")
-                if terms.verdict == "deleting" or await self._expire_if_over(reference, terms):
-                    continue_as("CleanupPreview", run)
-                self._set_clock(terms)
-                outcome = await self._pass(reference, every_step=every_step)
-                if outcome.verdict == "paused":
-                    # Hands off means the clock too; taking the annotation away pokes the object again.
-                    return RunResult(phase=None, summary=f"{reference} is paused")
-                await self._rest(outcome)
+                turn = await self._turn(reference, every_step=every_step)
             except CalledOff:
                 self._every_step = self._every_step or every_step
-            except StepFailed as failure:
-                outcome = await self._give_up(reference, None, {}, {failure.step: failure.problem})
-                if outcome.verdict == "refused":
-                    # A ttl that says nothing: without an end there is no timer to keep.
-                    raise as_refusal(outcome.problem) from None
-                await self._pause()
+                turn = "again"
+            if turn == "over":
+                continue_as("CleanupPreview", run)
+            # A knock that came in meanwhile may be a resume, or a new object of this name.
+            if turn != "again" and not self._changed:
+                return RunResult(phase=None, summary=f"{reference} is {turn}")
             if workflow.info().is_continue_as_new_suggested():
                 # The clock is set anew from the object: timers do not survive continue-as-new.
                 workflow.continue_as_new(
@@ -68,39 +56,74 @@ class PreviewLifecycle(ProvisioningRun):
                     )
                 )
 
-    async def _read_terms(self, reference: ObjectReference) -> PreviewTerms:
-        return await self._perform(Step.TERMS, PreviewActivities.read_terms, ClaimInput(reference=reference))
+    async def _turn(self, reference: ObjectReference, *, every_step: bool) -> Turn:
+        """Do what the object asks for now, then wait for the next change; return how to go on."""
+        try:
+            terms = await self._perform(Step.TERMS, PreviewActivities.read_terms, ClaimInput(reference=reference))
+            if terms.lifetime is None:
+                # Hands off means the clock too; taking the annotation away pokes the object again.
+                return "over" if terms.verdict == "deleting" else "paused" if terms.verdict == "paused" else "gone"
+            if await self._expire_if_over(reference, terms.lifetime):
+                return "over"
+        except StepFailed as failure:
+            outcome = await self._give_up(reference, None, {}, {failure.step: failure.problem})
+            if outcome.verdict == "refused":
+                # A ttl that says nothing: without an end there is no timer to keep.
+                raise as_refusal(outcome.problem) from None
+            await self._try_later(every_step=every_step)
+            return "again"
 
-    async def _expire_if_over(self, reference: ObjectReference, terms: PreviewTerms) -> bool:
+        self.priority = Priority.default
+        outcome = await self._pass(reference, every_step=every_step)
+        if outcome.verdict == "paused":
+            return "paused"
+        if outcome.verdict == "failed":
+            await self._try_later(every_step=every_step)
+        elif outcome.verdict in ("settled", "refused"):
+            await self._rest(outcome)
+        return "again"
+
+    async def _expire_if_over(self, reference: ObjectReference, lifetime: Lifetime) -> bool:
         """Delete the object when its time is over, warn when it is nearly; return whether it was deleted."""
-        if terms.expires_at is None or terms.warn_at is None:
-            return False
-        argument = ExpiryInput(reference=reference, uid=terms.uid, expires_at=terms.expires_at)
-        if terms.expires_at <= workflow.now():
+        argument = ExpiryInput(reference=reference, uid=lifetime.uid, expires_at=lifetime.expires_at)
+        if lifetime.expires_at <= workflow.now():
             await self._perform(Step.EXPIRY, PreviewActivities.delete_expired, argument)
             return True
-        if (terms.warn_at <= workflow.now()) is not terms.is_warned:
+        # Before the warning: while that is tried again, the end may come.
+        self._set_clock(lifetime)
+        is_due = lifetime.warn_at <= workflow.now()
+        if lifetime.warning != ("current" if is_due else "none"):
+            argument = argument.model_copy(update={"is_due": is_due})
             await self._perform(Step.EXPIRY, PreviewActivities.warn_of_expiry, argument)
         return False
 
-    def _set_clock(self, terms: PreviewTerms) -> None:
+    def _set_clock(self, lifetime: Lifetime) -> None:
         """Wake the run at the warning and at the end, also in the middle of a step or a pause."""
+        moment = lifetime.warn_at if lifetime.warn_at > workflow.now() else lifetime.expires_at
         if self._clock is not None:
+            if moment == self._rings_at and not self._clock.done():
+                return
             self._clock.cancel()
-        moments = [moment for moment in (terms.warn_at, terms.expires_at) if moment and moment > workflow.now()]
-        self._clock = asyncio.create_task(self._ring(moments[0])) if moments else None
+        self._rings_at = moment
+        self._clock = asyncio.create_task(self._ring(moment))
 
     async def _ring(self, moment: datetime) -> None:
         await workflow.sleep(moment - workflow.now(), summary=f"{self._reference} until {moment:%Y-%m-%d %H:%M:%S} UTC")
+        # Thousands may ring in one second; who applies an object at that moment must not stand in their queue.
+        self.priority = LATER
         self._changed = True
 
+    async def _try_later(self, *, every_step: bool) -> None:
+        """Pause before what failed is tried again; a resync that did not get through is still owed."""
+        self._every_step = self._every_step or every_step
+        await self._pause()
+
     async def _rest(self, outcome: PassOutcome) -> None:
-        """Wait until something changes; what failed is tried again slowly."""
-        if outcome.verdict == "failed":
-            await self._pause()
-        elif not self._changed:
-            # Refused or settled: only a change, or the clock, has anything to do.
-            await workflow.wait_condition(lambda: self._changed)
+        """Wait for a change or the clock: refused or settled, there is nothing else to do."""
+        # Unlike an Application's, this run goes on: the next outage has its retries counted from the beginning.
+        self._show(step=None, attempt=0, round=1, phase=outcome.phase or self._progress.phase)
+        await workflow.wait_condition(lambda: self._changed)
+        self._show(done=(), took={})
 
 
 @workflow.defn
@@ -108,6 +131,7 @@ class CleanupPreview(CleanupRun):
     """Removes everything of a preview, its namespace last, whether or not its parent is still there."""
 
     steps = (*CLEANUP_ORDER, Step.NAMESPACE, Step.RELEASE)
+    priority = LATER
 
     @workflow.run
     async def run(self, run: RunInput) -> RunResult:

@@ -31,8 +31,10 @@ MESSAGES = [
     steps.CleanupInput(reference=REFERENCE, delete_object=True, uid="u"),
     steps.CleanupPlan(verdict="proceed", uid="u", retain=True),
     steps.CleanupStepInput(reference=REFERENCE, uid="u", retain=True),
-    steps.PreviewTerms(verdict="alive", uid="u", expires_at=NOW, warn_at=NOW, is_warned=True),
-    steps.ExpiryInput(reference=REFERENCE, uid="u", expires_at=NOW),
+    steps.PreviewTerms(
+        verdict="alive", lifetime=steps.Lifetime(uid="u", expires_at=NOW, warn_at=NOW, warning="stale")
+    ),
+    steps.ExpiryInput(reference=REFERENCE, uid="u", expires_at=NOW, is_due=False),
     RunInput(namespace="team", name="my-app", every_step=True, by_hand=False, round=3),
     steps.RunResult(phase=Phase.RUNNING, generation=2, summary="s"),
     Progress(
@@ -57,7 +59,7 @@ def test_message_survives_json(message: BaseModel) -> None:
 def test_every_message_is_frozen_and_tried(model: type[BaseModel]) -> None:
     messages = [message for message in [*MESSAGES, REFERENCE, FINDING] if type(message) is model]
 
-    assert messages or model.__name__ in ("FrozenModel", "ObjectReference", "Finding")
+    assert messages or model.__name__ in ("FrozenModel", "ObjectReference", "Finding", "Lifetime")
     assert model.model_config.get("frozen") is True
 
 
