@@ -12,7 +12,7 @@ from cli.connection import Session, perform, say
 from cli.follow import follow_all, latest_run_id
 from cli.objects import Found
 from cli.options import DEFAULT_TIMEOUT, Namespace, Timeout, Wait
-from plattr.errors import InvalidSpec, PlattrError
+from plattr.errors import Conflict, InvalidSpec, PlattrError
 from plattr.objects import API_VERSION, Kind, ObjectReference
 from plattr.spec import parse_application_spec, parse_preview_spec
 
@@ -51,14 +51,24 @@ async def _apply(session: Session, kind: Kind, manifest: Json, *, force: bool, w
     reference = ObjectReference(kind=kind, namespace=metadata["namespace"], name=metadata["name"])
     before = await session.kube.get(resource, reference.name, reference.namespace)
     old_run = await latest_run_id(session, reference) if wait else ""
-    after = await session.kube.apply(resource, manifest, reference.namespace, force=force)
-    if before is None:
-        outcome = "created"
-    else:
-        is_same = before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]
-        outcome = "unchanged" if is_same else "configured"
-    say(f"{kind} {reference.namespace}/{reference.name} {outcome}")
+    try:
+        after = await session.kube.apply(resource, manifest, reference.namespace, force=force)
+    except Conflict as error:
+        raise Conflict(f"{error}; --force takes the fields over") from None
+    say(f"{kind} {reference.namespace}/{reference.name} {_outcome(before, after)}")
     return Found(kind, after), old_run
+
+
+def _outcome(before: Json | None, after: Json) -> str:
+    if before is None:
+        return "created"
+    return "unchanged" if _wish_of(before) == _wish_of(after) else "configured"
+
+
+def _wish_of(body: Json) -> tuple[Any, ...]:
+    """Return what a person can change; a worker writes the status and the finalizers at the same time."""
+    metadata = body["metadata"]
+    return metadata["uid"], metadata.get("generation"), metadata.get("labels"), metadata.get("annotations")
 
 
 def read_manifests(file: Path, namespace: str, default_namespace: str) -> tuple[list[Json], list[tuple[Kind, Json]]]:

@@ -68,6 +68,11 @@ def cleanup(
         place = namespace or session.default_namespace
         if orphan:
             return await _clean_orphan(session, name, place, yes=yes)
+        if not await look_up(session, name, place):
+            raise ObjectNotFound(
+                f"cannot clean up {name!r} in namespace {place!r}: there is no such object; --orphan removes what one"
+                " has left"
+            )
         found = await find(session, name, place)
         await _confirm(session, found.reference, yes=yes)
         await _clean_up(session, found)

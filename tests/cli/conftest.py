@@ -1,0 +1,42 @@
+"""The command line as a person runs it, against the platform's Kubernetes and a Temporal that no worker polls."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from stack.platform import Platform
+from tests.fix_temporal import TemporalServer
+
+
+class Outcome:
+    """What a command printed, and its exit code."""
+
+    def __init__(self, exit_code: int, stdout: str, stderr: str) -> None:
+        self.exit_code = exit_code
+        self.stdout = stdout
+        self.stderr = stderr
+
+    def __repr__(self) -> str:
+        return f"exit {self.exit_code}\n{self.stdout}\n{self.stderr}"
+
+
+Plattr = Callable[..., Awaitable[Outcome]]
+
+
+def run_plattr(*arguments: str, environment: dict[str, str] | None = None, answer: str | None = None) -> Outcome:
+    result = CliRunner().invoke(app, arguments, env=environment, input=answer)
+    return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture
+def plattr(platform: Platform, temporal_server: TemporalServer) -> Plattr:
+    """Run a command in a thread: each one has a loop of its own."""
+    environment = {"KUBECONFIG": str(platform.endpoints.kubeconfig_admin), **temporal_server.environment}
+
+    async def run(*arguments: str, answer: str | None = None) -> Outcome:
+        return await asyncio.to_thread(run_plattr, *arguments, environment=environment, answer=answer)
+
+    return run

@@ -1,0 +1,136 @@
+import pytest
+
+from activities.clients import temporal
+from activities.clients.resources import PREVIEWS
+from plattr.claims import Claim, Holding
+from plattr.objects import Kind, ObjectReference, Owner
+from tests.cli.test_apply import condition
+from tests.fix_kubernetes import random_name
+
+
+@pytest.fixture
+async def failed(cluster, namespace):
+    application = await cluster.apply(namespace, random_name())
+    conditions = [
+        condition("DatabaseReady", "True", "Provisioned"),
+        condition("StorageReady", "False", "BackendUnavailable", "cannot reach [S3]: connection refused"),
+    ]
+    return await cluster.set_status(application, phase="Failed", observedGeneration=1, conditions=conditions)
+
+
+async def test_status_lists_every_object_of_a_namespace(plattr, cluster, namespace, failed):
+    preview = await cluster.preview(namespace, random_name(), failed.metadata.name)
+
+    outcome = await plattr("status", "-n", namespace)
+
+    assert outcome.exit_code == 0, outcome
+    lines = outcome.stdout.splitlines()
+    (line,) = [line for line in lines if failed.metadata.name in line and "Application" in line]
+    assert "Failed" in line
+    assert "✓ Database" in line
+    assert "✗ Storage BackendUnavailable" in line
+    assert any(preview.metadata.name in line and "PR 7" in line for line in lines)
+
+
+async def test_status_of_one_shows_its_conditions(plattr, namespace, failed):
+    outcome = await plattr("status", failed.metadata.name, "-n", namespace)
+
+    # Square brackets are Rich's markup; in a message they are text.
+    assert "cannot reach [S3]: connection refused" in outcome.stdout
+
+
+async def test_status_finds_a_preview_by_its_pull_request(plattr, cluster, namespace, failed):
+    preview = await cluster.preview(namespace, random_name(), failed.metadata.name)
+
+    outcome = await plattr("status", failed.metadata.name, "--env", "preview", "--pr", "7")
+
+    assert preview.metadata.name in outcome.stdout
+
+
+async def test_a_name_that_nobody_has_is_one_line(plattr, namespace):
+    for command in ("status", "explain", "resync", "pause"):
+        outcome = await plattr(command, "nobody", "-n", namespace)
+
+        assert (outcome.exit_code, outcome.stderr.count("\n")) == (1, 1), command
+        assert "nobody" in outcome.stderr
+
+
+async def test_a_name_of_both_kinds_needs_the_kind(plattr, cluster, namespace):
+    name = random_name()
+    await cluster.apply(namespace, name)
+    await cluster.preview(namespace, name, name)
+
+    ambiguous = await plattr("status", name, "-n", namespace)
+    chosen = await plattr("status", f"preview/{name}", "-n", namespace)
+
+    assert f"app/{name}" in ambiguous.stderr
+    assert chosen.exit_code == 0
+
+
+async def test_explain_says_when_there_is_no_run(plattr, namespace, failed):
+    outcome = await plattr("explain", failed.metadata.name, "-n", namespace)
+
+    assert "is the watcher running?" in outcome.stdout
+    assert "cannot reach [S3]: connection refused" in outcome.stdout
+
+
+async def test_explain_says_when_no_worker_answers(plattr, temporal_server, failed):
+    reference = failed.reference
+    client = await temporal.connect_temporal(environment=temporal_server.environment)
+    await temporal.poke(client, reference, is_deleting=False)
+
+    outcome = await plattr("explain", reference.name, "-n", reference.namespace)
+
+    assert "ProvisionApplication, open since" in outcome.stdout
+    assert "no worker answers" in outcome.stdout
+
+
+async def test_explain_tells_what_an_object_that_is_gone_has_left(plattr, cluster, namespace):
+    reference = ObjectReference(kind=Kind.APPLICATION, namespace=namespace, name=random_name())
+    schema = Claim(holding=Holding.SCHEMA, name=f"prod_{reference.name}")
+    await cluster.ledger.acquire(Owner(reference=reference, uid="gone"), [schema], is_retained=True)
+
+    outcome = await plattr("explain", reference.name, "-n", namespace)
+
+    assert "gone" in outcome.stdout
+    assert f"retained  schema {schema.name}" in outcome.stdout
+
+
+async def test_a_preview_is_started_changed_listed_extended_and_deleted(plattr, cluster, namespace):
+    parent = (await cluster.apply(namespace, random_name())).metadata.name
+    mine = ("--app", parent, "--pr", "12", "-n", namespace)
+    started = await plattr("preview", "start", *mine, "--branch", "topic", "--ttl", "3h")
+    changed = await plattr("preview", "start", *mine, "--branch", "topic", "--image", "registry.test/app:2")
+    listed = await plattr("preview", "list", "--app", parent)
+    extended = await plattr("preview", "extend", *mine, "--by", "24h")
+    too_long = await plattr("preview", "extend", f"{parent}-pr-12", "-n", namespace, "--ttl", "31d")
+    body = await cluster.admin.get(PREVIEWS, f"{parent}-pr-12", namespace)
+    deleted = await plattr("preview", "delete", *mine, "--yes", "--wait")
+
+    assert [outcome.exit_code for outcome in (started, changed, listed, extended, deleted)] == [0, 0, 0, 0, 0]
+    assert f"{parent}-pr-12" in listed.stdout
+    assert body["spec"]["imageRef"] == "registry.test/app:2"
+    # The second start set the default of 72 hours again.
+    assert body["spec"]["ttl"] == f"{(72 + 24) * 60}m"
+    assert too_long.exit_code == 1
+    assert "30d" in too_long.stderr
+    assert await cluster.admin.get(PREVIEWS, f"{parent}-pr-12", namespace) is None
+
+
+async def test_a_preview_made_by_hand_is_not_made_twice(plattr, cluster, namespace):
+    parent = (await cluster.apply(namespace, random_name())).metadata.name
+    by_hand = await cluster.preview(namespace, random_name(), parent)
+
+    await plattr("preview", "start", "--app", parent, "--pr", "7", "-n", namespace, "--branch", "next")
+
+    previews = await cluster.admin.list(PREVIEWS, namespace)
+    assert [(body["metadata"]["name"], body["spec"]["branch"]) for body in previews] == [
+        (by_hand.metadata.name, "next")
+    ]
+
+
+async def test_a_preview_of_no_application_is_refused(plattr, namespace):
+    outcome = await plattr("preview", "start", "--app", "nobody", "--pr", "1", "-n", namespace, "--branch", "x")
+
+    assert outcome.exit_code == 1
+    assert "nobody" in outcome.stderr
