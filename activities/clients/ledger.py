@@ -36,12 +36,15 @@ class Ledger:
         """
         # All reads come first, so that a refused object leaves no claim behind.
         leases = await all_of(self._read(claim) for claim in claims)
-        for claim, lease in zip(claims, leases, strict=True):
+        found = dict(zip(claims, leases, strict=True))
+        for claim, lease in found.items():
             if lease is not None:
                 _ensure_ours(claim, lease, owner)
+        await self._create_missing(owner, found, is_retained=is_retained)
         await all_of(
             self._settle(claim, lease, owner, is_retained=is_retained)
-            for claim, lease in zip(claims, leases, strict=True)
+            for claim, lease in found.items()
+            if lease is not None
         )
 
     async def held_by(self, reference: ObjectReference, holding: Holding | None = None) -> list[HeldClaim]:
@@ -63,16 +66,33 @@ class Ledger:
     async def _read(self, claim: Claim) -> Json | None:
         return await self._kube.get(LEASES, claim.lease_name, self._namespace)
 
-    async def _settle(self, claim: Claim, lease: Json | None, owner: Owner, *, is_retained: bool) -> None:
-        if lease is None:
-            wanted = _lease(claim, owner, self._namespace, is_retained=is_retained)
-            if await self._kube.create(LEASES, wanted, self._namespace) is not None:
-                return
+    async def _create_missing(self, owner: Owner, found: dict[Claim, Json | None], *, is_retained: bool) -> None:
+        """Create what nobody holds, one after the other, in the same order for every owner.
+
+        Of two that need the same names at once, who gets the first gets them all. At once or in any other order
+        each could get one that the other needs, and both would be refused for good.
+        """
+        missing = sorted((claim for claim, lease in found.items() if lease is None), key=lambda claim: claim.lease_name)
+        created: list[Json] = []
+        for claim in missing:
+            lease = await self._kube.create(
+                LEASES, _lease(claim, owner, self._namespace, is_retained=is_retained), self._namespace
+            )
+            if lease is not None:
+                created.append(lease)
+                continue
             # Somebody was faster; creating is what decides, so look who it was.
             lease = await self._read(claim)
             if lease is None:
                 raise Conflict(f"cannot claim {claim.holding} {claim.name!r} for {owner.reference}: it changes hands")
-            _ensure_ours(claim, lease, owner)
+            try:
+                _ensure_ours(claim, lease, owner)
+            except OwnedElsewhere:
+                await all_of(self._delete(one) for one in created)
+                raise
+            found[claim] = lease
+
+    async def _settle(self, claim: Claim, lease: Json, owner: Owner, *, is_retained: bool) -> None:
         present = lease["metadata"].get("annotations", {})
         wanted_annotations = present | _annotations(claim, owner, is_retained=is_retained)
         if present == wanted_annotations:
@@ -87,8 +107,12 @@ class Ledger:
     async def _release(self, reference: ObjectReference, claim: Claim) -> None:
         lease = await self._read(claim)
         if lease is not None and _holder(lease) == reference.key:
-            # The uid: a claim that was released and taken by another since must survive.
-            await self._kube.delete(LEASES, claim.lease_name, self._namespace, uid=lease["metadata"]["uid"])
+            await self._delete(lease)
+
+    async def _delete(self, lease: Json) -> None:
+        # The uid: a claim that was released and taken by another since must survive.
+        metadata = lease["metadata"]
+        await self._kube.delete(LEASES, metadata["name"], self._namespace, uid=metadata["uid"])
 
 
 def _lease(claim: Claim, owner: Owner, namespace: str, *, is_retained: bool) -> Json:

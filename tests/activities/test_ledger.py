@@ -124,3 +124,18 @@ async def test_a_lease_without_a_holder_is_nobodys_to_take(cluster: Cluster, nam
             await cluster.ledger.acquire(owner_of(namespace), [claim])
     finally:
         await cluster.admin.delete(LEASES, claim.lease_name, cluster.settings.lease_namespace)
+
+
+async def test_of_two_that_need_the_same_names_at_once_one_gets_all_and_the_other_keeps_none(
+    cluster: Cluster, namespace: str
+) -> None:
+    claims = [schema(random_name()) for _ in range(6)]
+    one, other = owner_of(namespace, "one"), owner_of(namespace, "other")
+
+    results = await asyncio.gather(
+        cluster.ledger.acquire(one, claims), cluster.ledger.acquire(other, claims[::-1]), return_exceptions=True
+    )
+
+    held = [len(await cluster.ledger.held_by(owner.reference)) for owner in (one, other)]
+    assert sorted(held) == [0, 6]
+    assert [result is None for result in results] == [count == 6 for count in held]
