@@ -1,0 +1,120 @@
+"""values.schema.json and plattr/settings.py say the same, and a bad value is refused by its name."""
+
+import json
+import re
+from typing import Any, get_args
+
+import pytest
+from pydantic import SecretStr
+
+from plattr.settings import DOMAIN_PATTERN, URL_PATTERN, Settings
+from tests.deploy.helm import CHART, Helm, Json
+
+SCHEMA: Json = json.loads((CHART / "values.schema.json").read_text())
+PLAIN: Json = SCHEMA["properties"]["settings"]["properties"]
+SECRET: Json = SCHEMA["properties"]["secrets"]["properties"]
+# The chart's own affair.
+GIVEN_BY_THE_CHART = {"LEADER_ELECTION", "LEASE_NAMESPACE", "METRICS_PORT", "METRICS_HOST"}
+
+
+def _is_secret(name: str) -> bool:
+    annotation = Settings.model_fields[name].annotation
+    return SecretStr in (annotation, *get_args(annotation))
+
+
+def test_every_setting_can_be_given() -> None:
+    for name in Settings.model_fields:
+        variable = name.upper()
+        if variable in GIVEN_BY_THE_CHART:
+            assert variable not in PLAIN
+        else:
+            assert variable in (SECRET if _is_secret(name) else PLAIN), variable
+
+
+def test_no_secret_can_be_given_in_clear() -> None:
+    assert not [name for name in PLAIN if name.lower() in Settings.model_fields and _is_secret(name.lower())]
+    assert not [name for name in PLAIN if re.search(r"PASSWORD|_SECRET$|_KEY$|_DATA$", name)]
+
+
+def test_what_the_schema_knows_exists() -> None:
+    libraries = re.compile(
+        r"TEMPORAL_(ADDRESS|NAMESPACE|API_KEY|TLS|TLS_[A-Z_]+)|AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY)"
+    )
+
+    assert not [
+        name for name in PLAIN | SECRET if name.lower() not in Settings.model_fields and not libraries.fullmatch(name)
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(PLAIN.keys() & {name.upper() for name in Settings.model_fields}))
+def test_the_limits_are_those_of_the_settings(name: str) -> None:
+    field = Settings.model_fields[name.lower()]
+    rule = PLAIN[name]
+    limits: dict[str, Any] = {}
+    for bound in field.metadata:
+        limits |= {"minimum": bound.ge} if hasattr(bound, "ge") else {}
+        limits |= {"maximum": bound.le} if hasattr(bound, "le") else {}
+
+    assert {key: rule[key] for key in ("minimum", "maximum") if key in rule} == limits
+    if field.annotation is not None and (choices := get_args(field.annotation)) and isinstance(choices[0], str):
+        assert rule["enum"] == list(choices)
+
+
+def test_the_patterns_are_those_of_the_settings() -> None:
+    urls = {name for name, rule in PLAIN.items() if rule.get("pattern") == URL_PATTERN}
+
+    assert PLAIN["BASE_DOMAIN"]["pattern"] == DOMAIN_PATTERN
+    assert urls >= {"KEYCLOAK_URL", "AUTH_URL", "AWS_ENDPOINT_URL", "S3_PUBLIC_ENDPOINT"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        pytest.param({"settings": {"BASE_DOMAIN": None}}, "BASE_DOMAIN", id="missing"),
+        pytest.param({"settings": {"DB_PORT": 65536}}, "DB_PORT", id="range"),
+        pytest.param({"settings": {"DB_PORT": "5432"}}, "DB_PORT", id="type"),
+        pytest.param({"settings": {"BASE_DOMAIN": "Platform.Example"}}, "BASE_DOMAIN", id="domain"),
+        pytest.param({"settings": {"KEYCLOAK_URL": "https://a:b@keycloak"}}, "KEYCLOAK_URL", id="url"),
+        pytest.param({"settings": {"TEMPORAL_ADDRESS": "https://temporal:7233"}}, "TEMPORAL_ADDRESS", id="address"),
+        pytest.param({"settings": {"INGRESS_PROFILE": "haproxy"}}, "INGRESS_PROFILE", id="choice"),
+        pytest.param({"settings": {"BASE_DOMIAN": "a.b"}}, "BASE_DOMIAN", id="misspelt"),
+        pytest.param({"settings": {"KEYCLOAK_CLIENT_SECRET": "hunter2"}}, "KEYCLOAK_CLIENT_SECRET", id="in-clear"),
+        pytest.param({"settings": {"LEASE_NAMESPACE": "other"}}, "LEASE_NAMESPACE", id="the-charts-own"),
+        pytest.param(
+            {"secrets": {"DB_ADMIN_URL": "postgresql://a:hunter2@b/c"}}, "DB_ADMIN_URL", id="value-for-secret"
+        ),
+        pytest.param({"secrets": {"DB_ADMIN_URL": {"key": None}}}, "DB_ADMIN_URL", id="secret-without-key"),
+        pytest.param({"secrets": {"DB_ADMIN_URL": None}}, "DB_ADMIN_URL", id="no-database-login"),
+        pytest.param({"secrets": {"KEYCLOAK_CLIENT_SECRET": None}}, "KEYCLOAK_CLIENT_ID", id="no-keycloak-login"),
+        pytest.param(
+            {"secrets": {"KEYCLOAK_CLIENT_ID": {"name": "a", "key": "b"}}}, "KEYCLOAK_CLIENT_ID", id="given-twice"
+        ),
+        pytest.param({"image": {"repository": ""}}, "repository", id="no-image"),
+        pytest.param({"image": {"digest": "latest"}}, "digest", id="digest"),
+        pytest.param({"worker": {"replicas": 0}}, "replicas", id="no-worker"),
+        pytest.param(
+            {"worker": {"terminationGracePeriodSeconds": 20}}, "terminationGracePeriod", id="too-short-an-end"
+        ),
+        pytest.param({"worker": {"replica": 3}}, "replica", id="misspelt-elsewhere"),
+        pytest.param({"metrics": {"port": 80}}, "port", id="port-of-root"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(helm: Helm, changes: Json, named: str) -> None:
+    words = helm.refusal(changes)
+
+    assert named in words
+    assert "hunter2" not in words
+
+
+def test_either_way_of_signing_in_suffices(helm: Helm) -> None:
+    arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:db"
+    login = {"name": "keycloak", "key": "password"}
+
+    objects = helm.render(
+        {
+            "settings": {"DB_SECRET_ARN": arn, "KEYCLOAK_ADMIN_USER": "admin", "KEYCLOAK_CLIENT_ID": None},
+            "secrets": {"DB_ADMIN_URL": None, "KEYCLOAK_CLIENT_SECRET": None, "KEYCLOAK_ADMIN_PASSWORD": login},
+        }
+    )
+
+    assert objects
