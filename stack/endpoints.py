@@ -104,5 +104,6 @@ def environment(endpoints: Endpoints, role: str) -> dict[str, str]:
         settings[f"IDP_{provider}_CLIENT_SECRET"] = f"local-{provider.lower()}-secret"
     ports = {"worker": endpoints.worker_metrics_port, "watcher": endpoints.watcher_metrics_port}
     if role in ports:
-        settings["METRICS_PORT"] = str(ports[role])
+        # Nothing of the local platform listens on an outer address.
+        settings |= {"METRICS_HOST": "127.0.0.1", "METRICS_PORT": str(ports[role])}
     return settings

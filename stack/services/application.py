@@ -9,6 +9,9 @@ from stack.services.base import Service, Site, answers
 
 APPS = ("worker", "watcher")
 
+# Two arenas: glibc gives each of Temporal's and boto3's threads its own, and none of them ever shrinks.
+ALLOCATOR = {"MALLOC_ARENA_MAX": "2"}
+
 
 class Application(Service):
     """`python -m worker` or `python -m watcher`, with the platform's settings in its environment."""
@@ -33,7 +36,7 @@ class Application(Service):
         passed = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
         return Command(
             arguments=(sys.executable, "-m", self.app),
-            environment=passed | environment(Endpoints.of(self.site), self.app),
+            environment=ALLOCATOR | passed | environment(Endpoints.of(self.site), self.app),
             folder=self.site.folders.state,
         )
 
