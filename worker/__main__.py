@@ -9,17 +9,28 @@ from datetime import timedelta
 
 from prometheus_client import REGISTRY
 from temporalio.client import Client
+from temporalio.runtime import Runtime
+from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorAutoscaling, Worker
 
+from activities.clients import tracing
+from activities.clients.sdk_metrics import SdkMetrics
 from activities.clients.telemetry import HealthServer, configure_logging
-from activities.clients.temporal import connect_temporal
+from activities.clients.temporal import connect_temporal, translated
+from activities.clients.temporal_probe import TemporalProbe
 from activities.interceptor import AttemptGuard
-from plattr.errors import BackendRefused, BackendUnavailable, MissingSetting
+from activities.metering import AttemptMeter
+from plattr.errors import BackendRefused, BackendUnavailable, MissingSetting, PlattrError
 from plattr.settings import Settings
 from plattr.steps import TASK_QUEUE
 from worker.registry import WORKFLOWS, Clients, build_activities, connect_clients
+from worker.schedule import keep_schedule
+from worker.vitals import Vitals
 
 logger = logging.getLogger("worker")
+
+EXIT_FAILED = 1
+EXIT_BAD_SETTING = 2
 
 # 25 s: a step's attempt takes seconds, and Kubernetes kills a pod 30 s after it asked it to stop unless told
 # otherwise (deploy/ gives it 45 s). What is not done by then is cut off and tried again elsewhere.
@@ -33,34 +44,61 @@ BEAT_THROTTLE = timedelta(seconds=1)
 
 
 async def run(settings: Settings) -> None:
-    """Serve the task queue until SIGTERM or SIGINT; attempts that have begun are finished first."""
+    """Serve the task queue until SIGTERM or SIGINT; attempts that have begun are finished first.
+
+    Raises:
+        BackendRefused: Temporal refuses this worker, as for a namespace that does not exist.
+        BackendUnavailable: the worker cannot go on.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    state = "connecting to Temporal"
-
-    def ready() -> str | None:
-        return state or None
-
-    health = HealthServer(settings.metrics_host, settings.metrics_port, REGISTRY, live=lambda: None, ready=ready)
+    # Before the client of Temporal, which carries the traces on.
+    tracing.start_tracing("plattr-worker", os.environ)
+    sdk, vitals = SdkMetrics(), Vitals()
+    health = HealthServer(
+        settings.metrics_host, settings.metrics_port, REGISTRY, vitals.live, vitals.ready, more=sdk.read
+    )
     await health.start()
     clients = await connect_clients(settings)
     try:
-        client = await _connect(stop)
-        if client is None:
-            return
-        worker = build_worker(client, settings, clients)
-        async with worker:
-            state = ""
-            logger.info("worker started", extra={"task_queue": TASK_QUEUE, "namespace": client.namespace})
-            await stop.wait()
-            state = "stopping"
-            logger.info("worker stopping", extra={"grace_seconds": GRACE.total_seconds()})
+        client = await _connect(stop, sdk.runtime)
+        if client is not None:
+            interval = timedelta(minutes=settings.resync_interval_minutes)
+            await _serve(client, build_worker(client, settings, clients), interval, vitals, stop)
     finally:
         await clients.close()
         await health.stop()
+        await tracing.stop_tracing()
     logger.info("worker stopped")
+
+
+async def _serve(
+    client: Client, worker: Worker, resync_interval: timedelta, vitals: Vitals, stop: asyncio.Event
+) -> None:
+    probe = TemporalProbe(client)
+    # The connection was made just now.
+    probe.heard()
+    serving = asyncio.create_task(worker.run())
+    # None of these ends by itself: whichever does has failed, and the process with it.
+    beside = [asyncio.create_task(probe.run()), asyncio.create_task(keep_schedule(client, resync_interval))]
+    stopping = asyncio.create_task(stop.wait())
+    vitals.serves(worker, serving, probe)
+    logger.info("worker started", extra={"task_queue": TASK_QUEUE, "namespace": client.namespace})
+    try:
+        done, _ = await asyncio.wait({serving, stopping, *beside}, return_when=asyncio.FIRST_COMPLETED)
+        vitals.is_stopping = serving not in done
+        if serving not in done:
+            logger.info("worker stopping", extra={"grace_seconds": GRACE.total_seconds()})
+            await worker.shutdown()
+        for task in (serving, *done):
+            await task
+    except (RPCError, RuntimeError) as error:
+        raise translated(error, f"serve task queue {TASK_QUEUE!r}") from error
+    finally:
+        for task in (*beside, stopping):
+            task.cancel()
 
 
 def build_worker(client: Client, settings: Settings, clients: Clients, task_queue: str = TASK_QUEUE) -> Worker:
@@ -69,8 +107,9 @@ def build_worker(client: Client, settings: Settings, clients: Clients, task_queu
         client,
         task_queue=task_queue,
         workflows=WORKFLOWS,
-        activities=build_activities(settings, clients),
-        interceptors=[AttemptGuard()],
+        activities=build_activities(settings, clients, client, task_queue),
+        # The first is the outermost: the meter sees errors as the clients raised them, the guard puts them into words.
+        interceptors=[AttemptGuard(), AttemptMeter()],
         graceful_shutdown_timeout=GRACE,
         max_concurrent_activities=ACTIVITY_SLOTS,
         max_cached_workflows=CACHED_RUNS,
@@ -81,12 +120,12 @@ def build_worker(client: Client, settings: Settings, clients: Clients, task_queu
     )
 
 
-async def _connect(stop: asyncio.Event) -> Client | None:
+async def _connect(stop: asyncio.Event, runtime: Runtime) -> Client | None:
     """Return the connected client; None when asked to stop while Temporal is away."""
     pause = 0.5
     while not stop.is_set():
         try:
-            return await connect_temporal(lazy=False)
+            return await connect_temporal(lazy=False, runtime=runtime)
         except BackendUnavailable as error:
             logger.warning("Temporal is away, trying again", extra={"cause": str(error), "pause_seconds": pause})
             try:
@@ -98,14 +137,17 @@ async def _connect(stop: asyncio.Event) -> Client | None:
 
 
 def main() -> int:
-    """Run the worker; exit 2 with one line when a setting is missing or bad."""
+    """Return the exit code: 0 stopped, 1 failed, 2 a setting is missing or bad."""
     try:
         settings = Settings.from_mapping(os.environ)
         configure_logging(settings.log_level)
         asyncio.run(run(settings))
     except (MissingSetting, BackendRefused) as error:
         sys.stderr.write(f"{error}\n")
-        return 2
+        return EXIT_BAD_SETTING
+    except PlattrError as error:
+        logger.error("worker failed", extra={"cause": str(error), "reason": error.reason})  # noqa: TRY400  its words say it
+        return EXIT_FAILED
     return 0
 
 

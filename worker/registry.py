@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from temporalio.client import Client
+
 from activities.auth import AuthActivities
 from activities.claim import ClaimActivities
 from activities.clients.events import EventRecorder
@@ -14,6 +16,7 @@ from activities.clients.postgres import PostgresClient
 from activities.clients.s3 import S3Client
 from activities.config_maps import ConfigMapActivities
 from activities.database import DatabaseActivities
+from activities.fleet import FleetActivities
 from activities.loading import TargetLoader
 from activities.namespace import NamespaceActivities
 from activities.preview import PreviewActivities
@@ -23,10 +26,12 @@ from activities.status import StatusActivities
 from activities.storage import StorageActivities
 from activities.workload import WorkloadActivities
 from plattr.settings import Settings
+from plattr.steps import TASK_QUEUE
 from workflows.application import CleanupApplication, ProvisionApplication
+from workflows.fleet import ResyncFleet
 from workflows.preview import CleanupPreview, PreviewLifecycle
 
-WORKFLOWS: Sequence[type] = (ProvisionApplication, CleanupApplication, PreviewLifecycle, CleanupPreview)
+WORKFLOWS: Sequence[type] = (ProvisionApplication, CleanupApplication, PreviewLifecycle, CleanupPreview, ResyncFleet)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,9 @@ async def connect_clients(settings: Settings) -> Clients:
     )
 
 
-def build_activities(settings: Settings, clients: Clients) -> list[Callable[..., Any]]:
+def build_activities(
+    settings: Settings, clients: Clients, temporal: Client, task_queue: str = TASK_QUEUE
+) -> list[Callable[..., Any]]:
     """Return every activity; adding a reconciler adds one line here (docs/adding-a-reconciler.md)."""
     kube, loader = clients.kube, TargetLoader(clients.kube, settings)
     ledger = Ledger(kube, settings.lease_namespace)
@@ -77,6 +84,7 @@ def build_activities(settings: Settings, clients: Clients) -> list[Callable[...,
         ReleaseActivities(kube, ledger, events),
         NamespaceActivities(loader, kube, ledger),
         PreviewActivities(kube, events, loader),
+        FleetActivities(kube, temporal, task_queue),
     )
     return [activity for instance in classes for activity in _activities_of(instance)]
 

@@ -46,7 +46,7 @@ def _registered_activities() -> set[str]:
     """Return the name of every activity that the worker offers."""
     nothing: Any = None
     clients = Clients(kube=nothing, postgres=nothing, s3=nothing, keycloak=nothing)
-    return {_name(method) for method in build_activities(SETTINGS, clients)}
+    return {_name(method) for method in build_activities(SETTINGS, clients, nothing)}
 
 
 def _is_activity(member: object) -> bool:

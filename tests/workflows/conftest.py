@@ -20,6 +20,8 @@ from activities.interceptor import AttemptGuard
 from plattr.steps import RunInput
 from tests.workflows.fakes import FakePlatform
 from workflows.application import CleanupApplication, ProvisionApplication
+from workflows.fleet import ResyncFleet
+from workflows.preview import CleanupPreview, PreviewLifecycle
 
 # Without the first nothing skips; without the others each skip costs a second, or the skipping stops after 200.
 SKIPPING = (
@@ -29,6 +31,8 @@ SKIPPING = (
     "history.timerProcessorMaxPollRPS=2000",
     "history.transferProcessorMaxPollRPS=2000",
     "history.visibilityProcessorMaxPollRPS=2000",
+    # 4096 by default: a history that long takes a test half a minute.
+    "limit.historyCount.suggestContinueAsNew=1000",
 )
 
 
@@ -58,7 +62,7 @@ class Stage:
         return await self.environment.client.start_workflow(
             workflow,
             RunInput.model_validate({"namespace": "team", "name": name, "by_hand": False} | run),
-            id=f"application/team/{name}",
+            id=f"{'preview' if 'Preview' in workflow else 'application'}/team/{name}",
             task_queue=self.task_queue,
             start_signal=signal,
             # 60 s of skipped time is nothing; a run that hangs must end the test instead of the job.
@@ -73,7 +77,7 @@ async def stage(skipping: WorkflowEnvironment) -> AsyncIterator[Stage]:
     async with Worker(
         skipping.client,
         task_queue=task_queue,
-        workflows=[ProvisionApplication, CleanupApplication],
+        workflows=[ProvisionApplication, CleanupApplication, PreviewLifecycle, CleanupPreview, ResyncFleet],
         activities=platform.activities(),
         interceptors=[AttemptGuard()],
         max_heartbeat_throttle_interval=timedelta(seconds=1),

@@ -3,11 +3,12 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
 
 from temporalio import activity
 
+from plattr.fleet import FleetBatch, FleetPage, FleetProgress, FleetQuery, Member
 from plattr.status import Finding, Phase
 from plattr.steps import (
     ClaimInput,
@@ -15,6 +16,9 @@ from plattr.steps import (
     CleanupInput,
     CleanupPlan,
     CleanupStepInput,
+    ExpiryInput,
+    Lifetime,
+    PreviewTerms,
     StatusInput,
     StatusResult,
     Step,
@@ -44,7 +48,17 @@ class FakePlatform:
         self.phases: list[Phase] = []
         self.running: set[str] = set()
         self.overlaps: list[tuple[str, ...]] = []
-        self.expires_at: datetime | None = None
+        # A preview's object, as the API server would hold it.
+        self.created = datetime.now(UTC).replace(microsecond=0)
+        self.ttl = timedelta(hours=72)
+        self.presence: Literal["alive", "paused", "deleting", "gone"] = "alive"
+        self.warning: datetime | None = None
+        self.warnings: list[ExpiryInput] = []
+        self.deletions: list[ExpiryInput] = []
+        # The fleet, by its keys, and who was poked when by the clock of the test.
+        self.members: list[Member] = []
+        self.pokes: list[FleetBatch] = []
+        self.poked_per_call: int | None = None
 
     async def call(self, name: str) -> None:
         if self.running:
@@ -58,6 +72,14 @@ class FakePlatform:
                 raise self.failures[name].pop(0)
         finally:
             self.running.discard(name)
+
+    @property
+    def expires_at(self) -> datetime:
+        return self.created + self.ttl
+
+    @property
+    def warn_at(self) -> datetime:
+        return self.expires_at - min(timedelta(hours=1), self.ttl / 10)
 
     def claim(self, **update: Any) -> ClaimResult:
         terms = {"verdict": "proceed", "uid": UID, "generation": 1, "environment": "production", "steps": EVERYTHING}
@@ -76,6 +98,11 @@ class FakePlatform:
             self.await_rollout,
             self.write_status,
             self.report_stuck,
+            self.read_terms,
+            self.warn_of_expiry,
+            self.delete_expired,
+            self.list_fleet,
+            self.poke_fleet,
         ]
 
     def _step(self, name: str) -> Callable[..., Any]:
@@ -126,6 +153,42 @@ class FakePlatform:
         self.stuck.append(status)
         await self.call("report_stuck")
         return StatusResult(phase=Phase.TERMINATING, is_written=True)
+
+    @activity.defn
+    async def read_terms(self, request: ClaimInput) -> PreviewTerms:
+        await self.call("read_terms")
+        if self.presence != "alive":
+            return PreviewTerms(verdict=self.presence)
+        warning = "none" if self.warning is None else "current" if self.warning == self.expires_at else "stale"
+        lifetime = {"uid": UID, "expires_at": self.expires_at, "warn_at": self.warn_at, "warning": warning}
+        return PreviewTerms(verdict="alive", lifetime=Lifetime.model_validate(lifetime))
+
+    @activity.defn
+    async def warn_of_expiry(self, request: ExpiryInput) -> StepResult:
+        await self.call("warn_of_expiry")
+        self.warnings.append(request)
+        self.warning = request.expires_at if request.is_due else None
+        return StepResult()
+
+    @activity.defn
+    async def delete_expired(self, request: ExpiryInput) -> StepResult:
+        await self.call("delete_expired")
+        self.deletions.append(request)
+        self.presence = "deleting"
+        return StepResult()
+
+    @activity.defn
+    async def list_fleet(self, query: FleetQuery) -> FleetPage:
+        await self.call("list_fleet")
+        left = [member for member in self.members if member.reference.key > query.after]
+        return FleetPage(members=tuple(left[: query.limit]), remaining=len(left))
+
+    @activity.defn
+    async def poke_fleet(self, batch: FleetBatch) -> FleetProgress:
+        await self.call("poke_fleet")
+        done = batch.members[: self.poked_per_call]
+        self.pokes.append(batch.model_copy(update={"members": done}))
+        return FleetProgress(poked=len(done))
 
 
 async def eventually(condition: Callable[[], bool], *, seconds: float = 20) -> None:

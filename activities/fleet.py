@@ -1,0 +1,69 @@
+"""The fleet as a list of references, and the pokes that bring every object's run to look at it again."""
+
+import asyncio
+
+from temporalio import activity
+from temporalio.client import Client
+
+from activities.clients.kube import KubeClient
+from activities.clients.resources import custom_resource
+from activities.clients.temporal import poke
+from activities.polling import is_called_off
+from plattr.fleet import FleetBatch, FleetPage, FleetProgress, FleetQuery, Member
+from plattr.objects import Envelope, Kind
+from plattr.steps import CHANGED_SIGNAL, RESYNC_SIGNAL, TASK_QUEUE
+
+_SIGNALS = {"resync": RESYNC_SIGNAL, "restore": CHANGED_SIGNAL}
+
+
+class FleetActivities:
+    """List and poke; what an object needs, its own run finds out."""
+
+    def __init__(self, kube: KubeClient, temporal: Client, task_queue: str = TASK_QUEUE) -> None:
+        self._kube = kube
+        self._temporal = temporal
+        self._task_queue = task_queue
+
+    @activity.defn
+    async def list_fleet(self, query: FleetQuery) -> FleetPage:
+        """Return the objects after a key that are to be poked; paused ones are not.
+
+        The whole fleet is listed for each page: the API server's own page tokens expire within minutes, and a
+        period takes longer.
+        """
+        members = []
+        for kind in Kind:
+            for body in await self._kube.list(custom_resource(kind)):
+                envelope = Envelope.from_api(kind, body)
+                if envelope.reference.key > query.after and _is_wanted(envelope, query):
+                    members.append(Member(reference=envelope.reference, is_deleting=envelope.is_deleting))
+        members.sort(key=lambda member: member.reference.key)
+        return FleetPage(members=tuple(members[: query.limit]), remaining=len(members))
+
+    @activity.defn
+    async def poke_fleet(self, batch: FleetBatch) -> FleetProgress:
+        """Poke the objects one after the other; ends early, saying where, when the worker stops.
+
+        Raises:
+            BackendUnavailable: Temporal did not take a poke; those before it are poked again, which harms nothing.
+        """
+        for number, member in enumerate(batch.members):
+            if number and batch.pause:
+                await asyncio.sleep(batch.pause.total_seconds())
+                if is_called_off():
+                    return FleetProgress(poked=number)
+            await poke(
+                self._temporal,
+                member.reference,
+                is_deleting=member.is_deleting,
+                signal=_SIGNALS[batch.purpose],
+                task_queue=self._task_queue,
+            )
+        return FleetProgress(poked=len(batch.members))
+
+
+def _is_wanted(envelope: Envelope, query: FleetQuery) -> bool:
+    # A paused object is deleted all the same.
+    if envelope.is_paused and not envelope.is_deleting:
+        return False
+    return query.purpose == "resync" or envelope.kind is Kind.PREVIEW or not envelope.is_settled

@@ -1,0 +1,85 @@
+"""What the resync of the whole fleet and its activities tell each other: references, never objects."""
+
+from datetime import timedelta
+from typing import Literal
+
+from plattr.objects import FrozenModel, ObjectReference
+
+# A Temporal Schedule and the runs it begins; people type these on Temporal's command line.
+SCHEDULE_ID = "plattr-resync-fleet"
+RESYNC_ID = "resync-fleet"
+RESTORE_ID = "restore-fleet"
+
+# 0.8: the next period must not find this one still at work, or the overlap policy skips it.
+SPREAD_OF_INTERVAL = 0.8
+# A tenth: several platforms that share a Keycloak or a database do not begin in the same second.
+JITTER_OF_INTERVAL = 0.1
+
+
+class Member(FrozenModel):
+    """One object of the fleet."""
+
+    reference: ObjectReference
+    is_deleting: bool = False
+
+
+class FleetRun(FrozenModel):
+    """The argument of ResyncFleet: poke every object, evenly spread over a while."""
+
+    spread: timedelta = timedelta(0)
+    purpose: Literal["resync", "restore"] = "resync"
+    """resync: every step of every object. restore: begin the runs that Temporal has lost: those of previews,
+    which are their timers, and of objects that have not settled."""
+    after: str = ""
+    """The key of the last object that was poked; carried through continue-as-new."""
+    pause: timedelta | None = None
+    """Between two objects; worked out on the first page and kept, so that the period keeps its length."""
+    poked: int = 0
+
+
+class FleetQuery(FrozenModel):
+    """Ask for the next page of the fleet, in the order of the keys."""
+
+    purpose: Literal["resync", "restore"]
+    after: str = ""
+    limit: int
+
+
+class FleetPage(FrozenModel):
+    """One page, and how many objects there are from it on."""
+
+    members: tuple[Member, ...]
+    remaining: int
+    """Objects of this page and of all that follow."""
+
+
+class FleetBatch(FrozenModel):
+    """Poke these, one after the other, with a pause before each but the first."""
+
+    members: tuple[Member, ...]
+    purpose: Literal["resync", "restore"]
+    pause: timedelta
+
+
+class FleetProgress(FrozenModel):
+    """How many of a batch were poked: fewer than it holds when the worker stops."""
+
+    poked: int
+
+
+class FleetResult(FrozenModel):
+    """How a period ended."""
+
+    poked: int
+
+
+def pause_between(spread: timedelta, objects: int) -> timedelta:
+    """Return the pause between two objects that spreads them evenly."""
+    return spread / objects if objects else timedelta(0)
+
+
+def batch_size(pause: timedelta, longest: timedelta, limit: int) -> int:
+    """Return how many objects one activity pokes, so that it ends within `longest`; at least one."""
+    if pause <= timedelta(0):
+        return limit
+    return max(1, min(limit, longest // pause))

@@ -1,0 +1,166 @@
+"""ResyncFleet: its pace, its pages, and the Schedule that begins it."""
+
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from temporalio.client import Client
+from temporalio.testing import WorkflowEnvironment
+
+from plattr.errors import BackendUnavailable
+from plattr.fleet import (
+    RESTORE_ID,
+    SCHEDULE_ID,
+    FleetResult,
+    FleetRun,
+    Member,
+    batch_size,
+    pause_between,
+)
+from plattr.objects import ObjectReference
+from tests.workflows.conftest import Stage
+from tests.workflows.fakes import eventually
+from worker.schedule import ensure_schedule, restore_runs
+from workflows.fleet import BATCH_TIME, PAGE, ResyncFleet
+
+HALF_HOUR = timedelta(minutes=30)
+
+
+def fleet(count: int) -> list[Member]:
+    return [Member(reference=ObjectReference(namespace="team", name=f"app-{number:05}")) for number in range(count)]
+
+
+async def period(stage: Stage, spread: timedelta) -> tuple[FleetResult, timedelta]:
+    """Run one period; return its result and how long its chain of runs took by the server's clock."""
+    run_id = f"fleet-{uuid.uuid4()}"
+    client = stage.environment.client
+    handle = await client.start_workflow(
+        ResyncFleet.run, FleetRun(spread=spread), id=run_id, task_queue=stage.task_queue, run_timeout=timedelta(days=1)
+    )
+    result = await handle.result()
+    first = await client.get_workflow_handle(run_id, run_id=handle.first_execution_run_id).describe()
+    last = await client.get_workflow_handle(run_id).describe()
+    assert last.close_time is not None
+    return result, last.close_time - first.start_time
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 300], ids=lambda count: f"{count}-objects")
+async def test_every_object_is_poked_once_spread_over_the_period(stage: Stage, count: int) -> None:
+    stage.platform.members = fleet(count)
+
+    result, took = await period(stage, timedelta(minutes=24))
+
+    poked = [member for batch in stage.platform.pokes for member in batch.members]
+    assert poked == stage.platform.members
+    assert result.poked == count
+    if count:
+        # The fakes do not sleep inside a batch; the run makes up for that.
+        assert timedelta(minutes=24) <= took < timedelta(minutes=25)
+
+
+async def test_many_objects_are_paged_and_the_pace_is_kept(stage: Stage) -> None:
+    stage.platform.members = fleet(2 * PAGE + 10)
+
+    result, took = await period(stage, timedelta(minutes=24))
+
+    assert stage.platform.calls.count("list_fleet") == 3
+    assert len({batch.pause for batch in stage.platform.pokes}) == 1
+    assert [member for batch in stage.platform.pokes for member in batch.members] == stage.platform.members
+    assert result.poked == 2 * PAGE + 10
+    assert timedelta(minutes=24) <= took < timedelta(minutes=26)
+
+
+async def test_without_a_spread_all_are_poked_at_once(stage: Stage) -> None:
+    stage.platform.members = fleet(40)
+
+    await period(stage, timedelta(0))
+
+    assert [len(batch.members) for batch in stage.platform.pokes] == [40]
+
+
+async def test_a_batch_that_ended_early_is_gone_on_with(stage: Stage) -> None:
+    stage.platform.members = fleet(10)
+    stage.platform.poked_per_call = 3
+
+    await period(stage, timedelta(0))
+
+    assert [member for batch in stage.platform.pokes for member in batch.members] == stage.platform.members
+
+
+async def test_an_api_server_that_is_away_only_delays_the_period(stage: Stage) -> None:
+    stage.platform.members = fleet(5)
+    stage.platform.failures["list_fleet"] = [BackendUnavailable("cannot reach it") for _ in range(20)]
+
+    result, _ = await period(stage, timedelta(minutes=1))
+
+    assert result.poked == 5
+
+
+@pytest.mark.parametrize(
+    ("objects", "expected"), [(1, 1), (1000, 13), (10000, 138)], ids=["one", "thousand", "ten-thousand"]
+)
+def test_a_batch_ends_before_its_attempt_is_given_up(objects: int, expected: int) -> None:
+    pause = pause_between(HALF_HOUR * 0.8, objects)
+
+    size = batch_size(pause, BATCH_TIME, PAGE)
+
+    assert size == expected
+    assert size == 1 or pause * size <= BATCH_TIME
+
+
+@pytest.fixture
+async def client(skipping: WorkflowEnvironment) -> AsyncIterator[Client]:
+    yield skipping.client
+    await skipping.client.get_schedule_handle(SCHEDULE_ID).delete()
+
+
+async def test_the_schedule_is_made_once_and_follows_the_settings(client: Client) -> None:
+    queue = f"test-{uuid.uuid4()}"
+
+    made = [await ensure_schedule(client, HALF_HOUR, task_queue=queue) for _ in range(2)]
+    before = (await client.get_schedule_handle(SCHEDULE_ID).describe()).info.last_updated_at
+    await ensure_schedule(client, HALF_HOUR, task_queue=queue)
+    unchanged = (await client.get_schedule_handle(SCHEDULE_ID).describe()).info.last_updated_at
+    await ensure_schedule(client, timedelta(hours=2), task_queue=queue)
+    description = await client.get_schedule_handle(SCHEDULE_ID).describe()
+
+    assert made == [True, False]
+    assert unchanged == before
+    assert [interval.every for interval in description.schedule.spec.intervals] == [timedelta(hours=2)]
+    assert description.schedule.spec.jitter == timedelta(minutes=12)
+    assert description.info.next_action_times[0] - datetime.now(UTC) <= timedelta(hours=2, minutes=12)
+
+
+async def test_a_schedule_that_a_person_paused_stays_paused(client: Client) -> None:
+    queue = f"test-{uuid.uuid4()}"
+    await ensure_schedule(client, HALF_HOUR, task_queue=queue)
+    await client.get_schedule_handle(SCHEDULE_ID).pause(note="moving house")
+
+    await ensure_schedule(client, timedelta(hours=1), task_queue=queue)
+
+    state = (await client.get_schedule_handle(SCHEDULE_ID).describe()).schedule.state
+    assert state.paused
+    assert state.note == "moving house"
+
+
+async def test_the_schedule_begins_a_period(stage: Stage, client: Client) -> None:
+    stage.platform.members = fleet(3)
+    await ensure_schedule(client, timedelta(seconds=2), task_queue=stage.task_queue)
+
+    await client.get_schedule_handle(SCHEDULE_ID).trigger()
+    await eventually(lambda: len(stage.platform.pokes) >= 3)
+
+    assert {batch.purpose for batch in stage.platform.pokes} == {"resync"}
+
+
+async def test_lost_runs_are_restored_once_however_many_workers_notice(stage: Stage, client: Client) -> None:
+    stage.platform.members = fleet(3)
+    await ensure_schedule(client, HALF_HOUR, task_queue=stage.task_queue)
+
+    for _ in range(2):
+        await restore_runs(client, task_queue=stage.task_queue)
+    await client.get_workflow_handle(RESTORE_ID).result()
+
+    assert {batch.purpose for batch in stage.platform.pokes} == {"restore"}
+    assert stage.platform.pokes[0].members == tuple(stage.platform.members)

@@ -1,0 +1,109 @@
+"""The Schedule of ResyncFleet: made if it is missing, brought to the settings if it differs, left alone otherwise."""
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+    ScheduleUpdate,
+    ScheduleUpdateInput,
+)
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.clients.temporal import RPC_TIMEOUT
+from plattr.fleet import JITTER_OF_INTERVAL, RESTORE_ID, RESYNC_ID, SCHEDULE_ID, SPREAD_OF_INTERVAL, FleetRun
+from plattr.steps import TASK_QUEUE
+from workflows.fleet import ResyncFleet
+
+logger = logging.getLogger(__name__)
+
+# 30 s: how late the end of a preview can be that falls into the loss of Temporal's database.
+LOOK_SECONDS = 30.0
+
+
+async def keep_schedule(client: Client, interval: timedelta, *, task_queue: str = TASK_QUEUE) -> None:
+    """Look again and again, until cancelled, whether the Schedule is there.
+
+    A Schedule that has gone means that Temporal has lost its database, and every preview's timer with it: then the
+    runs are begun anew at once. On a new platform there is nothing to begin.
+    """
+    while True:
+        try:
+            if await ensure_schedule(client, interval, task_queue=task_queue):
+                await restore_runs(client, task_queue=task_queue)
+        except RPCError as error:
+            logger.warning(
+                "cannot look after the schedule, trying again", extra={"cause": " ".join(str(error).split())}
+            )
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def ensure_schedule(client: Client, interval: timedelta, *, task_queue: str = TASK_QUEUE) -> bool:
+    """Make the Schedule, or bring its interval to the settings; return whether it was missing.
+
+    Whether a person has paused it is that person's affair.
+    """
+    wanted = build_schedule(interval, task_queue=task_queue)
+    handle = client.get_schedule_handle(SCHEDULE_ID)
+    try:
+        known = (await handle.describe(rpc_timeout=RPC_TIMEOUT)).schedule
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        try:
+            await client.create_schedule(SCHEDULE_ID, wanted, rpc_timeout=RPC_TIMEOUT)
+        except ScheduleAlreadyRunningError:
+            return False
+        logger.info("schedule made", extra={"schedule": SCHEDULE_ID, "interval_seconds": interval.total_seconds()})
+        return True
+    if known.spec.intervals == wanted.spec.intervals and known.spec.jitter == wanted.spec.jitter:
+        return False
+
+    def to_settings(update: ScheduleUpdateInput) -> ScheduleUpdate:
+        wanted.state = update.description.schedule.state
+        return ScheduleUpdate(schedule=wanted)
+
+    await handle.update(to_settings, rpc_timeout=RPC_TIMEOUT)
+    logger.info("schedule changed", extra={"schedule": SCHEDULE_ID, "interval_seconds": interval.total_seconds()})
+    return False
+
+
+async def restore_runs(client: Client, *, task_queue: str = TASK_QUEUE) -> None:
+    """Begin the runs of all previews and of all objects that have not settled."""
+    await client.start_workflow(
+        ResyncFleet.run,
+        FleetRun(purpose="restore"),
+        id=RESTORE_ID,
+        task_queue=task_queue,
+        # Two workers may notice at the same time.
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary="begin the runs that Temporal has lost",
+        rpc_timeout=RPC_TIMEOUT,
+    )
+
+
+def build_schedule(interval: timedelta, *, task_queue: str = TASK_QUEUE) -> Schedule:
+    """Return the Schedule for an interval; a period that is late is skipped, not made up for."""
+    return Schedule(
+        action=ScheduleActionStartWorkflow(
+            ResyncFleet.run,
+            FleetRun(spread=interval * SPREAD_OF_INTERVAL),
+            id=RESYNC_ID,
+            task_queue=task_queue,
+            static_summary="look at every object again",
+        ),
+        spec=ScheduleSpec(
+            intervals=[ScheduleIntervalSpec(every=interval)],
+            jitter=interval * JITTER_OF_INTERVAL,
+        ),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=interval),
+    )
