@@ -67,7 +67,7 @@ class PreviewLifecycle(ProvisioningRun):
                 return "over"
         except StepFailed as failure:
             outcome = await self._give_up(reference, None, {}, {failure.step: failure.problem})
-            if outcome.verdict == "refused":
+            if outcome.verdict == "refused" and not self._changed:
                 # A ttl that says nothing: without an end there is no timer to keep.
                 raise as_refusal(outcome.problem) from None
             await self._try_later(every_step=every_step)
