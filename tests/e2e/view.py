@@ -1,9 +1,13 @@
 """What a person can do and see: apply, edit, delete, and ask every backend what exists."""
 
 import asyncio
+import base64
+import os
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -16,8 +20,10 @@ from temporalio.service import RPCError
 
 from activities.clients.kube import KubeClient
 from activities.clients.resources import APPLICATIONS, CONFIG_MAPS, PREVIEWS, SECRETS, Json, Resource
+from activities.clients.temporal import poke
 from plattr.naming import workflow_id
 from plattr.objects import Kind, ObjectReference
+from plattr.steps import RESYNC_SIGNAL
 from stack.platform import Platform
 
 EVERYTHING: dict[str, Any] = {
@@ -143,18 +149,14 @@ class View:
                 await asyncio.sleep(0.05)
 
     async def resync(self, name: str) -> None:
-        """As `plattr resync` does, then wait until that run is over."""
-        self.command("plattr", "resync", name, "-n", self.namespace)
+        """As `plattr resync` does, without the second that a command takes to start; wait until the run is over."""
+        await poke(self.temporal, self.reference(name), is_deleting=False, signal=RESYNC_SIGNAL)
         await self.settle(name)
 
     def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command line as a person would, with the platform's environment."""
         environment = self.platform.environment("cli")
         path = f"{self.platform.endpoints.bin_dir}:{environment.get('PATH', '')}"
-        import os
-        import sys
-        from pathlib import Path
-
         full = os.environ | environment | {"PATH": f"{path}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
         full["KUBECONFIG"] = str(self.platform.endpoints.kubeconfig_admin)
         done = subprocess.run(words, env=full, capture_output=True, text=True, timeout=120, check=False)
@@ -164,8 +166,6 @@ class View:
     # -- backends, asked directly
 
     async def secret(self, name: str, namespace: str = "") -> dict[str, str] | None:
-        import base64
-
         body = await self.kube.get(SECRETS, name, namespace or self.namespace)
         return None if body is None else {k: base64.b64decode(v).decode() for k, v in body["data"].items()}
 
