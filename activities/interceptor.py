@@ -2,13 +2,18 @@
 
 import asyncio
 import logging
+import math
 import random
 import time
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from temporalio import activity
+from temporalio.client import AsyncActivityCancelledError
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import (
     ActivityInboundInterceptor,
     ExecuteActivityInput,
@@ -16,16 +21,21 @@ from temporalio.worker import (
 )
 
 from activities.clients import fence
-from plattr.errors import PlattrError, Refusal, Superseded, Transient, Unmet, reason_of
+from plattr.errors import FencedOff, PlattrError, Refusal, Superseded, Transient, Unmet, reason_of
 from plattr.steps import Problem, Remedy
 
 logger = logging.getLogger(__name__)
 
 # 1 s: an attempt is noticed as dead within the heartbeat timeout (15 s), and learns soon that it is called off.
 BEAT_SECONDS = 1.0
-# 10 s after its last beat an attempt stops writing. The server gives it up 15 s after it heard of it last; the
-# 5 s between cover a beat that travels late (it is sent at most 1 s after it is made, see worker/__main__.py).
+# 10 s after the last beat that the server took an attempt stops writing; the server gives it up 15 s after that beat
+# at the earliest, or when its time (start to close) is over. The 5 s between are for a write that was on its way.
 FENCE_SECONDS = 10.0
+ON_ITS_WAY_SECONDS = 5.0
+# 4 s: the server answers in milliseconds; two beats that it does not answer must fit before the fence falls.
+ANSWER_SECONDS = 4.0
+# 1 s: the server's clock and ours differ by less, or else the server is asked before the attempt begins.
+FRESH_SECONDS = 1.0
 
 # The seed's table: base delays of 1, 2 and 4 s before the second, third and fourth attempt, each times 0.5 to 1.5,
 # never more than 30 s. Source: shared/seed/architecture.md, "Retry Logic".
@@ -33,28 +43,96 @@ JITTER = (0.5, 1.5)
 LONGEST_DELAY_SECONDS = 30.0
 
 
+async def beat_acknowledged() -> None:
+    """Record a heartbeat and return when the server has taken it: then the attempt was the only one until now.
+
+    Raises:
+        RPCError: NOT_FOUND when the server has given the attempt up; others when it cannot be reached.
+    """
+    handle = activity.client().get_async_activity_handle(task_token=activity.info().task_token)
+    # Called off and yet ours: the SDK's own beat tells the attempt.
+    with suppress(AsyncActivityCancelledError):
+        await handle.heartbeat()
+
+
 class AttemptGuard(Interceptor):
     """Guards every activity of a worker."""
 
+    def __init__(self, ask_server: Callable[[], Awaitable[None]] = beat_acknowledged) -> None:
+        self._ask_server = ask_server
+
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002  the SDK's name
         """Put the guard before the activity."""
-        return _GuardedActivity(super().intercept_activity(next))
+        return _GuardedActivity(super().intercept_activity(next), self._ask_server)
 
 
 class _GuardedActivity(ActivityInboundInterceptor):
+    def __init__(self, next: ActivityInboundInterceptor, ask_server: Callable[[], Awaitable[None]]) -> None:  # noqa: A002  the SDK's name
+        super().__init__(next)
+        self._ask_server = ask_server
+
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002  the SDK's name
-        lease = fence.Lease(time.monotonic() + FENCE_SECONDS)
-        fence.lease.set(lease)
-        attempt = asyncio.ensure_future(self.next.execute_activity(input))
-        beating = asyncio.create_task(_beat(lease))
         try:
-            return await _to_its_end(attempt, lease)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
+            lease, last_moment = await self._first_lease()
+            fence.lease.set(lease)
+            attempt = asyncio.ensure_future(self.next.execute_activity(input))
+            beating = asyncio.create_task(self._beat(lease, last_moment))
+            try:
+                return await _to_its_end(attempt, lease)
+            finally:
+                beating.cancel()
+        except Exception as error:  # noqa: BLE001  everything that leaves an attempt becomes a Problem
             raise as_failure(error, attempt=activity.info().attempt) from None
-        finally:
-            beating.cancel()
+
+    async def _first_lease(self) -> tuple[fence.Lease, float]:
+        """Return the right to write of an attempt that begins, and when it is over however well the attempt beats.
+
+        A process may have frozen between taking the attempt and coming here.
+
+        Raises:
+            FencedOff: the server has given the attempt up, or cannot be asked.
+        """
+        begun = time.monotonic()
+        age = (datetime.now(UTC) - activity.info().started_time).total_seconds()
+        if abs(age) >= FRESH_SECONDS:
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self._ask_server()
+            except (RPCError, TimeoutError):
+                raise FencedOff(
+                    f"cannot begin: by its clock the server started this attempt {age:.0f} s ago, and it does not say"
+                    " that it still waits for it"
+                ) from None
+            # Ours, so it is the clocks that differ; and less old than a heartbeat timeout whatever they say.
+            age = 0
+        age = max(age, 0)
+        longest = activity.info().start_to_close_timeout
+        last_moment = begun - age + longest.total_seconds() - ON_ITS_WAY_SECONDS if longest else math.inf
+        return fence.Lease(min(begun - age + FENCE_SECONDS, last_moment)), last_moment
+
+    async def _beat(self, lease: fence.Lease, last_moment: float) -> None:
+        """Keep the attempt alive, and its right to write for as long as the server takes the beats.
+
+        What counts is the server's answer: a worker that is cut off from it beats into the void, and another has
+        been given the attempt by the time that it notices. A lease that has run out never comes back.
+        """
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            if not lease.is_live:
+                return
+            # The SDK's own: its answer tells the attempt that it is called off.
+            activity.heartbeat()
+            sent = time.monotonic()
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self._ask_server()
+            except RPCError as error:
+                if error.status is RPCStatusCode.NOT_FOUND:
+                    lease.revoke()
+            except TimeoutError:
+                continue
+            else:
+                lease.renew(min(sent + FENCE_SECONDS, last_moment))
 
 
 async def _to_its_end(attempt: asyncio.Future[Any], lease: fence.Lease) -> Any:
@@ -73,15 +151,6 @@ async def _to_its_end(attempt: asyncio.Future[Any], lease: fence.Lease) -> Any:
                 lease.revoke()
                 attempt.cancel()
                 raise
-
-
-async def _beat(lease: fence.Lease) -> None:
-    while True:
-        await asyncio.sleep(BEAT_SECONDS)
-        # A process that was frozen past its lease must not renew it: another worker acts by now.
-        if not lease.renew(time.monotonic() + FENCE_SECONDS):
-            return
-        activity.heartbeat()
 
 
 def retry_delay(attempt: int) -> timedelta:
