@@ -33,11 +33,12 @@ IDLE_SECONDS = 600.0
 TRANSACTION_SECONDS = 20.0
 
 # Statements take milliseconds. 5 s: a table that a tenant keeps locked is tried again by Temporal, not waited for.
-# 30 s: the lock of a worker that froze in its transaction is free again before the slow retry.
+# 10 s: as long as a silent attempt may write at all (activities/interceptor.py). What a worker that froze in its
+# transaction would still send is refused by the server itself, and its lock is free before another takes over at 15 s.
 # search_path: what somebody put into `public` must never stand in for a function of the server's.
 _SESSION = """
 SELECT set_config('statement_timeout', '15s', false), set_config('lock_timeout', '5s', false),
-    set_config('idle_in_transaction_session_timeout', '30s', false), set_config('search_path', 'pg_catalog', false)
+    set_config('idle_in_transaction_session_timeout', '10s', false), set_config('search_path', 'pg_catalog', false)
 """
 _PARAMETERS: Mapping[str, Any] = {
     "connect_timeout": CONNECT_SECONDS,
