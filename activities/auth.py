@@ -15,11 +15,12 @@ from activities.loading import TargetLoader
 from activities.ownership import delete_all, list_owned, living_uid, namespaces_of
 from activities.polling import moments
 from plattr import realm as realms
-from plattr.claims import Holding
+from plattr.claims import Claim, Holding
 from plattr.errors import BackendRefused, Conflict, OwnedElsewhere, ProviderCredentialsMissing, StillDeleting
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.naming import possible_realms
+from plattr.objects import ObjectReference
 from plattr.settings import ProviderCredentials, Settings
 from plattr.spec import Provider
 from plattr.status import ConditionType, Finding
@@ -52,6 +53,7 @@ class AuthActivities:
 
         Raises:
             OwnedElsewhere: the realm exists and is not this object's.
+            BackendRefused: the object made the realm, and it cannot be seen any more.
             ProviderCredentialsMissing: a provider was left out; everything else is in place.
         """
         target = await self._loader.load(step)
@@ -79,11 +81,15 @@ class AuthActivities:
 
         Raises:
             StillDeleting: Keycloak has not finished yet.
+            BackendRefused: a realm that the owner made cannot be seen any more.
         """
         held = await self._ledger.held_by(step.reference, Holding.REALM)
+        made = {claim.claim.name for claim in held if claim.is_made}
         spared = await living_uid(self._kube, step)
         for name in sorted({claim.claim.name for claim in held} | set(possible_realms(step.reference))):
             realm = await self._keycloak.get_realm(name)
+            if realm is not None and name in made:
+                _ensure_visible(realm, step.reference)
             if realm is None or realms.holder_of(realm) != step.reference.key:
                 continue
             if spared is not None and realms.uid_of(realm) == spared:
@@ -102,12 +108,13 @@ class AuthActivities:
         if found is None:
             # One call instead of two, and never a realm without its client.
             if await self._keycloak.create_realm({**wanted_realm, "clients": [wanted_client]}):
+                await self._ledger.note_made(target.owner.reference, _claim_of(target))
                 return []
             found = await self._find(target)
         if found is None:
             raise Conflict(f"cannot create realm {target.names.realm!r}: somebody else made and removed it meanwhile")
         realm, client, providers = found
-        _check_holder(target, realm)
+        await self._check_holder(target, realm)
         if fields := realms.changes(realm, wanted_realm):
             await self._keycloak.update_realm(target.names.realm, fields)
         if client is None:
@@ -127,6 +134,19 @@ class AuthActivities:
         )
         found = _result(realm)
         return None if found is None else (found, _result(client), _result(providers))
+
+    async def _check_holder(self, target: Target, realm: Json) -> None:
+        reference = target.owner.reference
+        holder = realms.holder_of(realm)
+        if holder == reference.key:
+            return
+        for held in await self._ledger.held_by(reference, Holding.REALM):
+            if held.is_made and held.claim == _claim_of(target):
+                _ensure_visible(realm, reference)
+        raise OwnedElsewhere(
+            f"cannot adopt realm {target.names.realm!r} for {reference}: it belongs to"
+            f" {holder or 'nobody that Plattr knows'}; choose another name or remove it"
+        )
 
     async def _reconcile_providers(self, target: Target, providers: Iterable[Json]) -> None:
         existing = {provider["alias"]: provider for provider in providers}
@@ -193,12 +213,20 @@ def _result(outcome: Outcome | BaseException) -> Outcome:
     return outcome
 
 
-def _check_holder(target: Target, realm: Json) -> None:
-    holder = realms.holder_of(realm)
-    if holder != target.owner.reference.key:
-        raise OwnedElsewhere(
-            f"cannot adopt realm {target.names.realm!r} for {target.owner.reference}: it belongs to"
-            f" {holder or 'nobody that Plattr knows'}; choose another name or remove it"
+def _claim_of(target: Target) -> Claim:
+    return Claim(holding=Holding.REALM, name=target.names.realm)
+
+
+def _ensure_visible(realm: Json, reference: ObjectReference) -> None:
+    """Return when Keycloak shows whose the realm is.
+
+    An account that was made anew has no rights in the realms of the old one, and to it all of them look foreign.
+    """
+    if not realms.is_visible(realm):
+        raise BackendRefused(
+            f"cannot tell whose realm {realm['realm']!r} is: {reference} made it, and Keycloak does not show it to"
+            f" this account any more; give the account the role manage-realm in it again, or, if it is another realm"
+            f" by now, remove Lease {Claim(holding=Holding.REALM, name=realm['realm']).lease_name!r}"
         )
 
 

@@ -27,7 +27,7 @@ from plattr.buckets import (
     public_read_policy,
     storage_values,
 )
-from plattr.claims import Holding
+from plattr.claims import Claim, Holding
 from plattr.errors import Conflict, OwnedElsewhere, PlattrError, Refusal, StillDeleting, Transient
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
@@ -81,7 +81,7 @@ class StorageActivities:
 
         async def reconcile(name: BucketName, *, is_public: bool) -> bool:
             async with limit:
-                return await self._reconcile(target, name, is_public=is_public, is_claimed=name in claimed)
+                return await self._reconcile(target, name, is_public=is_public, is_made=claimed.get(name, False))
 
         wanted = {target.names.bucket(bucket.name): bucket.public for bucket in target.spec.storage.buckets}
         # All of them end before the activity does: a bucket still being written to by an attempt that failed
@@ -94,7 +94,7 @@ class StorageActivities:
             raise min(errors, key=_severity)
         config_map = build_config_map(target, "storage", storage_values(target, self._settings))
         await self._kube.apply_owned(CONFIG_MAPS, config_map, target.owner, target.names.namespace)
-        message = _message(target, sorted(claimed - wanted.keys()), has_cors=all(outcomes))
+        message = _message(target, sorted(claimed.keys() - wanted.keys()), has_cors=all(outcomes))
         finding = Finding(type=ConditionType.STORAGE, status="True", reason="Provisioned", message=message)
         return StepResult(findings=(finding,))
 
@@ -120,8 +120,8 @@ class StorageActivities:
         spared = await living_uid(self._kube, step)
         await self._delete_config_map(step, spared)
         claimed = await self._claimed(step.reference)
-        for bucket in sorted(claimed | await self._named_like(step.reference)):
-            if not await self._is_ours(bucket, step.reference, spared, is_claimed=bucket in claimed):
+        for bucket in sorted(claimed.keys() | await self._named_like(step.reference)):
+            if not await self._is_ours(bucket, step.reference, spared, is_made=claimed.get(bucket, False)):
                 continue
             if step.retain:
                 await self._close(bucket)
@@ -129,9 +129,9 @@ class StorageActivities:
                 return StepResult(is_done=False, waiting_for=f"bucket {bucket!r} to be emptied")
         return StepResult()
 
-    async def _reconcile(self, target: Target, bucket: BucketName, *, is_public: bool, is_claimed: bool) -> bool:
+    async def _reconcile(self, target: Target, bucket: BucketName, *, is_public: bool, is_made: bool) -> bool:
         """Reconcile one bucket; False: the server has no CORS."""
-        await self._own(target.owner, bucket, is_claimed=is_claimed)
+        await self._own(target.owner, bucket, is_made=is_made)
         # First of all the settings: a bucket that is to be closed must not stay open because of a later failure.
         if is_public:
             await self._open(bucket)
@@ -148,19 +148,22 @@ class StorageActivities:
             return False
         return True
 
-    async def _own(self, owner: Owner, bucket: str, *, is_claimed: bool) -> None:
+    async def _own(self, owner: Owner, bucket: str, *, is_made: bool) -> None:
         """Create the bucket if it is missing, and write the owner on it."""
         standing = await self._s3.locate(bucket)
-        if standing is Standing.ABSENT and not await self._s3.create(bucket):
-            standing = Standing.FOREIGN
+        if standing is Standing.ABSENT:
+            await self._ledger.note_made(owner.reference, Claim(holding=Holding.BUCKET, name=bucket))
+            is_made = True
+            if not await self._s3.create(bucket):
+                standing = Standing.FOREIGN
         if standing is Standing.FOREIGN:
             raise _elsewhere(owner, bucket, "another account")
         tags = await self._s3.tags(bucket)
         if OWNER_TAG not in tags:
             # Just created, or created by an attempt that died before it wrote the tags. S3 cannot create and tag
-            # at once, so the claim is the proof: it was made before the bucket, and nobody else has it. Whatever
-            # carries a tag or holds anything was made by others, and they may not know of claims.
-            if tags or not is_claimed or not await self._s3.is_empty(bucket):
+            # at once, so the claim is the proof: it says that there was no such bucket when we set out to make it,
+            # and nobody else has it. Whatever carries a tag or holds anything was made by others all the same.
+            if tags or not is_made or not await self._s3.is_empty(bucket):
                 raise _elsewhere(owner, bucket, "nobody that Plattr knows")
         elif tags[OWNER_TAG] != owner.reference.key:
             raise _elsewhere(owner, bucket, tags[OWNER_TAG])
@@ -196,9 +199,7 @@ class StorageActivities:
             if await self._s3.policy(bucket) is not None:
                 await self._s3.delete_policy(bucket)
 
-    async def _is_ours(
-        self, bucket: str, reference: ObjectReference, spared_uid: str | None, *, is_claimed: bool
-    ) -> bool:
+    async def _is_ours(self, bucket: str, reference: ObjectReference, spared_uid: str | None, *, is_made: bool) -> bool:
         """Tell whether a cleanup has to remove the bucket."""
         if await self._s3.locate(bucket) is not Standing.OURS:
             return False
@@ -207,7 +208,7 @@ class StorageActivities:
             is_spared = spared_uid is not None and tags.get(OWNER_UID_TAG) == spared_uid
             return tags[OWNER_TAG] == reference.key and not is_spared
         # Without tags: created by an attempt that died, or made by others; see _own.
-        return not tags and is_claimed and spared_uid is None and await self._s3.is_empty(bucket)
+        return not tags and is_made and spared_uid is None and await self._s3.is_empty(bucket)
 
     async def _remove(self, bucket: str, is_over: Callable[[], bool]) -> bool:
         """Empty and delete the bucket; False: the time is up."""
@@ -221,8 +222,9 @@ class StorageActivities:
             raise StillDeleting(f"cannot confirm that bucket {bucket!r} is gone: S3 still shows it")
         return True
 
-    async def _claimed(self, reference: ObjectReference) -> frozenset[str]:
-        return frozenset(held.claim.name for held in await self._ledger.held_by(reference, Holding.BUCKET))
+    async def _claimed(self, reference: ObjectReference) -> dict[str, bool]:
+        """Return the buckets the owner has claimed, and whether it has set out to make them."""
+        return {held.claim.name: held.is_made for held in await self._ledger.held_by(reference, Holding.BUCKET)}
 
     async def _named_like(self, reference: ObjectReference) -> frozenset[str]:
         """Return the account's buckets that may be the owner's by their names; only their tags tell."""

@@ -62,6 +62,8 @@ class HeldClaim(FrozenModel):
     owner: Owner
     is_retained: bool = False
     """The owner's deletionPolicy was Retain when it last asked: what the name stands for outlives the object."""
+    is_made: bool = False
+    """Nothing bore the name when the owner set out to make it: what bears it since is the owner's, marked or not."""
 
 
 def claims_of(target: Target) -> tuple[Claim, ...]:

@@ -106,6 +106,11 @@ def holder_of(realm: Mapping[str, Any]) -> str | None:
     return holder
 
 
+def is_visible(realm: Mapping[str, Any]) -> bool:
+    """Tell whether Keycloak shows the realm whole: to an account without rights in it, it shows no attributes."""
+    return "attributes" in realm
+
+
 def uid_of(realm: Mapping[str, Any]) -> str | None:
     """Return which incarnation of its owner a realm belongs to."""
     uid: str | None = realm.get("attributes", {}).get(OWNER_UID_ATTRIBUTE)

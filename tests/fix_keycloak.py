@@ -57,6 +57,20 @@ class Administrator:
         found = await self.read(f"/{realm}/clients?clientId={client_id}")
         return found[0] if found else None
 
+    @asynccontextmanager
+    async def new_account(self) -> AsyncIterator[tuple[str, str]]:
+        """Make a service account that may make realms; return its client id and secret."""
+        name, secret = f"t{secrets.token_hex(5)}", secrets.token_hex(16)
+        representation = {"clientId": name, "secret": secret, "serviceAccountsEnabled": True}
+        await self.send("POST", "/master/clients", representation)
+        client = await self.client("master", name)
+        assert client is not None
+        user = await self.read(f"/master/clients/{client['id']}/service-account-user")
+        role = await self.read("/master/roles/create-realm")
+        await self.send("POST", f"/master/users/{user['id']}/role-mappings/realm", [role])
+        yield name, secret
+        await self.send("DELETE", f"/master/clients/{client['id']}")
+
     async def providers(self, realm: str) -> dict[str, Json]:
         return {provider["alias"]: provider for provider in await self.read(f"/{realm}/identity-provider/instances")}
 
@@ -259,6 +273,17 @@ def keycloak_relay(relay: Relay) -> Relay:
     """The relay without faults and without memories."""
     relay.forget()
     return relay
+
+
+@pytest.fixture
+async def auth_ledger(
+    auth_kube: KubeClient, auth_settings: Settings, subjects: Subjects, realm_name: str
+) -> AsyncIterator[Ledger]:
+    """The ledger; what an Application of this name claimed is given back."""
+    ledger = Ledger(auth_kube, auth_settings.lease_namespace)
+    yield ledger
+    reference = ObjectReference(namespace=subjects.namespace, name=realm_name)
+    await ledger.release(reference, [held.claim for held in await ledger.held_by(reference)])
 
 
 Connect = Callable[..., Any]

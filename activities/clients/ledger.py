@@ -15,6 +15,9 @@ HOLDING_LABEL = f"{GROUP}/holding"
 CLAIMED_NAME_ANNOTATION = f"{GROUP}/claimed-name"
 # Kept here because a person may remove the object by force, and its spec is gone with it.
 RETAINED_ANNOTATION = f"{GROUP}/retained"
+# The resource itself may not tell: a bucket cannot be created with its tags, and of a realm that an account has
+# lost its rights in Keycloak shows no attributes.
+MADE_ANNOTATION = f"{GROUP}/made"
 
 
 class Ledger:
@@ -54,6 +57,24 @@ class Ledger:
         leases = await self._kube.list(LEASES, self._namespace, label_selector=selector)
         held = [_held(lease, reference) for lease in leases if _holder(lease) == reference.key]
         return sorted(held, key=lambda one: one.claim.lease_name)
+
+    async def note_made(self, reference: ObjectReference, claim: Claim) -> None:
+        """Note that nothing bore the name and its owner makes what bears it now; the second time writes nothing.
+
+        To be called before the creation where that cannot say whose the resource is, else after it. A claim that is
+        missing, or somebody else's, stays as it is.
+
+        Raises:
+            Conflict: the claim changed under our hands.
+        """
+        lease = await self._read(claim)
+        if lease is None or _holder(lease) != reference.key:
+            return
+        present = lease["metadata"].get("annotations", {})
+        if MADE_ANNOTATION in present:
+            return
+        operations = _annotating(lease, reference, present | {MADE_ANNOTATION: "true"})
+        await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
 
     async def release(self, reference: ObjectReference, claims: Sequence[Claim]) -> None:
         """Give names back; one that is free already, or somebody else's, stays as it is.
@@ -97,11 +118,7 @@ class Ledger:
         wanted_annotations = present | _annotations(claim, owner, is_retained=is_retained)
         if present == wanted_annotations:
             return
-        operations = [
-            {"op": "test", "path": "/metadata/uid", "value": lease["metadata"]["uid"]},
-            {"op": "test", "path": "/spec/holderIdentity", "value": owner.reference.key},
-            {"op": "add", "path": "/metadata/annotations", "value": wanted_annotations},
-        ]
+        operations = _annotating(lease, owner.reference, wanted_annotations)
         await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
 
     async def _release(self, reference: ObjectReference, claim: Claim) -> None:
@@ -136,6 +153,15 @@ def _annotations(claim: Claim, owner: Owner, *, is_retained: bool) -> dict[str, 
     }
 
 
+def _annotating(lease: Json, reference: ObjectReference, annotations: dict[str, str]) -> list[Json]:
+    """Return the patch that replaces the annotations, if the claim is still this one."""
+    return [
+        {"op": "test", "path": "/metadata/uid", "value": lease["metadata"]["uid"]},
+        {"op": "test", "path": "/spec/holderIdentity", "value": reference.key},
+        {"op": "add", "path": "/metadata/annotations", "value": annotations},
+    ]
+
+
 def _holder(lease: Json) -> str:
     return str(lease.get("spec", {}).get("holderIdentity", ""))
 
@@ -159,4 +185,5 @@ def _held(lease: Json, reference: ObjectReference) -> HeldClaim:
         claim=Claim(holding=Holding(metadata["labels"][HOLDING_LABEL]), name=annotations[CLAIMED_NAME_ANNOTATION]),
         owner=Owner(reference=reference, uid=annotations[OWNER_UID_ANNOTATION]),
         is_retained=annotations.get(RETAINED_ANNOTATION) == "true",
+        is_made=annotations.get(MADE_ANNOTATION) == "true",
     )

@@ -3,8 +3,10 @@ import pytest
 import activities.auth
 from activities.auth import AuthActivities
 from activities.clients.kube import KubeClient
+from activities.clients.ledger import Ledger
 from activities.clients.resources import CONFIG_MAPS
-from plattr.errors import StillDeleting
+from plattr.claims import Claim, Holding
+from plattr.errors import BackendRefused, OwnedElsewhere, StillDeleting
 from plattr.realm import OWNER_ATTRIBUTE, OWNER_UID_ATTRIBUTE
 from tests.fix_keycloak import Administrator, Connect, Fault, Relay, Subjects
 
@@ -157,3 +159,49 @@ async def test_a_deletion_that_does_not_end_is_still_deleting(
 
     with pytest.raises(StillDeleting):
         await auth.delete_auth(subject.cleanup())
+
+
+async def test_a_realm_of_ours_that_cannot_be_seen_any_more_is_an_error_and_stays(
+    connect_auth: Connect,
+    auth: AuthActivities,
+    auth_ledger: Ledger,
+    subjects: Subjects,
+    administrator: Administrator,
+    realm_name: str,
+) -> None:
+    subject = await subjects.apply(realm_name)
+    claim = Claim(holding=Holding.REALM, name=realm_name)
+    await auth_ledger.acquire(subject.envelope.owner, [claim])
+    await auth.reconcile_auth(subject.step)
+    before = await administrator.read(f"/{realm_name}")
+
+    async with (
+        administrator.new_account() as (client_id, client_secret),
+        connect_auth(keycloak_client_id=client_id, keycloak_client_secret=client_secret) as stranger,
+    ):
+        with pytest.raises(BackendRefused, match=realm_name):
+            await stranger.reconcile_auth(subject.step)
+        with pytest.raises(BackendRefused, match=claim.lease_name):
+            await stranger.delete_auth(subject.cleanup())
+
+    assert await administrator.read(f"/{realm_name}") == before
+    await auth.delete_auth(subject.cleanup())
+    assert await administrator.read(f"/{realm_name}") is None
+
+
+async def test_a_foreign_realm_that_cannot_be_seen_does_not_hold_the_deletion_up(
+    auth: AuthActivities, auth_ledger: Ledger, subjects: Subjects, administrator: Administrator, realm_name: str
+) -> None:
+    client = {"clientId": f"{realm_name}-app", "redirectUris": ["https://theirs.test/*"]}
+    await administrator.send("POST", "", {"realm": realm_name, "enabled": True, "clients": [client]})
+    before = await administrator.client(realm_name, f"{realm_name}-app")
+    subject = await subjects.apply(realm_name)
+    await auth_ledger.acquire(subject.envelope.owner, [Claim(holding=Holding.REALM, name=realm_name)])
+
+    with pytest.raises(OwnedElsewhere):
+        await auth.reconcile_auth(subject.step)
+    result = await auth.delete_auth(subject.cleanup())
+
+    assert result.is_done
+    assert before is not None
+    assert await administrator.client(realm_name, f"{realm_name}-app") == before

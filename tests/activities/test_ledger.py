@@ -139,3 +139,26 @@ async def test_of_two_that_need_the_same_names_at_once_one_gets_all_and_the_othe
     held = [len(await cluster.ledger.held_by(owner.reference)) for owner in (one, other)]
     assert sorted(held) == [0, 6]
     assert [result is None for result in results] == [count == 6 for count in held]
+
+
+async def test_that_a_resource_is_being_made_is_noted_once_and_outlives_a_new_incarnation(
+    cluster: Cluster, namespace: str
+) -> None:
+    claim, reference = schema(random_name()), owner_of(namespace).reference
+    await cluster.ledger.acquire(owner_of(namespace), [claim])
+    await cluster.ledger.note_made(reference, claim)
+    before = await cluster.leases(namespace)
+
+    await cluster.ledger.note_made(reference, claim)
+    await cluster.ledger.note_made(owner_of(namespace, "other").reference, claim)
+    await cluster.ledger.note_made(reference, schema(random_name()))
+    unchanged = await cluster.leases(namespace)
+    await cluster.ledger.acquire(owner_of(namespace, uid="uid-2"), [claim])
+
+    assert unchanged == before
+    (held,) = await cluster.ledger.held_by(reference)
+    assert held.is_made
+    await cluster.ledger.release(reference, [claim])
+    await cluster.ledger.acquire(owner_of(namespace), [claim])
+    (anew,) = await cluster.ledger.held_by(reference)
+    assert not anew.is_made

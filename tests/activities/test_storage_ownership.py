@@ -93,8 +93,8 @@ async def test_our_own_bucket_that_may_not_be_looked_at_is_a_missing_right(
 
 @pytest.mark.parametrize(
     ("tags", "has_object"),
-    [({}, True), ({"cost": "team a"}, False), ({OWNER_TAG: "other/Application/shop"}, False)],
-    ids=["untagged and filled", "tagged by others and empty", "another owner's"],
+    [({}, False), ({}, True), ({"cost": "team a"}, False), ({OWNER_TAG: "other/Application/shop"}, False)],
+    ids=["untagged and empty", "untagged and filled", "tagged by others and empty", "another owner's"],
 )
 async def test_a_bucket_of_our_account_that_is_not_the_owners_is_left_alone(
     storage: StorageActivities,
