@@ -22,6 +22,8 @@ class PlattrError(Exception):
     reason: ClassVar[str] = "Error"
     condition: str | None = None
     """The ConditionType that the raiser knows to be False, where it knows better than the step does."""
+    backend: str | None = None
+    """Which backend's answer, or silence, the error is; None when it is nobody's but the object's or ours."""
 
 
 class Refusal(PlattrError):

@@ -8,6 +8,7 @@ import sys
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
+from activities.clients import tracing
 from activities.clients.kube import KubeClient
 from activities.clients.telemetry import HealthServer, configure_logging
 from activities.clients.temporal import connect_temporal
@@ -28,6 +29,8 @@ async def serve(settings: WatcherSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # Before the client of Temporal, whose pokes begin each trace.
+    tracing.start_tracing("plattr-watcher", os.environ)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -46,6 +49,7 @@ async def serve(settings: WatcherSettings) -> None:
             await leadership.release()
         await health.stop()
         await kube.close()
+        await tracing.stop_tracing()
     logger.info("watcher stopped")
 
 

@@ -10,6 +10,7 @@ from plattr.objects import Kind, ObjectReference
 from watcher.dispatch import decide, decide_availability
 from watcher.observed import Incarnation, Observed, observe, owner_of_deployment
 from watcher.poker import Poke
+from watcher.waiting import Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +22,11 @@ DOUBT_SECONDS = 2.0
 class Fleet:
     """Turn lists and events into pokes; `put` takes each poke and must not lose it."""
 
-    def __init__(self, put: Callable[[Poke], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, put: Callable[[Poke], None], waiting: Waiting, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._put = put
+        self._waiting = waiting
         self._clock = clock
         self._seen: dict[ObjectReference, Observed] = {}
         # What each object was poked for last, or was seen settled at.
@@ -92,6 +96,7 @@ class Fleet:
         reference = seen.reference
         before = self._seen.get(reference)
         self._seen[reference] = seen
+        self._waiting.look(seen)
         signal = decide(seen, before, self._handled.get(reference), is_from_list=is_from_list)
         if signal is not None or seen.is_settled:
             # Remembered when it is handed over: the poker keeps every poke until Temporal has taken it.
@@ -119,6 +124,7 @@ class Fleet:
 
     def _forget(self, reference: ObjectReference) -> None:
         lost = self._seen.pop(reference, None)
+        self._waiting.forget(reference)
         for memory in (self._handled, self._told, self._doubted):
             memory.pop(reference, None)
         if lost is not None and lost.has_finalizer and not lost.is_deleting:

@@ -34,6 +34,14 @@ class WatcherMetrics:
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600),
             registry=registry,
         )
+        self.time_to_running = Histogram(
+            "plattr_time_to_running_seconds",
+            "From the creation of an object, or a change of its spec, to phase Running",
+            ["kind", "environment", "change"],
+            # From a warm platform's seconds to the slow retry's longest pause, ten minutes, and an outage of an hour.
+            buckets=(1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600),
+            registry=registry,
+        )
         self.is_leader = Gauge("plattr_watcher_is_leader", "1 while this replica watches", registry=registry)
 
 

@@ -1,6 +1,7 @@
 """What the watcher remembers of an object: a few fields, never the body, so that memory stays flat."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from activities.clients.resources import Json
 from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Kind, ObjectReference
@@ -37,6 +38,8 @@ class Observed:
     """DeploymentReady is False: the workload is why the object is not Running."""
     environment: str
     resource_version: str
+    created_at: float
+    """By the API server's clock, in seconds since 1970."""
 
     @property
     def is_deleting(self) -> bool:
@@ -74,6 +77,7 @@ def observe(kind: Kind, body: Json) -> Observed:
         ),
         environment="preview" if kind is Kind.PREVIEW else (body.get("spec") or {}).get("environment", ""),
         resource_version=metadata.get("resourceVersion", ""),
+        created_at=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
     )
 
 

@@ -47,8 +47,6 @@ class Poker:
         self._resume_at = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
-        self.reached_at: float | None = None
-        """When Temporal took a poke last, by time.monotonic()."""
 
     @property
     def depth(self) -> int:
@@ -116,9 +114,8 @@ class Poker:
             logger.info("temporal answers again", extra={"failures": self._failures, "waiting": self.depth})
         self._failures = 0
         self._resume_at = 0.0
-        self.reached_at = time.monotonic()
         self._metrics.pokes.labels(poke.reference.kind, poke.signal).inc()
-        self._metrics.lag.observe(self.reached_at - poke.since)
+        self._metrics.lag.observe(time.monotonic() - poke.since)
         logger.info("poked", extra={"object": poke.reference.key, "signal": poke.signal, "deleting": poke.is_deleting})
 
     def _back_off(self, error: Transient) -> None:

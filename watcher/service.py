@@ -1,15 +1,14 @@
 """The watcher put together: streams into the fleet, the fleet's pokes into Temporal, and the probes' answers."""
 
 import asyncio
-import logging
 import time
 
 from temporalio.client import Client
-from temporalio.service import RPCError
 
 from activities.clients import temporal
 from activities.clients.kube import KubeClient
 from activities.clients.resources import APPLICATIONS, DEPLOYMENTS, PREVIEWS
+from activities.clients.temporal_probe import TemporalProbe
 from plattr.objects import Kind
 from plattr.steps import TASK_QUEUE
 from plattr.target import MANAGED_BY_LABEL
@@ -18,14 +17,10 @@ from watcher.leadership import Leadership, LeadershipLost
 from watcher.metrics import WatcherMetrics
 from watcher.poker import Poke, Poker
 from watcher.stream import Listed, Stream
-
-logger = logging.getLogger(__name__)
+from watcher.waiting import Waiting
 
 # A bookmark comes each minute; two without any sign, and something is wrong.
 SILENCE_SECONDS = 120.0
-# Temporal is asked this often whether it is there; three missed answers make the watcher unready.
-PROBE_SECONDS = 10.0
-TEMPORAL_SILENCE_SECONDS = 35.0
 # 10 s: a pod has 30 s to end, and the next leader pokes on its list whatever was not flushed.
 DRAIN_SECONDS = 10.0
 
@@ -47,15 +42,14 @@ class WatcherService:
         self._leadership = leadership
         self._task_queue = task_queue
         self.poker = Poker(self._send, metrics)
-        self.fleet = Fleet(self.poker.put)
+        self.fleet = Fleet(self.poker.put, Waiting(metrics))
         # Streams of Plattr's own kinds, and of the Deployments it made.
         self._objects = {
             Kind.APPLICATION: Stream(kube, APPLICATIONS, metrics),
             Kind.PREVIEW: Stream(kube, PREVIEWS, metrics),
         }
         self._deployments = Stream(kube, DEPLOYMENTS, metrics, label_selector=f"{MANAGED_BY_LABEL}=plattr")
-        self._temporal_at: float | None = None
-        self._probed_at = time.monotonic()
+        self._probe = TemporalProbe(client)
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -70,7 +64,7 @@ class WatcherService:
         """
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._probe_temporal())
+                tasks.create_task(self._probe.run())
                 if self._leadership is not None:
                     await self._leadership.acquire()
                     tasks.create_task(self._leadership.keep())
@@ -101,9 +95,8 @@ class WatcherService:
     def ready(self) -> str | None:
         """Return why the watcher cannot do its work; None when it can. A standby is ready to take over."""
         now = time.monotonic()
-        temporal_at = max(self._temporal_at or 0.0, self.poker.reached_at or 0.0)
-        if not temporal_at or now - temporal_at > TEMPORAL_SILENCE_SECONDS:
-            return "temporal has not answered lately"
+        if reason := self._probe.silence():
+            return reason
         if self._is_standby:
             return None
         for stream in self.streams:
@@ -125,6 +118,7 @@ class WatcherService:
             signal=poke.signal,
             task_queue=self._task_queue,
         )
+        self._probe.heard()
 
     async def _follow(self, kind: Kind, stream: Stream) -> None:
         async for change in stream.changes():
@@ -144,15 +138,6 @@ class WatcherService:
         while True:
             await asyncio.sleep(1)
             self.fleet.confirm()
-
-    async def _probe_temporal(self) -> None:
-        while True:
-            try:
-                if await self._client.service_client.check_health(timeout=temporal.RPC_TIMEOUT):
-                    self._temporal_at = time.monotonic()
-            except (RPCError, RuntimeError) as error:
-                logger.warning("temporal does not answer", extra={"cause": " ".join(str(error).split())})
-            await asyncio.sleep(PROBE_SECONDS)
 
 
 def _since(what: str, alive_at: float, now: float) -> str | None:

@@ -8,6 +8,7 @@ No call is repeated here; Temporal does that, after reading again.
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -16,9 +17,10 @@ from keycloak import KeycloakOpenIDConnection
 from keycloak.exceptions import KeycloakConnectionError, KeycloakError
 from pydantic import SecretStr
 
-from activities.clients import fence
+from activities.clients import fence, tracing
+from activities.clients.backends import Backend, of_backend
 from activities.clients.resources import Json
-from plattr.errors import BackendRefused, BackendUnavailable, Conflict
+from plattr.errors import BackendRefused, BackendUnavailable, Conflict, PlattrError
 from plattr.settings import Settings
 
 # 10 s: reads take 10 ms, and 100 ms on a server with 500 realms.
@@ -204,7 +206,9 @@ class KeycloakClient:
         action = f"read the metadata of identity provider {provider_id!r} at {url!r} through Keycloak"
         body = json.dumps({"providerId": provider_id, "fromUrl": url})
         path = _path(realm, "identity-provider", "import-config")
-        response = await self._send(lambda: self._connection.a_raw_post(path, body), action, self._write_seconds)
+        response = await self._send(
+            "POST", path, partial(self._connection.a_raw_post, path, body), action, self._write_seconds
+        )
         config: dict[str, str] = self._json(response, action)
         return config
 
@@ -219,47 +223,56 @@ class KeycloakClient:
 
     async def _post(self, path: str, body: Json, action: str) -> Response:
         content = json.dumps(body)
-        return await self._send(
-            lambda: self._connection.a_raw_post(path, content), action, self._write_seconds, is_write=True
-        )
+        send = partial(self._connection.a_raw_post, path, content)
+        return await self._send("POST", path, send, action, self._write_seconds, is_write=True)
 
     async def _put(self, path: str, action: str, body: Json) -> None:
         content = json.dumps(body)
-        response = await self._send(
-            lambda: self._connection.a_raw_put(path, content), action, self._write_seconds, is_write=True
-        )
+        send = partial(self._connection.a_raw_put, path, content)
+        response = await self._send("PUT", path, send, action, self._write_seconds, is_write=True)
         if not response.is_success:
             raise self._refusal(response, action)
 
     async def _delete(self, path: str, action: str) -> bool:
-        response = await self._send(
-            lambda: self._connection.a_raw_delete(path), action, self._write_seconds, is_write=True
-        )
+        send = partial(self._connection.a_raw_delete, path)
+        response = await self._send("DELETE", path, send, action, self._write_seconds, is_write=True)
         if not response.is_success and response.status_code != 404:
             raise self._refusal(response, action)
         return response.status_code != 404
 
     async def _read(self, path: str, action: str, **query: str) -> Response:
-        return await self._send(lambda: self._connection.a_raw_get(path, **query), action, self._read_seconds)
+        return await self._send(
+            "GET", path, partial(self._connection.a_raw_get, path, **query), action, self._read_seconds
+        )
 
     async def _send(
-        self, call: Callable[[], Awaitable[Response]], action: str, seconds: float, *, is_write: bool = False
+        self,
+        method: str,
+        path: str,
+        call: Callable[[], Awaitable[Response]],
+        action: str,
+        seconds: float,
+        *,
+        is_write: bool = False,
     ) -> Response:
+        attributes = {"http.request.method": method, "url.path": path}
         async with self._slots:
             try:
-                async with asyncio.timeout(seconds):
-                    # Before the fence is asked, so that no time passes between it and the write.
-                    await self._connection.a__refresh_if_required()
-                    if is_write:
-                        fence.ensure_live()
-                    return await call()
+                with tracing.span(Backend.KEYCLOAK, "request", attributes):
+                    async with asyncio.timeout(seconds):
+                        # Before the fence is asked, so that no time passes between it and the write.
+                        await self._connection.a__refresh_if_required()
+                        if is_write:
+                            fence.ensure_live()
+                        return await call()
             except (KeycloakConnectionError, TimeoutError) as error:
                 unavailable = OutcomeUnknown if is_write else BackendUnavailable
                 cause = f"no answer within {seconds:g} s" if isinstance(error, TimeoutError) else _cause(error)
-                raise unavailable(f"cannot {action}: Keycloak at {self._address} cannot be reached: {cause}") from None
+                away = unavailable(f"cannot {action}: Keycloak at {self._address} cannot be reached: {cause}")
+                raise of_backend(Backend.KEYCLOAK, away) from None
             except KeycloakError as error:
                 # Only logging in raises these: inside a call too, when its token was refused.
-                raise self._login_error(error) from None
+                raise of_backend(Backend.KEYCLOAK, self._login_error(error)) from None
 
     def _login_error(self, error: KeycloakError) -> BackendRefused | BackendUnavailable:
         code = error.response_code
@@ -282,11 +295,15 @@ class KeycloakClient:
         try:
             return response.json()
         except ValueError:
-            raise BackendUnavailable(
+            garbled = BackendUnavailable(
                 f"cannot {action}: Keycloak at {self._address} answered something that is not JSON"
-            ) from None
+            )
+            raise of_backend(Backend.KEYCLOAK, garbled) from None
 
-    def _refusal(self, response: Response, action: str) -> BackendUnavailable | Conflict | BackendRefused:
+    def _refusal(self, response: Response, action: str) -> PlattrError:
+        return of_backend(Backend.KEYCLOAK, self._meaning(response, action))
+
+    def _meaning(self, response: Response, action: str) -> PlattrError:
         code, reason = response.status_code, _reason(response)
         message = f"cannot {action}: Keycloak at {self._address} answered {code}: {reason}"
         if code in _PASSING:

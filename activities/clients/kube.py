@@ -19,7 +19,8 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 from kubernetes.aio.config.kube_config import refresh_token
 
-from activities.clients import fence
+from activities.clients import fence, tracing
+from activities.clients.backends import Backend, of_backend
 from activities.clients.kube_errors import GoneError, NamespaceEnding, raise_for_event, raise_for_status
 from activities.clients.resources import Json, Resource
 from plattr.errors import BackendUnavailable, MissingSetting, OwnedElsewhere, StillDeleting
@@ -281,7 +282,8 @@ class KubeClient:
     ) -> Json:
         answer = await self._call(method, path, action, resource, query, **arguments)
         if answer is None:
-            raise BackendUnavailable(f"cannot {action}: the API server sent an empty answer")
+            empty = BackendUnavailable(f"cannot {action}: the API server sent an empty answer")
+            raise of_backend(Backend.KUBERNETES, empty)
         return answer
 
     async def _call(
@@ -300,10 +302,11 @@ class KubeClient:
         if method != "GET":
             fence.ensure_live()
         timeout = aiohttp.ClientTimeout(total=TOTAL_SECONDS, sock_connect=CONNECT_SECONDS)
-        async with self._send(
-            method, path, action, query, body=body, content_type=content_type, timeout=timeout
-        ) as response:
-            text = await response.read()
+        with tracing.span(Backend.KUBERNETES, "request", {"http.request.method": method, "url.path": path}):
+            async with self._send(
+                method, path, action, query, body=body, content_type=content_type, timeout=timeout
+            ) as response:
+                text = await response.read()
         if response.status < 400:
             answer: Json = json.loads(text)
             return answer
@@ -339,7 +342,8 @@ class KubeClient:
 def _unavailable(action: str, error: Exception) -> NoReturn:
     # The library's text names the host and the cause; it never holds a body or a header.
     cause = str(error) or type(error).__name__
-    raise BackendUnavailable(f"cannot {action}: the API server cannot be reached: {cause}") from None
+    unreachable = BackendUnavailable(f"cannot {action}: the API server cannot be reached: {cause}")
+    raise of_backend(Backend.KUBERNETES, unreachable) from None
 
 
 def _path(resource: Resource, namespace: str = "", name: str = "", subresource: str = "") -> str:

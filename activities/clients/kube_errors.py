@@ -3,6 +3,7 @@
 import json
 from typing import NoReturn
 
+from activities.clients.backends import Backend, of_backend
 from activities.clients.resources import (
     APPLICATIONS,
     CONFIG_MAPS,
@@ -14,7 +15,7 @@ from activities.clients.resources import (
     Json,
     Resource,
 )
-from plattr.errors import BackendRefused, BackendUnavailable, Conflict, Transient
+from plattr.errors import BackendRefused, BackendUnavailable, Conflict, PlattrError, Transient
 
 # Their fields may hold secrets, and the API server quotes what it finds invalid: only the fields' names pass.
 _CONFIDENTIAL = frozenset({SECRETS, CONFIG_MAPS, DEPLOYMENTS, REPLICA_SETS, PODS, APPLICATIONS, PREVIEWS})
@@ -51,25 +52,29 @@ def raise_for_status(
     status = _status(text)
     if code in or_none or status.get("reason") in or_none:
         return
-    _raise(action, resource, code, status, is_personal=is_personal)
+    raise _error(action, resource, code, status, is_personal=is_personal)
 
 
 def raise_for_event(action: str, resource: Resource, status: Json, *, is_personal: bool = False) -> NoReturn:
     """Raise what an ERROR event of a watch means."""
-    _raise(action, resource, int(status.get("code", 500)), status, is_personal=is_personal)
+    raise _error(action, resource, int(status.get("code", 500)), status, is_personal=is_personal)
 
 
-def _raise(action: str, resource: Resource, code: int, status: Json, *, is_personal: bool) -> NoReturn:
+def _error(action: str, resource: Resource, code: int, status: Json, *, is_personal: bool) -> PlattrError:
     cause = _cause(resource, code, status, is_personal=is_personal)
+    return of_backend(Backend.KUBERNETES, _meaning(action, code, status, cause))
+
+
+def _meaning(action: str, code: int, status: Json, cause: str) -> PlattrError:
     if code == 410:
-        raise GoneError(f"cannot {action}: {cause}")
+        return GoneError(f"cannot {action}: {cause}")
     if code == 409 or (code == 422 and _is_failed_patch(status)):
-        raise Conflict(f"cannot {action}: somebody else changed it: {cause}")
+        return Conflict(f"cannot {action}: somebody else changed it: {cause}")
     if code == 403 and _ends(status):
-        raise NamespaceEnding(f"cannot {action}: {cause}")
+        return NamespaceEnding(f"cannot {action}: {cause}")
     if code in _PASSING:
-        raise BackendUnavailable(f"cannot {action}: the API server answered {code}: {cause}")
-    raise BackendRefused(f"cannot {action}: the API server refused it with {code}: {cause}")
+        return BackendUnavailable(f"cannot {action}: the API server answered {code}: {cause}")
+    return BackendRefused(f"cannot {action}: the API server refused it with {code}: {cause}")
 
 
 def _status(text: bytes) -> Json:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any, Self
 
 from psycopg import AsyncConnection, Error, OperationalError, ProgrammingError
@@ -11,7 +11,8 @@ from psycopg.rows import dict_row
 from psycopg.sql import SQL
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from activities.clients import fence
+from activities.clients import fence, tracing
+from activities.clients.backends import Backend, of_backend
 from activities.clients.secrets_manager import SecretsManagerClient
 from plattr import sql
 from plattr.errors import BackendRefused, BackendUnavailable, Conflict, MissingSetting, PlattrError
@@ -93,9 +94,10 @@ class Transaction:
     async def fetch(self, query: str, **parameters: object) -> list[dict[str, Any]]:
         """Return the rows of a query; `set_privilege` is filled in by the server's version."""
         values = {"set_privilege": "SET" if self.has_grant_options else "MEMBER"} | parameters
-        async with self._connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(query.encode(), values)
-            return await cursor.fetchall()
+        with _span("query", [query]):
+            async with self._connection.cursor(row_factory=dict_row) as cursor:
+                await cursor.execute(query.encode(), values)
+                return await cursor.fetchall()
 
     async def call(self, query: str, **parameters: object) -> list[dict[str, Any]]:
         """Return the rows of a query that also changes something."""
@@ -107,7 +109,9 @@ class Transaction:
         if not statements:
             return
         fence.ensure_live()
-        await self._connection.execute(SQL("; ").join(statements))
+        # Of each its first part, which is text of ours: names and values come after it.
+        with _span("write", [next(iter(statement)).as_string() for statement in statements]):
+            await self._connection.execute(SQL("; ").join(statements))
 
     async def verifier(self, role: str, password: str) -> str:
         """Return the password as the server keeps it, so that it never crosses the wire or enters a log."""
@@ -182,7 +186,7 @@ class PostgresClient:
             Conflict: somebody else wrote at the same time, or holds a lock for longer than 5 s.
             BackendRefused: the server says no, as when the admin lacks a right.
         """
-        with self._translated(f"{action} for {reference}"):
+        with self._translated(f"{action} for {reference}"), tracing.span(Backend.POSTGRESQL, "transaction"):
             async with (
                 asyncio.timeout(TRANSACTION_SECONDS),
                 self._connection() as connection,
@@ -205,7 +209,7 @@ class PostgresClient:
         parameters = {**_PARAMETERS, **self._server, "user": role, "password": password}
         async with self._logins:
             conninfo = await self._conninfo()
-            with self._translated(f"log in as {role!r}"):
+            with self._translated(f"log in as {role!r}"), tracing.span(Backend.POSTGRESQL, "login"):
                 try:
                     connection = await AsyncConnection.connect(conninfo, **parameters)
                 except OperationalError as error:
@@ -265,16 +269,23 @@ class PostgresClient:
         except PlattrError:
             raise
         except PoolTimeout:
-            raise BackendUnavailable(
-                f"cannot {action}: none of {self._settings.db_pool_size} connections to {self._address} came free in"
+            cause = (
+                f"none of {self._settings.db_pool_size} connections to {self._address} came free in"
                 f" {POOL_SECONDS:.0f} s; raise DB_POOL_SIZE if it goes on"
-            ) from None
+            )
+            raise of_backend(Backend.POSTGRESQL, BackendUnavailable(f"cannot {action}: {cause}")) from None
         except TimeoutError:
-            raise BackendUnavailable(f"cannot {action}: {self._address} does not answer in time") from None
+            cause = f"{self._address} does not answer in time"
+            raise of_backend(Backend.POSTGRESQL, BackendUnavailable(f"cannot {action}: {cause}")) from None
         except Error as error:
             if error.sqlstate is None and not isinstance(error, OperationalError):
                 raise  # our own misuse of the driver, which no wording for a person would mend
-            raise _translate(action, self._address, error) from None
+            raise of_backend(Backend.POSTGRESQL, _translate(action, self._address, error)) from None
+
+
+def _span(operation: str, statements: Sequence[str]) -> AbstractContextManager[None]:
+    keywords = "; ".join(tracing.keywords_of(statement) for statement in statements)
+    return tracing.span(Backend.POSTGRESQL, operation, {"db.system.name": "postgresql", "db.operation.name": keywords})
 
 
 async def _configure(connection: AsyncConnection[Any]) -> None:

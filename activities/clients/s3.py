@@ -15,8 +15,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from activities.clients import fence
+from activities.clients import fence, tracing
 from activities.clients import s3_errors as calls
+from activities.clients.backends import Backend, of_backend
 from activities.clients.s3_errors import AccessDenied, Operation, code_of, kept_objects, translate
 from plattr.buckets import ACCESS_BLOCK, checked_endpoint
 from plattr.settings import Settings
@@ -256,7 +257,7 @@ class S3Client:
             return len(keys)
         kept = [error for error in answer.get("Errors", []) if error.get("Code") not in _GONE_KEYS]
         if kept:
-            raise kept_objects(str(kept[0].get("Code")), len(kept), bucket)
+            raise of_backend(Backend.S3, kept_objects(str(kept[0].get("Code")), len(kept), bucket))
         return len(keys)
 
     async def delete_bucket(self, bucket: str) -> None:
@@ -327,7 +328,8 @@ class S3Client:
             return answer
 
         try:
-            return await self._in_thread(send)
+            with tracing.span(Backend.S3, "call", {"rpc.method": operation.method, "aws.s3.bucket": bucket}):
+                return await self._in_thread(send)
         except (ClientError, BotoCoreError, ResponseParserError) as error:
             code = code_of(error) if isinstance(error, ClientError) else ""
             if code and code in absent:
@@ -335,7 +337,7 @@ class S3Client:
             if code and code in present:
                 return {}
             # From None: botocore quotes addresses and whole answers, and the cause would go into the history.
-            raise translate(error, operation, bucket, is_aws=self._is_aws) from None
+            raise of_backend(Backend.S3, translate(error, operation, bucket, is_aws=self._is_aws)) from None
 
     async def _in_thread(self, call: Callable[[], Answer]) -> Answer:
         # The fence is a context variable, and a thread of a pool has a context of its own.

@@ -9,6 +9,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from activities.clients import tracing
+from activities.clients.backends import Backend, of_backend
 from plattr.errors import BackendRefused, BackendUnavailable
 
 if TYPE_CHECKING:
@@ -48,16 +50,18 @@ class SecretsManagerClient:
             BackendRefused: there is no such secret, no right to read it, or it has another shape.
             BackendUnavailable: the service cannot be reached or is overloaded.
         """
-        text = await asyncio.to_thread(self._read, arn)
+        with tracing.span(Backend.SECRETS_MANAGER, "read"):
+            text = await asyncio.to_thread(self._read, arn)
         try:
             secret = json.loads(text)
         except ValueError:
             secret = None
         if not isinstance(secret, dict) or not all(secret.get(key) for key in _NEEDED):
-            raise BackendRefused(
+            unfit = BackendRefused(
                 f"cannot read the database login from {arn}: it is not JSON with username and password;"
                 " see docs/settings.md"
             )
+            raise of_backend(Backend.SECRETS_MANAGER, unfit)
         return {parameter: str(secret[key]) for key, parameter in _KEYS.items() if secret.get(key)}
 
     @cached_property
@@ -71,8 +75,8 @@ class SecretsManagerClient:
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "unknown")
             kind = BackendRefused if code in _REFUSALS else BackendUnavailable
-            raise kind(f"cannot read the database login from {arn}: Secrets Manager answers {code}") from None
+            refusal = kind(f"cannot read the database login from {arn}: Secrets Manager answers {code}")
+            raise of_backend(Backend.SECRETS_MANAGER, refusal) from None
         except BotoCoreError as error:
-            raise BackendUnavailable(
-                f"cannot read the database login from {arn}: {type(error).__name__}: {error}"
-            ) from None
+            away = BackendUnavailable(f"cannot read the database login from {arn}: {type(error).__name__}: {error}")
+            raise of_backend(Backend.SECRETS_MANAGER, away) from None

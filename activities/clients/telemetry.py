@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, TextIO
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 # None: fine; a text: the reason why not, in words.
 Check = Callable[[], str | None]
+# More metrics, in the text format 0.0.4.
+Read = Callable[[], Awaitable[bytes]]
 
 _CHATTY = ("aiohttp", "boto3", "botocore", "httpx", "keycloak", "kubernetes", "psycopg", "urllib3")
 
@@ -60,12 +62,23 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
 class HealthServer:
     """Serve /metrics, /healthz (alive) and /readyz (able to do its work); the checks run at each request."""
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, live: Check, ready: Check) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        live: Check,
+        ready: Check,
+        *,
+        more: Read | None = None,
+    ) -> None:
+        """Take the checks, the metrics of `registry`, and those that `more` returns."""
         self._host = host
         self._port = port
         self._registry = registry
         self._live = live
         self._ready = ready
+        self._more = more
         self._runner: web.AppRunner | None = None
 
     @property
@@ -108,8 +121,13 @@ class HealthServer:
             self._runner = None
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+        # What is appended comes in the plain format, which every scraper takes; so both are in that.
+        accepted = "" if self._more else request.headers.get("Accept", "")
+        encode, content_type = choose_encoder(accepted)
+        body = encode(self._registry)
+        if self._more is not None:
+            body += await self._more()
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
 
 def _endpoint(check: Check) -> Callable[[web.Request], Any]:

@@ -16,6 +16,7 @@ from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.clients import tracing
 from plattr.errors import BackendRefused, BackendUnavailable, MissingSetting, PlattrError
 from plattr.naming import workflow_id
 from plattr.objects import Kind, ObjectReference
@@ -76,6 +77,7 @@ async def connect_temporal(
         return await Client.connect(
             **config,
             data_converter=pydantic_data_converter,
+            interceptors=tracing.interceptors(),
             lazy=lazy,
             runtime=runtime,
             connect_timeout=CONNECT_TIMEOUT,

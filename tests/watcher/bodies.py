@@ -25,6 +25,7 @@ def custom_object(
         "uid": uid,
         "generation": generation,
         "resourceVersion": version,
+        "creationTimestamp": "2026-01-01T00:00:00Z",
     }
     if deleting:
         metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"

@@ -4,17 +4,21 @@ import os
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from plattr.objects import Kind
 from tests.watcher.bodies import custom_object, deployment
 from watcher.fleet import DOUBT_SECONDS, Fleet
+from watcher.metrics import WatcherMetrics
+from watcher.waiting import Waiting
 
 
 class Stage:
     def __init__(self):
         self.now = 100.0
         self.pokes = []
-        self.fleet = Fleet(self.pokes.append, clock=lambda: self.now)
+        waiting = Waiting(WatcherMetrics(CollectorRegistry()), clock=lambda: self.now)
+        self.fleet = Fleet(self.pokes.append, waiting, clock=lambda: self.now)
 
     def settle(self):
         self.now += DOUBT_SECONDS

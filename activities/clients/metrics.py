@@ -1,0 +1,17 @@
+"""What the worker counts, in the process's one registry; docs/operating.md says what each is good for."""
+
+from prometheus_client import Counter, Histogram
+
+STEP_SECONDS = Histogram(
+    "plattr_step_duration_seconds",
+    "How long an attempt of a step took",
+    ["step", "outcome"],
+    # From an idempotent look (some 10 ms) to START_TO_CLOSE (60 s), where the server gives an attempt up.
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60),
+)
+STEP_ATTEMPTS = Counter(
+    "plattr_step_attempts", "Attempts of steps, by the reason that their failure carries", ["step", "reason"]
+)
+BACKEND_ERRORS = Counter(
+    "plattr_backend_errors", "Attempts that failed by a backend's answer or silence", ["backend", "reason"]
+)
