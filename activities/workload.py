@@ -31,7 +31,7 @@ from activities.ownership import (
     owner_selector,
 )
 from activities.polling import moments
-from plattr.claims import Holding
+from plattr.claims import Holding, claims_of
 from plattr.errors import Conflict, StillDeleting
 from plattr.manifests.autoscaler import build_autoscaler
 from plattr.manifests.checksum import config_checksum
@@ -52,6 +52,8 @@ WAIT_SECONDS = 20.0
 
 # The traffic first, then whoever makes pods, then what the pods use.
 _REMOVAL_ORDER = (INGRESSES, AUTOSCALERS, DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS)
+# Names that stand for nothing any more once the Ingresses are changed; data keeps its names until the cleanup.
+_SERVING = frozenset({Holding.HOST, Holding.INGRESS})
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class WorkloadActivities:
         await self._ensure_all_adoptable(target, wanted)
         await self._apply(target, wanted)
         await self._remove_unwanted(target, wanted)
-        await self._release_former_hosts(target)
+        await self._release_former_names(target)
         return StepResult(findings=(_ingress_finding(target),))
 
     @activity.defn
@@ -193,10 +195,11 @@ class WorkloadActivities:
         await delete_all(self._kube, INGRESSES, gone_ingresses, spared_uid=None)
         await delete_all(self._kube, CONFIG_MAPS, gone_maps, spared_uid=None)
 
-    async def _release_former_hosts(self, target: Target) -> None:
-        """Give back the hosts that the Ingresses led here before the domain changed."""
-        held = await self._ledger.held_by(target.owner.reference, Holding.HOST)
-        former = [each.claim for each in held if each.claim.name != target.names.host]
+    async def _release_former_names(self, target: Target) -> None:
+        """Give back the hosts from before the domain changed, and the API Ingress of a database switched off."""
+        held = await self._ledger.held_by(target.owner.reference)
+        needed = claims_of(target)
+        former = [each.claim for each in held if each.claim.holding in _SERVING and each.claim not in needed]
         await self._ledger.release(target.owner.reference, former)
 
     async def _release_hosts(self, step: CleanupStepInput, spared: str | None) -> None:

@@ -16,7 +16,7 @@ from activities.clients.resources import (
     SERVICES,
     Resource,
 )
-from plattr.claims import Claim, Holding
+from plattr.claims import Claim, Holding, claims_of
 from plattr.errors import Conflict, OwnedElsewhere, Superseded
 from plattr.objects import ObjectReference, Owner
 from plattr.status import ConditionType
@@ -276,6 +276,21 @@ async def test_a_former_domain_is_given_back(team: Team) -> None:
     held = await team.ledger.held_by(step.reference, Holding.HOST)
     assert [each.claim for each in held] == [claims[1]]
     await team.ledger.release(step.reference, claims)
+
+
+async def test_the_api_ingress_of_a_disabled_database_is_given_back_and_the_schema_kept(team: Team) -> None:
+    step = await team.create(database={"enabled": True})
+    target = await team.target(step)
+    await team.ledger.acquire(target.owner, claims_of(target))
+    await team.workload.reconcile_workload(step)
+
+    step = await team.change(step, database={"enabled": False})
+    await team.workload.reconcile_workload(step)
+
+    held = {each.claim for each in await team.ledger.held_by(step.reference)}
+    api_ingress = Claim(holding=Holding.INGRESS, name=f"{team.namespace}.{step.reference.name}-api")
+    assert set(claims_of(target)) - held == {api_ingress}
+    await team.ledger.release(step.reference, list(held))
 
 
 async def test_a_newer_generation_stops_the_step_before_a_write(team: Team) -> None:
