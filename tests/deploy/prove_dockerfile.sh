@@ -84,7 +84,7 @@ passed "worker and watcher start on a read-only root and name the setting they l
 # With every setting, and nobody to talk to: it waits for Temporal, and ends in order on SIGTERM.
 inside sh -c '
     cat >/tmp/kubeconfig
-    exec timeout --preserve-status --signal TERM 4 env KUBECONFIG=/tmp/kubeconfig METRICS_HOST=127.0.0.1 METRICS_PORT=0 \
+    exec timeout --preserve-status --signal TERM 15 env KUBECONFIG=/tmp/kubeconfig METRICS_HOST=127.0.0.1 METRICS_PORT=0 \
         DB_HOST=db DB_ADMIN_URL=postgresql://a:b@127.0.0.1:1/plattr BASE_DOMAIN=example.test \
         KEYCLOAK_URL=http://127.0.0.1:1 KEYCLOAK_CLIENT_ID=c KEYCLOAK_CLIENT_SECRET=s TEMPORAL_ADDRESS=127.0.0.1:1 \
         python -m worker' <<'KUBECONFIG' >"$work/worker.log" 2>&1 || { cat "$work/worker.log" >&2; fail "the worker"; }
