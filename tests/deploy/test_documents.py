@@ -1,0 +1,155 @@
+"""docs/installing.md is true: its statements run, and its rights are those that the code needs."""
+
+import json
+import os
+import re
+import secrets
+import subprocess
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Identifier, Literal
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
+
+from activities.clients import s3_errors, temporal
+from activities.clients.s3_errors import Operation
+from stack.platform import Platform
+from tests.deploy.helm import ROOT
+
+DOCUMENT = (ROOT / "docs" / "installing.md").read_text()
+
+
+def block(language: str, containing: str) -> str:
+    """Return the code block of a language that holds a text."""
+    (found,) = [
+        text
+        for text in re.findall(rf"^```{language}\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+        if containing in text
+    ]
+    return str(found)
+
+
+def test_the_s3_policy_allows_what_the_calls_need_and_no_more() -> None:
+    statements = json.loads(block("json", "Statement"))["Statement"]
+    allowed = {action for statement in statements for action in statement["Action"]}
+
+    operations = [value for value in vars(s3_errors).values() if isinstance(value, Operation)]
+    assert allowed == {right for operation in operations for right in operation.right.split(" and ")}
+
+
+def test_the_s3_policy_writes_to_plattrs_buckets_only() -> None:
+    statements = json.loads(block("json", "Statement"))["Statement"]
+
+    unbounded = [action for each in statements if each["Resource"] == "*" for action in each["Action"]]
+    bounded = {each["Resource"] for each in statements} - {"*"}
+    assert not [action for action in unbounded if not re.search(r":(List|Get)", action)]
+    assert bounded == {"arn:aws:s3:::plattr-*", "arn:aws:s3:::plattr-*/*"}
+
+
+@pytest.fixture
+def documented_namespace(platform: Platform) -> Iterator[str]:
+    """A Temporal namespace made by the document's own commands."""
+    namespace = f"doc-{secrets.token_hex(4)}"
+    endpoints = platform.endpoints
+    environment = {"HOME": "/nonexistent", "TEMPORAL_ADDRESS": endpoints.temporal_address}
+
+    def call(script: str) -> None:
+        environment["PATH"] = f"{endpoints.bin_dir}:{os.environ['PATH']}"
+        done = subprocess.run(["sh", "-euc", script], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    call(re.sub(r"--namespace plattr\b", f"--namespace {namespace}", block("sh", "search-attribute create")))
+
+    yield namespace
+
+    call(f"temporal operator namespace delete --namespace {namespace} --yes")
+
+
+async def test_the_documented_namespace_knows_every_search_attribute(
+    platform: Platform, documented_namespace: str
+) -> None:
+    environment = {
+        "TEMPORAL_ADDRESS": platform.endpoints.temporal_address,
+        "TEMPORAL_NAMESPACE": documented_namespace,
+    }
+    client = await temporal.connect_temporal(lazy=False, environment=environment)
+
+    answer = await client.operator_service.list_search_attributes(
+        ListSearchAttributesRequest(namespace=documented_namespace)
+    )
+
+    keys = (
+        temporal.NAMESPACE_ATTRIBUTE,
+        temporal.NAME_ATTRIBUTE,
+        temporal.ENVIRONMENT_ATTRIBUTE,
+        temporal.PHASE_ATTRIBUTE,
+    )
+    wanted = {key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for key in keys}
+    assert dict(answer.custom_attributes) == wanted
+
+
+@pytest.fixture
+def documented_admin(platform: Platform) -> Iterator[str]:
+    """The login of an admin made by the document's own statements, in a database of its own."""
+    suffix = secrets.token_hex(4)
+    database, admin, group = f"doc_{suffix}", f"doc_admin_{suffix}", f"doc_apps_{suffix}"
+    text = re.sub(r"--.*", "", block("sql", "CREATEROLE"))
+    for name, replacement in (("provisioner", admin), ("plattr_apps", group), ("plattr", database)):
+        text = re.sub(rf"\b{name}\b", replacement, text)
+    first, rest = text.split(f"\\connect {database}")
+    superuser = platform.endpoints.database_superuser_url
+    with psycopg.connect(superuser, autocommit=True) as connection:
+        connection.execute(first.encode())
+        with psycopg.connect(make_conninfo(superuser, dbname=database), autocommit=True) as inside:
+            for statement in rest.split(";")[:-1]:
+                inside.execute(statement.encode())
+
+        yield make_conninfo(superuser, dbname=database, user=admin, password="change-me")
+
+        connection.execute(SQL("DROP DATABASE {} (FORCE)").format(Identifier(database)))
+        made = connection.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE %s", [f"doc_%{suffix}"])
+        for (role,) in made.fetchall():
+            connection.execute(SQL("DROP ROLE {}").format(Identifier(role)))
+
+
+def test_the_documented_admin_can_do_all_that_the_database_step_does(documented_admin: str) -> None:
+    suffix = documented_admin.partition("dbname=doc_")[2].split()[0]
+    app, group = f"doc_app_{suffix}", f"doc_apps_{suffix}"
+    names = {"app": Identifier(app), "group": Identifier(group), "schema": Identifier(app), "word": Literal("w0rd")}
+
+    with psycopg.connect(documented_admin, autocommit=True) as connection:
+        for statement in (
+            "CREATE ROLE {app} LOGIN PASSWORD {word}",
+            "GRANT {group} TO {app}",
+            "CREATE SCHEMA {schema} AUTHORIZATION {app}",
+            "ALTER DEFAULT PRIVILEGES FOR ROLE {app} IN SCHEMA {schema} GRANT SELECT ON TABLES TO {group}",
+        ):
+            connection.execute(SQL(statement).format(**names))
+        with psycopg.connect(make_conninfo(documented_admin, user=app, password="w0rd")) as application:
+            application.execute(SQL("CREATE TABLE {schema}.t (i int)").format(**names))
+        for statement in (
+            "DROP SCHEMA {schema} CASCADE",
+            "REASSIGN OWNED BY {app} TO CURRENT_USER",
+            "DROP OWNED BY {app}",
+            "DROP ROLE {app}",
+        ):
+            connection.execute(SQL(statement).format(**names))
+        is_superuser = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
+
+    assert is_superuser == (False,)
+
+
+def test_every_page_that_is_linked_exists() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", DOCUMENT)
+
+    assert links
+    assert not [link for link in links if not (ROOT / "docs" / link).exists()]
+
+
+def test_every_file_that_is_named_exists() -> None:
+    named = re.findall(r"(?:deploy|tests)/[\w./-]+\w", DOCUMENT)
+
+    assert not [name for name in named if not (ROOT / name).exists()]
