@@ -1,0 +1,81 @@
+"""Spans of calls to backends: constant names, keywords instead of statements, classes instead of words."""
+
+import subprocess
+import sys
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from activities.clients import tracing
+from activities.clients.backends import Backend
+from plattr import sql
+from plattr.errors import BackendRefused
+from plattr.naming import RoleName
+
+CANARY = "c4n4ry"
+
+
+@pytest.fixture
+def spans():
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing.use(provider)
+    yield exporter
+    tracing.use(None)
+    provider.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(BackendRefused(f"cannot log in with {CANARY}"), "BackendRefused"), (ValueError(f"at {CANARY}"), "ValueError")],
+    ids=["ours", "a-drivers"],
+)
+def test_a_failed_call_keeps_only_the_class_of_its_error(spans, error, status):
+    with pytest.raises(type(error)), tracing.span(Backend.KEYCLOAK, "request", {"url.path": "admin/realms"}):
+        raise error
+
+    (span,) = spans.get_finished_spans()
+    assert (span.name, span.status.description) == ("keycloak request", status)
+    assert CANARY not in span.to_json()
+
+
+@pytest.mark.parametrize(
+    ("statement", "keywords"),
+    [
+        (sql.STATE, "SELECT"),
+        (sql.LOCK, "SELECT"),
+        (next(iter(sql.set_password(RoleName("shop_app"), CANARY))).as_string(), "ALTER ROLE"),
+        (next(iter(sql.drop_role("shop_app"))).as_string(), "REASSIGN OWNED BY"),
+        (f"'{CANARY}'", ""),
+    ],
+    ids=["query", "lock", "password", "drop", "no-keyword"],
+)
+def test_of_a_statement_only_its_first_keywords_are_told(statement, keywords):
+    assert tracing.keywords_of(statement) == keywords
+
+
+def test_without_an_endpoint_nothing_of_opentelemetry_is_loaded():
+    program = (
+        "import os, sys; import worker.__main__, watcher.__main__; from activities.clients import tracing;"
+        "tracing.start_tracing('x', os.environ);"
+        "print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    )
+
+    printed = subprocess.run([sys.executable, "-c", program], env={}, capture_output=True, text=True, check=True).stdout
+
+    assert printed.strip() == "[]"
+
+
+async def test_a_collector_that_is_away_does_not_hold_up_the_end(monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr(tracing, "FLUSH_SECONDS", 0.2)
+    tracing.start_tracing("plattr-tested", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"})
+    with tracing.span(Backend.S3, "call"):
+        pass
+
+    await tracing.stop_tracing()
+
+    assert tracing.interceptors() == []

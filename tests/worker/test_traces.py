@@ -1,0 +1,126 @@
+"""One trace from the watcher's poke to the calls that the backends got, and nothing secret in it."""
+
+import asyncio
+import re
+import uuid
+from base64 import b64decode
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry
+
+from activities.clients import temporal, tracing
+from activities.clients.resources import APPLICATIONS, SECRETS
+from plattr.objects import Kind, ObjectReference
+from tests.fix_kubernetes import application_spec, random_name
+from watcher.metrics import WatcherMetrics
+from watcher.poker import Poke, Poker
+from worker.__main__ import build_worker
+from worker.registry import connect_clients
+
+
+@pytest.fixture
+def spans():
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing.use(provider)
+    yield exporter
+    tracing.use(None)
+    provider.shutdown()
+
+
+@pytest.fixture
+async def clients(platform, core_settings, monkeypatch):
+    environment = platform.environment("worker")
+    for name in ("KUBECONFIG", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, environment[name])
+    clients = await connect_clients(core_settings)
+    yield clients
+    await clients.close()
+
+
+@pytest.fixture
+async def reference(namespace):
+    return ObjectReference(kind=Kind.APPLICATION, namespace=namespace, name=random_name())
+
+
+async def until_phase(cluster, reference, phase):
+    async with asyncio.timeout(90):
+        while (body := await cluster.body(reference)) and body.get("status", {}).get("phase") != phase:
+            await asyncio.sleep(0.2)
+        return body
+
+
+def trace_of(spans, poke):
+    """Return the poke's trace; the test's own calls to Kubernetes each begin another."""
+    (root,) = [span for span in spans if span.name == poke]
+    assert root.parent is None
+    return [span for span in spans if span.context.trace_id == root.context.trace_id]
+
+
+def ancestors(span, spans):
+    by_id = {one.context.span_id: one for one in spans}
+    names = []
+    while span.parent is not None:
+        span = by_id[span.parent.span_id]
+        names.append(span.name)
+    return names
+
+
+async def test_one_trace_leads_from_the_poke_to_every_backend_and_back_when_all_is_removed(
+    cluster, clients, core_settings, temporal_server, reference, spans
+):
+    queue = f"traces-{uuid.uuid4().hex[:8]}"
+    client = await temporal.connect_temporal(lazy=False, environment=temporal_server.environment)
+
+    async def send(poke):
+        await temporal.poke(client, poke.reference, is_deleting=poke.is_deleting, signal=poke.signal, task_queue=queue)
+
+    poker = Poker(send, WatcherMetrics(CollectorRegistry()))
+    features = {"database": {"enabled": True}, "auth": {"enabled": True}}
+    features["storage"] = {"enabled": True, "buckets": [{"name": "files"}]}
+    poking = asyncio.create_task(poker.run())
+    async with build_worker(client, core_settings, clients, queue):
+        await cluster.apply(reference.namespace, reference.name, application_spec(**features))
+        poker.put(Poke(reference=reference, is_deleting=False, signal="changed"))
+        await until_phase(cluster, reference, "Running")
+        secret = await cluster.admin.get(SECRETS, f"{reference.name}-db", reference.namespace)
+        provision = trace_of(spans.get_finished_spans(), "SignalWithStartWorkflow:ProvisionApplication")
+
+        spans.clear()
+        await cluster.admin.delete(APPLICATIONS, reference.name, reference.namespace)
+        poker.put(Poke(reference=reference, is_deleting=True, signal="changed"))
+        assert await until_phase(cluster, reference, "none") is None
+        cleanup = trace_of(spans.get_finished_spans(), "SignalWithStartWorkflow:CleanupApplication")
+    poking.cancel()
+
+    written = [span for span in provision if span.name == "postgresql write"]
+    assert written
+    assert ancestors(written[0], provision) == [
+        "postgresql transaction",
+        "RunActivity:reconcile_database",
+        "StartActivity:reconcile_database",
+        "SignalWithStartWorkflow:ProvisionApplication",
+    ]
+    assert "CREATE ROLE" in written[0].attributes["db.operation.name"]
+    for trace, expected in ((provision, "reconcile"), (cleanup, "delete")):
+        names = {span.name for span in trace}
+        assert {f"RunActivity:{expected}_{step}" for step in ("database", "storage", "auth", "workload")} < names
+        assert {"postgresql transaction", "s3 call", "keycloak request", "kubernetes request"} < names
+        assert not [name for name in names if reference.name in name]
+
+    seen = "".join(span.to_json() for span in (*provision, *cleanup))
+    passwords = [b64decode(secret["data"][key]).decode() for key in ("DB_PASSWORD", "DATABASE_URL")]
+    passwords += [core_settings.db_admin_url.get_secret_value()]
+    assert not [password for password in passwords if password in seen]
+    assert not re.search(r"SCRAM-SHA-256|Bearer|PASSWORD '|IDENTIFIED", seen)
+
+
+async def test_off_it_costs_no_interceptor_and_no_span():
+    tracing.use(None)
+
+    assert tracing.interceptors() == []
+    assert tracing.span("s3", "call") is tracing.span("postgresql", "query")
