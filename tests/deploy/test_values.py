@@ -38,7 +38,7 @@ def test_no_secret_can_be_given_in_clear() -> None:
 
 def test_what_the_schema_knows_exists() -> None:
     libraries = re.compile(
-        r"TEMPORAL_(ADDRESS|NAMESPACE|API_KEY|TLS|TLS_[A-Z_]+)|AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY)"
+        r"TEMPORAL_(ADDRESS|NAMESPACE|API_KEY|TLS|TLS_[A-Z_]+)|AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY)|OTEL_[A-Z_]+"
     )
 
     assert not [

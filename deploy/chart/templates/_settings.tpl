@@ -1,6 +1,6 @@
 {{/*
 The environment of one process. Argument: dict root component.
-The watcher is given Temporal's settings and the log level only; it has no use for the backends' credentials.
+The watcher is given Temporal's and the tracing's settings and the log level only; it has no use for the backends' credentials.
 */}}
 {{- define "plattr.environment" -}}
 - name: METRICS_PORT
@@ -15,13 +15,13 @@ The watcher is given Temporal's settings and the log level only; it has no use f
 {{- end }}
 {{- $isWorker := eq .component "worker" }}
 {{- range $name, $value := .root.Values.settings }}
-{{- if or $isWorker (hasPrefix "TEMPORAL_" $name) (eq "LOG_LEVEL" $name) }}
+{{- if or $isWorker (hasPrefix "TEMPORAL_" $name) (hasPrefix "OTEL_" $name) (eq "LOG_LEVEL" $name) }}
 - name: {{ $name }}
   value: {{ $value | toString | quote }}
 {{- end }}
 {{- end }}
 {{- range $name, $secret := .root.Values.secrets }}
-{{- if or $isWorker (hasPrefix "TEMPORAL_" $name) }}
+{{- if or $isWorker (hasPrefix "TEMPORAL_" $name) (hasPrefix "OTEL_" $name) }}
 - name: {{ $name }}
   valueFrom:
     secretKeyRef:
