@@ -22,13 +22,14 @@ class ProvisionApplication(ProvisioningRun):
         self._begin(reference, run.round)
         self._every_step = self._every_step or run.every_step
         while True:
+            # Whichever way the last round ended: thousands of changes may come while none of them gets through.
+            self._continue_if_long(run)
             self._changed = False
             every_step, self._every_step = self._every_step, False
             try:
                 outcome = await self._pass(reference, every_step=every_step)
             except CalledOff:
                 self._every_step = self._every_step or every_step
-                self._continue_if_long(run)
                 continue
 
             if self._changed:
@@ -45,7 +46,6 @@ class ProvisionApplication(ProvisioningRun):
             # A resync that did not get through is still owed.
             self._every_step = self._every_step or every_step
             await self._pause()
-            self._continue_if_long(run)
 
     def _continue_if_long(self, run: RunInput) -> None:
         """Begin a new history before this one grows long; the object is read anew there, so nothing is lost."""

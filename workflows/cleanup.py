@@ -54,6 +54,11 @@ class CleanupRun(ObjectRun):
         """
         delete_object = run.by_hand
         while True:
+            # Whichever way the last round ended: thousands of changes may come while none of them gets through.
+            if workflow.info().is_continue_as_new_suggested():
+                workflow.continue_as_new(
+                    run.model_copy(update={"round": self._progress.round, "by_hand": delete_object})
+                )
             self._changed = False
             plan: CleanupPlan | None = None
             try:
@@ -77,10 +82,6 @@ class CleanupRun(ObjectRun):
                 # A new object of the same name may have knocked while the old one went.
                 if not self._changed:
                     return "done"
-            if workflow.info().is_continue_as_new_suggested():
-                workflow.continue_as_new(
-                    run.model_copy(update={"round": self._progress.round, "by_hand": delete_object})
-                )
 
     async def _remove_everything(self, reference: ObjectReference, plan: CleanupPlan) -> None:
         argument = CleanupStepInput(reference=reference, uid=plan.uid, retain=plan.retain)
