@@ -197,9 +197,9 @@ def _default(name: str) -> str:
 def test_document_lists_no_setting_that_does_not_exist() -> None:
     rows = re.findall(r"^\| `([A-Z0-9_]+)` \|", DOCUMENT.read_text(), re.MULTILINE)
 
-    # Read by the libraries themselves: kubernetes, boto3, temporalio.envconfig.
+    # Read by the libraries themselves: kubernetes, boto3, temporalio.envconfig, OpenTelemetry.
     foreign = re.compile(
-        r"KUBECONFIG|AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|ROLE_ARN|WEB_IDENTITY_TOKEN_FILE)|TEMPORAL_.*"
+        r"KUBECONFIG|AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|ROLE_ARN|WEB_IDENTITY_TOKEN_FILE)|(TEMPORAL|OTEL)_.*"
     )
     own = [name for name in rows if not foreign.fullmatch(name)]
 
