@@ -1,6 +1,10 @@
 """Helm, and a control plane of its own for the tests that take the chart's CRDs through an uninstall."""
 
+import os
+import re
+import secrets
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +14,7 @@ import pytest
 from stack.platform import Platform
 from stack.tools.resolve import resolve_tools
 from tests.deploy.helm import Helm
+from tests.deploy.installing import block
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +47,22 @@ def control_plane() -> Iterator[Platform]:
 def cluster_helm(helm: Helm, control_plane: Platform) -> Helm:
     """Helm as the administrator of that cluster."""
     return Helm(helm.binary, control_plane.endpoints.kubeconfig_admin, helm.home)
+
+
+@pytest.fixture
+def documented_namespace(platform: Platform) -> Iterator[str]:
+    """A Temporal namespace made by the document's own commands."""
+    namespace = f"doc-{secrets.token_hex(4)}"
+    endpoints = platform.endpoints
+    environment = {"HOME": "/nonexistent", "TEMPORAL_ADDRESS": endpoints.temporal_address}
+
+    def call(script: str) -> None:
+        environment["PATH"] = f"{endpoints.bin_dir}:{os.environ['PATH']}"
+        done = subprocess.run(["sh", "-euc", script], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    call(re.sub(r"--namespace plattr\b", f"--namespace {namespace}", block("sh", "search-attribute create")))
+
+    yield namespace
+
+    call(f"temporal operator namespace delete --namespace {namespace} --yes")

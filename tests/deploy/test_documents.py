@@ -1,10 +1,8 @@
 """docs/installing.md is true: its statements run, and its rights are those that the code needs."""
 
 import json
-import os
 import re
 import secrets
-import subprocess
 from collections.abc import Iterator
 
 import psycopg
@@ -18,18 +16,7 @@ from activities.clients import s3_errors, temporal
 from activities.clients.s3_errors import Operation
 from stack.platform import Platform
 from tests.deploy.helm import ROOT
-
-DOCUMENT = (ROOT / "docs" / "installing.md").read_text()
-
-
-def block(language: str, containing: str) -> str:
-    """Return the code block of a language that holds a text."""
-    (found,) = [
-        text
-        for text in re.findall(rf"^```{language}\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
-        if containing in text
-    ]
-    return str(found)
+from tests.deploy.installing import DOCUMENT, block
 
 
 def test_the_s3_policy_allows_what_the_calls_need_and_no_more() -> None:
@@ -47,25 +34,6 @@ def test_the_s3_policy_writes_to_plattrs_buckets_only() -> None:
     bounded = {each["Resource"] for each in statements} - {"*"}
     assert not [action for action in unbounded if not re.search(r":(List|Get)", action)]
     assert bounded == {"arn:aws:s3:::plattr-*", "arn:aws:s3:::plattr-*/*"}
-
-
-@pytest.fixture
-def documented_namespace(platform: Platform) -> Iterator[str]:
-    """A Temporal namespace made by the document's own commands."""
-    namespace = f"doc-{secrets.token_hex(4)}"
-    endpoints = platform.endpoints
-    environment = {"HOME": "/nonexistent", "TEMPORAL_ADDRESS": endpoints.temporal_address}
-
-    def call(script: str) -> None:
-        environment["PATH"] = f"{endpoints.bin_dir}:{os.environ['PATH']}"
-        done = subprocess.run(["sh", "-euc", script], env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-
-    call(re.sub(r"--namespace plattr\b", f"--namespace {namespace}", block("sh", "search-attribute create")))
-
-    yield namespace
-
-    call(f"temporal operator namespace delete --namespace {namespace} --yes")
 
 
 async def test_the_documented_namespace_knows_every_search_attribute(

@@ -1,16 +1,15 @@
 """A release's life on a real API server: installed, upgraded, rolled back, uninstalled, installed again."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import yaml
 
 from stack.platform import Platform
 from tests.deploy.helm import CHART, LEAST, PROCESSES, ROOT, Helm, Json, merged, only
+from tests.deploy.kubectl import Kubectl
 
 RELEASE = "fleet"
 CRDS = ("applications.platform.internal", "previewenvironments.platform.internal")
@@ -21,48 +20,21 @@ KINDS = (
 )
 
 
-@dataclass(frozen=True)
-class Kubectl:
-    """kubectl as the administrator of the tests' own control plane."""
+def log_levels(kubectl: Kubectl) -> dict[str, str | None]:
+    """Return each process' LOG_LEVEL, as its pods are told it."""
+    found = {}
+    for process in PROCESSES:
+        template = kubectl.get("deployment", f"{RELEASE}-plattr-{process}", "-n", RELEASE)["spec"]["template"]
+        variables = {each["name"]: each.get("value") for each in template["spec"]["containers"][0]["env"]}
+        found[process] = variables.get("LOG_LEVEL")
+    return found
 
-    platform: Platform
 
-    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        endpoints = self.platform.endpoints
-        return subprocess.run(
-            [endpoints.bin_dir / "kubectl", "--kubeconfig", endpoints.kubeconfig_admin, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    def call(self, *arguments: str, stdin: str = "") -> str:
-        done = self.run(*arguments, stdin=stdin)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def get(self, *arguments: str) -> Any:
-        return json.loads(self.call("get", *arguments, "-o", "json"))
-
-    def apply(self, *objects: Json) -> None:
-        self.call("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(objects))
-
-    def log_levels(self) -> dict[str, str | None]:
-        """Return each process' LOG_LEVEL, as its pods are told it."""
-        found = {}
-        for process in PROCESSES:
-            template = self.get("deployment", f"{RELEASE}-plattr-{process}", "-n", RELEASE)["spec"]["template"]
-            variables = {each["name"]: each.get("value") for each in template["spec"]["containers"][0]["env"]}
-            found[process] = variables.get("LOG_LEVEL")
-        return found
-
-    def of_release(self) -> set[str]:
-        """Return everything that carries the release's label, but the Secrets in which Helm keeps its books."""
-        selector = f"app.kubernetes.io/instance={RELEASE}"
-        items = self.get(",".join(KINDS), "--all-namespaces", "-l", selector)["items"]
-        return {f"{item['kind']}/{item['metadata']['name']}" for item in items}
+def of_release(kubectl: Kubectl) -> set[str]:
+    """Return everything that carries the release's label, but the Secrets in which Helm keeps its books."""
+    selector = f"app.kubernetes.io/instance={RELEASE}"
+    items = kubectl.get(",".join(KINDS), "--all-namespaces", "-l", selector)["items"]
+    return {f"{item['kind']}/{item['metadata']['name']}" for item in items}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +76,7 @@ def life(kubectl: Kubectl, cluster_helm: Helm) -> Life:
         return {item["metadata"]["name"] for item in kubectl.get("customresourcedefinitions")["items"]} & set(CRDS)
 
     cluster_helm.call("install", RELEASE, CHART, *wait, values=LEAST)
-    installed, crds_after_install, levels = kubectl.of_release(), crds(), [kubectl.log_levels()]
+    installed, crds_after_install, levels = of_release(kubectl), crds(), [log_levels(kubectl)]
     deployments = kubectl.get("deployments", "-n", RELEASE)["items"]
     ready = {item["metadata"]["name"]: item["status"]["readyReplicas"] for item in deployments}
 
@@ -121,12 +93,12 @@ def life(kubectl: Kubectl, cluster_helm: Helm) -> Life:
     before = kubectl.get(*named)
 
     cluster_helm.call("upgrade", RELEASE, CHART, *wait, values=chatty)
-    levels.append(kubectl.log_levels())
+    levels.append(log_levels(kubectl))
     cluster_helm.call("rollback", RELEASE, "1", *wait)
-    levels.append(kubectl.log_levels())
+    levels.append(log_levels(kubectl))
 
     cluster_helm.call("uninstall", RELEASE, *wait)
-    after_uninstall, crds_after_uninstall, kept = kubectl.of_release(), crds(), kubectl.get(*named)
+    after_uninstall, crds_after_uninstall, kept = of_release(kubectl), crds(), kubectl.get(*named)
     cluster_helm.call("install", RELEASE, CHART, *wait, values=LEAST)
     return Life(
         installed=installed,
@@ -139,7 +111,7 @@ def life(kubectl: Kubectl, cluster_helm: Helm) -> Life:
         object_after_uninstall=kept,
         object_after_reinstall=kubectl.get(*named),
         claim_after_reinstall=kubectl.get("lease", "kept", "-n", RELEASE),
-        reinstalled=kubectl.of_release(),
+        reinstalled=of_release(kubectl),
     )
 
 
