@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from plattr.settings import DOMAIN_PATTERN, URL_PATTERN, Settings
-from tests.deploy.helm import CHART, Helm, Json
+from tests.deploy.helm import CHART, ROOT, Helm, Json
 
 SCHEMA: Json = json.loads((CHART / "values.schema.json").read_text())
 PLAIN: Json = SCHEMA["properties"]["settings"]["properties"]
@@ -29,6 +29,15 @@ def test_every_setting_can_be_given() -> None:
             assert variable not in PLAIN
         else:
             assert variable in (SECRET if _is_secret(name) else PLAIN), variable
+
+
+def test_every_documented_variable_can_be_given() -> None:
+    documented = re.findall(r"^\| `([A-Z0-9_]+)` \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
+    # Of a process outside a cluster; files where the chart has _DATA; one value only; a name for each process.
+    elsewhere = {"KUBECONFIG", "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_SERVICE_NAME"}
+
+    missing = set(documented) - PLAIN.keys() - SECRET.keys() - GIVEN_BY_THE_CHART - elsewhere
+    assert not [name for name in missing if name.replace("_PATH", "_DATA") not in SECRET]
 
 
 def test_no_secret_can_be_given_in_clear() -> None:
