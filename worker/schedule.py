@@ -23,6 +23,7 @@ from activities.clients.temporal import RPC_TIMEOUT
 from plattr.fleet import JITTER_OF_INTERVAL, RESTORE_ID, RESYNC_ID, SCHEDULE_ID, SPREAD_OF_INTERVAL, FleetRun
 from plattr.steps import TASK_QUEUE
 from workflows.fleet import ResyncFleet
+from workflows.options import LATER
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ async def restore_runs(client: Client, *, task_queue: str = TASK_QUEUE) -> None:
         # Two workers may notice at the same time.
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         static_summary="begin the runs that Temporal has lost",
+        priority=LATER,
         rpc_timeout=RPC_TIMEOUT,
     )
 
@@ -100,6 +102,7 @@ def build_schedule(interval: timedelta, *, task_queue: str = TASK_QUEUE) -> Sche
             id=RESYNC_ID,
             task_queue=task_queue,
             static_summary="look at every object again",
+            priority=LATER,
         ),
         spec=ScheduleSpec(
             intervals=[ScheduleIntervalSpec(every=interval)],

@@ -21,10 +21,9 @@ START_TO_CLOSE = timedelta(seconds=60)
 # after its last beat, so an attempt that the server has given up can write nothing more.
 HEARTBEAT_TIMEOUT = timedelta(seconds=15)
 
-# 4 where 3 is the default and 1 comes first: the end of previews stands behind everything that people wait for, so that
-# ten thousand that end in one second hold up nobody; on an idle platform it makes no difference.
-# https://docs.temporal.io/develop/task-queue-priority-fairness
-LATER = Priority(priority_key=4)
+# 5, the last: the end of previews stands behind everything that people wait for (activities/clients/temporal.py has
+# Applications at 3 and previews at 4); on an idle platform it makes no difference.
+LATER = Priority(priority_key=5)
 
 # The slow retry after the quick ones: a database failover takes 10 to 30 s, an outage minutes or hours.
 SLOW_RETRY_FIRST = timedelta(seconds=30)

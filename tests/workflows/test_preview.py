@@ -514,5 +514,5 @@ async def test_the_end_of_a_preview_stands_behind_what_people_wait_for(stage: St
                 priorities.setdefault(attributes.activity_type.name, set()).add(attributes.priority.priority_key)
 
     assert priorities["reconcile_database"] == {0}
-    assert priorities["delete_expired"] == {4}
-    assert {priorities[name].pop() for name in CLEANUP} == {4}
+    assert priorities["delete_expired"] == {5}
+    assert {priorities[name].pop() for name in CLEANUP} == {5}
