@@ -10,6 +10,7 @@ from activities.clients.ledger import Ledger
 from activities.clients.resources import Json, custom_resource
 from activities.loading import TargetLoader
 from plattr.claims import Holding, claims_of
+from plattr.errors import Superseded
 from plattr.objects import FINALIZER, Envelope, Kind
 from plattr.spec import parse_preview_spec
 from plattr.status import ConditionType, Finding, Phase
@@ -45,6 +46,7 @@ class ClaimActivities:
             OwnedElsewhere: a name belongs to another object; this one has its finalizer, and no new claim.
             ParentNotFound: a preview's Application is missing.
             Conflict: the object changed under our hands.
+            Superseded: the object went under our hands.
         """
         resource, reference = custom_resource(claim.reference.kind), claim.reference
         body = await self._kube.get(resource, reference.name, reference.namespace)
@@ -121,7 +123,10 @@ class ClaimActivities:
         patched = await self._kube.json_patch(
             custom_resource(envelope.kind), metadata.name, operations, metadata.namespace
         )
-        return body if patched is None else patched
+        if patched is None:
+            # It went before anything was made for it; a claim made now would be nobody's to give back.
+            raise Superseded(f"cannot go on with {envelope.reference}: it is gone")
+        return patched
 
     async def _show_provisioning(self, body: Json, envelope: Envelope) -> None:
         """Say that work has begun; a resync of what runs already says nothing."""

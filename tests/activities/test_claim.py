@@ -4,7 +4,7 @@ import pytest
 
 from activities.clients.resources import APPLICATIONS
 from plattr.claims import Claim, Holding
-from plattr.errors import Conflict, InvalidSpec, OwnedElsewhere, ParentNotFound
+from plattr.errors import Conflict, InvalidSpec, OwnedElsewhere, ParentNotFound, Superseded
 from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Envelope, Kind, ObjectReference
 from plattr.status import ConditionType
 from plattr.steps import ClaimInput, CleanupInput, Step
@@ -120,6 +120,22 @@ class TestClaiming:
 
         claimed = await cluster.read(application.reference)
         assert claimed.metadata.finalizers == (FOREIGN_FINALIZER, FINALIZER)
+
+    async def test_an_object_that_goes_between_our_read_and_our_write_claims_nothing(
+        self, cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        application = await cluster.apply(namespace, random_name(), application_spec(**ALL_DATA))
+        target_of = cluster.loader.target_of
+
+        async def target_before_it_goes(envelope: Envelope) -> object:
+            await cluster.delete(envelope.reference)
+            return await target_of(envelope)
+
+        monkeypatch.setattr(cluster.loader, "target_of", target_before_it_goes)
+        with pytest.raises(Superseded):
+            await cluster.claims.claim_object(claim_of(application))
+
+        assert await cluster.leases(namespace) == []
 
     async def test_claiming_twice_writes_nothing(self, cluster: Cluster, namespace: str) -> None:
         application = await cluster.apply(namespace, random_name(), application_spec(**ALL_DATA))
