@@ -1,0 +1,155 @@
+"""The fleet on a real API server, and its pokes in a real Temporal."""
+
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from activities.fleet import FleetActivities
+from plattr.fleet import FleetBatch, FleetQuery, Member
+from plattr.naming import workflow_id
+from plattr.objects import PAUSED_ANNOTATION, Envelope, ObjectReference
+from plattr.steps import RunInput
+from stack.platform import Platform
+from tests.fix_kubernetes import Cluster, random_name
+
+EVERYBODY = 10_000
+
+
+@pytest.fixture(scope="session")
+async def temporal(platform: Platform) -> Client:
+    return await Client.connect(platform.endpoints.temporal_address, data_converter=pydantic_data_converter)
+
+
+@pytest.fixture
+async def fleet(cluster: Cluster, temporal: Client, namespace: str) -> AsyncIterator[FleetActivities]:
+    """Its runs wait in a queue of their own, which no worker reads, and are terminated in the end."""
+    yield FleetActivities(cluster.kube, temporal, f"test-{uuid.uuid4()}")
+    query = f'PlattrNamespace="{namespace}" and ExecutionStatus="Running"'
+    async for run in temporal.list_workflows(query):
+        await temporal.get_workflow_handle(run.id).terminate()
+
+
+async def members(fleet: FleetActivities, namespace: str, **query: object) -> list[Member]:
+    page = await fleet.list_fleet(FleetQuery.model_validate({"purpose": "resync", "limit": EVERYBODY, **query}))
+    return [member for member in page.members if member.reference.namespace == namespace]
+
+
+async def test_both_kinds_are_listed_in_the_order_of_their_keys(
+    fleet: FleetActivities, cluster: Cluster, namespace: str
+) -> None:
+    applications = [await cluster.apply(namespace, f"a{number}") for number in range(3)]
+    preview = await cluster.preview(namespace, "a1-pr", "a1")
+
+    found = await members(fleet, namespace)
+
+    assert [member.reference for member in found] == [each.reference for each in (*applications, preview)]
+
+
+async def test_a_page_holds_what_comes_after_a_key_and_counts_the_rest(
+    fleet: FleetActivities, cluster: Cluster, namespace: str
+) -> None:
+    for number in range(3):
+        await cluster.apply(namespace, f"a{number}")
+    everything = await fleet.list_fleet(FleetQuery(purpose="resync", limit=EVERYBODY))
+
+    page = await fleet.list_fleet(FleetQuery(purpose="resync", after=f"{namespace}/Application/a0", limit=1))
+
+    assert [member.reference.name for member in page.members] == ["a1"]
+    keys = [member.reference.key for member in everything.members]
+    assert page.remaining == len([key for key in keys if key > f"{namespace}/Application/a0"])
+
+
+async def test_paused_objects_are_left_alone_until_they_are_deleted(
+    fleet: FleetActivities, cluster: Cluster, namespace: str
+) -> None:
+    metadata = {"annotations": {PAUSED_ANNOTATION: "true"}, "finalizers": ["example.test/hold"]}
+    paused = await cluster.apply(namespace, random_name(), metadata=metadata)
+
+    before = await members(fleet, namespace)
+    await cluster.delete(paused.reference)
+    after = await members(fleet, namespace)
+
+    assert before == []
+    assert after == [Member(reference=paused.reference, is_deleting=True)]
+
+
+async def test_a_restore_leaves_out_applications_that_have_settled(
+    fleet: FleetActivities, cluster: Cluster, namespace: str
+) -> None:
+    settled = await cluster.settle(await cluster.apply(namespace, "settled"))
+    waiting = await cluster.apply(namespace, "waiting")
+    preview = await cluster.settle(await cluster.preview(namespace, "settled-pr", "settled"))
+
+    restored = await members(fleet, namespace, purpose="restore")
+    resynced = await members(fleet, namespace)
+
+    assert {member.reference for member in restored} == {waiting.reference, preview.reference}
+    assert {member.reference for member in resynced} == {each.reference for each in (settled, waiting, preview)}
+
+
+@pytest.mark.parametrize(
+    ("purpose", "signal"), [("resync", "resync"), ("restore", "changed")], ids=["resync", "restore"]
+)
+async def test_a_poke_begins_the_run_that_the_object_needs(
+    fleet: FleetActivities, cluster: Cluster, temporal: Client, namespace: str, purpose: str, signal: str
+) -> None:
+    application = await cluster.apply(namespace, random_name())
+    preview = await cluster.preview(namespace, random_name(), application.metadata.name)
+    going = ObjectReference(namespace=namespace, name=random_name())
+    batch = {
+        "purpose": purpose,
+        "pause": 0.01,
+        "members": [
+            {"reference": application.reference},
+            {"reference": preview.reference},
+            {"reference": going, "is_deleting": True},
+        ],
+    }
+
+    progress = await fleet.poke_fleet(FleetBatch.model_validate(batch))
+
+    assert progress.poked == 3
+    for reference, workflow in (
+        (application.reference, "ProvisionApplication"),
+        (preview.reference, "PreviewLifecycle"),
+        (going, "CleanupApplication"),
+    ):
+        await assert_begun(temporal, reference, workflow, signal)
+
+
+async def assert_begun(temporal: Client, reference: ObjectReference, workflow: str, signal: str) -> None:
+    handle = temporal.get_workflow_handle(workflow_id(reference))
+    description = await handle.describe()
+    signals = [
+        event.workflow_execution_signaled_event_attributes.signal_name
+        async for event in handle.fetch_history_events()
+        if event.HasField("workflow_execution_signaled_event_attributes")
+    ]
+    history = await handle.fetch_history()
+    started = history.events[0].workflow_execution_started_event_attributes
+    (run,) = await temporal.data_converter.decode(started.input.payloads, [RunInput])
+    assert description.workflow_type == workflow
+    assert signals == [signal]
+    assert run == RunInput(namespace=reference.namespace, name=reference.name, by_hand=False)
+
+
+async def test_a_run_that_is_open_hears_a_signal_and_no_second_one_begins(
+    fleet: FleetActivities, cluster: Cluster, temporal: Client, namespace: str
+) -> None:
+    application: Envelope = await cluster.apply(namespace, random_name())
+    batch = FleetBatch.model_validate(
+        {"purpose": "resync", "pause": 0, "members": [{"reference": application.reference}]}
+    )
+
+    handle = temporal.get_workflow_handle(workflow_id(application.reference))
+
+    await fleet.poke_fleet(batch)
+    first = await handle.describe()
+    await fleet.poke_fleet(batch)
+
+    kinds = [event.event_type async for event in handle.fetch_history_events()]
+    assert (await handle.describe()).run_id == first.run_id
+    assert len([kind for kind in kinds if kind == kinds[1]]) == 2
