@@ -112,7 +112,9 @@ class Settings(WatcherSettings):
     placeholder_image: str = "nginxinc/nginx-unprivileged:1.27-alpine"
     placeholder_port: int = Field(default=8080, ge=1, le=65535)
     irsa_role_arn: str | None = None
-    resync_interval_minutes: int = Field(default=30, ge=1)
+    # 60: a thousand Applications with two buckets each then cost S3 4 requests a second, the others less; see
+    # tests/activities/test_resync_cost.py.
+    resync_interval_minutes: int = Field(default=60, ge=1)
 
     @model_validator(mode="after")
     def _credentials_are_whole(self) -> Self:

@@ -1,0 +1,100 @@
+"""What the look at one settled application costs each backend, and a thousand of them in a period."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import boto3
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from activities.clients import tracing
+from activities.clients.keycloak import KeycloakClient
+from activities.clients.kube import KubeClient
+from activities.clients.postgres import PostgresClient
+from activities.clients.s3 import S3Client
+from plattr.fleet import SPREAD_OF_INTERVAL
+from plattr.objects import Envelope
+from plattr.settings import Settings
+from plattr.steps import CLEANUP_ORDER, PROVISION_ORDER, ClaimInput, Finding, StatusInput, Step, StepResult
+from stack.platform import Platform
+from tests.fix_kubernetes import Cluster, application_spec, cleanup_of, random_name, step_of
+from worker.registry import Clients, build_activities
+
+FLEET = 1000
+# Source: issue 4, drift.
+LIMIT_PER_SECOND = 5.0
+# 59 when this was written: each step reads the object afresh, and each of some 20 objects is read and applied.
+KUBERNETES_CALLS = 65
+FEATURES = {
+    "database": {"enabled": True},
+    "storage": {"enabled": True, "buckets": [{"name": "uploads", "public": True}, {"name": "private"}]},
+    "auth": {"enabled": True, "providers": ["google"]},
+    "redis": {"enabled": True},
+    "search": {"enabled": True},
+}
+
+
+class Steps:
+    """Every activity by its name, on the real backends."""
+
+    def __init__(self, activities: list[Callable[..., Any]]) -> None:
+        self._by_name = {activity.__name__: activity for activity in activities}
+
+    async def run(self, application: Envelope) -> None:
+        """Do what ProvisionApplication does for a resync."""
+        await self._by_name["claim_object"](ClaimInput(reference=application.reference, every_step=True))
+        step, findings = step_of(application), list[Finding]()
+        for name in PROVISION_ORDER:
+            result: StepResult = await self._by_name[f"reconcile_{name}"](step)
+            findings += result.findings
+        while not (result := await self._by_name["await_rollout"](step)).is_done:
+            continue
+        findings += result.findings
+        status = StatusInput(**step.model_dump(), findings=tuple(findings))
+        await self._by_name["write_status"](status)
+
+    async def remove(self, application: Envelope) -> None:
+        for name in (*(f"delete_{step}" for step in CLEANUP_ORDER), f"{Step.RELEASE}_object"):
+            while not (await self._by_name[name](cleanup_of(application))).is_done:
+                continue
+
+
+@pytest.fixture
+async def steps(platform: Platform, core_settings: Settings, worker_kube: KubeClient) -> AsyncIterator[Steps]:
+    postgres = await PostgresClient.connect(core_settings)
+    account = boto3.Session(platform.endpoints.s3_key, platform.endpoints.s3_secret)
+    keycloak, s3 = KeycloakClient.connect(core_settings), S3Client(core_settings, session=account)
+    nothing: Any = None
+    clients = Clients(kube=worker_kube, postgres=postgres, s3=s3, keycloak=keycloak)
+    yield Steps(build_activities(core_settings, clients, nothing))
+    await postgres.close()
+    await keycloak.close()
+    s3.close()
+
+
+async def test_a_thousand_applications_cost_each_backend_less_than_five_requests_a_second(
+    cluster: Cluster, steps: Steps, namespace: str, core_settings: Settings
+) -> None:
+    application = await cluster.apply(namespace, random_name(), application_spec(**FEATURES))
+    await steps.run(application)
+    # Once more, so that connections, tokens and accounts are known, as in a worker that runs.
+    await steps.run(application)
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+
+    tracing.use(provider)
+    await steps.run(application)
+    tracing.use(None)
+    await steps.remove(application)
+
+    calls = Counter(span.name.split()[0] for span in exporter.get_finished_spans())
+    seconds = core_settings.resync_interval_minutes * 60 * SPREAD_OF_INTERVAL
+    rates = {backend: count * FLEET / seconds for backend, count in calls.items()}
+    assert set(rates) == {"postgresql", "s3", "keycloak", "kubernetes"}
+    assert max(rates[backend] for backend in ("postgresql", "s3", "keycloak")) < LIMIT_PER_SECOND, rates
+    # Reads by name of what the API server has in memory, and applies that change nothing: docs/operating.md.
+    assert calls["kubernetes"] <= KUBERNETES_CALLS
