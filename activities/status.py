@@ -11,7 +11,8 @@ from activities.clients.resources import Json, custom_resource
 from activities.loading import TargetLoader
 from activities.observation import observed
 from plattr.errors import InvalidSpec, ParentNotFound, Superseded
-from plattr.objects import Envelope
+from plattr.objects import Envelope, Kind
+from plattr.spec import preview_ttl
 from plattr.status import (
     INFORMATIVE,
     Condition,
@@ -23,6 +24,7 @@ from plattr.status import (
 )
 from plattr.steps import StatusInput, StatusResult
 from plattr.target import Target
+from plattr.ttl import expires_at
 
 
 class StatusActivities:
@@ -65,7 +67,7 @@ class StatusActivities:
                 **envelope.status,
                 "phase": str(phase),
                 "observedGeneration": envelope.metadata.generation,
-                **_addresses(target, findings),
+                **_addresses(envelope, target, findings),
             },
             old,
             findings,
@@ -148,12 +150,11 @@ def _ensure_current(status: StatusInput, envelope: Envelope) -> None:
 def _untouched(status: StatusInput, old: Sequence[Condition], findings: Sequence[Finding]) -> tuple[Condition, ...]:
     """Return the conditions of which this run learned nothing."""
     named = {finding.type for finding in findings}
+    # Those that inform are others' to set and to take back.
+    kept = set(status.unreached) | INFORMATIVE
     if not status.uid:
         # Refused before any step was known: what ran before runs on.
         kept = set(ConditionType) - {ConditionType.ACCEPTED}
-    else:
-        # Those that inform are others' to set and to take back.
-        kept = set(status.unreached) | INFORMATIVE
     return tuple(condition for condition in old if condition.type in kept - named)
 
 
@@ -167,18 +168,27 @@ def _not_reached(status: StatusInput, old: Sequence[Condition], findings: Sequen
     )
 
 
-def _addresses(target: Target | None, findings: Sequence[Finding]) -> Json:
+def _addresses(envelope: Envelope, target: Target | None, findings: Sequence[Finding]) -> Json:
     """Return url, namespace and end as the status shows them; the url once something listens there."""
+    addresses: Json = _end(envelope)
     if target is None:
-        return {}
-    addresses: Json = {}
+        return addresses
     if any(finding.type is ConditionType.INGRESS and finding.status == "True" for finding in findings):
         addresses["url"] = target.names.url
     if target.is_preview:
         addresses["namespace"] = target.names.namespace
-    if target.expires_at is not None:
-        addresses["expiresAt"] = target.expires_at.isoformat().replace("+00:00", "Z")
     return addresses
+
+
+def _end(envelope: Envelope) -> Json:
+    """Return when a preview ends; one that is refused, or misses its parent, ends all the same."""
+    if envelope.kind is not Kind.PREVIEW:
+        return {}
+    try:
+        end = expires_at(envelope.metadata.creation_timestamp, preview_ttl(envelope.spec))
+    except InvalidSpec:
+        return {}
+    return {"expiresAt": end.isoformat().replace("+00:00", "Z")}
 
 
 def _as_finding(condition: Condition) -> Finding:

@@ -257,6 +257,16 @@ async def test_a_missing_parent_is_nobody_elses_fault(cluster: Cluster, preview:
     assert caught.value.condition == ConditionType.ACCEPTED
 
 
+async def test_a_preview_without_parent_shows_its_end(cluster: Cluster, namespace: str) -> None:
+    preview = await cluster.preview(namespace, random_name(), "nobody", ttl="2h")
+
+    await cluster.statuses.write_status(status_of(preview, uid="", gave_up=True, findings=(accepted_not(),)))
+
+    status = (await cluster.read(preview.reference)).status
+    end = preview.metadata.creation_timestamp + 2 * HOUR
+    assert (status["phase"], status["expiresAt"]) == ("Failed", f"{end:%Y-%m-%dT%H:%M:%SZ}")
+
+
 async def test_the_parents_changes_come_with_a_resync_only(cluster: Cluster, preview: Envelope) -> None:
     """A settled preview has nothing to do whatever its parent says; a resync reads the parent afresh."""
     preview = await cluster.settle(preview)
