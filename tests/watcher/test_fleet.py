@@ -17,7 +17,8 @@ class Stage:
     def __init__(self):
         self.now = 100.0
         self.pokes = []
-        waiting = Waiting(WatcherMetrics(CollectorRegistry()), clock=lambda: self.now)
+        self.registry = CollectorRegistry()
+        waiting = Waiting(WatcherMetrics(self.registry), clock=lambda: self.now)
         self.fleet = Fleet(self.pokes.append, waiting, clock=lambda: self.now)
 
     def settle(self):
@@ -41,6 +42,17 @@ def test_a_whole_run_of_status_and_finalizer_writes_is_one_poke(stage):
     stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(phase="Running"))
 
     assert stage.signals == ["changed"]
+
+
+def test_the_way_of_an_object_to_running_is_measured_once_for_each_of_its_lives(stage):
+    for uid in ("u1", "u2"):
+        stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object(uid=uid))
+        stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(uid=uid, phase="Running"))
+        stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(uid=uid, phase="Running"))
+        stage.fleet.change(Kind.APPLICATION, "DELETED", custom_object(uid=uid, finalizer=False, deleting=True))
+
+    labels = {"kind": "Application", "environment": "production", "change": "created"}
+    assert stage.registry.get_sample_value("plattr_time_to_running_seconds_count", labels) == 2
 
 
 def test_deletion_pokes_the_cleanup_and_its_end_pokes_nothing(stage, caplog):

@@ -4,15 +4,22 @@ import asyncio
 import re
 import uuid
 from base64 import b64decode
+from datetime import timedelta
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
+from temporalio import activity, workflow
+from temporalio.client import WorkflowFailureError
+from temporalio.common import RetryPolicy
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.clients import temporal, tracing
 from activities.clients.resources import APPLICATIONS, SECRETS
+from activities.interceptor import AttemptGuard
+from activities.metering import AttemptMeter
 from plattr.objects import Kind, ObjectReference
 from tests.fix_kubernetes import application_spec, random_name
 from watcher.metrics import WatcherMetrics
@@ -117,6 +124,40 @@ async def test_one_trace_leads_from_the_poke_to_every_backend_and_back_when_all_
     passwords += [core_settings.db_admin_url.get_secret_value()]
     assert not [password for password in passwords if password in seen]
     assert not re.search(r"SCRAM-SHA-256|Bearer|PASSWORD '|IDENTIFIED", seen)
+
+
+@activity.defn
+async def leak() -> None:
+    raise RuntimeError("ALTER ROLE x PASSWORD 'c4n4ry'")
+
+
+@workflow.defn
+class Leaking:
+    @workflow.run
+    async def run(self) -> None:
+        once = RetryPolicy(maximum_attempts=1)
+        await workflow.execute_activity(leak, start_to_close_timeout=timedelta(seconds=20), retry_policy=once)
+
+
+async def test_a_foreign_error_is_in_the_trace_without_its_words(temporal_server, spans):
+    queue = f"traces-{uuid.uuid4().hex[:8]}"
+    client = await temporal.connect_temporal(lazy=False, environment=temporal_server.environment)
+    guards, runner = [AttemptGuard(), AttemptMeter()], UnsandboxedWorkflowRunner()
+    async with Worker(
+        client,
+        task_queue=queue,
+        workflows=[Leaking],
+        activities=[leak],
+        interceptors=guards,
+        workflow_runner=runner,
+    ):
+        with pytest.raises(WorkflowFailureError):
+            await client.execute_workflow(Leaking.run, id=queue, task_queue=queue)
+
+    (attempt,) = [span for span in spans.get_finished_spans() if span.name == "RunActivity:leak"]
+    assert not attempt.status.is_ok
+    assert "RuntimeError in leak" in attempt.status.description
+    assert "c4n4ry" not in "".join(span.to_json() for span in spans.get_finished_spans())
 
 
 async def test_off_it_costs_no_interceptor_and_no_span():
