@@ -1,5 +1,6 @@
 """The first step of every run: read the object, refuse or claim what it asks for; and the plan of its cleanup."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from temporalio import activity
@@ -9,7 +10,7 @@ from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
 from activities.clients.resources import Json, custom_resource
 from activities.loading import TargetLoader
-from plattr.claims import Holding, claims_of
+from plattr.claims import Claim, Holding, claims_of
 from plattr.errors import Superseded
 from plattr.objects import FINALIZER, Envelope, Kind
 from plattr.spec import parse_preview_spec
@@ -64,7 +65,9 @@ class ClaimActivities:
         target = await self._loader.target_of(envelope)
         is_retained = target.spec.deletion_policy == "Retain"
         body = await self._with_finalizer(body, envelope)
-        await self._ledger.acquire(target.owner, claims_of(target), is_retained=is_retained)
+        claimed = await self._ledger.acquire(target.owner, claims_of(target), is_retained=is_retained)
+        if FINALIZER not in envelope.metadata.finalizers:
+            await self._ensure_held_back(envelope, claimed)
         await self._show_provisioning(body, envelope)
         await self._tell_dropped_variables(envelope, target)
         return ClaimResult(
@@ -124,9 +127,21 @@ class ClaimActivities:
             custom_resource(envelope.kind), metadata.name, operations, metadata.namespace
         )
         if patched is None:
-            # It went before anything was made for it; a claim made now would be nobody's to give back.
-            raise Superseded(f"cannot go on with {envelope.reference}: it is gone")
+            # A claim made now would be nobody's to give back.
+            raise _gone(envelope)
         return patched
+
+    async def _ensure_held_back(self, envelope: Envelope, claimed: Sequence[Claim]) -> None:
+        """Return when the finalizer holds the object back; else give back what was claimed for it.
+
+        The API server looks for finalizers before it deletes, not while: one added in those milliseconds is lost.
+        https://github.com/kubernetes/apiserver/blob/master/pkg/registry/generic/registry/store.go
+        """
+        found = await self._loader.read(envelope.reference)
+        if found is not None and found.metadata.uid == envelope.metadata.uid:
+            return
+        await self._ledger.release(envelope.reference, claimed)
+        raise _gone(envelope)
 
     async def _show_provisioning(self, body: Json, envelope: Envelope) -> None:
         """Say that work has begun; a resync of what runs already says nothing."""
@@ -174,6 +189,10 @@ class ClaimActivities:
             if names:
                 findings.append(_data_kept(holding, names))
         return tuple(findings)
+
+
+def _gone(envelope: Envelope) -> Superseded:
+    return Superseded(f"cannot go on with {envelope.reference}: it went before anything was made for it")
 
 
 def _without_work(verdict: str, envelope: Envelope) -> ClaimResult:

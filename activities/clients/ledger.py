@@ -27,8 +27,8 @@ class Ledger:
         self._kube = kube
         self._namespace = namespace
 
-    async def acquire(self, owner: Owner, claims: Sequence[Claim], *, is_retained: bool = False) -> None:
-        """Make every name the owner's; writes only what is not so yet.
+    async def acquire(self, owner: Owner, claims: Sequence[Claim], *, is_retained: bool = False) -> list[Claim]:
+        """Make every name the owner's and return those that nobody held; writes only what is not so yet.
 
         A claim of the same owner under another uid is adopted: the object was created anew.
 
@@ -49,6 +49,7 @@ class Ledger:
             for claim, lease in found.items()
             if lease is not None
         )
+        return [claim for claim, lease in found.items() if lease is None]
 
     async def held_by(self, reference: ObjectReference, holding: Holding | None = None) -> list[HeldClaim]:
         """Return what an owner holds, under any of its uids; of one kind, or all."""

@@ -1,5 +1,7 @@
 """Claiming an object, and planning its cleanup, on a real API server under the worker's rights."""
 
+from typing import Any
+
 import pytest
 
 from activities.clients.resources import APPLICATIONS
@@ -136,6 +138,25 @@ class TestClaiming:
             await cluster.claims.claim_object(claim_of(application))
 
         assert await cluster.leases(namespace) == []
+
+    async def test_an_object_that_goes_although_it_has_its_finalizer_leaves_no_claim(
+        self, cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        application = await cluster.apply(namespace, random_name(), application_spec(**ALL_DATA))
+        older = Claim(holding=Holding.SCHEMA, name=f"prod_{application.metadata.name}")
+        await cluster.ledger.acquire(application.owner, [older])
+        acquire = cluster.ledger.acquire
+
+        async def acquire_while_it_goes(*arguments: Any, **keywords: Any) -> list[Claim]:
+            await cluster.force_away(application.reference)
+            return await acquire(*arguments, **keywords)
+
+        monkeypatch.setattr(cluster.ledger, "acquire", acquire_while_it_goes)
+        with pytest.raises(Superseded):
+            await cluster.claims.claim_object(claim_of(application))
+
+        # What an earlier incarnation held may stand for data.
+        assert [held.claim for held in await cluster.ledger.held_by(application.reference)] == [older]
 
     async def test_claiming_twice_writes_nothing(self, cluster: Cluster, namespace: str) -> None:
         application = await cluster.apply(namespace, random_name(), application_spec(**ALL_DATA))
