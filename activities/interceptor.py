@@ -29,9 +29,8 @@ logger = logging.getLogger(__name__)
 # 1 s: an attempt is noticed as dead within the heartbeat timeout (15 s), and learns soon that it is called off.
 BEAT_SECONDS = 1.0
 # 10 s after the last beat that the server took an attempt stops writing; the server gives it up 15 s after that beat
-# at the earliest, or when its time (start to close) is over. The 5 s between are for a write that was on its way.
+# at the earliest, or when its time (start to close) is over. The 5 s between are fence.ON_ITS_WAY_SECONDS.
 FENCE_SECONDS = 10.0
-ON_ITS_WAY_SECONDS = 5.0
 # 4 s: the server answers in milliseconds; two beats that it does not answer must fit before the fence falls.
 ANSWER_SECONDS = 4.0
 # 1 s: the server's clock and ours differ by less, or else the server is asked before the attempt begins.
@@ -107,7 +106,7 @@ class _GuardedActivity(ActivityInboundInterceptor):
             age = 0
         age = max(age, 0)
         longest = activity.info().start_to_close_timeout
-        last_moment = begun - age + longest.total_seconds() - ON_ITS_WAY_SECONDS if longest else math.inf
+        last_moment = begun - age + longest.total_seconds() - fence.ON_ITS_WAY_SECONDS if longest else math.inf
         return fence.Lease(min(begun - age + FENCE_SECONDS, last_moment)), last_moment
 
     async def _beat(self, lease: fence.Lease, last_moment: float) -> None:

@@ -4,10 +4,15 @@ A worker that stood still (a stopped machine, a long pause) may wake after Tempo
 worker. Every client asks here before each write, so the late one stops instead of undoing the newer one's work.
 """
 
+import math
 import time
 from contextvars import ContextVar
 
 from plattr.errors import FencedOff
+
+# 5 s: from the end of an attempt's right to write until another may begin; a write that was allowed has to be over by
+# then. See activities/interceptor.py for the end itself.
+ON_ITS_WAY_SECONDS = 5.0
 
 
 class Lease:
@@ -19,6 +24,11 @@ class Lease:
 
     def __init__(self, until: float) -> None:
         self._until = until
+
+    @property
+    def until(self) -> float:
+        """Return when the right ends, by time.monotonic()."""
+        return self._until
 
     @property
     def is_live(self) -> bool:
@@ -50,3 +60,14 @@ def ensure_live() -> None:
     held = lease.get()
     if held is not None and not held.is_live:
         raise FencedOff("cannot write: this attempt has outlived its lease, and another worker may act already")
+
+
+def seconds_on_the_way() -> float:
+    """Return how long a write that is allowed now may be under way; without an attempt, for ever.
+
+    A process can freeze between asking `ensure_live` and sending, most of all while it waits for a connection. A
+    client that cannot ask at the very moment of sending gives up after this time instead: the event loop's timers
+    go by the same clock as the fence, and fire before anything else is done when the process wakes.
+    """
+    held = lease.get()
+    return math.inf if held is None else max(held.until - time.monotonic(), 0) + ON_ITS_WAY_SECONDS

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Self
 from urllib.parse import quote
 
-from httpx import Response
+from httpx import Request, Response
 from keycloak import KeycloakOpenIDConnection
 from keycloak.exceptions import KeycloakConnectionError, KeycloakError
 from pydantic import SecretStr
@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from activities.clients import fence, tracing
 from activities.clients.backends import Backend, of_backend
 from activities.clients.resources import Json
-from plattr.errors import BackendRefused, BackendUnavailable, Conflict, PlattrError
+from plattr.errors import BackendRefused, BackendUnavailable, Conflict, FencedOff, PlattrError
 from plattr.settings import Settings
 
 # 10 s: reads take 10 ms, and 100 ms on a server with 500 realms.
@@ -77,6 +77,7 @@ class KeycloakClient:
         write_seconds: float = WRITE_SECONDS,
     ) -> None:
         self._connection = connection
+        connection.async_s.event_hooks = {"request": [_fence]}
         self._read_seconds = read_seconds
         self._write_seconds = write_seconds
         self._slots = asyncio.Semaphore(CONCURRENCY)
@@ -260,12 +261,11 @@ class KeycloakClient:
             try:
                 with tracing.span(Backend.KEYCLOAK, "request", attributes):
                     async with asyncio.timeout(seconds):
-                        # Before the fence is asked, so that no time passes between it and the write.
                         await self._connection.a__refresh_if_required()
-                        if is_write:
-                            fence.ensure_live()
                         return await call()
             except (KeycloakConnectionError, TimeoutError) as error:
+                if isinstance(error.__cause__, FencedOff):
+                    raise error.__cause__ from None
                 unavailable = OutcomeUnknown if is_write else BackendUnavailable
                 cause = f"no answer within {seconds:g} s" if isinstance(error, TimeoutError) else _cause(error)
                 away = unavailable(f"cannot {action}: Keycloak at {self._address} cannot be reached: {cause}")
@@ -320,6 +320,18 @@ class KeycloakClient:
 
 
 _PROVIDERS = ("identity-provider", "instances")
+
+
+async def _fence(request: Request) -> None:
+    """Let the fence be asked at the moment a write goes to the socket: to wait for a connection can take long."""
+    if request.method != "GET":
+        request.extensions = {**request.extensions, "trace": _ask_fence}
+
+
+async def _ask_fence(event: str, _: Mapping[str, Any]) -> None:
+    # https://www.encode.io/httpcore/extensions/#trace
+    if event == "http11.send_request_headers.started":
+        fence.ensure_live()
 
 
 def _path(realm: str, *parts: str) -> str:

@@ -299,9 +299,11 @@ class KubeClient:
         or_none: tuple[int | str, ...] = (),
     ) -> Json | None:
         """Send one request; None for the codes or reasons in `or_none`."""
+        total = TOTAL_SECONDS
         if method != "GET":
             fence.ensure_live()
-        timeout = aiohttp.ClientTimeout(total=TOTAL_SECONDS, sock_connect=CONNECT_SECONDS)
+            total = min(total, fence.seconds_on_the_way())
+        timeout = aiohttp.ClientTimeout(total=total, sock_connect=CONNECT_SECONDS)
         with tracing.span(Backend.KUBERNETES, "request", {"http.request.method": method, "url.path": path}):
             async with self._send(
                 method, path, action, query, body=body, content_type=content_type, timeout=timeout

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
+from botocore.awsrequest import AWSPreparedRequest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
@@ -112,10 +113,10 @@ class S3Client:
                     # botocore would send STS to AWS_ENDPOINT_URL as well, which here is S3's address.
                     ignore_configured_endpoint_urls=True,  # type: ignore[call-arg]  # unknown to the stubs
                 )
-                self._connections = (
-                    session.client("s3", region_name=self._region, endpoint_url=self._endpoint_url, config=config),
-                    session.client("sts", region_name=self._region, config=config) if self._is_aws else None,
-                )
+                s3 = session.client("s3", region_name=self._region, endpoint_url=self._endpoint_url, config=config)
+                s3.meta.events.register("before-send.s3", _ask_fence)
+                sts = session.client("sts", region_name=self._region, config=config) if self._is_aws else None
+                self._connections = (s3, sts)
             return self._connections
 
     async def locate(self, bucket: str) -> Standing:
@@ -321,9 +322,6 @@ class S3Client:
 
         def send() -> Json:
             s3, sts = self._connect()
-            # Here and not before the thread: the attempt may end while the call waits for its turn.
-            if operation.is_write:
-                fence.ensure_live()
             answer: Json = getattr(sts if operation is calls.GET_CALLER else s3, operation.method)(**parameters)
             return answer
 
@@ -343,3 +341,13 @@ class S3Client:
         # The fence is a context variable, and a thread of a pool has a context of its own.
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, call)
+
+
+def _ask_fence(request: AWSPreparedRequest, **_: Any) -> None:
+    """Let no write pass whose attempt is over.
+
+    botocore calls this when a request is signed and goes to the socket next: between the call and here lie a queue
+    for a thread and milliseconds of work, in which a process can freeze.
+    """
+    if request.method not in ("GET", "HEAD"):
+        fence.ensure_live()

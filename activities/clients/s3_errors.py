@@ -35,38 +35,29 @@ class Operation:
     method: str
     doing: str
     right: str
-    is_write: bool = True
 
 
-GET_CALLER = Operation("get_caller_identity", "identify", "sts:GetCallerIdentity", is_write=False)
-LIST_BUCKETS = Operation("list_buckets", "list the buckets of", "s3:ListAllMyBuckets", is_write=False)
-HEAD_BUCKET = Operation("head_bucket", "look at", "s3:ListBucket", is_write=False)
+GET_CALLER = Operation("get_caller_identity", "identify", "sts:GetCallerIdentity")
+LIST_BUCKETS = Operation("list_buckets", "list the buckets of", "s3:ListAllMyBuckets")
+HEAD_BUCKET = Operation("head_bucket", "look at", "s3:ListBucket")
 CREATE_BUCKET = Operation("create_bucket", "create", "s3:CreateBucket")
 DELETE_BUCKET = Operation("delete_bucket", "delete", "s3:DeleteBucket")
-GET_TAGS = Operation("get_bucket_tagging", "read the tags of", "s3:GetBucketTagging", is_write=False)
+GET_TAGS = Operation("get_bucket_tagging", "read the tags of", "s3:GetBucketTagging")
 PUT_TAGS = Operation("put_bucket_tagging", "tag", "s3:PutBucketTagging")
-GET_CORS = Operation("get_bucket_cors", "read the CORS rules of", "s3:GetBucketCORS", is_write=False)
+GET_CORS = Operation("get_bucket_cors", "read the CORS rules of", "s3:GetBucketCORS")
 PUT_CORS = Operation("put_bucket_cors", "set the CORS rules of", "s3:PutBucketCORS")
-GET_POLICY = Operation("get_bucket_policy", "read the policy of", "s3:GetBucketPolicy", is_write=False)
+GET_POLICY = Operation("get_bucket_policy", "read the policy of", "s3:GetBucketPolicy")
 PUT_POLICY = Operation("put_bucket_policy", "set the policy of", "s3:PutBucketPolicy")
 DELETE_POLICY = Operation("delete_bucket_policy", "remove the policy of", "s3:DeleteBucketPolicy")
-GET_BLOCK = Operation(
-    "get_public_access_block", "read the public access block of", "s3:GetBucketPublicAccessBlock", is_write=False
-)
+GET_BLOCK = Operation("get_public_access_block", "read the public access block of", "s3:GetBucketPublicAccessBlock")
 PUT_BLOCK = Operation("put_public_access_block", "block public access to", "s3:PutBucketPublicAccessBlock")
 DELETE_BLOCK = Operation("delete_public_access_block", "allow public access to", "s3:PutBucketPublicAccessBlock")
-GET_OWNERSHIP = Operation(
-    "get_bucket_ownership_controls", "read the ownership of", "s3:GetBucketOwnershipControls", is_write=False
-)
+GET_OWNERSHIP = Operation("get_bucket_ownership_controls", "read the ownership of", "s3:GetBucketOwnershipControls")
 PUT_OWNERSHIP = Operation("put_bucket_ownership_controls", "set the ownership of", "s3:PutBucketOwnershipControls")
-LIST_VERSIONS = Operation(
-    "list_object_versions", "list the object versions of", "s3:ListBucketVersions", is_write=False
-)
+LIST_VERSIONS = Operation("list_object_versions", "list the object versions of", "s3:ListBucketVersions")
 DELETE_OBJECTS = Operation("delete_objects", "empty", "s3:DeleteObject and s3:DeleteObjectVersion")
 DELETE_OBJECT = Operation("delete_object", "empty", "s3:DeleteObject and s3:DeleteObjectVersion")
-LIST_UPLOADS = Operation(
-    "list_multipart_uploads", "list the open uploads of", "s3:ListBucketMultipartUploads", is_write=False
-)
+LIST_UPLOADS = Operation("list_multipart_uploads", "list the open uploads of", "s3:ListBucketMultipartUploads")
 ABORT_UPLOAD = Operation("abort_multipart_upload", "abort an upload to", "s3:AbortMultipartUpload")
 
 # The codes are S3's own. https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html

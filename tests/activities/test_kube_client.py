@@ -354,6 +354,21 @@ class TestFailures:
             with pytest.raises(BackendUnavailable):
                 await asyncio.wait_for(client.get(CONFIG_MAPS, "any", "default"), timeout=3)
 
+    async def test_a_write_is_given_up_before_another_attempt_may_begin(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(fence, "ON_ITS_WAY_SECONDS", 0.2)
+
+        async def answer(_: web.BaseRequest) -> web.StreamResponse:
+            await asyncio.sleep(5)
+            return web.Response()
+
+        async with served(answer) as client:
+            token = fence.lease.set(fence.Lease(time.monotonic() + 0.2))
+            try:
+                with pytest.raises(BackendUnavailable):
+                    await asyncio.wait_for(client.delete(CONFIG_MAPS, "any", "default"), timeout=3)
+            finally:
+                fence.lease.reset(token)
+
     async def test_a_server_that_is_not_there_is_unavailable(self, tmp_path: Path) -> None:
         client = await KubeClient.connect(str(kubeconfig(tmp_path, "http://127.0.0.1:1")))
 
