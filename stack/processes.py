@@ -7,7 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]  # ships no types
+import psutil
 from pydantic import BaseModel, ConfigDict
 
 from stack.errors import PlatformError

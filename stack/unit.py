@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-import psutil  # type: ignore[import-untyped]  # ships no types
+import psutil
 
 from stack.control import Control, ServiceStatus, State
 from stack.errors import PlatformError
