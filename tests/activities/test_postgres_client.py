@@ -32,6 +32,7 @@ class Gate:
         self._target = (host, port)
         self._server: asyncio.Server | None = None
         self._pipes: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
         self.port = 0
 
     async def open(self) -> None:
@@ -45,9 +46,16 @@ class Gate:
         for pipe in list(self._pipes):
             pipe.cancel()
         await asyncio.gather(*self._pipes, return_exceptions=True)
+        for writer in self._writers:
+            # Again for a pipe that was cancelled before its first turn.
+            writer.close()
+        self._writers.clear()
+        # The transports close at the loop's next turn.
+        await asyncio.sleep(0.1)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner_reader, inner_writer = await asyncio.open_connection(*self._target)
+        self._writers += [writer, inner_writer]
         for source, sink in ((reader, inner_writer), (inner_reader, writer)):
             pipe = asyncio.create_task(_pipe(source, sink))
             self._pipes.add(pipe)

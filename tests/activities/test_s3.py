@@ -120,7 +120,14 @@ async def test_a_server_that_hangs_ends_in_time_and_holds_up_nobody_else(
     s3_settings: Settings, s3_session: Callable[[str, str], boto3.Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("activities.clients.s3.READ_SECONDS", 1)
-    hanging = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", 0)
+    is_over = asyncio.Event()
+
+    async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await is_over.wait()
+        writer.close()
+        await writer.wait_closed()
+
+    hanging = await asyncio.start_server(hang, "127.0.0.1", 0)
     port = hanging.sockets[0].getsockname()[1]
     settings = s3_settings.model_copy(update={"aws_endpoint_url": f"http://127.0.0.1:{port}"})
 
@@ -131,5 +138,8 @@ async def test_a_server_that_hangs_ends_in_time_and_holds_up_nobody_else(
             # Other clients' calls use the loop's own threads.
             await asyncio.wait_for(asyncio.to_thread(time.monotonic), 0.5)
             outcomes = await asyncio.wait_for(asyncio.gather(*looks, return_exceptions=True), 10)
+        is_over.set()
+        # The handlers close their connections at the loop's next turns.
+        await asyncio.sleep(0.2)
 
     assert {type(outcome) for outcome in outcomes} == {BackendUnavailable}
