@@ -5,10 +5,10 @@ CACHE := $(or $(PLATTR_CACHE),$(if $(filter 0,$(shell id -u)),/var/cache/plattr,
 UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 PLATTR := $(UV) run --frozen plattr
 
-.PHONY: demo dev test check unit stop bench setup help
+.PHONY: demo dev test check unit stop bench faults faults-long setup help
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 setup: .venv/.synced ## the environment, locked
 
@@ -42,3 +42,9 @@ test: check ## every test, on real backends that it starts and stops itself
 
 bench: setup ## what Plattr and Temporal add to the backends' own calls
 	@$(UV) run --frozen python -m bench.provision
+
+faults: setup ## the crash matrix: kill -9 at every place of every activity; writes docs/guarantees.md
+	@$(UV) run --frozen python -m tests.faults
+
+faults-long: setup ## 200 applications under random faults and kills for 20 minutes; FAULTS="--applications 40 --minutes 4"
+	@$(UV) run --frozen python -m tests.faults.random_faults $(FAULTS)

@@ -1,0 +1,75 @@
+"""Every place of the matrix, in the order in which one pool of objects can go through all of it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from tests.faults.lanes import Lane
+from tests.faults.matrix import Matrix, Point, points_of
+from tests.faults.scenarios import UPDATES, Actor, Item, Scenario
+
+# A ttl of one minute is over as soon as the object is older than that.
+_OLD_ENOUGH_SECONDS = 61
+
+
+async def places(actor: Actor, lanes: Sequence[Lane], parent: Item) -> dict[Scenario, list[Point]]:
+    """Return all places, found by going through everything once without a fault."""
+    found: dict[Scenario, list[Point]] = {}
+
+    async def go(item: Item, scenarios: Sequence[Scenario]) -> None:
+        for scenario in scenarios:
+            seen = len(item.lane.journal(item.workflow))
+            if scenario == "expiry":
+                await asyncio.sleep(_OLD_ENOUGH_SECONDS)
+            if scenario == "cleanup":
+                await actor.write_data(item)
+            await actor.act(scenario, item)
+            await actor.done(scenario, item)
+            found[scenario] = points_of(scenario, item.lane.journal(item.workflow)[seen:])
+
+    await asyncio.gather(
+        go(actor.new_application(lanes[0]), ("provision", *UPDATES)),
+        # With the storage still enabled: a cleanup of everything.
+        go(actor.new_application(lanes[1]), ("provision", "cleanup")),
+        go(actor.new_preview(lanes[2], parent), ("preview", "expiry")),
+        go(actor.new_preview(lanes[3], parent), ("warning",)),
+    )
+    # The rest of that short life is what `preview` and `expiry` are about.
+    found["warning"] = [point for point in found["warning"] if point.activity == "warn_of_expiry"]
+    return found
+
+
+async def run(matrix: Matrix, actor: Actor, lanes: Sequence[Lane], tell: Callable[[str], None]) -> None:
+    """Kill the worker at every place: while objects are made, changed four times, and removed; then previews."""
+    [parent] = matrix.applications(1)
+    await matrix.perform("provision", [parent])
+    found = await places(actor, lanes, parent)
+    tell(f"{sum(map(len, found.values()))} places")
+    await matrix.begin()
+
+    items = matrix.applications(max(len(found[scenario]) for scenario in ("provision", *UPDATES, "cleanup")))
+    await matrix.strike(zip(found["provision"], items, strict=False))
+    tell("provision is done")
+    await matrix.perform("provision", items[len(found["provision"]) :])
+    await asyncio.gather(*map(actor.write_data, items))
+    for scenario in UPDATES:
+        await matrix.strike(zip(found[scenario], items, strict=False))
+        tell(f"{scenario} is done")
+    for item in items:
+        lost = await actor.lost_data(item)
+        assert not lost, f"{item.name} lost {lost}"
+    # Those whose storage was disabled included: what was made before goes as well.
+    await matrix.strike(zip(found["cleanup"], reversed(items), strict=False))
+    await matrix.perform("cleanup", items[: len(items) - len(found["cleanup"])])
+    tell("cleanup is done")
+
+    previews = matrix.previews(parent, max(len(found["preview"]), len(found["expiry"])))
+    await matrix.strike(zip(found["preview"], previews, strict=False))
+    tell("preview is done")
+    await matrix.perform("preview", previews[len(found["preview"]) :])
+    await matrix.strike(zip(found["warning"], matrix.previews(parent, len(found["warning"])), strict=True))
+    await asyncio.sleep(_OLD_ENOUGH_SECONDS)
+    await matrix.strike(zip(found["expiry"], previews, strict=False))
+    await matrix.perform("cleanup", previews[len(found["expiry"]) :])
+    await matrix.perform("cleanup", [parent])
+    tell("expiry is done")
+    assert await matrix.findings() == []

@@ -1,0 +1,27 @@
+"""A namespace on the platform for one run of faults, with nobody else at work there."""
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from activities.clients.kube import KubeClient
+from activities.clients.resources import NAMESPACES
+from stack.platform import Platform
+from tests.e2e.view import View
+
+
+@asynccontextmanager
+async def ground(platform: Platform) -> AsyncIterator[tuple[View, Client]]:
+    """Yield a view of a new namespace; what a failed run leaves there stays, to be looked at."""
+    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
+    temporal = await Client.connect(platform.endpoints.temporal_address, data_converter=pydantic_data_converter)
+    namespace = f"faults-{uuid.uuid4().hex[:6]}"
+    try:
+        await kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        yield View(platform, kube, temporal, namespace), temporal
+        await kube.delete(NAMESPACES, namespace)
+    finally:
+        await kube.close()

@@ -1,0 +1,93 @@
+"""A frozen worker, or one cut off from Temporal, writes nothing once another may act; see activities/interceptor.py."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from cli.auditing.auditor import audit
+from stack.platform import Platform
+from tests.faults.lanes import open_lane
+from tests.faults.partition import Line
+from tests.faults.scenarios import Actor
+from tests.faults.worker import Fault
+from tests.faults.zombies import Evidence, Zombie, haunt
+
+# Longer than the fence (10 s) and the heartbeat timeout (15 s) as they are in earnest.
+FROZEN_SECONDS = 20.0
+ZOMBIES = (
+    Zombie("provision", "claim_object", 4, "finished"),
+    Zombie("provision", "reconcile_database", 1, "removed"),
+    Zombie("provision", "reconcile_database", 2, "finished"),
+    Zombie("provision", "reconcile_storage", 4, "removed"),
+    Zombie("provision", "reconcile_auth", 1, "removed"),
+    Zombie("provision", "reconcile_workload", 3, "removed"),
+    Zombie("cleanup", "delete_auth", 1, "made anew"),
+    Zombie("cleanup", "delete_database", 4, "made anew"),
+)
+
+
+@pytest.fixture(scope="module")
+async def evidence(
+    platform: Platform, actor: Actor, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[dict[Zombie, Evidence]]:
+    """All of them at once: what takes time is waiting."""
+    environment, folder = platform.environment("worker"), tmp_path_factory.mktemp("zombies")
+    before = set(audit(platform.environment("cli")).findings)
+
+    found = await haunt(actor, environment, folder, ZOMBIES, seconds=FROZEN_SECONDS)
+
+    findings = (await asyncio.to_thread(audit, platform.environment("cli"))).findings
+    assert set(findings) <= before
+    yield {each.zombie: each for each in found}
+    async with open_lane(environment, folder / "cleanup") as lane:
+        for each in found:
+            if each.zombie.meanwhile != "removed":
+                each.item.lane = lane
+                await actor.act("cleanup", each.item)
+                await actor.done("cleanup", each.item)
+
+
+@pytest.mark.parametrize("zombie", ZOMBIES, ids=str)
+def test_a_frozen_worker_writes_nothing_when_it_wakes(evidence: dict[Zombie, Evidence], zombie: Zombie) -> None:
+    found = evidence[zombie]
+
+    assert found.seconds_frozen >= FROZEN_SECONDS
+    assert found.writes == ()
+    # It did wake and try: the fence let its attempt fail, and the next one as well if its poll was handed that too.
+    assert set(found.ending) == {"failed"}
+
+
+async def test_a_worker_cut_off_from_temporal_stops_writing_before_another_begins(
+    platform: Platform, actor: Actor, tmp_path: Path
+) -> None:
+    environment = platform.environment("worker")
+    async with (
+        Line(environment["TEMPORAL_ADDRESS"]) as line,
+        open_lane(environment | {"TEMPORAL_ADDRESS": f"127.0.0.1:{line.port}"}, tmp_path / "cut-off") as cut_off,
+    ):
+        item = actor.new_application(cut_off)
+        # One bucket hangs until another worker has the attempt, 16 s after its start; at 20 s the SDK itself would
+        # cut it off. The worker is as alive as can be all the while, and beats.
+        fault = Fault(activity="reconcile_storage", point="write", count=4, workflow=item.workflow, sleep_seconds=18)
+        cut_off.arm(fault)
+        await actor.act("provision", item)
+        await cut_off.fired()
+        line.cut()
+        seen = len(cut_off.journal(item.workflow))
+
+        async with open_lane(environment, tmp_path / "other", task_queue=cut_off.task_queue) as other:
+            await actor.done("provision", item)
+            taken_over = next(e for e in other.journal(item.workflow) if e.activity == "reconcile_storage")
+            await asyncio.sleep(10)
+            late = [
+                entry
+                for entry in cut_off.journal(item.workflow)[seen:]
+                if entry.event == "write" and entry.at > taken_over.at
+            ]
+            item.lane = other
+            await actor.act("cleanup", item)
+            await actor.done("cleanup", item)
+
+    assert late == []
