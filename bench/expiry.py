@@ -25,7 +25,7 @@ from activities.interceptor import AttemptGuard
 from plattr.steps import ClaimInput, ClaimResult, ExpiryInput, Lifetime, PreviewTerms, RunInput, StepResult
 from stack.services.temporal import DYNAMIC_CONFIG
 from tests.workflows.fakes import UID, FakePlatform
-from worker.__main__ import ACTIVITY_SLOTS, CACHED_RUNS
+from worker.__main__ import ACTIVITY_SLOTS, CACHED_RUNS, RUN_SLOTS
 from workflows.application import CleanupApplication, ProvisionApplication
 from workflows.preview import CleanupPreview, PreviewLifecycle
 
@@ -115,6 +115,7 @@ async def measure(count: int, seconds_ahead: float, step_seconds: float) -> None
         activities=crowd.activities(),
         interceptors=[AttemptGuard()],
         max_concurrent_activities=ACTIVITY_SLOTS,
+        max_concurrent_workflow_tasks=RUN_SLOTS,
         max_cached_workflows=CACHED_RUNS,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
         activity_task_poller_behavior=PollerBehaviorAutoscaling(),

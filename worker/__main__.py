@@ -37,6 +37,9 @@ EXIT_BAD_SETTING = 2
 GRACE = timedelta(seconds=25)
 # 50: bounds the backends' load, not the CPU; a provision needs about 20 ms of the worker's.
 ACTIVITY_SLOTS = 50
+# 20: a run's task takes some 10 ms of the one CPU that Python uses, and the server waits 10 s for it. When thousands of
+# timers fire in one second, more at once would only wait here instead of there, time out, and be done over again.
+RUN_SLOTS = 20
 # 200 runs kept in memory, some 100 kB each; others are replayed from their short histories.
 CACHED_RUNS = 200
 # 1 s: attempts beat each second, and the interceptor's fence counts on no beat being held back for longer.
@@ -112,6 +115,7 @@ def build_worker(client: Client, settings: Settings, clients: Clients, task_queu
         interceptors=[AttemptGuard(), AttemptMeter()],
         graceful_shutdown_timeout=GRACE,
         max_concurrent_activities=ACTIVITY_SLOTS,
+        max_concurrent_workflow_tasks=RUN_SLOTS,
         max_cached_workflows=CACHED_RUNS,
         max_heartbeat_throttle_interval=BEAT_THROTTLE,
         default_heartbeat_throttle_interval=BEAT_THROTTLE,
