@@ -25,6 +25,9 @@ _MESSAGE_LIMIT = 1000
 
 # Too Many Requests, Request Timeout, and a server that is not itself.
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
+# What etcd and the API server's client of it say, with 500, of an object beyond their limits: trying again is vain.
+# https://etcd.io/docs/latest/dev-guide/limit/
+_TOO_LARGE = ("request is too large", "message larger than max")
 
 
 class GoneError(Transient):
@@ -72,6 +75,8 @@ def _meaning(action: str, code: int, status: Json, cause: str) -> PlattrError:
         return Conflict(f"cannot {action}: somebody else changed it: {cause}")
     if code == 403 and _ends(status):
         return NamespaceEnding(f"cannot {action}: {cause}")
+    if code == 413 or any(text in str(status.get("message")) for text in _TOO_LARGE):
+        return BackendRefused(f"cannot {action}: it is too large for the API server (about 1.5 MB); shorten its values")
     if code in _PASSING:
         return BackendUnavailable(f"cannot {action}: the API server answered {code}: {cause}")
     return BackendRefused(f"cannot {action}: the API server refused it with {code}: {cause}")
