@@ -76,12 +76,25 @@ class Endpoints(BaseModel):
 
 
 def environment(endpoints: Endpoints, role: str) -> dict[str, str]:
-    """Return the settings of `worker`, `watcher` or `cli`, as in spec.md section 8."""
+    """Return the settings of `worker`, `watcher` or `cli`, as in spec.md section 8; the watcher gets no credentials."""
     kubeconfigs = {"worker": endpoints.kubeconfig_worker, "watcher": endpoints.kubeconfig_watcher}
     settings = {
         "TEMPORAL_ADDRESS": endpoints.temporal_address,
         "TEMPORAL_NAMESPACE": "default",
         "KUBECONFIG": str(kubeconfigs.get(role, endpoints.kubeconfig_admin)),
+        "LEASE_NAMESPACE": NAMESPACE,
+    }
+    if role != "watcher":
+        settings |= _backends(endpoints)
+    ports = {"worker": endpoints.worker_metrics_port, "watcher": endpoints.watcher_metrics_port}
+    if role in ports:
+        # Nothing of the local platform listens on an outer address.
+        settings |= {"METRICS_HOST": "127.0.0.1", "METRICS_PORT": str(ports[role])}
+    return settings
+
+
+def _backends(endpoints: Endpoints) -> dict[str, str]:
+    settings = {
         "DB_ADMIN_URL": endpoints.database_admin_url,
         "DB_HOST": endpoints.database_host,
         "DB_PORT": str(endpoints.database_port),
@@ -96,14 +109,9 @@ def environment(endpoints: Endpoints, role: str) -> dict[str, str]:
         "KEYCLOAK_CLIENT_SECRET": endpoints.keycloak_client_secret,
         "AUTH_URL": endpoints.keycloak_url,
         "OIDC_CLIENT_SUFFIX": "-app",
-        "LEASE_NAMESPACE": NAMESPACE,
     }
     for provider in ("GOOGLE", "GITHUB"):
         # Keycloak stores them as they are; a login would fail at the provider.
         settings[f"IDP_{provider}_CLIENT_ID"] = f"local-{provider.lower()}-client"
         settings[f"IDP_{provider}_CLIENT_SECRET"] = f"local-{provider.lower()}-secret"
-    ports = {"worker": endpoints.worker_metrics_port, "watcher": endpoints.watcher_metrics_port}
-    if role in ports:
-        # Nothing of the local platform listens on an outer address.
-        settings |= {"METRICS_HOST": "127.0.0.1", "METRICS_PORT": str(ports[role])}
     return settings

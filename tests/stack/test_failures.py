@@ -75,7 +75,15 @@ def test_two_state_folders_share_no_port_and_no_password(state: Path, tmp_path: 
     assert one.keycloak_client_secret != other.keycloak_client_secret
 
 
-@pytest.mark.parametrize("role", ["worker", "watcher", "cli"])
+def test_watcher_gets_no_backends_credentials(state: Path) -> None:
+    settings = Platform(state).environment("watcher")
+
+    assert set(settings) == {
+        *("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "KUBECONFIG", "LEASE_NAMESPACE", "METRICS_HOST", "METRICS_PORT")
+    }
+
+
+@pytest.mark.parametrize("role", ["worker", "cli"])
 def test_environment_holds_the_settings_of_the_specification(state: Path, role: str) -> None:
     settings = Platform(state).environment(role)
 
