@@ -124,11 +124,10 @@ async def measure(count: int, seconds_ahead: float, step_seconds: float) -> None
         names = [f"pr-{number}" for number in range(count)]
         await start_all(environment.client, queue, names)
         while crowd.resting < count:
+            if time.time() > crowd.end.timestamp():
+                raise SystemExit("cannot measure: the end came before all of them slept; give --ahead more seconds")
             await asyncio.sleep(0.5)
-        left = crowd.end.timestamp() - time.time()
-        print(f"{count} previews sleep {left:.0f} s before their end")
-        if left < 0:
-            raise SystemExit("cannot measure: the end came before all of them slept; give --ahead more seconds")
+        print(f"{count} previews sleep {crowd.end.timestamp() - time.time():.0f} s before their end")
         provisions: list[float] = []
         while len(crowd.released_at) < count:
             await asyncio.sleep(1)
