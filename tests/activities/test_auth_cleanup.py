@@ -1,3 +1,5 @@
+from datetime import timedelta
+
 import pytest
 
 import activities.auth
@@ -6,7 +8,7 @@ from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
 from activities.clients.resources import CONFIG_MAPS
 from plattr.claims import Claim, Holding
-from plattr.errors import BackendRefused, OwnedElsewhere, StillDeleting
+from plattr.errors import BackendRefused, BackendUnavailable, OwnedElsewhere, StillDeleting
 from plattr.realm import OWNER_ATTRIBUTE, OWNER_UID_ATTRIBUTE
 from tests.fix_keycloak import Administrator, Connect, Fault, Relay, Subjects
 
@@ -91,6 +93,21 @@ async def test_delete_leaves_another_owners_config_map(
     assert await auth_kube.get(CONFIG_MAPS, f"{realm_name}-auth", subjects.namespace) is not None
 
 
+async def test_a_config_map_of_nobody_is_refused_and_survives_the_deletion(
+    auth: AuthActivities, subjects: Subjects, auth_kube: KubeClient, realm_name: str
+) -> None:
+    subject = await subjects.apply(realm_name)
+    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{realm_name}-auth"}, "data": {"A": "b"}}
+    await auth_kube.create(CONFIG_MAPS, theirs, subjects.namespace)
+    before = await auth_kube.get(CONFIG_MAPS, f"{realm_name}-auth", subjects.namespace)
+
+    with pytest.raises(OwnedElsewhere):
+        await auth.reconcile_auth(subject.step)
+    await auth.delete_auth(subject.cleanup())
+
+    assert await auth_kube.get(CONFIG_MAPS, f"{realm_name}-auth", subjects.namespace) == before
+
+
 async def test_retain_disables_the_realm_and_a_later_reconcile_enables_it(
     auth: AuthActivities,
     subjects: Subjects,
@@ -159,6 +176,56 @@ async def test_a_deletion_that_does_not_end_is_still_deleting(
 
     with pytest.raises(StillDeleting):
         await auth.delete_auth(subject.cleanup())
+
+
+async def test_a_realm_made_after_its_maker_gave_up_does_not_outlive_its_owner(
+    connect_auth: Connect,
+    auth_ledger: Ledger,
+    subjects: Subjects,
+    administrator: Administrator,
+    keycloak_relay: Relay,
+    realm_name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(activities.auth, "LATE_CALL", timedelta(seconds=6))
+    subject = await subjects.apply(realm_name)
+    await auth_ledger.acquire(subject.envelope.owner, [Claim(holding=Holding.REALM, name=realm_name)])
+    keycloak_relay.faults.append(Fault("POST", "/admin/realms$", queued_seconds=3))
+    async with connect_auth(seconds=1.0) as impatient:
+        with pytest.raises(BackendUnavailable):
+            await impatient.reconcile_auth(subject.step)
+
+    async with connect_auth() as auth:
+        first = await auth.delete_auth(subject.cleanup())
+        while not (result := await auth.delete_auth(subject.cleanup())).is_done:
+            assert realm_name in result.waiting_for
+
+    assert not first.is_done
+    assert ("POST", "/admin/realms") in keycloak_relay.writes
+    assert ("DELETE", f"/admin/realms/{realm_name}") in keycloak_relay.writes
+    assert await administrator.read(f"/{realm_name}") is None
+
+
+async def test_a_call_that_was_never_answered_holds_a_deletion_up_for_a_bounded_time(
+    auth: AuthActivities,
+    auth_ledger: Ledger,
+    subjects: Subjects,
+    realm_name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    subject = await subjects.apply(realm_name)
+    claim = Claim(holding=Holding.REALM, name=realm_name)
+    await auth_ledger.acquire(subject.envelope.owner, [claim])
+    with pytest.raises(BackendUnavailable):
+        async with auth_ledger.call_noted(subject.reference, claim):
+            raise BackendUnavailable("no answer")
+    monkeypatch.setattr(activities.auth, "WAIT_SECONDS", 0.1)
+
+    early = await auth.delete_auth(subject.cleanup())
+    monkeypatch.setattr(activities.auth, "LATE_CALL", timedelta(0))
+    late = await auth.delete_auth(subject.cleanup())
+
+    assert (early.is_done, late.is_done) == (False, True)
 
 
 async def test_a_realm_of_ours_that_cannot_be_seen_any_more_is_an_error_and_stays(

@@ -172,3 +172,18 @@ async def test_a_late_cleanup_spares_what_the_owner_created_anew_has_adopted(
 
     assert has_bucket(own_account, shop.bucket("uploads"))
     assert await shops.kube.get(CONFIG_MAPS, f"{shop.name}-storage", shops.namespace) is not None
+
+
+async def test_a_config_map_of_somebody_else_is_refused_and_survives_the_deletion(
+    storage: StorageActivities, shops: Shops
+) -> None:
+    shop = await shops.apply("", UPLOADS)
+    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{shop.name}-storage"}, "data": {"A": "b"}}
+    await shops.kube.create(CONFIG_MAPS, theirs, shops.namespace)
+    before = await shops.kube.get(CONFIG_MAPS, f"{shop.name}-storage", shops.namespace)
+
+    with pytest.raises(OwnedElsewhere):
+        await storage.reconcile_storage(shop.step)
+    await storage.delete_storage(shop.cleanup())
+
+    assert await shops.kube.get(CONFIG_MAPS, f"{shop.name}-storage", shops.namespace) == before
