@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from temporalio import activity
@@ -33,6 +34,11 @@ FEATURE = "auth"
 
 # 10 s: a deletion that outlives its answer is rare; the next attempt goes on waiting.
 ABSENCE_SECONDS = 10.0
+# 5 min: Keycloak ends a transaction after this time and with it a call that nobody waits for any more; one of a worker
+# that died has been seen to make its realm after a minute. https://www.keycloak.org/server/all-config
+LATE_CALL = timedelta(minutes=5)
+# 20 s: a third of the activity's start-to-close; the workflow calls again.
+WAIT_SECONDS = 20.0
 
 
 class AuthActivities:
@@ -94,12 +100,12 @@ class AuthActivities:
                 continue
             if spared is not None and realms.uid_of(realm) == spared:
                 continue
-            await self._remove_realm(realm, is_retained=step.retain)
+            await self._remove_realm(step.reference, realm, is_retained=step.retain)
         for namespace in await namespaces_of(self._kube, step.reference):
             labels = {FEATURE_LABEL: FEATURE}
             found = await list_owned(self._kube, CONFIG_MAPS, step.reference, namespace, labels=labels)
             await delete_all(self._kube, CONFIG_MAPS, found, spared_uid=spared)
-        return StepResult()
+        return StepResult() if spared is not None else await self._await_late_calls(step.reference)
 
     async def _reconcile_realm(self, target: Target) -> list[Json]:
         """Bring realm and client to the spec; return the identity providers as they were found."""
@@ -107,7 +113,9 @@ class AuthActivities:
         found = await self._find(target)
         if found is None:
             # One call instead of two, and never a realm without its client.
-            if await self._keycloak.create_realm({**wanted_realm, "clients": [wanted_client]}):
+            async with self._ledger.call_noted(target.owner.reference, _claim_of(target)):
+                is_created = await self._keycloak.create_realm({**wanted_realm, "clients": [wanted_client]})
+            if is_created:
                 await self._ledger.note_made(target.owner.reference, _claim_of(target))
                 return []
             found = await self._find(target)
@@ -192,19 +200,40 @@ class AuthActivities:
             )
         return config
 
-    async def _remove_realm(self, realm: Json, *, is_retained: bool) -> None:
+    async def _remove_realm(self, reference: ObjectReference, realm: Json, *, is_retained: bool) -> None:
         name = realm["realm"]
         if is_retained:
             if realm["enabled"]:
                 await self._keycloak.update_realm(name, {"enabled": False})
             return
-        # A deletion can outlast any timeout and still succeed: what is there decides, not the lost answer.
-        with contextlib.suppress(OutcomeUnknown):
-            await self._keycloak.delete_realm(name)
-        async for _ in moments(ABSENCE_SECONDS):
-            if await self._keycloak.get_realm(name) is None:
-                return
-        raise StillDeleting(f"cannot finish deleting realm {name!r}: Keycloak is still at it")
+        async with self._ledger.call_noted(reference, Claim(holding=Holding.REALM, name=name)):
+            # A deletion can outlast any timeout and still succeed: what is there decides, not the lost answer.
+            with contextlib.suppress(OutcomeUnknown):
+                await self._keycloak.delete_realm(name)
+            async for _ in moments(ABSENCE_SECONDS):
+                if await self._keycloak.get_realm(name) is None:
+                    return
+            raise StillDeleting(f"cannot finish deleting realm {name!r}: Keycloak is still at it")
+
+    async def _await_late_calls(self, reference: ObjectReference) -> StepResult:
+        """Wait for calls that were never answered: a realm that one of them still makes would outlive its owner.
+
+        Not done while there may be any; who calls again looks at the realms anew.
+        """
+        held = await self._ledger.held_by(reference, Holding.REALM)
+        ends = {each.claim.name: each.unanswered_since + LATE_CALL for each in held if each.unanswered_since}
+        now = datetime.now(UTC)
+        late = {name: end for name, end in ends.items() if end > now}
+        if not late:
+            return StepResult()
+        end = max(late.values())
+        async for _ in moments(min(WAIT_SECONDS, (end - now).total_seconds())):
+            pass
+        names = ", ".join(repr(name) for name in sorted(late))
+        return StepResult(
+            is_done=False,
+            waiting_for=f"realm {names}: a call was never answered and may come true until {end:%H:%M:%S} UTC",
+        )
 
 
 def _result(outcome: Outcome | BaseException) -> Outcome:

@@ -5,6 +5,7 @@ so two objects can never both believe that a schema, bucket, realm or host is th
 are the inventory that a cleanup works from, even when the object is long gone.
 """
 
+from datetime import datetime
 from enum import StrEnum
 
 from plattr.objects import FrozenModel, Owner
@@ -64,6 +65,8 @@ class HeldClaim(FrozenModel):
     """The owner's deletionPolicy was Retain when it last asked: what the name stands for outlives the object."""
     is_made: bool = False
     """Nothing bore the name when the owner set out to make it: what bears it since is the owner's, marked or not."""
+    unanswered_since: datetime | None = None
+    """When a call about the name was sent whose answer never came: the backend may still do what it asks."""
 
 
 def claims_of(target: Target) -> tuple[Claim, ...]:

@@ -86,6 +86,8 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     is_lost: bool = False
     late_seconds: float = 0.0
+    queued_seconds: float = 0.0
+    """How late the server comes to the request; it then does it, whether anybody still waits or not."""
     skip: int = 0
     times: int = 1
 
@@ -136,6 +138,8 @@ class Relay:
         if fault is not None and fault.status is not None:
             return web.json_response(fault.body, status=fault.status, headers=fault.headers)
         content = await request.read()
+        if fault is not None and fault.queued_seconds:
+            await asyncio.sleep(fault.queued_seconds)
         headers = {name: request.headers[name] for name in ("Authorization", "Content-Type") if name in request.headers}
         async with self._session.request(
             request.method, self._target + request.path_qs, data=content, headers=headers

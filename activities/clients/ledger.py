@@ -1,12 +1,14 @@
 """The ledger: one Lease for each external name, in Plattr's own namespace; who created it owns the name."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 from activities.clients.concurrency import all_of
 from activities.clients.kube import KubeClient
 from activities.clients.resources import LEASES, Json
 from plattr.claims import Claim, HeldClaim, Holding
-from plattr.errors import Conflict, OwnedElsewhere
+from plattr.errors import BackendUnavailable, Conflict, OwnedElsewhere, PlattrError, StillDeleting
 from plattr.objects import GROUP, ObjectReference, Owner
 from plattr.target import OWNER_UID_ANNOTATION, owner_annotations, owner_labels
 
@@ -18,6 +20,7 @@ RETAINED_ANNOTATION = f"{GROUP}/retained"
 # The resource itself may not tell: a bucket cannot be created with its tags, and of a realm that an account has
 # lost its rights in Keycloak shows no attributes.
 MADE_ANNOTATION = f"{GROUP}/made"
+UNANSWERED_ANNOTATION = f"{GROUP}/unanswered-since"
 
 
 class Ledger:
@@ -77,6 +80,28 @@ class Ledger:
         operations = _annotating(lease, reference, present | {MADE_ANNOTATION: "true"})
         await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
 
+    @asynccontextmanager
+    async def call_noted(self, reference: ObjectReference, claim: Claim) -> AsyncIterator[None]:
+        """Note on a claim that a call about its name is under way; the note goes when the call is answered.
+
+        For a backend that does what it was asked long after the asker died or gave up: whoever has to be sure that
+        nothing comes any more finds the note. An earlier one, of another call, stays.
+
+        Raises:
+            Conflict: the claim changed under our hands; then nothing was called.
+        """
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        earlier = await self._note_unanswered(reference, claim, now)
+        try:
+            yield
+        except (BackendUnavailable, StillDeleting):
+            # Not answered, not by the backend itself, or not for good.
+            raise
+        except PlattrError:
+            await self._note_unanswered(reference, claim, earlier)
+            raise
+        await self._note_unanswered(reference, claim, earlier)
+
     async def release(self, reference: ObjectReference, claims: Sequence[Claim]) -> None:
         """Give names back; one that is free already, or somebody else's, stays as it is.
 
@@ -84,6 +109,19 @@ class Ledger:
             Conflict: a claim changed under our hands.
         """
         await all_of(self._release(reference, claim) for claim in claims)
+
+    async def _note_unanswered(self, reference: ObjectReference, claim: Claim, since: str | None) -> str | None:
+        """Replace the note and return what it was; a claim that is missing, or somebody else's, stays as it is."""
+        lease = await self._read(claim)
+        if lease is None or _holder(lease) != reference.key:
+            return None
+        annotations = dict(lease["metadata"].get("annotations", {}))
+        earlier: str | None = annotations.pop(UNANSWERED_ANNOTATION, None)
+        if since != earlier:
+            wanted = annotations | ({UNANSWERED_ANNOTATION: since} if since else {})
+            operations = _annotating(lease, reference, wanted)
+            await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
+        return earlier
 
     async def _read(self, claim: Claim) -> Json | None:
         return await self._kube.get(LEASES, claim.lease_name, self._namespace)
@@ -187,4 +225,9 @@ def _held(lease: Json, reference: ObjectReference) -> HeldClaim:
         owner=Owner(reference=reference, uid=annotations[OWNER_UID_ANNOTATION]),
         is_retained=annotations.get(RETAINED_ANNOTATION) == "true",
         is_made=annotations.get(MADE_ANNOTATION) == "true",
+        unanswered_since=_moment(annotations.get(UNANSWERED_ANNOTATION)),
     )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

@@ -6,7 +6,7 @@ import pytest
 
 from activities.clients.resources import LEASES
 from plattr.claims import Claim, Holding
-from plattr.errors import OwnedElsewhere
+from plattr.errors import BackendRefused, BackendUnavailable, OwnedElsewhere, PlattrError
 from plattr.objects import ObjectReference, Owner
 from plattr.status import ConditionType
 from plattr.target import OWNER_UID_ANNOTATION
@@ -162,3 +162,58 @@ async def test_that_a_resource_is_being_made_is_noted_once_and_outlives_a_new_in
     await cluster.ledger.acquire(owner_of(namespace), [claim])
     (anew,) = await cluster.ledger.held_by(reference)
     assert not anew.is_made
+
+
+async def unanswered(cluster: Cluster, owner: Owner) -> list[bool]:
+    return [held.unanswered_since is not None for held in await cluster.ledger.held_by(owner.reference)]
+
+
+async def test_a_call_is_noted_until_it_is_answered(cluster: Cluster, namespace: str) -> None:
+    owner, claim = owner_of(namespace), schema(random_name())
+    await cluster.ledger.acquire(owner, [claim])
+
+    async with cluster.ledger.call_noted(owner.reference, claim):
+        during = await unanswered(cluster, owner)
+
+    assert during == [True]
+    assert await unanswered(cluster, owner) == [False]
+
+
+@pytest.mark.parametrize(
+    ("error", "stays"),
+    [(BackendUnavailable("no answer"), True), (BackendRefused("no"), False)],
+    ids=["lost", "refused"],
+)
+async def test_a_call_whose_answer_is_lost_stays_noted(
+    cluster: Cluster, namespace: str, error: PlattrError, *, stays: bool
+) -> None:
+    owner, claim = owner_of(namespace), schema(random_name())
+    await cluster.ledger.acquire(owner, [claim])
+
+    with pytest.raises(type(error)):
+        async with cluster.ledger.call_noted(owner.reference, claim):
+            raise error
+
+    assert await unanswered(cluster, owner) == [stays]
+
+
+async def test_an_answer_does_not_take_back_the_note_of_an_earlier_call(cluster: Cluster, namespace: str) -> None:
+    owner, claim = owner_of(namespace), schema(random_name())
+    await cluster.ledger.acquire(owner, [claim])
+    with pytest.raises(BackendUnavailable):
+        async with cluster.ledger.call_noted(owner.reference, claim):
+            raise BackendUnavailable("no answer")
+
+    async with cluster.ledger.call_noted(owner.reference, claim):
+        pass
+
+    assert await unanswered(cluster, owner) == [True]
+
+
+async def test_a_call_about_anothers_name_is_not_noted(cluster: Cluster) -> None:
+    first, second = owner_of(await cluster.new_namespace()), owner_of(await cluster.new_namespace())
+    claim = schema(random_name())
+    await cluster.ledger.acquire(first, [claim])
+
+    async with cluster.ledger.call_noted(second.reference, claim):
+        assert await unanswered(cluster, first) == [False]
