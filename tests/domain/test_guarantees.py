@@ -1,0 +1,52 @@
+"""docs/guarantees.md names a test for every trap, and each of them exists."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+PAGE = TESTS.parent / "docs" / "guarantees.md"
+
+TRAPS = {
+    f"{letter}{number}"
+    for letter, count in {"T": 16, "K": 11, "P": 7, "S": 7, "C": 4, "X": 9, "F": 5}.items()
+    for number in range(1, count + 1)
+}
+ROW = re.compile(r"^\| ([A-Z]\d+) \| (.+) \| (.+) \|$", re.MULTILINE)
+NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
+
+
+def functions_of(path: Path) -> set[str]:
+    return {
+        node.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def test_every_trap_has_one_row() -> None:
+    rows = [trap for trap, _, _ in ROW.findall(PAGE.read_text())]
+
+    assert sorted(rows) == sorted(TRAPS)
+
+
+@pytest.mark.parametrize("trap", sorted(TRAPS))
+def test_a_trap_is_held_by_a_test_or_does_not_apply(trap: str) -> None:
+    [(guarantee, proof)] = [row[1:] for row in ROW.findall(PAGE.read_text()) if row[0] == trap]
+
+    assert bool(NAMED.search(proof)) != guarantee.startswith("does not apply")
+
+
+def test_every_named_test_exists() -> None:
+    named = NAMED.findall(PAGE.read_text())
+
+    missing = [
+        f"{file}::{test}"
+        for file, test in named
+        if not (TESTS / file).is_file() or test not in functions_of(TESTS / file)
+    ]
+
+    assert named
+    assert missing == []
