@@ -5,7 +5,7 @@ CACHE := $(or $(PLATTR_CACHE),$(if $(filter 0,$(shell id -u)),/var/cache/plattr,
 UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 PLATTR := $(UV) run --frozen plattr
 
-.PHONY: demo dev test check unit stop bench faults faults-long setup help
+.PHONY: demo dev test test-long check unit stop bench faults faults-long setup help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ check: setup ## format, lint, types, import contracts
 
 test: check ## every test, on real backends that it starts and stops itself
 	@$(UV) run --frozen pytest
+
+test-long: setup ## the long forms: 100 applications at four workers, 12,000 changes of one object
+	@$(UV) run --frozen pytest -m long
 
 bench: setup ## what Plattr and Temporal add to the backends' own calls
 	@$(UV) run --frozen python -m bench.provision
