@@ -75,7 +75,7 @@ def test_document_explains_every_reason() -> None:
     used = {
         reason
         for path in sources
-        for reason in re.findall(r"reason(?:: ClassVar\[str\])? ?= ?\"([A-Za-z]+)\"", path.read_text())
+        for reason in re.findall(r"reason(?:: ClassVar\[str\])? ?= ?\"([A-Z][A-Za-z]+)\"", path.read_text())
     }
 
     assert used - silent - documented == set()
