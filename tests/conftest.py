@@ -25,6 +25,18 @@ def pytest_report_header() -> list[str]:
     return [f"platform: {platform.folders.state} ({state})", f"servers: {versions}"]
 
 
+# Worker and watcher act on every object there is, and other tests keep theirs until the session ends: these go first.
+WITH_PROCESSES = ("e2e", "faults")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        return WITH_PROCESSES.index(folder) if folder in WITH_PROCESSES else len(WITH_PROCESSES)
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
     """The local platform without worker and watcher; reused if it runs, else started for this session."""
