@@ -14,7 +14,7 @@ from tests.faults.ground import ground
 from tests.faults.lanes import open_lane, open_lanes
 from tests.faults.matrix import Matrix
 from tests.faults.scenarios import Actor
-from tests.faults.worker import QUICK
+from tests.faults.worker import EARNEST, QUICK
 from tests.faults.zombies import Evidence, haunt, zombies_of
 
 # Most of a place's time is spent waiting for a dead worker to be noticed, so lanes cost little.
@@ -64,7 +64,7 @@ async def _run_zombies(platform: Platform, actor: Actor, folder: Path) -> bool:
         evidence += await haunt(actor, environment, own, some, seconds=FROZEN_SECONDS)
         tell(f"{len(evidence)} of {len(zombies)} zombies are done")
     findings = set((await asyncio.to_thread(audit, settings)).findings) - before
-    async with open_lane(environment, folder / "cleanup") as lane:
+    async with open_lane(environment, folder / "cleanup", EARNEST) as lane:
         for each in evidence:
             if each.zombie.meanwhile == "made anew":
                 each.item.lane = lane

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from tests.faults.lanes import Lane
 from tests.faults.matrix import Matrix, Point, points_of
@@ -49,6 +50,9 @@ async def run(matrix: Matrix, actor: Actor, lanes: Sequence[Lane], tell: Callabl
     items = matrix.applications(max(len(found[scenario]) for scenario in ("provision", *UPDATES, "cleanup")))
     await matrix.strike(zip(found["provision"], items, strict=False))
     tell("provision is done")
+    half_made = [replace(point, scenario="half made") for point in found["provision"]]
+    await matrix.strike(zip(half_made, matrix.applications(len(half_made)), strict=True))
+    tell("half made is done")
     await matrix.perform("provision", items[len(found["provision"]) :])
     await asyncio.gather(*map(actor.write_data, items))
     for scenario in UPDATES:

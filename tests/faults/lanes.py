@@ -124,7 +124,7 @@ async def open_lane(
     task_queue: str = "",
     error_rate: float = 0,
 ) -> AsyncIterator[Lane]:
-    """Run one lane; without `timing` a dead worker is noticed as late as in earnest."""
+    """Run one lane; without `timing` everything takes as long as it does in earnest."""
     folder.mkdir(parents=True, exist_ok=True)
     # Of any free port: several workers run beside each other.
     lane = Lane({**environment, "METRICS_PORT": "0"}, folder, timing, task_queue, error_rate)

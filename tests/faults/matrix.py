@@ -110,6 +110,8 @@ class Matrix:
         began = time.monotonic()
         # A first password may have been made just before the kill; then it must be the one that stays.
         password = password or await actor.password(item)
+        if point.scenario == "half made":
+            await actor.act("cleanup", item)
         try:
             await actor.done(point.scenario, item)
         except (TimeoutError, AssertionError) as error:

@@ -71,6 +71,8 @@ async def run(platform: Platform, folder: Path, count: int, minutes: float) -> s
         killing.cancel()
         await asyncio.gather(killing, return_exceptions=True)
         tally.findings += await _found(settings, baseline)
+    for finding in tally.findings:
+        sys.stdout.write(f"{finding}\n")
     faults = [counted(folder / str(number)) for number in range(WORKERS)]
     return _figures(tally, count, minutes, sum(f[0] for f in faults), sum(f[1] for f in faults))
 

@@ -17,6 +17,7 @@ from tests.faults.lanes import Lane
 
 Scenario = Literal[
     "provision",
+    "half made",
     "image changed",
     "domain changed",
     "bucket added",
@@ -27,8 +28,8 @@ Scenario = Literal[
     "expiry",
 ]
 UPDATES: tuple[Scenario, ...] = ("image changed", "domain changed", "bucket added", "storage disabled")
-# `warning` is the life of a preview of one minute: made, warned of its end after 54 s, removed.
-ENDS: tuple[Scenario, ...] = ("cleanup", "warning", "expiry")
+# `half made` is deleted as soon as its worker has died; `warning` is the whole life of a preview of one minute.
+ENDS: tuple[Scenario, ...] = ("half made", "cleanup", "warning", "expiry")
 
 SPEC: dict[str, Any] = {
     "repository": "https://git.example/my-app",

@@ -25,6 +25,12 @@ PROVISION = (
     Point("provision", "await_rollout", "before"),
     Point("provision", "write_status", "write", 2),
 )
+HALF_MADE = (
+    Point("half made", "claim_object", "write", 5),
+    Point("half made", "reconcile_database", "write", 2),
+    Point("half made", "reconcile_storage", "write", 2),
+    Point("half made", "reconcile_auth", "write", 3),
+)
 UPDATE = (
     Point("domain changed", "claim_object", "write", 2),
     Point("domain changed", "reconcile_auth", "after"),
@@ -44,7 +50,7 @@ CLEANUP = (
 PREVIEW = (Point("preview", "read_terms", "after"), Point("preview", "reconcile_namespace", "after"))
 WARNING = (Point("warning", "warn_of_expiry", "write", 2),)
 EXPIRY = (Point("expiry", "delete_expired", "after"), Point("expiry", "delete_namespace", "write", 2))
-PLACES = (*PROVISION, *UPDATE, *CLEANUP, *PREVIEW, *WARNING, *EXPIRY)
+PLACES = (*PROVISION, *HALF_MADE, *UPDATE, *CLEANUP, *PREVIEW, *WARNING, *EXPIRY)
 
 # They only tell: a status and an Event when a cleanup does not get on; a poke to each run, which may come twice.
 TELLING = {"report_stuck", "list_fleet", "poke_fleet"}
@@ -60,7 +66,9 @@ async def outcomes(platform: Platform, actor: Actor, tmp_path_factory: pytest.Te
         *previews, short_lived = matrix.previews(parent, len(PREVIEW) + len(WARNING))
         await matrix.perform("provision", [parent])
         await matrix.strike(zip(PREVIEW, previews, strict=True))
-        await matrix.strike(zip((*WARNING, *PROVISION), (short_lived, *items), strict=True))
+        half_made = matrix.applications(len(HALF_MADE))
+        places = (*WARNING, *PROVISION, *HALF_MADE)
+        await matrix.strike(zip(places, (short_lived, *items, *half_made), strict=True))
         await asyncio.gather(*map(actor.write_data, items))
         await matrix.strike(zip(UPDATE, items, strict=False))
         await matrix.strike(zip(EXPIRY, previews, strict=True))

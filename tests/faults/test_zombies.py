@@ -11,7 +11,7 @@ from stack.platform import Platform
 from tests.faults.lanes import open_lane
 from tests.faults.partition import Line
 from tests.faults.scenarios import Actor
-from tests.faults.worker import Fault
+from tests.faults.worker import EARNEST, Fault
 from tests.faults.zombies import Evidence, Zombie, haunt
 
 # Longer than the fence (10 s) and the heartbeat timeout (15 s) as they are in earnest.
@@ -22,8 +22,9 @@ ZOMBIES = (
     Zombie("provision", "reconcile_database", 2, "finished"),
     Zombie("provision", "reconcile_storage", 4, "removed"),
     Zombie("provision", "reconcile_auth", 1, "removed"),
+    Zombie("provision", "reconcile_auth", 2, "removed"),
     Zombie("provision", "reconcile_workload", 3, "removed"),
-    Zombie("cleanup", "delete_auth", 1, "made anew"),
+    Zombie("cleanup", "delete_auth", 2, "made anew"),
     Zombie("cleanup", "delete_database", 4, "made anew"),
 )
 
@@ -41,7 +42,7 @@ async def evidence(
     findings = (await asyncio.to_thread(audit, platform.environment("cli"))).findings
     assert set(findings) <= before
     yield {each.zombie: each for each in found}
-    async with open_lane(environment, folder / "cleanup") as lane:
+    async with open_lane(environment, folder / "cleanup", EARNEST) as lane:
         for each in found:
             if each.zombie.meanwhile != "removed":
                 each.item.lane = lane
@@ -65,7 +66,9 @@ async def test_a_worker_cut_off_from_temporal_stops_writing_before_another_begin
     environment = platform.environment("worker")
     async with (
         Line(environment["TEMPORAL_ADDRESS"]) as line,
-        open_lane(environment | {"TEMPORAL_ADDRESS": f"127.0.0.1:{line.port}"}, tmp_path / "cut-off") as cut_off,
+        open_lane(
+            environment | {"TEMPORAL_ADDRESS": f"127.0.0.1:{line.port}"}, tmp_path / "cut-off", EARNEST
+        ) as cut_off,
     ):
         item = actor.new_application(cut_off)
         # One bucket hangs until another worker has the attempt, 16 s after its start; at 20 s the SDK itself would
@@ -77,7 +80,7 @@ async def test_a_worker_cut_off_from_temporal_stops_writing_before_another_begin
         line.cut()
         seen = len(cut_off.journal(item.workflow))
 
-        async with open_lane(environment, tmp_path / "other", task_queue=cut_off.task_queue) as other:
+        async with open_lane(environment, tmp_path / "other", EARNEST, cut_off.task_queue) as other:
             await actor.done("provision", item)
             taken_over = next(e for e in other.journal(item.workflow) if e.activity == "reconcile_storage")
             await asyncio.sleep(10)

@@ -23,6 +23,7 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+import activities.auth
 import activities.interceptor
 import worker.__main__ as real_worker
 import workflows.object_run
@@ -52,15 +53,29 @@ class Fault(FrozenModel):
 
 
 class Timing(FrozenModel):
-    """How long a dead worker goes unnoticed; shorter than in earnest, so that a matrix takes minutes, not hours."""
+    """How long a dead worker goes unnoticed, and how long a call of its own may come true after it."""
 
     heartbeat_timeout: timedelta
     fence_seconds: float
     sticky_timeout: timedelta
+    late_call: timedelta
 
 
-# A quarter of what is in workflows/options.py and activities/interceptor.py, in the same order: the fence ends first.
-QUICK = Timing(heartbeat_timeout=timedelta(seconds=4), fence_seconds=2.5, sticky_timeout=timedelta(seconds=1))
+# As in workflows/options.py, activities/interceptor.py and the SDK. Only a cleanup that has to wait for a call which
+# nobody answered waits for seconds instead of minutes: whoever made that call is stopped here for longer.
+EARNEST = Timing(
+    heartbeat_timeout=timedelta(seconds=15),
+    fence_seconds=10,
+    sticky_timeout=timedelta(seconds=10),
+    late_call=timedelta(seconds=20),
+)
+# A quarter of that, in the same order, so that a matrix takes minutes, not hours: the fence ends first.
+QUICK = Timing(
+    heartbeat_timeout=timedelta(seconds=4),
+    fence_seconds=2.5,
+    sticky_timeout=timedelta(seconds=1),
+    late_call=timedelta(seconds=5),
+)
 
 
 class Entry(FrozenModel):
@@ -190,6 +205,7 @@ async def _serve(settings: Settings, task_queue: str, folder: Path, timing: Timi
     if timing is not None:
         workflows.object_run.HEARTBEAT_TIMEOUT = timing.heartbeat_timeout
         activities.interceptor.FENCE_SECONDS = timing.fence_seconds
+        activities.auth.LATE_CALL = timing.late_call
         restrictions = SandboxRestrictions.default.with_passthrough_modules("workflows")
         real_worker.Worker = partial(
             temporalio.worker.Worker,

@@ -12,7 +12,7 @@ from typing import Literal
 from tests.faults.lanes import open_lane
 from tests.faults.matrix import writes_of
 from tests.faults.scenarios import Actor, Item, Scenario
-from tests.faults.worker import Entry, Fault
+from tests.faults.worker import EARNEST, Entry, Fault
 
 # What the frozen worker would do next shows within milliseconds of its waking; its beat within a second.
 _AFTER_SECONDS = 4.0
@@ -47,7 +47,7 @@ class Evidence:
 
 async def zombies_of(actor: Actor, environment: Mapping[str, str], folder: Path) -> list[Zombie]:
     """Return one zombie for every activity that writes, in the middle of its writes."""
-    async with open_lane(environment, folder) as lane:
+    async with open_lane(environment, folder, EARNEST) as lane:
         item = actor.new_application(lane)
         found = []
         for scenario, meanwhile in (("provision", "removed"), ("cleanup", "made anew")):
@@ -75,7 +75,7 @@ async def _haunt(
     actor: Actor, environment: Mapping[str, str], folder: Path, zombie: Zombie, seconds: float
 ) -> Evidence:
     async with AsyncExitStack() as stack:
-        frozen = await stack.enter_async_context(open_lane(environment, folder / "frozen"))
+        frozen = await stack.enter_async_context(open_lane(environment, folder / "frozen", EARNEST))
         item = actor.new_application(frozen)
         if zombie.scenario != "provision":
             await actor.act("provision", item)
@@ -93,7 +93,7 @@ async def _haunt(
         await frozen.frozen()
         began = time.monotonic()
 
-        await stack.enter_async_context(open_lane(environment, folder / "other", task_queue=frozen.task_queue))
+        await stack.enter_async_context(open_lane(environment, folder / "other", EARNEST, frozen.task_queue))
         await actor.done(zombie.scenario, item)
         if zombie.meanwhile == "removed":
             await actor.act("cleanup", item)
