@@ -3,7 +3,6 @@
 uv run python -m bench.footprint --count 100
 """
 
-import argparse
 import asyncio
 import time
 from typing import Any
@@ -12,8 +11,7 @@ import psutil
 
 from activities.clients.kube import KubeClient
 from activities.clients.resources import APPLICATIONS, NAMESPACES
-from bench.provision import COMMON, NAMESPACE, gone, manifest
-from stack.folders import default_state
+from bench.provision import COMMON, NAMESPACE, gone, manifest, run_on_platform
 from stack.platform import Platform
 
 # 200 MB each with 100 applications. Source: the first issue's "Size and speed".
@@ -56,19 +54,5 @@ def show(when: str, platform: Platform) -> None:
     print(f"{when:16}{sizes}   (goal: at most {GOAL_MEGABYTES} MB each)")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=100)
-    count = parser.parse_args().count
-    platform = Platform(default_state().parent / "bench")
-    was_running = platform.is_running
-    platform.start(apps=("worker", "watcher"))
-    try:
-        asyncio.run(fill(platform, count))
-    finally:
-        if not was_running:
-            platform.stop()
-
-
 if __name__ == "__main__":
-    main()
+    run_on_platform(fill, about=__doc__, count=100)

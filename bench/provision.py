@@ -12,6 +12,7 @@ import asyncio
 import platform as machine
 import statistics
 import time
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
@@ -136,19 +137,22 @@ def show(kind: str, floors: list[float], provisions: list[float]) -> None:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=30)
-    count = parser.parse_args().count
+def run_on_platform(
+    work: Callable[[Platform, int], Coroutine[Any, Any, None]], *, about: str | None, count: int
+) -> None:
+    """Run a bench with --count on the benches' own platform; one that ran already goes on running."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--count", type=int, default=count)
+    chosen = parser.parse_args().count
     platform = Platform(default_state().parent / "bench")
     was_running = platform.is_running
     platform.start(apps=("worker", "watcher"))
     try:
-        asyncio.run(measure(platform, count))
+        asyncio.run(work(platform, chosen))
     finally:
         if not was_running:
             platform.stop()
 
 
 if __name__ == "__main__":
-    main()
+    run_on_platform(measure, about=__doc__, count=30)
