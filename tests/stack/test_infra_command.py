@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_environment_can_be_evaluated_by_a_shell(invoke, state: Path) -> None:
 
     settings = Platform(state).environment("worker")
     assert f"export DB_ADMIN_URL={settings['DB_ADMIN_URL']}" in result.stdout.splitlines()
-    assert result.stdout.splitlines()[-1] == f'export PATH={state}/bin:"$PATH"'
+    assert result.stdout.splitlines()[-1] == f'export PATH={state}/bin:{Path(sys.executable).parent}:"$PATH"'
 
 
 def test_destroy_asks_and_keeps_everything_on_no(invoke, state: Path) -> None:
