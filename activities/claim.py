@@ -10,8 +10,8 @@ from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
 from activities.clients.resources import Json, custom_resource
 from activities.loading import TargetLoader
-from plattr.claims import Claim, Holding, claims_of
-from plattr.errors import Superseded
+from plattr.claims import Claim, HeldClaim, Holding, claims_of
+from plattr.errors import PlattrError, Superseded
 from plattr.objects import FINALIZER, Envelope, Kind
 from plattr.spec import parse_preview_spec
 from plattr.status import ConditionType, Finding, Phase
@@ -65,10 +65,15 @@ class ClaimActivities:
         target = await self._loader.target_of(envelope)
         is_retained = target.spec.deletion_policy == "Retain"
         body = await self._with_finalizer(body, envelope)
-        claimed = await self._ledger.acquire(target.owner, claims_of(target), is_retained=is_retained)
-        if FINALIZER not in envelope.metadata.finalizers:
-            await self._ensure_held_back(envelope, claimed)
-        await self._show_provisioning(body, envelope)
+        claims = await self._ledger.acquire(target.owner, claims_of(target), is_retained=is_retained)
+        try:
+            is_shown = await self._show_provisioning(body, envelope)
+        except PlattrError:
+            await self._ensure_held_back(envelope, claims.new)
+            raise
+        # A status that was written says that the object is still there.
+        if not is_shown and FINALIZER not in envelope.metadata.finalizers:
+            await self._ensure_held_back(envelope, claims.new)
         await self._tell_dropped_variables(envelope, target)
         return ClaimResult(
             verdict="proceed",
@@ -76,7 +81,7 @@ class ClaimActivities:
             generation=envelope.metadata.generation,
             environment=target.spec.environment,
             steps=_steps(target),
-            kept=await self._kept(target),
+            kept=_kept(target, claims.held),
             expires_at=target.expires_at,
         )
 
@@ -143,20 +148,23 @@ class ClaimActivities:
         await self._ledger.release(envelope.reference, claimed)
         raise _gone(envelope)
 
-    async def _show_provisioning(self, body: Json, envelope: Envelope) -> None:
-        """Say that work has begun; a resync of what runs already says nothing."""
+    async def _show_provisioning(self, body: Json, envelope: Envelope) -> bool:
+        """Say that work has begun, and return whether that was news; a resync of what runs already says nothing."""
         is_new_spec = envelope.status.get("observedGeneration") != envelope.metadata.generation
         if is_new_spec or envelope.status.get("phase", Phase.PENDING) == Phase.PENDING:
-            await self._show_phase(body, envelope.kind, Phase.PROVISIONING)
+            return await self._show_phase(body, envelope.kind, Phase.PROVISIONING)
+        return False
 
-    async def _show_phase(self, body: Json, kind: Kind, phase: Phase) -> None:
+    async def _show_phase(self, body: Json, kind: Kind, phase: Phase) -> bool:
         status = body.get("status", {})
-        if status.get("phase") != phase:
-            await self._kube.replace_status(
-                custom_resource(kind),
-                {**body, "status": {**status, "phase": str(phase)}},
-                body["metadata"]["namespace"],
-            )
+        if status.get("phase") == phase:
+            return False
+        await self._kube.replace_status(
+            custom_resource(kind),
+            {**body, "status": {**status, "phase": str(phase)}},
+            body["metadata"]["namespace"],
+        )
+        return True
 
     async def _tell_dropped_variables(self, envelope: Envelope, target: Target) -> None:
         if target.dropped_variables and envelope.status.get("observedGeneration") != target.generation:
@@ -167,28 +175,6 @@ class ClaimActivities:
                 message=f"variables {', '.join(target.dropped_variables)} of Application {target.parent!r} come from"
                 " Secrets and are not copied into the preview; set them with `plattr env set`",
             )
-
-    async def _kept(self, target: Target) -> tuple[Finding, ...]:
-        """Return what is true of features that are switched off and whose data is still there."""
-        spec = target.spec
-        off = {
-            holding
-            for holding, is_enabled in (
-                (Holding.SCHEMA, spec.database.enabled),
-                (Holding.BUCKET, spec.storage.enabled),
-                (Holding.REALM, spec.auth.enabled),
-            )
-            if not is_enabled
-        }
-        if not off:
-            return ()
-        held = await self._ledger.held_by(target.owner.reference)
-        findings = []
-        for holding in sorted(off):
-            names = [claim.claim.name for claim in held if claim.claim.holding is holding]
-            if names:
-                findings.append(_data_kept(holding, names))
-        return tuple(findings)
 
 
 def _gone(envelope: Envelope) -> Superseded:
@@ -226,6 +212,22 @@ def _steps(target: Target) -> tuple[Step, ...]:
     }
     steps = tuple(step for step in PROVISION_ORDER if is_wanted[step])
     return (Step.NAMESPACE, *steps) if target.is_preview else steps
+
+
+def _kept(target: Target, held: Sequence[HeldClaim]) -> tuple[Finding, ...]:
+    """Return what is true of features that are switched off and whose data is still there."""
+    spec = target.spec
+    is_enabled = {
+        Holding.SCHEMA: spec.database.enabled,
+        Holding.BUCKET: spec.storage.enabled,
+        Holding.REALM: spec.auth.enabled,
+    }
+    names = {
+        holding: sorted(claim.claim.name for claim in held if claim.claim.holding is holding)
+        for holding in sorted(is_enabled)
+        if not is_enabled[holding]
+    }
+    return tuple(_data_kept(holding, kept) for holding, kept in names.items() if kept)
 
 
 def _data_kept(holding: Holding, names: list[str]) -> Finding:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from activities.clients.concurrency import all_of
 from activities.clients.kube import KubeClient
 from activities.clients.resources import DEPLOYMENTS, INGRESSES, Json
 from activities.ownership import belongs_to
@@ -15,15 +16,15 @@ async def observed(kube: KubeClient, target: Target, findings: Sequence[Finding]
     Between a step and the status lies the rollout, which may take minutes. Only what is said to be True is looked
     at again; a failure keeps the words of the step that failed.
     """
-    seen = []
-    for finding in findings:
-        if finding.status == "True" and finding.type is ConditionType.DEPLOYMENT:
-            seen.append(await _deployment(kube, target) or finding)
-        elif finding.status == "True" and finding.type is ConditionType.INGRESS:
-            seen.append(await _ingress(kube, target) or finding)
-        else:
-            seen.append(finding)
-    return tuple(seen)
+    return tuple(await all_of(_now(kube, target, finding) for finding in findings))
+
+
+async def _now(kube: KubeClient, target: Target, finding: Finding) -> Finding:
+    if finding.status == "True" and finding.type is ConditionType.DEPLOYMENT:
+        return await _deployment(kube, target) or finding
+    if finding.status == "True" and finding.type is ConditionType.INGRESS:
+        return await _ingress(kube, target) or finding
+    return finding
 
 
 async def _deployment(kube: KubeClient, target: Target) -> Finding | None:
@@ -53,8 +54,8 @@ async def _deployment(kube: KubeClient, target: Target) -> Finding | None:
 async def _ingress(kube: KubeClient, target: Target) -> Finding | None:
     names = target.names
     wanted = [names.stem] + ([names.api_ingress] if target.spec.database.enabled else [])
-    for name in wanted:
-        body = await kube.get(INGRESSES, name, names.namespace)
+    bodies = await all_of(kube.get(INGRESSES, name, names.namespace) for name in wanted)
+    for name, body in zip(wanted, bodies, strict=True):
         what = f"Ingress {name!r} in namespace {names.namespace!r}"
         if body is None or not belongs_to(body, target.owner.reference):
             return _false(ConditionType.INGRESS, "IngressMissing", f"{what} is not there any more")

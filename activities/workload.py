@@ -1,12 +1,12 @@
 """The workload: ServiceAccount, Deployment, Service, Ingresses, autoscaler."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from temporalio import activity
 
+from activities.clients.concurrency import all_of
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
 from activities.clients.resources import (
@@ -23,6 +23,7 @@ from activities.clients.resources import (
 )
 from activities.loading import TargetLoader
 from activities.ownership import (
+    belongs_to,
     delete_all,
     ensure_adoptable,
     list_owned,
@@ -31,7 +32,7 @@ from activities.ownership import (
     owner_selector,
 )
 from activities.polling import moments
-from plattr.claims import Holding, claims_of
+from plattr.claims import HeldClaim, Holding, claims_of
 from plattr.errors import Conflict, StillDeleting
 from plattr.manifests.autoscaler import build_autoscaler
 from plattr.manifests.checksum import config_checksum
@@ -50,7 +51,7 @@ from plattr.target import Target
 # 20: pods get 30 s to end by default, most take less; the next attempt goes on waiting.
 WAIT_SECONDS = 20.0
 
-# The traffic first, then whoever makes pods, then what the pods use.
+# All that one application serves with. The traffic first, then whoever makes pods, then what the pods use.
 _REMOVAL_ORDER = (INGRESSES, AUTOSCALERS, DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS)
 # Names that stand for nothing any more once the Ingresses are changed; data keeps its names until the cleanup.
 _SERVING = frozenset({Holding.HOST, Holding.INGRESS})
@@ -62,6 +63,19 @@ class _Wanted:
 
     resource: Resource
     manifest: Json
+
+    @property
+    def place(self) -> tuple[Resource, str]:
+        """Return where it is to be, in the target's namespace."""
+        return self.resource, self.manifest["metadata"]["name"]
+
+
+@dataclass(frozen=True)
+class _Present:
+    """What there is already under the names that matter, whoever's it is, and what the owner has claimed."""
+
+    found: dict[tuple[Resource, str], Json]
+    held: list[HeldClaim]
 
 
 class WorkloadActivities:
@@ -86,12 +100,11 @@ class WorkloadActivities:
             Conflict: what the pods read at their start is not there (any more); nothing has been written.
         """
         target = await self._loader.load(step)
-        checksum = await self._checksum(target)
-        wanted = self._wanted(target, checksum)
-        await self._ensure_all_adoptable(target, wanted)
-        await self._apply(target, wanted)
-        await self._remove_unwanted(target, wanted)
-        await self._release_former_names(target)
+        present = await self._look(target)
+        wanted = self._wanted(target, self._checksum(target, present))
+        self._ensure_all_adoptable(target, wanted, present)
+        await self._apply(target, wanted, present)
+        await self._remove_unwanted(target, present)
         return StepResult(findings=(_ingress_finding(target),))
 
     @activity.defn
@@ -129,78 +142,105 @@ class WorkloadActivities:
             wanted.append(_Wanted(INGRESSES, build_api_ingress(target, profile=self._profile)))
         return wanted
 
-    async def _checksum(self, target: Target) -> str:
-        """Read what the pods read at their start: the Secrets and ConfigMaps of their environment."""
+    async def _look(self, target: Target) -> _Present:
+        """Read all that the step depends on, at once: that is most of what a step with nothing to do costs."""
         names = target.names
         secrets = [names.user_env] + ([names.database_secret] if target.spec.database.enabled else [])
-        config_maps = {feature: names.config_map(feature) for feature in config_map_features(target)}
-        found_secrets, found_maps = await _all_of(
-            self._read(SECRETS, secrets, names.namespace),
-            self._read(CONFIG_MAPS, [names.user_env, *config_maps.values()], names.namespace),
+        places = [
+            (CONFIG_MAPS, names.user_env),
+            (INGRESSES, names.api_ingress),
+            *((SECRETS, name) for name in secrets),
+            *((resource, names.stem) for resource in _REMOVAL_ORDER),
+        ]
+        bodies, maps, held = await asyncio.gather(
+            all_of(self._kube.get(resource, name, names.namespace) for resource, name in places),
+            self._config_maps(target),
+            self._ledger.held_by(target.owner.reference),
         )
-        # What `plattr env set` or the user keeps in `{name}-env` is the user's own; the rest must be this owner's.
-        for name in secrets[1:]:
-            self._ensure_usable(target, SECRETS, name, found_secrets)
-        for feature, name in config_maps.items():
-            self._ensure_usable(target, CONFIG_MAPS, name, found_maps, is_optional=feature == "auth")
-        return config_checksum(found_secrets.values(), found_maps.values())
+        found = {place: body for place, body in zip(places, bodies, strict=True) if body is not None}
+        return _Present(found=found | {(CONFIG_MAPS, name): body for name, body in maps.items()}, held=held)
 
-    async def _read(self, resource: Resource, names: Sequence[str], namespace: str) -> dict[str, Json]:
-        bodies = await _all_of(*(self._kube.get(resource, name, namespace) for name in names))
-        return {name: body for name, body in zip(names, bodies, strict=True) if body is not None}
+    async def _config_maps(self, target: Target) -> dict[str, Json]:
+        """Return the owner's ConfigMaps, and whatever bears the name of one that it should have."""
+        namespace = target.names.namespace
+        owned = await list_owned(self._kube, CONFIG_MAPS, target.owner.reference, namespace)
+        found = {body["metadata"]["name"]: body for body in owned}
+        for feature in config_map_features(target):
+            name = target.names.config_map(feature)
+            body = found.get(name) or await self._kube.get(CONFIG_MAPS, name, namespace)
+            if body is not None:
+                found[name] = body
+        return found
+
+    def _checksum(self, target: Target, present: _Present) -> str:
+        """Sum up what the pods read at their start: the Secrets and ConfigMaps of their environment."""
+        names = target.names
+        # What `plattr env set` or the user keeps in `{name}-env` is the user's own; the rest must be this owner's.
+        places = [(SECRETS, names.user_env), (CONFIG_MAPS, names.user_env)]
+        if target.spec.database.enabled:
+            places.append((SECRETS, names.database_secret))
+            self._ensure_usable(target, present, *places[-1])
+        for feature in config_map_features(target):
+            places.append((CONFIG_MAPS, names.config_map(feature)))
+            self._ensure_usable(target, present, *places[-1], is_optional=feature == "auth")
+        bodies = [
+            (resource, present.found[resource, name]) for resource, name in places if (resource, name) in present.found
+        ]
+        return config_checksum(
+            [body for resource, body in bodies if resource is SECRETS],
+            [body for resource, body in bodies if resource is CONFIG_MAPS],
+        )
 
     def _ensure_usable(
-        self, target: Target, resource: Resource, name: str, found: dict[str, Json], *, is_optional: bool = False
+        self, target: Target, present: _Present, resource: Resource, name: str, *, is_optional: bool = False
     ) -> None:
-        if name not in found and not is_optional:
+        body = present.found.get((resource, name))
+        if body is None and not is_optional:
             raise Conflict(
                 f"cannot apply Deployment {target.names.stem!r} in namespace {target.names.namespace!r}:"
                 f" {resource.kind} {name!r} was removed since its step ran; the next run makes it again"
             )
-        ensure_adoptable(resource, found.get(name), target.owner)
+        ensure_adoptable(resource, body, target.owner)
 
-    async def _ensure_all_adoptable(self, target: Target, wanted: Sequence[_Wanted]) -> None:
+    def _ensure_all_adoptable(self, target: Target, wanted: Sequence[_Wanted], present: _Present) -> None:
         """Look at every name before the first write, so that a refusal leaves everything as it was."""
-        namespace = target.names.namespace
-        existing = await _all_of(
-            *(self._kube.get(each.resource, each.manifest["metadata"]["name"], namespace) for each in wanted)
-        )
-        for each, body in zip(wanted, existing, strict=True):
+        for each in wanted:
             condition = ConditionType.INGRESS if each.resource is INGRESSES else None
-            ensure_adoptable(each.resource, body, target.owner, condition=condition)
+            ensure_adoptable(each.resource, present.found.get(each.place), target.owner, condition=condition)
 
-    async def _apply(self, target: Target, wanted: Sequence[_Wanted]) -> None:
+    async def _apply(self, target: Target, wanted: Sequence[_Wanted], present: _Present) -> None:
         # Pods are refused while their ServiceAccount is missing, and the Deployment backs off then.
         first = [each for each in wanted if each.resource is SERVICE_ACCOUNTS]
         rest = [each for each in wanted if each.resource is not SERVICE_ACCOUNTS]
         for group in (first, rest):
-            await _all_of(
-                *(
-                    self._kube.apply_owned(each.resource, each.manifest, target.owner, target.names.namespace)
-                    for each in group
+            await all_of(
+                self._kube.apply_over(
+                    present.found.get(each.place),
+                    each.resource,
+                    each.manifest,
+                    target.owner,
+                    target.names.namespace,
                 )
+                for each in group
             )
 
-    async def _remove_unwanted(self, target: Target, wanted: Sequence[_Wanted]) -> None:
-        """Remove the API Ingress and the ConfigMaps that nothing refers to any more."""
-        reference, namespace = target.owner.reference, target.names.namespace
-        ingresses, config_maps = await _all_of(
-            list_owned(self._kube, INGRESSES, reference, namespace),
-            list_owned(self._kube, CONFIG_MAPS, reference, namespace),
-        )
-        names = {each.manifest["metadata"]["name"] for each in wanted if each.resource is INGRESSES}
-        gone_ingresses = [body for body in ingresses if body["metadata"]["name"] not in names]
-        disabled = set(CONFIG_MAP_FEATURES) - set(config_map_features(target))
-        gone_maps = [body for body in config_maps if body["metadata"]["labels"].get(FEATURE_LABEL) in disabled]
-        await delete_all(self._kube, INGRESSES, gone_ingresses, spared_uid=None)
-        await delete_all(self._kube, CONFIG_MAPS, gone_maps, spared_uid=None)
+    async def _remove_unwanted(self, target: Target, present: _Present) -> None:
+        """Remove the API Ingress and the ConfigMaps that nothing refers to any more, and give back their names.
 
-    async def _release_former_names(self, target: Target) -> None:
-        """Give back the hosts from before the domain changed, and the API Ingress of a database switched off."""
-        held = await self._ledger.held_by(target.owner.reference)
+        So are the hosts from before the domain changed.
+        """
+        reference, spec = target.owner.reference, target.spec
+        disabled = set(CONFIG_MAP_FEATURES) - set(config_map_features(target))
+        for (resource, name), body in present.found.items():
+            is_former_api = resource is INGRESSES and name == target.names.api_ingress and not spec.database.enabled
+            is_former_map = (
+                body["metadata"].get("labels", {}).get(FEATURE_LABEL) in disabled and resource is CONFIG_MAPS
+            )
+            if (is_former_api or is_former_map) and belongs_to(body, reference):
+                await delete_all(self._kube, resource, [body], spared_uid=None)
         needed = claims_of(target)
-        former = [each.claim for each in held if each.claim.holding in _SERVING and each.claim not in needed]
-        await self._ledger.release(target.owner.reference, former)
+        former = [each.claim for each in present.held if each.claim.holding in _SERVING and each.claim not in needed]
+        await self._ledger.release(reference, former)
 
     async def _release_hosts(self, step: CleanupStepInput, spared: str | None) -> None:
         held = await self._ledger.held_by(step.reference, Holding.HOST)
@@ -226,15 +266,6 @@ class WorkloadActivities:
             if any(owner.get("controller") for owner in pod["metadata"].get("ownerReferences", []))
             and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
         ]
-
-
-async def _all_of(*calls: Awaitable[Any]) -> list[Any]:
-    """Await all of them to their ends, then raise the first error: no write may go on behind a failed attempt."""
-    results = await asyncio.gather(*calls, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results
 
 
 def _ingress_finding(target: Target) -> Finding:

@@ -65,16 +65,18 @@ def target_of(name: str, spec: dict[str, Any]) -> Target:
 
 
 async def through_plattr(kube: KubeClient, name: str, spec: dict[str, Any]) -> float:
+    # A watch, as a person's `kubectl wait` would: asking every few milliseconds costs the API server as much as
+    # Plattr's own calls do.
+    version = (await kube.snapshot(APPLICATIONS, NAMESPACE)).resource_version
     begun = time.perf_counter()
     await kube.create(APPLICATIONS, manifest(name, spec), NAMESPACE)
-    while True:
-        body = await kube.get(APPLICATIONS, name, NAMESPACE)
-        phase = (body or {}).get("status", {}).get("phase")
-        if phase == "Running":
+    async for event in kube.watch(APPLICATIONS, version, NAMESPACE, timeout_seconds=120):
+        status = event["object"].get("status", {}) if event["object"]["metadata"].get("name") == name else {}
+        if status.get("phase") == "Running":
             return time.perf_counter() - begun
-        if phase == "Failed":
-            raise SystemExit(f"cannot measure: {name} failed: {(body or {})['status']}")
-        await asyncio.sleep(0.005)
+        if status.get("phase") == "Failed":
+            raise SystemExit(f"cannot measure: {name} failed: {status}")
+    raise SystemExit(f"cannot measure: {name} is not Running after 120 s")
 
 
 async def gone(kube: KubeClient, name: str) -> None:

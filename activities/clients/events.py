@@ -23,15 +23,7 @@ class EventRecorder:
         """Record an Event about an object; in a namespace that is being deleted there is no place for one."""
         namespace = owner.reference.namespace
         name = _name(owner, kind_of, reason, message)
-        existing = await self._kube.get(EVENTS, name, namespace)
         now = datetime.now(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
-        if existing is not None:
-            operations = [
-                {"op": "add", "path": "/count", "value": existing.get("count", 1) + 1},
-                {"op": "add", "path": "/lastTimestamp", "value": now},
-            ]
-            await self._kube.json_patch(EVENTS, name, operations, namespace)
-            return
         body: Json = {
             "apiVersion": EVENTS.api_version,
             "kind": EVENTS.kind,
@@ -54,9 +46,19 @@ class EventRecorder:
             "reportingInstance": FIELD_MANAGER,
         }
         try:
-            await self._kube.create(EVENTS, body, namespace)
+            created = await self._kube.create(EVENTS, body, namespace)
         except NamespaceEnding:
             return
+        if created is None:
+            await self._count_up(name, namespace, now)
+
+    async def _count_up(self, name: str, namespace: str, now: str) -> None:
+        existing = await self._kube.get(EVENTS, name, namespace)
+        operations: list[Json] = [
+            {"op": "add", "path": "/count", "value": (existing or {}).get("count", 1) + 1},
+            {"op": "add", "path": "/lastTimestamp", "value": now},
+        ]
+        await self._kube.json_patch(EVENTS, name, operations, namespace)
 
 
 def _name(owner: Owner, kind_of: str, reason: str, message: str) -> str:

@@ -153,12 +153,17 @@ class KubeClient:
             StillDeleting: the old object of this name is on its way out.
             Conflict: somebody created or replaced the object between our read and our write.
         """
-        name = body["metadata"]["name"]
-        existing = await self.get(resource, name, namespace)
+        existing = await self.get(resource, body["metadata"]["name"], namespace)
+        return await self.apply_over(existing, resource, body, owner, namespace)
+
+    async def apply_over(
+        self, existing: Json | None, resource: Resource, body: Json, owner: Owner, namespace: str = ""
+    ) -> Json:
+        """Apply an object over what the caller has just read under its name; raises as `apply_owned` does."""
         if existing is None:
             # Without force: what appears between the read and this write is not ours.
             return await self.apply(resource, body, namespace, force=False)
-        what = _what(resource, name, namespace)
+        what = _what(resource, body["metadata"]["name"], namespace)
         holder = existing["metadata"].get("annotations", {}).get(OWNER_ANNOTATION)
         if holder != owner.reference.key:
             raise OwnedElsewhere(

@@ -1,8 +1,9 @@
 """The ledger: one Lease for each external name, in Plattr's own namespace; who created it owns the name."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from activities.clients.concurrency import all_of
 from activities.clients.kube import KubeClient
@@ -23,6 +24,15 @@ MADE_ANNOTATION = f"{GROUP}/made"
 UNANSWERED_ANNOTATION = f"{GROUP}/unanswered-since"
 
 
+class Acquisition(NamedTuple):
+    """What an owner has after it asked for its claims."""
+
+    new: list[Claim]
+    """Those that it did not hold before."""
+    held: list[HeldClaim]
+    """Those that it held before, asked for or not."""
+
+
 class Ledger:
     """Claims, holds and releases names."""
 
@@ -30,36 +40,30 @@ class Ledger:
         self._kube = kube
         self._namespace = namespace
 
-    async def acquire(self, owner: Owner, claims: Sequence[Claim], *, is_retained: bool = False) -> list[Claim]:
-        """Make every name the owner's and return those that nobody held; writes only what is not so yet.
+    async def acquire(self, owner: Owner, claims: Sequence[Claim], *, is_retained: bool = False) -> Acquisition:
+        """Make every name the owner's; writes only what is not so yet.
 
         A claim of the same owner under another uid is adopted: the object was created anew.
 
         Raises:
-            OwnedElsewhere: another owner holds one of the names; then none has been claimed. Its `condition` tells
+            OwnedElsewhere: another owner holds one of the names; then none is newly claimed. Its `condition` tells
                 which.
             Conflict: a claim changed under our hands.
         """
-        # All reads come first, so that a refused object leaves no claim behind.
-        leases = await all_of(self._read(claim) for claim in claims)
-        found = dict(zip(claims, leases, strict=True))
-        for claim, lease in found.items():
-            if lease is not None:
-                _ensure_ours(claim, lease, owner)
-        await self._create_missing(owner, found, is_retained=is_retained)
+        leases = {lease["metadata"]["name"]: lease for lease in await self._leases_of(owner.reference)}
+        missing = [claim for claim in claims if claim.lease_name not in leases]
+        if missing:
+            await self._take(owner, missing, is_retained=is_retained)
         await all_of(
-            self._settle(claim, lease, owner, is_retained=is_retained)
-            for claim, lease in found.items()
-            if lease is not None
+            self._settle(claim, leases[claim.lease_name], owner, is_retained=is_retained)
+            for claim in claims
+            if claim.lease_name in leases
         )
-        return [claim for claim, lease in found.items() if lease is None]
+        return Acquisition(new=missing, held=[_held(lease, owner.reference) for lease in leases.values()])
 
     async def held_by(self, reference: ObjectReference, holding: Holding | None = None) -> list[HeldClaim]:
         """Return what an owner holds, under any of its uids; of one kind, or all."""
-        labels = owner_labels(reference) | ({HOLDING_LABEL: holding} if holding else {})
-        selector = ",".join(f"{label}={text}" for label, text in labels.items())
-        leases = await self._kube.list(LEASES, self._namespace, label_selector=selector)
-        held = [_held(lease, reference) for lease in leases if _holder(lease) == reference.key]
+        held = [_held(lease, reference) for lease in await self._leases_of(reference, holding)]
         return sorted(held, key=lambda one: one.claim.lease_name)
 
     async def note_made(self, reference: ObjectReference, claim: Claim) -> None:
@@ -67,18 +71,14 @@ class Ledger:
 
         To be called before the creation where that cannot say whose the resource is, else after it. A claim that is
         missing, or somebody else's, stays as it is.
-
-        Raises:
-            Conflict: the claim changed under our hands.
         """
-        lease = await self._read(claim)
-        if lease is None or _holder(lease) != reference.key:
-            return
-        present = lease["metadata"].get("annotations", {})
-        if MADE_ANNOTATION in present:
-            return
-        operations = _annotating(lease, reference, present | {MADE_ANNOTATION: "true"})
-        await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
+        operations: list[Json] = [
+            {"op": "test", "path": "/spec/holderIdentity", "value": reference.key},
+            {"op": "add", "path": f"/metadata/annotations/{MADE_ANNOTATION.replace('/', '~1')}", "value": "true"},
+        ]
+        # A patch that changes nothing is none: the API server keeps the version.
+        with suppress(Conflict):
+            await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
 
     @asynccontextmanager
     async def call_noted(self, reference: ObjectReference, claim: Claim) -> AsyncIterator[None]:
@@ -126,31 +126,66 @@ class Ledger:
     async def _read(self, claim: Claim) -> Json | None:
         return await self._kube.get(LEASES, claim.lease_name, self._namespace)
 
-    async def _create_missing(self, owner: Owner, found: dict[Claim, Json | None], *, is_retained: bool) -> None:
-        """Create what nobody holds, one after the other, in the same order for every owner.
+    async def _leases_of(self, reference: ObjectReference, holding: Holding | None = None) -> list[Json]:
+        labels = owner_labels(reference) | ({HOLDING_LABEL: holding} if holding else {})
+        selector = ",".join(f"{label}={text}" for label, text in labels.items())
+        leases = await self._kube.list(LEASES, self._namespace, label_selector=selector)
+        return [lease for lease in leases if _holder(lease) == reference.key]
 
-        Of two that need the same names at once, who gets the first gets them all. At once or in any other order
-        each could get one that the other needs, and both would be refused for good.
+    async def _take(self, owner: Owner, missing: Sequence[Claim], *, is_retained: bool) -> None:
+        """Create what the owner does not hold yet; creating is what decides who gets a name.
+
+        At once first, for every new object waits for it. Of two that need the same names each may get one that the
+        other needs: both give theirs back, and try one after the other in the same order, where the first decides.
+        Who holds a name is looked at only when nothing new is held oneself: so of several that met, never all are
+        refused.
         """
-        missing = sorted((claim for claim, lease in found.items() if lease is None), key=lambda claim: claim.lease_name)
+        for at_once in (True, False):
+            created, lost = await self._create(owner, missing, at_once=at_once, is_retained=is_retained)
+            if not lost:
+                return
+            await all_of(self._delete(lease) for lease in created)
+            for claim in lost:
+                lease = await self._read(claim)
+                if lease is not None:
+                    _ensure_ours(claim, lease, owner)
+        names = ", ".join(f"{claim.holding} {claim.name!r}" for claim in lost)
+        raise Conflict(f"cannot claim {names} for {owner.reference}: it changes hands")
+
+    async def _create(
+        self, owner: Owner, missing: Sequence[Claim], *, at_once: bool, is_retained: bool
+    ) -> tuple[list[Json], list[Claim]]:
+        """Return the Leases that were created, and the claims that others have; in order, the first such ends it."""
         created: list[Json] = []
-        for claim in missing:
-            lease = await self._kube.create(
-                LEASES, _lease(claim, owner, self._namespace, is_retained=is_retained), self._namespace
-            )
+        lost: list[Claim] = []
+
+        async def create(claim: Claim) -> None:
+            body = _lease(claim, owner, self._namespace, is_retained=is_retained)
+            lease = await self._kube.create(LEASES, body, self._namespace)
             if lease is not None:
                 created.append(lease)
-                continue
-            # Somebody was faster; creating is what decides, so look who it was.
-            lease = await self._read(claim)
-            if lease is None:
-                raise Conflict(f"cannot claim {claim.holding} {claim.name!r} for {owner.reference}: it changes hands")
-            try:
-                _ensure_ours(claim, lease, owner)
-            except OwnedElsewhere:
-                await all_of(self._delete(one) for one in created)
-                raise
-            found[claim] = lease
+            elif not await self._has_again(claim, owner, body):
+                lost.append(claim)
+
+        if at_once:
+            await all_of(create(claim) for claim in missing)
+            return created, lost
+        for claim in sorted(missing, key=lambda claim: claim.lease_name):
+            if not lost:
+                await create(claim)
+        return created, lost
+
+    async def _has_again(self, claim: Claim, owner: Owner, body: Json) -> bool:
+        """Tell whether the claim is the owner's after all; one without its labels is in no list, and gets them back."""
+        lease = await self._read(claim)
+        if lease is None or _holder(lease) != owner.reference.key:
+            return False
+        labels = lease["metadata"].get("labels", {}) | body["metadata"]["labels"]
+        annotations = lease["metadata"].get("annotations", {}) | body["metadata"]["annotations"]
+        operations = _annotating(lease, owner.reference, annotations)
+        operations.append({"op": "add", "path": "/metadata/labels", "value": labels})
+        await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
+        return True
 
     async def _settle(self, claim: Claim, lease: Json, owner: Owner, *, is_retained: bool) -> None:
         present = lease["metadata"].get("annotations", {})

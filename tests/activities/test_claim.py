@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from activities.clients.ledger import Acquisition
 from activities.clients.resources import APPLICATIONS
 from plattr.claims import Claim, Holding
 from plattr.errors import Conflict, InvalidSpec, OwnedElsewhere, ParentNotFound, Superseded
@@ -147,7 +148,7 @@ class TestClaiming:
         await cluster.ledger.acquire(application.owner, [older])
         acquire = cluster.ledger.acquire
 
-        async def acquire_while_it_goes(*arguments: Any, **keywords: Any) -> list[Claim]:
+        async def acquire_while_it_goes(*arguments: Any, **keywords: Any) -> Acquisition:
             await cluster.force_away(application.reference)
             return await acquire(*arguments, **keywords)
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from activities.clients.ledger import Acquisition
 from activities.clients.resources import LEASES
 from plattr.claims import Claim, Holding
 from plattr.errors import BackendRefused, BackendUnavailable, OwnedElsewhere, PlattrError
@@ -65,7 +66,7 @@ async def test_of_many_that_claim_at_once_exactly_one_wins(cluster: Cluster, nam
 
     losers = [result for result in results if isinstance(result, OwnedElsewhere)]
     (lease,) = await cluster.leases(namespace)
-    winner = owners[results.index([claim])]
+    winner = next(owner for owner, result in zip(owners, results, strict=True) if isinstance(result, Acquisition))
     assert len(losers) == 7
     assert lease["spec"]["holderIdentity"] == winner.reference.key
 
