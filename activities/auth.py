@@ -113,10 +113,9 @@ class AuthActivities:
         found = await self._find(target)
         if found is None:
             # One call instead of two, and never a realm without its client.
-            async with self._ledger.call_noted(target.owner.reference, _claim_of(target)):
-                is_created = await self._keycloak.create_realm({**wanted_realm, "clients": [wanted_client]})
-            if is_created:
-                await self._ledger.note_made(target.owner.reference, _claim_of(target))
+            async with self._ledger.call_noted(target.owner.reference, _claim_of(target)) as call:
+                call.is_made = await self._keycloak.create_realm({**wanted_realm, "clients": [wanted_client]})
+            if call.is_made:
                 return []
             found = await self._find(target)
         if found is None:
@@ -133,15 +132,16 @@ class AuthActivities:
         return providers
 
     async def _find(self, target: Target) -> tuple[Json, Json | None, list[Json]] | None:
-        # All three are awaited whatever happens: no call of an attempt may be under way when it has failed.
-        realm, client, providers = await asyncio.gather(
-            self._keycloak.get_realm(target.names.realm),
+        found = await self._keycloak.get_realm(target.names.realm)
+        if found is None:
+            return None
+        # Both are awaited whatever happens: no call of an attempt may be under way when it has failed.
+        client, providers = await asyncio.gather(
             self._keycloak.find_client(target.names.realm, target.names.client_id),
             self._keycloak.list_providers(target.names.realm),
             return_exceptions=True,
         )
-        found = _result(realm)
-        return None if found is None else (found, _result(client), _result(providers))
+        return found, _result(client), _result(providers)
 
     async def _check_holder(self, target: Target, realm: Json) -> None:
         reference = target.owner.reference

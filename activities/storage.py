@@ -150,11 +150,11 @@ class StorageActivities:
 
     async def _own(self, owner: Owner, bucket: str, *, is_made: bool) -> None:
         """Create the bucket if it is missing, and write the owner on it."""
-        standing = await self._s3.locate(bucket)
+        standing, is_new = await self._s3.locate(bucket), False
         if standing is Standing.ABSENT:
             await self._ledger.note_made(owner.reference, Claim(holding=Holding.BUCKET, name=bucket))
-            is_made = True
-            if not await self._s3.create(bucket):
+            is_made = is_new = await self._s3.create(bucket)
+            if not is_made:
                 standing = Standing.FOREIGN
         if standing is Standing.FOREIGN:
             raise _elsewhere(owner, bucket, "another account")
@@ -163,7 +163,7 @@ class StorageActivities:
             # Just created, or created by an attempt that died before it wrote the tags. S3 cannot create and tag
             # at once, so the claim is the proof: it says that there was no such bucket when we set out to make it,
             # and nobody else has it. Whatever carries a tag or holds anything was made by others all the same.
-            if tags or not is_made or not await self._s3.is_empty(bucket):
+            if tags or not is_made or not (is_new or await self._s3.is_empty(bucket)):
                 raise _elsewhere(owner, bucket, "nobody that Plattr knows")
         elif tags[OWNER_TAG] != owner.reference.key:
             raise _elsewhere(owner, bucket, tags[OWNER_TAG])

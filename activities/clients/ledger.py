@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -22,6 +23,14 @@ RETAINED_ANNOTATION = f"{GROUP}/retained"
 # lost its rights in Keycloak shows no attributes.
 MADE_ANNOTATION = f"{GROUP}/made"
 UNANSWERED_ANNOTATION = f"{GROUP}/unanswered-since"
+
+
+@dataclass
+class NotedCall:
+    """A call under way; its maker says what became of it."""
+
+    is_made: bool = False
+    """Nothing bore the name, and the call made what bears it now."""
 
 
 class Acquisition(NamedTuple):
@@ -72,16 +81,13 @@ class Ledger:
         To be called before the creation where that cannot say whose the resource is, else after it. A claim that is
         missing, or somebody else's, stays as it is.
         """
-        operations: list[Json] = [
-            {"op": "test", "path": "/spec/holderIdentity", "value": reference.key},
-            {"op": "add", "path": f"/metadata/annotations/{MADE_ANNOTATION.replace('/', '~1')}", "value": "true"},
-        ]
-        # A patch that changes nothing is none: the API server keeps the version.
+        operations = [_held_by(reference), {"op": "add", "path": _annotation(MADE_ANNOTATION), "value": "true"}]
+        # A conflict: it is somebody else's. A patch that changes nothing is none: the API server keeps the version.
         with suppress(Conflict):
             await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
 
     @asynccontextmanager
-    async def call_noted(self, reference: ObjectReference, claim: Claim) -> AsyncIterator[None]:
+    async def call_noted(self, reference: ObjectReference, claim: Claim) -> AsyncIterator[NotedCall]:
         """Note on a claim that a call about its name is under way; the note goes when the call is answered.
 
         For a backend that does what it was asked long after the asker died or gave up: whoever has to be sure that
@@ -92,15 +98,16 @@ class Ledger:
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         earlier = await self._note_unanswered(reference, claim, now)
+        call = NotedCall()
         try:
-            yield
+            yield call
         except (BackendUnavailable, StillDeleting):
             # Not answered, not by the backend itself, or not for good.
             raise
         except PlattrError:
-            await self._note_unanswered(reference, claim, earlier)
+            await self._note_answered(reference, claim, earlier, call)
             raise
-        await self._note_unanswered(reference, claim, earlier)
+        await self._note_answered(reference, claim, earlier, call)
 
     async def release(self, reference: ObjectReference, claims: Sequence[Claim]) -> None:
         """Give names back; one that is free already, or somebody else's, stays as it is.
@@ -110,18 +117,30 @@ class Ledger:
         """
         await all_of(self._release(reference, claim) for claim in claims)
 
-    async def _note_unanswered(self, reference: ObjectReference, claim: Claim, since: str | None) -> str | None:
-        """Replace the note and return what it was; a claim that is missing, or somebody else's, stays as it is."""
+    async def _note_unanswered(self, reference: ObjectReference, claim: Claim, since: str) -> str | None:
+        """Write the note and return the one before; a claim that is missing, or somebody else's, stays as it is."""
         lease = await self._read(claim)
         if lease is None or _holder(lease) != reference.key:
             return None
-        annotations = dict(lease["metadata"].get("annotations", {}))
-        earlier: str | None = annotations.pop(UNANSWERED_ANNOTATION, None)
-        if since != earlier:
-            wanted = annotations | ({UNANSWERED_ANNOTATION: since} if since else {})
-            operations = _annotating(lease, reference, wanted)
-            await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
+        annotations = lease["metadata"].get("annotations", {})
+        operations = _annotating(lease, reference, annotations | {UNANSWERED_ANNOTATION: since})
+        await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
+        earlier: str | None = annotations.get(UNANSWERED_ANNOTATION)
         return earlier
+
+    async def _note_answered(
+        self, reference: ObjectReference, claim: Claim, earlier: str | None, call: NotedCall
+    ) -> None:
+        note = _annotation(UNANSWERED_ANNOTATION)
+        operations = [_held_by(reference), {"op": "add", "path": note, "value": earlier or ""}]
+        if earlier is None:
+            # Added before it is removed: to remove what is not there would fail the whole patch.
+            operations.append({"op": "remove", "path": note})
+        if call.is_made:
+            operations.append({"op": "add", "path": _annotation(MADE_ANNOTATION), "value": "true"})
+        # A conflict: the claim is somebody else's by now.
+        with suppress(Conflict):
+            await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
 
     async def _read(self, claim: Claim) -> Json | None:
         return await self._kube.get(LEASES, claim.lease_name, self._namespace)
@@ -231,9 +250,19 @@ def _annotating(lease: Json, reference: ObjectReference, annotations: dict[str, 
     """Return the patch that replaces the annotations, if the claim is still this one."""
     return [
         {"op": "test", "path": "/metadata/uid", "value": lease["metadata"]["uid"]},
-        {"op": "test", "path": "/spec/holderIdentity", "value": reference.key},
+        _held_by(reference),
         {"op": "add", "path": "/metadata/annotations", "value": annotations},
     ]
+
+
+def _held_by(reference: ObjectReference) -> Json:
+    """Return the operation that fails a patch of a claim that is not the owner's."""
+    return {"op": "test", "path": "/spec/holderIdentity", "value": reference.key}
+
+
+def _annotation(name: str) -> str:
+    """Return an annotation's path; RFC 6901 escapes the slash."""
+    return f"/metadata/annotations/{name.replace('/', '~1')}"
 
 
 def _holder(lease: Json) -> str:
