@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 from temporalio import activity
 
-# From 50 ms, since a pod may be ready at once, to 1 s, since an image takes its time and the API server has others.
-FIRST_PAUSE_SECONDS = 0.05
+# From 20 ms, since a pod may be ready at once, to 1 s, since an image takes its time and the API server has others.
+FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from temporalio import activity
 
+from activities.clients.concurrency import all_of
 from activities.clients.events import EventRecorder
 from activities.clients.kube import KubeClient
 from activities.clients.resources import Json, custom_resource
@@ -76,9 +77,9 @@ class StatusActivities:
         )
         if wanted == envelope.status:
             return StatusResult(phase=phase, is_written=False)
-        # Before the status: with it written nobody would know any more that these are news.
-        await self._tell(envelope, old, findings, phase)
-        await self._kube.replace_status(resource, {**body, "status": wanted}, reference.namespace)
+        # With the status, not after it: once that is written nobody would know any more that these are news.
+        told = self._tell(envelope, old, findings, phase)
+        await all_of((told, self._kube.replace_status(resource, {**body, "status": wanted}, reference.namespace)))
         return StatusResult(phase=phase, is_written=True)
 
     async def _target_of(self, envelope: Envelope) -> Target | None:

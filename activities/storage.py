@@ -131,25 +131,25 @@ class StorageActivities:
 
     async def _reconcile(self, target: Target, bucket: BucketName, *, is_public: bool, is_made: bool) -> bool:
         """Reconcile one bucket; False: the server has no CORS."""
-        await self._own(target.owner, bucket, is_made=is_made)
+        is_new = await self._own(target.owner, bucket, is_made=is_made)
         # First of all the settings: a bucket that is to be closed must not stay open because of a later failure.
         if is_public:
-            await self._open(bucket)
+            await self._open(bucket, is_new=is_new)
         else:
-            await self._close(bucket)
+            await self._close(bucket, is_new=is_new)
         with suppress(FeatureMissing):
             if await self._s3.ownership(bucket) != OWNERSHIP:
                 await self._s3.put_ownership(bucket, OWNERSHIP)
         rules = cors_rules(target)
         try:
-            if not is_same_cors(await self._s3.cors(bucket), rules):
+            if is_new or not is_same_cors(await self._s3.cors(bucket), rules):
                 await self._s3.put_cors(bucket, rules)
         except FeatureMissing:
             return False
         return True
 
-    async def _own(self, owner: Owner, bucket: str, *, is_made: bool) -> None:
-        """Create the bucket if it is missing, and write the owner on it."""
+    async def _own(self, owner: Owner, bucket: str, *, is_made: bool) -> bool:
+        """Create the bucket if it is missing, write the owner on it, and return whether it is new."""
         standing, is_new = await self._s3.locate(bucket), False
         if standing is Standing.ABSENT:
             await self._ledger.note_made(owner.reference, Claim(holding=Holding.BUCKET, name=bucket))
@@ -171,8 +171,9 @@ class StorageActivities:
         wanted = tags | owner_tags(owner)
         if tags != wanted:
             await self._s3.put_tags(bucket, wanted)
+        return is_new
 
-    async def _open(self, bucket: BucketName) -> None:
+    async def _open(self, bucket: BucketName, *, is_new: bool) -> None:
         """Let anybody read: the block goes first, for it refuses such a policy."""
         is_lifted = False
         with suppress(FeatureMissing):
@@ -180,7 +181,7 @@ class StorageActivities:
                 await self._s3.allow_public_access(bucket)
                 is_lifted = True
         policy = public_read_policy(bucket, partition=await self._s3.partition())
-        if is_same_policy(await self._s3.policy(bucket), policy):
+        if not is_new and is_same_policy(await self._s3.policy(bucket), policy):
             return
         try:
             await self._s3.put_policy(bucket, policy)
@@ -190,13 +191,13 @@ class StorageActivities:
                 raise Conflict(f"{error}, unless its public access block is still in force") from None
             raise AccessDenied(f"{error}, or lift the account's own public access block") from None
 
-    async def _close(self, bucket: str) -> None:
+    async def _close(self, bucket: str, *, is_new: bool = False) -> None:
         """Let in nobody but the account; the block goes first, since it closes the bucket whatever the policy says."""
         with suppress(FeatureMissing):
             if not await self._s3.blocks_public_access(bucket):
                 await self._s3.block_public_access(bucket)
         with suppress(FeatureMissing):
-            if await self._s3.policy(bucket) is not None:
+            if not is_new and await self._s3.policy(bucket) is not None:
                 await self._s3.delete_policy(bucket)
 
     async def _is_ours(self, bucket: str, reference: ObjectReference, spared_uid: str | None, *, is_made: bool) -> bool:

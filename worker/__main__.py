@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from temporalio.client import Client
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError
-from temporalio.worker import PollerBehaviorAutoscaling, Worker
+from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunner, Worker
 
 from activities.clients import tracing
 from activities.clients.sdk_metrics import SdkMetrics
@@ -110,6 +110,8 @@ def build_worker(client: Client, settings: Settings, clients: Clients, task_queu
         client,
         task_queue=task_queue,
         workflows=WORKFLOWS,
+        # What the sandbox guards against the tests refuse, which run in it; see docs/decisions/0011.
+        workflow_runner=UnsandboxedWorkflowRunner(),
         activities=build_activities(settings, clients, client, task_queue),
         # The first is the outermost: the meter sees errors as the clients raised them, the guard puts them into words.
         interceptors=[AttemptGuard(), AttemptMeter()],

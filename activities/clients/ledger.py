@@ -119,13 +119,18 @@ class Ledger:
 
     async def _note_unanswered(self, reference: ObjectReference, claim: Claim, since: str) -> str | None:
         """Write the note and return the one before; a claim that is missing, or somebody else's, stays as it is."""
+        note = _annotation(UNANSWERED_ANNOTATION)
+        write: Json = {"op": "add", "path": note, "value": since}
+        with suppress(Conflict):
+            # A note that is not there equals null.
+            operations = [_held_by(reference), {"op": "test", "path": note, "value": None}, write]
+            await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
+            return None
         lease = await self._read(claim)
         if lease is None or _holder(lease) != reference.key:
             return None
-        annotations = lease["metadata"].get("annotations", {})
-        operations = _annotating(lease, reference, annotations | {UNANSWERED_ANNOTATION: since})
-        await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
-        earlier: str | None = annotations.get(UNANSWERED_ANNOTATION)
+        await self._kube.json_patch(LEASES, claim.lease_name, [_held_by(reference), write], self._namespace)
+        earlier: str | None = lease["metadata"].get("annotations", {}).get(UNANSWERED_ANNOTATION)
         return earlier
 
     async def _note_answered(

@@ -144,13 +144,13 @@ class TestConditions:
     async def test_a_stranger_who_writes_in_between_is_not_overwritten(
         self, cluster: Cluster, application: Envelope, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        record = cluster.events.record
+        target_of = cluster.loader.target_of
 
-        async def record_late(*arguments: object, **named: object) -> None:
-            await record(*arguments, **named)  # type: ignore[arg-type]
+        async def target_after_a_stranger(envelope: Envelope) -> object:
             await cluster.set_status(application, phase="Provisioning")
+            return await target_of(envelope)
 
-        monkeypatch.setattr(cluster.events, "record", record_late)
+        monkeypatch.setattr(cluster.loader, "target_of", target_after_a_stranger)
 
         with pytest.raises(Conflict):
             await cluster.statuses.write_status(status_of(application, findings=(failed(),)))
