@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from activities.clients.resources import Json
 from plattr.objects import Kind, ObjectReference
+from plattr.steps import CHANGED_SIGNAL
 from watcher.dispatch import decide, decide_availability
 from watcher.observed import Incarnation, Observed, observe, owner_of_deployment
 from watcher.poker import Poke
@@ -37,6 +38,9 @@ class Fleet:
         # Since when an owner's status and its Deployment contradict each other, and what it was told of already.
         self._doubted: dict[ObjectReference, float] = {}
         self._told: dict[ObjectReference, bool] = {}
+        # Previews by the parent that each lacks, and the incarnation of it that each was told of.
+        self._orphans: dict[ObjectReference, set[ObjectReference]] = {}
+        self._met: dict[ObjectReference, str] = {}
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -106,6 +110,28 @@ class Fleet:
         # The Deployment may have flipped while a run was open, and nobody was told.
         if reference in self._available:
             self._compare(reference)
+        if before is None or before.missing_parent != seen.missing_parent:
+            self._list_orphan(before, seen)
+        for preview in (reference, *self._orphans.get(reference, ())):
+            self._meet_parent(self._seen[preview])
+
+    def _list_orphan(self, before: Observed | None, seen: Observed | None) -> None:
+        if before is not None and before.missing_parent is not None:
+            siblings = self._orphans[before.missing_parent]
+            siblings.discard(before.reference)
+            if not siblings:
+                del self._orphans[before.missing_parent]
+        if seen is not None and seen.missing_parent is not None:
+            self._orphans.setdefault(seen.missing_parent, set()).add(seen.reference)
+
+    def _meet_parent(self, preview: Observed) -> None:
+        """Poke a preview once for each incarnation of the parent that it lacked, whichever is seen first."""
+        parent = self._seen.get(preview.missing_parent) if preview.missing_parent is not None else None
+        if parent is None or parent.is_deleting or preview.is_deleting or preview.is_paused:
+            return
+        if self._met.get(preview.reference) != parent.incarnation.uid:
+            self._met[preview.reference] = parent.incarnation.uid
+            self._put(Poke(reference=preview.reference, is_deleting=False, signal=CHANGED_SIGNAL))
 
     def _compare(self, reference: ObjectReference) -> None:
         is_available = self._available.get(reference, False)
@@ -124,8 +150,9 @@ class Fleet:
 
     def _forget(self, reference: ObjectReference) -> None:
         lost = self._seen.pop(reference, None)
+        self._list_orphan(lost, None)
         self._waiting.forget(reference)
-        for memory in (self._handled, self._told, self._doubted):
+        for memory in (self._handled, self._told, self._doubted, self._met):
             memory.pop(reference, None)
         if lost is not None and lost.has_finalizer and not lost.is_deleting:
             # Our finalizer holds every deletion until the cleanup is done, so somebody may have taken it off.

@@ -1,9 +1,11 @@
 """What the watcher remembers of an object: a few fields, never the body, so that memory stays flat."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from activities.clients.resources import Json
+from plattr.errors import ParentNotFound
 from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Kind, ObjectReference
 from plattr.status import ConditionType, Phase
 from plattr.target import KIND_LABEL, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL
@@ -36,6 +38,8 @@ class Observed:
     observed_generation: int
     is_deployment_refused: bool
     """DeploymentReady is False: the workload is why the object is not Running."""
+    missing_parent: ObjectReference | None
+    """The Application that a preview was refused for the want of."""
     environment: str
     resource_version: str
     created_at: float
@@ -75,10 +79,19 @@ def observe(kind: Kind, body: Json) -> Observed:
             condition.get("type") == ConditionType.DEPLOYMENT and condition.get("status") == "False"
             for condition in conditions
         ),
+        missing_parent=_missing_parent(kind, body, conditions),
         environment="preview" if kind is Kind.PREVIEW else (body.get("spec") or {}).get("environment", ""),
         resource_version=metadata.get("resourceVersion", ""),
         created_at=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
     )
+
+
+def _missing_parent(kind: Kind, body: Json, conditions: Iterable[Json]) -> ObjectReference | None:
+    parent = (body.get("spec") or {}).get("applicationRef")
+    is_missing = any(each.get("reason") == ParentNotFound.reason for each in conditions)
+    if kind is not Kind.PREVIEW or not is_missing or not parent:
+        return None
+    return ObjectReference(kind=Kind.APPLICATION, namespace=body["metadata"]["namespace"], name=parent)
 
 
 def owner_of_deployment(body: Json) -> ObjectReference | None:

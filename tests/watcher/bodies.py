@@ -43,6 +43,14 @@ def custom_object(
     return body
 
 
+def orphan(name: str = "shop-1", parent: str = "shop", **more: Any) -> dict[str, Any]:
+    """A preview that was refused because its parent is missing."""
+    body = custom_object(name, phase="Failed", **more)
+    body["spec"] = {"applicationRef": parent}
+    body["status"]["conditions"] = [{"type": "Accepted", "status": "False", "reason": "ParentNotFound"}]
+    return body
+
+
 def deployment(name: str = "shop", *, available: bool, kind: Kind = Kind.APPLICATION) -> dict[str, Any]:
     reference = ObjectReference(kind=kind, namespace="team", name=name)
     return {

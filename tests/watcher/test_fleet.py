@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from plattr.objects import Kind
-from tests.watcher.bodies import custom_object, deployment
+from tests.watcher.bodies import custom_object, deployment, orphan
 from watcher.fleet import DOUBT_SECONDS, Fleet
 from watcher.metrics import WatcherMetrics
 from watcher.waiting import Waiting
@@ -170,6 +170,54 @@ def test_a_deployment_missed_by_a_list_is_told(stage):
     stage.settle()
 
     assert stage.signals == ["resync"]
+
+
+def pokes_of(stage, kind):
+    return [poke.signal for poke in stage.pokes if poke.reference.kind is kind]
+
+
+def test_a_preview_is_told_when_the_parent_that_it_lacked_appears(stage):
+    stage.fleet.change(Kind.PREVIEW, "ADDED", custom_object("shop-1"))
+    stage.fleet.change(Kind.PREVIEW, "MODIFIED", orphan())
+    stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object("other"))
+    before = pokes_of(stage, Kind.PREVIEW)
+    stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object("shop", uid="u7"))
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object("shop", uid="u7", phase="Running"))
+    stage.fleet.change(Kind.PREVIEW, "MODIFIED", orphan(version="2"))
+
+    assert before == ["changed"]
+    assert pokes_of(stage, Kind.PREVIEW) == ["changed", "changed"]
+
+
+def test_a_parent_that_was_seen_before_its_preview_failed_is_told_as_well(stage):
+    stage.fleet.change(Kind.PREVIEW, "ADDED", custom_object("shop-1"))
+    stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object("shop"))
+    stage.fleet.change(Kind.PREVIEW, "MODIFIED", orphan())
+
+    assert pokes_of(stage, Kind.PREVIEW) == ["changed", "changed"]
+
+
+def test_a_parent_created_anew_is_told_again_and_a_dying_one_never(stage):
+    stage.fleet.change(Kind.PREVIEW, "ADDED", custom_object("shop-1"))
+    stage.fleet.change(Kind.PREVIEW, "MODIFIED", orphan())
+    stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object("shop", deleting=True))
+    dying = len(pokes_of(stage, Kind.PREVIEW))
+    stage.fleet.change(Kind.APPLICATION, "DELETED", custom_object("shop", deleting=True))
+    stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object("shop", uid="u8"))
+
+    assert dying == 1
+    assert len(pokes_of(stage, Kind.PREVIEW)) == 2
+
+
+def test_a_preview_that_has_found_its_parent_or_is_gone_is_not_told(stage):
+    for name in ("shop-1", "shop-2"):
+        stage.fleet.change(Kind.PREVIEW, "ADDED", orphan(name))
+    before = len(stage.pokes)
+    stage.fleet.change(Kind.PREVIEW, "MODIFIED", custom_object("shop-1", phase="Running"))
+    stage.fleet.change(Kind.PREVIEW, "DELETED", orphan("shop-2"))
+    stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object("shop", phase="Running"))
+
+    assert len(stage.pokes) == before
 
 
 def test_memory_does_not_grow_with_the_events(stage):
