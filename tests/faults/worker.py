@@ -21,7 +21,6 @@ import temporalio.client
 import temporalio.worker
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 import activities.auth
 import activities.interceptor
@@ -206,12 +205,8 @@ async def _serve(settings: Settings, task_queue: str, folder: Path, timing: Timi
         workflows.object_run.HEARTBEAT_TIMEOUT = timing.heartbeat_timeout
         activities.interceptor.FENCE_SECONDS = timing.fence_seconds
         activities.auth.LATE_CALL = timing.late_call
-        restrictions = SandboxRestrictions.default.with_passthrough_modules("workflows")
         real_worker.Worker = partial(
-            temporalio.worker.Worker,
-            sticky_queue_schedule_to_start_timeout=timing.sticky_timeout,
-            # Else the sandbox would read workflows/ from the disk again, with the timeout as it is in earnest.
-            workflow_runner=SandboxedWorkflowRunner(restrictions=restrictions),
+            temporalio.worker.Worker, sticky_queue_schedule_to_start_timeout=timing.sticky_timeout
         )
     client = await connect_temporal(lazy=False)
     client = Client(**(client.config() | {"interceptors": [places]}))
