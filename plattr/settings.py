@@ -114,7 +114,8 @@ class Settings(WatcherSettings):
     irsa_role_arn: str | None = None
     # 60: a thousand Applications with two buckets each then cost S3 4 requests a second, the others less; see
     # tests/activities/test_resync_cost.py.
-    resync_interval_minutes: int = Field(default=60, ge=1)
+    # 180: a thousand applications then cost no backend, the API server included, five requests a second.
+    resync_interval_minutes: int = Field(default=180, ge=1)
 
     @model_validator(mode="after")
     def _credentials_are_whole(self) -> Self:

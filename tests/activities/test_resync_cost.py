@@ -26,8 +26,6 @@ from worker.registry import Clients, build_activities
 FLEET = 1000
 # Source: issue 4, drift.
 LIMIT_PER_SECOND = 5.0
-# 59 when this was written: each step reads the object afresh, and each of some 20 objects is read and applied.
-KUBERNETES_CALLS = 65
 FEATURES = {
     "database": {"enabled": True},
     "storage": {"enabled": True, "buckets": [{"name": "uploads", "public": True}, {"name": "private"}]},
@@ -95,6 +93,4 @@ async def test_a_thousand_applications_cost_each_backend_less_than_five_requests
     seconds = core_settings.resync_interval_minutes * 60 * SPREAD_OF_INTERVAL
     rates = {backend: count * FLEET / seconds for backend, count in calls.items()}
     assert set(rates) == {"postgresql", "s3", "keycloak", "kubernetes"}
-    assert max(rates[backend] for backend in ("postgresql", "s3", "keycloak")) < LIMIT_PER_SECOND, rates
-    # Reads by name of what the API server has in memory, and applies that change nothing: docs/operating.md.
-    assert calls["kubernetes"] <= KUBERNETES_CALLS
+    assert max(rates.values()) < LIMIT_PER_SECOND, (rates, calls)
