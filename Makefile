@@ -5,7 +5,7 @@ CACHE := $(or $(PLATTR_CACHE),$(if $(filter 0,$(shell id -u)),/var/cache/plattr,
 UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 PLATTR := $(UV) run --frozen plattr
 
-.PHONY: demo dev test test-long check unit stop bench faults faults-long setup help
+.PHONY: demo dev test test-long check unit stop bench faults faults-long outages setup help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -51,3 +51,6 @@ faults: setup ## the crash matrix: kill -9 at every place of every activity; wri
 
 faults-long: setup ## 200 applications under random faults and kills for 20 minutes; FAULTS="--applications 40 --minutes 4"
 	@$(UV) run --frozen python -m tests.faults.random_faults $(FAULTS)
+
+outages: setup ## each backend hangs for 5 minutes, Temporal is gone for 10, while objects change
+	@$(UV) run --frozen python -m tests.faults.outages
