@@ -43,8 +43,10 @@ _WORKFLOWS = {
 
 # Lower numbers come first; 3 is the server's default. Thousands of previews may end in one second, and whoever applies
 # an Application meanwhile must not stand in their queue; workflows/options.py has the end itself stand behind both.
+# Among equals the server takes turns between the namespaces (matching.enableFairness), so that a team that applies
+# hundreds of objects does not keep another's single one waiting. Activities inherit both from their run.
 # https://docs.temporal.io/develop/task-queue-priority-fairness
-_PRIORITIES = {Kind.APPLICATION: Priority(priority_key=3), Kind.PREVIEW: Priority(priority_key=4)}
+_PRIORITIES = {Kind.APPLICATION: 3, Kind.PREVIEW: 4}
 
 # The server's answers that no quick retry changes: a missing search attribute or namespace, missing rights.
 _REFUSALS = frozenset(
@@ -122,7 +124,7 @@ async def poke(
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             search_attributes=search_attributes(reference),
             static_summary=summary(reference, is_deleting=is_deleting),
-            priority=_PRIORITIES[reference.kind],
+            priority=Priority(priority_key=_PRIORITIES[reference.kind], fairness_key=reference.namespace),
             rpc_timeout=RPC_TIMEOUT,
         )
     except (RPCError, RuntimeError) as error:

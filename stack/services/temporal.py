@@ -10,6 +10,8 @@ DYNAMIC_CONFIG = (
     "history.transferProcessorMaxPollRPS=2000",
     "history.timerProcessorMaxPollRPS=2000",
     "history.visibilityProcessorMaxPollRPS=2000",
+    # Turns between the namespaces of the objects; see activities/clients/temporal.py.
+    "matching.enableFairness=true",
 )
 
 
