@@ -1,8 +1,12 @@
-"""The floor: the backend calls that one provision cannot do without, made straight, connections open."""
+"""The floor: the backend calls that a provision, an update or a cleanup cannot do without, made straight.
+
+Connections are open; one call follows the other. Nothing is read that a run would have to compare with.
+"""
 
 import asyncio
 import json
 import secrets
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +28,8 @@ from activities.clients.resources import (
     Json,
     Resource,
 )
+from bench.applications import NEXT_IMAGE
+from bench.sight import Sight
 from plattr.manifests.autoscaler import build_autoscaler
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.deployment import build_deployment
@@ -36,31 +42,37 @@ from plattr.target import Target
 from stack.endpoints import Endpoints
 
 
+@dataclass(frozen=True)
+class Took:
+    """How long something took, and how much of it was nothing but the wait for the simulated pods."""
+
+    whole: float
+    pods: float
+
+    @property
+    def own(self) -> float:
+        """Return what is left without the wait."""
+        return self.whole - self.pods
+
+
 @dataclass
 class Floor:
     """Open connections, and the calls of one application after another."""
 
+    endpoints: Endpoints
     kube: KubeClient
+    sight: Sight
     database: psycopg.AsyncConnection[Any]
     s3: Any
     keycloak: httpx.AsyncClient
 
     @classmethod
-    async def connect(cls, endpoints: Endpoints, kube: KubeClient) -> "Floor":
-        keycloak = httpx.AsyncClient(base_url=endpoints.keycloak_url, timeout=60)
-        answer = await keycloak.post(
-            "/realms/master/protocol/openid-connect/token",
-            data={
-                "grant_type": "password",
-                "client_id": "admin-cli",
-                "username": endpoints.keycloak_admin_user,
-                "password": endpoints.keycloak_admin_password,
-            },
-        )
-        # Keycloak's admin tokens live for a minute; the bench asks anew before each application.
-        keycloak.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+    async def connect(cls, endpoints: Endpoints, kube: KubeClient, sight: Sight) -> "Floor":
+        """Open the connections; `sight` watches the namespace that the floor's applications are in."""
         return cls(
+            endpoints=endpoints,
             kube=kube,
+            sight=sight,
             database=await psycopg.AsyncConnection.connect(endpoints.database_admin_url, autocommit=True),
             s3=boto3.client(
                 "s3",
@@ -70,16 +82,29 @@ class Floor:
                 region_name="us-east-1",
                 config=Config(s3={"addressing_style": "path"}),
             ),
-            keycloak=keycloak,
+            keycloak=httpx.AsyncClient(base_url=endpoints.keycloak_url, timeout=60),
         )
+
+    async def log_in(self) -> None:
+        """Get a token of Keycloak's: they live for a minute, so call it before each application."""
+        answer = await self.keycloak.post(
+            "/realms/master/protocol/openid-connect/token",
+            data={
+                "grant_type": "password",
+                "client_id": "admin-cli",
+                "username": self.endpoints.keycloak_admin_user,
+                "password": self.endpoints.keycloak_admin_password,
+            },
+        )
+        self.keycloak.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
     async def close(self) -> None:
         await self.database.close()
         await self.keycloak.aclose()
 
-    async def provision(self, target: Target) -> None:
-        """Make everything of one application, one call after the other, and wait until its pods are available."""
-        spec = target.spec
+    async def provision(self, target: Target) -> Took:
+        """Make everything of one application, and wait until its pods are available."""
+        spec, begun = target.spec, time.time()
         if spec.database.enabled:
             await self._database(target)
         if spec.storage.enabled:
@@ -87,6 +112,39 @@ class Floor:
         if spec.auth.enabled:
             await self._auth(target)
         await self._workload(target)
+        return await self._rolled_out(target, begun, generation=1)
+
+    async def update(self, target: Target) -> Took:
+        """Give the Deployment its new image, and wait until the new pods are available."""
+        spec = target.spec.model_copy(update={"image_ref": NEXT_IMAGE["imageRef"]})
+        begun = time.time()
+        await self._apply(DEPLOYMENTS, _deployment(target.model_copy(update={"spec": spec})), target)
+        return await self._rolled_out(target, begun, generation=2)
+
+    async def clean_up(self, target: Target) -> Took:
+        """Take everything away in the order of Plattr's cleanup; the data only when the pods are gone."""
+        names, spec, begun = target.names, target.spec, time.time()
+        await self._delete(INGRESSES, names.stem, target)
+        if spec.database.enabled:
+            await self._delete(INGRESSES, names.api_ingress, target)
+        for resource in (AUTOSCALERS, DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS):
+            await self._delete(resource, names.stem, target)
+        deployment_gone, pods_gone = await self.sight.pods_end(names.stem)
+        for feature in _config_maps(target):
+            await self._delete(CONFIG_MAPS, names.config_map(feature), target)
+        if spec.auth.enabled:
+            (await self.keycloak.delete(f"/admin/realms/{names.realm}")).raise_for_status()
+        for bucket in spec.storage.buckets if spec.storage.enabled else ():
+            await asyncio.to_thread(self.s3.delete_bucket, Bucket=names.bucket(bucket.name))
+        if spec.database.enabled:
+            await self._drop_database(target)
+            await self._delete(SECRETS, names.database_secret, target)
+        return Took(whole=time.time() - begun, pods=pods_gone - deployment_gone)
+
+    async def _rolled_out(self, target: Target, begun: float, *, generation: int) -> Took:
+        called = time.time()
+        available = max(called, await self.sight.available(target.names.stem, generation))
+        return Took(whole=available - begun, pods=available - called)
 
     async def _database(self, target: Target) -> None:
         names, password = target.names, secrets.token_hex(32)
@@ -145,35 +203,35 @@ class Floor:
 
     async def _workload(self, target: Target) -> None:
         profile = ingress_profile("nginx", platform_namespace="plattr-system")
-        for feature in ("storage", "auth", "redis", "search"):
-            if getattr(target.spec, feature).enabled:
-                await self._apply(CONFIG_MAPS, build_config_map(target, feature, {"BENCH": "1"}), target)
-        placeholder = Placeholder(image="registry.example/page", port=8080)
+        for feature in _config_maps(target):
+            await self._apply(CONFIG_MAPS, build_config_map(target, feature, {"BENCH": "1"}), target)
         await self._apply(SERVICE_ACCOUNTS, build_service_account(target, irsa_role_arn=None), target)
-        await self._apply(DEPLOYMENTS, build_deployment(target, placeholder=placeholder, checksum="1"), target)
+        await self._apply(DEPLOYMENTS, _deployment(target), target)
         await self._apply(SERVICES, build_service(target), target)
         await self._apply(INGRESSES, build_ingress(target, profile=profile, cluster_issuer="x"), target)
         if target.spec.database.enabled:
             await self._apply(INGRESSES, build_api_ingress(target, profile=profile), target)
         await self._apply(AUTOSCALERS, build_autoscaler(target), target)
-        while True:
-            deployment = await self.kube.get(DEPLOYMENTS, target.names.stem, target.names.namespace)
-            if deployment and deployment.get("status", {}).get("availableReplicas"):
-                return
-            await asyncio.sleep(0.01)
+
+    async def _drop_database(self, target: Target) -> None:
+        names = target.names
+        app, anon, schema = Identifier(names.app_role), Identifier(names.anon_role), Identifier(names.schema_name)
+        await self.database.execute(SQL("DROP SCHEMA {} CASCADE").format(schema))
+        await self.database.execute(SQL("DROP OWNED BY {}, {}").format(app, anon))
+        await self.database.execute(SQL("DROP ROLE {}, {}").format(app, anon))
 
     async def _apply(self, resource: Resource, body: Json, target: Target) -> None:
         await self.kube.apply(resource, body, target.names.namespace)
 
-    async def remove(self, target: Target) -> None:
-        """Take one application away again; not measured."""
-        names = target.names
-        if target.spec.auth.enabled:
-            await self.keycloak.delete(f"/admin/realms/{names.realm}")
-        for bucket in target.spec.storage.buckets if target.spec.storage.enabled else ():
-            await asyncio.to_thread(self.s3.delete_bucket, Bucket=names.bucket(bucket.name))
-        if target.spec.database.enabled:
-            app, anon, schema = Identifier(names.app_role), Identifier(names.anon_role), Identifier(names.schema_name)
-            await self.database.execute(SQL("DROP SCHEMA {} CASCADE").format(schema))
-            await self.database.execute(SQL("DROP OWNED BY {}, {}").format(app, anon))
-            await self.database.execute(SQL("DROP ROLE {}, {}").format(app, anon))
+    async def _delete(self, resource: Resource, name: str, target: Target) -> None:
+        await self.kube.delete(resource, name, target.names.namespace)
+
+
+def _deployment(target: Target) -> Json:
+    placeholder = Placeholder(image="registry.example/page", port=8080)
+    return build_deployment(target, placeholder=placeholder, checksum="1")
+
+
+def _config_maps(target: Target) -> list[str]:
+    features = ("storage", "auth", "redis", "search")
+    return [feature for feature in features if getattr(target.spec, feature).enabled]

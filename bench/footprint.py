@@ -3,17 +3,20 @@
 uv run python -m bench.footprint --count 100
 """
 
+import argparse
 import asyncio
 import time
-from typing import Any
+from functools import partial
 
 import psutil
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import APPLICATIONS, NAMESPACES
-from bench.provision import COMMON, NAMESPACE, gone, manifest, run_on_platform
+from activities.clients.resources import APPLICATIONS
+from bench.applications import COMMON, manifest
+from bench.ground import LONGEST_SECONDS, Ground, run_on_platform
+from bench.sight import Sight
 from stack.platform import Platform
 
+NAMESPACE = "bench-footprint"
 # 200 MB each with 100 applications. Source: the first issue's "Size and speed".
 GOAL_MEGABYTES = 200
 
@@ -24,29 +27,20 @@ def resident(platform: Platform) -> dict[str, float]:
     return {app: psutil.Process(pids[app]).memory_info().rss / 1e6 for app in ("worker", "watcher")}
 
 
-async def fill(platform: Platform, count: int) -> None:
-    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
-    body: dict[str, Any] = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-    await kube.create(NAMESPACES, body)
-    try:
-        show("idle", platform)
-        names = [f"many-{number}" for number in range(count)]
+async def fill(ground: Ground, count: int) -> None:
+    kube, names = ground.kube, [f"many-{number}" for number in range(count)]
+    async with ground.namespace(NAMESPACE), Sight.of(ground, NAMESPACE, applications_only=True) as sight:
+        show("idle", ground.platform)
         begun = time.perf_counter()
-        await asyncio.gather(*(kube.create(APPLICATIONS, manifest(name, COMMON), NAMESPACE) for name in names))
-        while True:
-            bodies = await kube.list(APPLICATIONS, NAMESPACE)
-            running = sum(body.get("status", {}).get("phase") == "Running" for body in bodies)
-            if running >= count:
-                break
-            await asyncio.sleep(0.2)
+        manifests = (manifest(NAMESPACE, name, COMMON) for name in names)
+        await asyncio.gather(*(kube.create(APPLICATIONS, body, NAMESPACE) for body in manifests))
+        await asyncio.gather(*(sight.running(name, seconds=LONGEST_SECONDS) for name in names))
         took = time.perf_counter() - begun
-        show(f"{count} running", platform)
+        show(f"{count} running", ground.platform)
         print(f"{count} applications (database, redis, search) at once: {took:.1f} s, {count / took:.1f} a second")
-        await asyncio.gather(*(gone(kube, name) for name in names))
-        show("all gone", platform)
-    finally:
-        await kube.delete(NAMESPACES, NAMESPACE)
-        await kube.close()
+        await asyncio.gather(*(kube.delete(APPLICATIONS, name, NAMESPACE) for name in names))
+        await asyncio.gather(*(sight.gone(name, seconds=LONGEST_SECONDS) for name in names))
+        show("all gone", ground.platform)
 
 
 def show(when: str, platform: Platform) -> None:
@@ -55,4 +49,6 @@ def show(when: str, platform: Platform) -> None:
 
 
 if __name__ == "__main__":
-    run_on_platform(fill, about=__doc__, count=100)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=100)
+    run_on_platform(partial(fill, count=parser.parse_args().count))

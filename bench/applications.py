@@ -1,0 +1,44 @@
+"""The applications that the benches apply."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from plattr.naming import workflow_id
+from plattr.objects import Envelope, Kind, ObjectReference
+from plattr.target import Target, application_target
+
+BUCKETS = [{"name": "uploads", "public": True}, {"name": "private"}]
+STORAGE: dict[str, Any] = {"storage": {"enabled": True, "buckets": BUCKETS}}
+KINDS: dict[str, dict[str, Any]] = {"without auth": STORAGE, "with auth": STORAGE | {"auth": {"enabled": True}}}
+# Nothing but the workload.
+THIN: dict[str, Any] = {
+    "repository": "https://git.example/bench",
+    "framework": "docker",
+    "environment": "staging",
+    "imageRef": "registry.example/bench:1",
+    "database": {"enabled": False},
+}
+COMMON: dict[str, Any] = THIN | {
+    "database": {"enabled": True},
+    "redis": {"enabled": True},
+    "search": {"enabled": True},
+}
+NEXT_IMAGE = {"imageRef": "registry.example/bench:2"}
+
+
+def manifest(namespace: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """Return the object as a person would apply it."""
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "platform.internal/v1alpha1", "kind": "Application", "metadata": metadata, "spec": spec}
+
+
+def target_of(namespace: str, name: str, spec: dict[str, Any]) -> Target:
+    """Return what Plattr would work towards, for the floor to make by itself."""
+    metadata = {"name": name, "namespace": namespace, "uid": name, "creationTimestamp": datetime.now(UTC)}
+    envelope = Envelope.from_api(Kind.APPLICATION, {"metadata": metadata, "spec": spec})
+    return application_target(envelope, base_domain="bench.localhost")
+
+
+def run_of(namespace: str, name: str) -> str:
+    """Return the id of the application's run in Temporal."""
+    return workflow_id(ObjectReference(kind=Kind.APPLICATION, namespace=namespace, name=name))
