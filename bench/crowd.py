@@ -1,0 +1,56 @@
+"""Many applications at once: applied, awaited, taken away."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from activities.clients.kube import KubeClient
+from activities.clients.resources import APPLICATIONS
+from bench.applications import manifest
+from bench.ground import LONGEST_SECONDS, percentile
+from bench.sight import Sight
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a crowd: seconds of each application from its own request to Running, and of all of them."""
+
+    each: Sequence[float]
+    whole: float
+    failures: int
+
+    @property
+    def rate(self) -> float:
+        """Return how many became Running a second."""
+        return len(self.each) / self.whole
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.each)} Running after {self.whole:.1f} s, {self.rate:.2f} a second;"
+            f" each p50 {percentile(self.each, 50):.1f} s, p99 {percentile(self.each, 99):.1f} s;"
+            f" {self.failures} failures"
+        )
+
+
+async def apply_all(kube: KubeClient, sight: Sight, namespace: str, specs: Mapping[str, dict[str, Any]]) -> Outcome:
+    """Apply all of them at once and wait until the last is Running."""
+    begun, applied = time.time(), {}
+
+    async def apply(name: str, spec: dict[str, Any]) -> None:
+        await kube.create(APPLICATIONS, manifest(namespace, name, spec), namespace)
+        applied[name] = time.time()
+
+    await asyncio.gather(*(apply(name, spec) for name, spec in specs.items()))
+    running = await asyncio.gather(*(sight.running(name, seconds=LONGEST_SECONDS) for name in specs))
+    each = [moment - applied[name] for name, moment in zip(specs, running, strict=True)]
+    return Outcome(each=each, whole=max(running) - begun, failures=len(sight.failures.keys() & specs.keys()))
+
+
+async def remove_all(kube: KubeClient, sight: Sight, namespace: str, names: Sequence[str]) -> float:
+    """Delete all of them at once and return the seconds until the last is gone."""
+    begun = time.time()
+    await asyncio.gather(*(kube.delete(APPLICATIONS, name, namespace) for name in names))
+    gone = await asyncio.gather(*(sight.gone(name, seconds=LONGEST_SECONDS) for name in names))
+    return max(gone) - begun
