@@ -68,7 +68,7 @@ def run_on_platform(work: Callable[[Ground], Coroutine[Any, Any, None]]) -> None
 async def _run(work: Callable[[Ground], Coroutine[Any, Any, None]], platform: Platform, *, is_own: bool) -> None:
     kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
     try:
-        print(place())
+        print(f"{place()}; load {psutil.getloadavg()[0]:.1f} at the start")
         await work(Ground(platform, kube, is_own))
     finally:
         await kube.close()
@@ -77,11 +77,8 @@ async def _run(work: Callable[[Ground], Coroutine[Any, Any, None]], platform: Pl
 def place() -> str:
     """Return the line that every result begins with: date and machine."""
     memory = psutil.virtual_memory().total / 2**30
-    load = psutil.getloadavg()[0]
-    return (
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {machine.system()} {machine.machine()},"
-        f" {psutil.cpu_count()} cores, {memory:.0f} GiB, load {load:.1f} at the start"
-    )
+    where = f"{machine.system()} {machine.machine()}, {psutil.cpu_count()} cores, {memory:.0f} GiB"
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {where}"
 
 
 def percentile(values: Sequence[float], hundredth: int) -> float:
