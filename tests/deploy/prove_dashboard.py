@@ -24,7 +24,6 @@ VARIABLES = {"$namespace": "plattr-system", "$environment": ".*", "$__rate_inter
 
 # Panel and refId: why it rightly stays empty in these minutes.
 RIGHTLY_EMPTY = {
-    ("Runs by result", "C"): "a run begins anew after thousands of events",
     ("Workflow tasks that failed", "A"): "only a defect in a workflow's code fails one",
 }
 # Alert: why what it selects is rightly not there.

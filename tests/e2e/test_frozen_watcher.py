@@ -6,12 +6,12 @@ import signal
 import socket
 import sys
 import time
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from activities.clients.resources import DEPLOYMENTS, LEASES
@@ -24,32 +24,35 @@ DATABASE = SMALL | {"database": {"enabled": True}}
 FREEZES = [25, pytest.param(60, marks=pytest.mark.long)]
 
 
-def watcher_pid(view: View) -> int:
-    return next(status.pid for status in view.platform.status() if status.service == "watcher" and status.pid)
-
-
 @pytest.fixture
-async def frozen(view: View, tmp_path: Path) -> AsyncIterator[int]:
-    """The pid of the leading watcher, stopped, and a second watcher that waits for its Lease."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | view.platform.environment("watcher") | {"METRICS_PORT": str(port)}
-    with (tmp_path / "second.log").open("w") as log:
-        second = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "watcher", env=environment, stdout=log, stderr=log
-        )
-    leader = watcher_pid(view)
+async def replicas(view: View, tmp_path: Path) -> AsyncIterator[list[Process]]:
+    """Two watchers as the chart runs them, in place of the platform's own; the first is the leader."""
+    await asyncio.to_thread(view.platform.stop_service, "watcher")
+    processes = []
     try:
-        await answers(f"http://127.0.0.1:{port}/readyz")
-        os.kill(leader, signal.SIGSTOP)
-        yield leader
+        for number in range(2):
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = str(free.getsockname()[1])
+            settings = view.platform.environment("watcher") | {"METRICS_PORT": port, "LEADER_ELECTION": "true"}
+            with (tmp_path / f"watcher-{number}.log").open("w") as log:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "watcher", env=os.environ | settings, stdout=log, stderr=log
+                )
+            processes.append(process)
+            await answers(f"http://127.0.0.1:{port}/readyz")
+            if number == 0:
+                async with asyncio.timeout(30):
+                    while not await holder(view):
+                        await asyncio.sleep(0.1)
+        yield processes
     finally:
-        if psutil.pid_exists(leader):
-            os.kill(leader, signal.SIGCONT)
-        second.terminate()
-        async with asyncio.timeout(30):
-            await second.wait()
+        for process in processes:
+            if process.returncode is None:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+        await asyncio.gather(*(process.wait() for process in processes))
+        await asyncio.to_thread(view.platform.start_service, "watcher")
 
 
 async def answers(url: str) -> None:
@@ -65,7 +68,7 @@ async def answers(url: str) -> None:
 
 async def holder(view: View) -> str:
     lease = await view.kube.get(LEASES, LEASE_NAME, NAMESPACE)
-    return str((lease or {}).get("spec", {}).get("holderIdentity"))
+    return str((lease or {}).get("spec", {}).get("holderIdentity") or "")
 
 
 async def state(view: View, names: list[str]) -> list[Any]:
@@ -78,9 +81,11 @@ async def state(view: View, names: list[str]) -> list[Any]:
 
 
 @pytest.mark.parametrize("seconds", FREEZES)
-async def test_a_watcher_that_was_frozen_duplicates_nothing(view: View, frozen: int, seconds: int) -> None:
-    stopped_at = time.monotonic()
+async def test_a_watcher_that_was_frozen_duplicates_nothing(view: View, replicas: list[Process], seconds: int) -> None:
+    leader, _ = replicas
     first = await holder(view)
+    leader.send_signal(signal.SIGSTOP)
+    stopped_at = time.monotonic()
     new, changed, gone = random_name(), random_name(), random_name()
     for name in (new, changed, gone):
         await view.apply(name, DATABASE)
@@ -96,11 +101,10 @@ async def test_a_watcher_that_was_frozen_duplicates_nothing(view: View, frozen: 
     before = await state(view, [new, changed])
 
     await asyncio.sleep(max(seconds - (time.monotonic() - stopped_at), 0))
-    os.kill(frozen, signal.SIGCONT)
-    # It finds its Lease taken and ends; the platform starts it again, and it waits like any other.
+    leader.send_signal(signal.SIGCONT)
+    # It finds its Lease taken and ends; Kubernetes would start it again, to wait like any other.
     async with asyncio.timeout(30):
-        while psutil.pid_exists(frozen):
-            await asyncio.sleep(0.1)
+        assert await leader.wait() != 0
     await asyncio.sleep(5)
 
     assert took_over != first

@@ -20,7 +20,7 @@ ZOMBIES = (
     Zombie("provision", "claim_object", 4, "finished"),
     Zombie("provision", "reconcile_database", 1, "removed"),
     Zombie("provision", "reconcile_database", 2, "finished"),
-    Zombie("provision", "reconcile_storage", 4, "removed"),
+    Zombie("provision", "reconcile_storage", 2, "removed"),
     Zombie("provision", "reconcile_auth", 1, "removed"),
     Zombie("provision", "reconcile_auth", 2, "removed"),
     Zombie("provision", "reconcile_workload", 3, "removed"),

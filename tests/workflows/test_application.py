@@ -192,7 +192,10 @@ async def test_resync_cuts_the_slow_pause_short(stage: Stage) -> None:
         stage.platform.failures["reconcile_redis"] = [ProviderCredentialsMissing("not yet")]
         handle = await stage.start("ProvisionApplication")
         await eventually(lambda: len(stage.platform.statuses) == 1)
-        progress = Progress.model_validate(await handle.query("progress"))
+        # The status was asked for; the run learns a moment later that it is written.
+        async with asyncio.timeout(10):
+            while not (progress := Progress.model_validate(await handle.query("progress"))).next_retry:
+                await asyncio.sleep(0.02)
         await handle.signal("resync")
         await handle.result()
 

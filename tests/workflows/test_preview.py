@@ -454,8 +454,9 @@ async def test_rounds_begin_anew_once_the_preview_has_settled(stage: Stage, prev
     preview.failures["reconcile_redis"] = [BackendUnavailable("cannot reach it") for _ in range(4)]
     with stage.environment.with_time_skipping_disabled():
         handle = await stage.start("PreviewLifecycle")
-        await eventually(lambda: len(preview.statuses) == 1)
-        failed = Progress.model_validate(await handle.query("progress"))
+        async with asyncio.timeout(20):
+            while not (failed := Progress.model_validate(await handle.query("progress"))).next_retry:
+                await asyncio.sleep(0.02)
         await stage.environment.fast_forward(handle, timedelta(seconds=31))
         await resting(stage, handle)
         settled = Progress.model_validate(await handle.query("progress"))
