@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -37,15 +38,21 @@ async def temporal(platform: Platform) -> Client:
     return await Client.connect(platform.endpoints.temporal_address, data_converter=pydantic_data_converter)
 
 
-@pytest.fixture
-async def view(system: Platform, admin: KubeClient, temporal: Client) -> AsyncIterator[View]:
-    """A namespace of the test's own; whatever it holds is deleted and cleaned up at the end."""
+@asynccontextmanager
+async def open_view(platform: Platform, admin: KubeClient, temporal: Client) -> AsyncIterator[View]:
+    """A namespace of its own; whatever it holds is deleted and cleaned up at the end."""
     namespace = f"e2e-{uuid.uuid4().hex[:8]}"
     body: dict[str, Any] = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
     await admin.create(NAMESPACES, body)
-    view = View(system, admin, temporal, namespace)
+    view = View(platform, admin, temporal, namespace)
+    try:
+        yield view
+    finally:
+        await view.remove_everything()
+        await admin.delete(NAMESPACES, namespace)
 
-    yield view
 
-    await view.remove_everything()
-    await admin.delete(NAMESPACES, namespace)
+@pytest.fixture
+async def view(system: Platform, admin: KubeClient, temporal: Client) -> AsyncIterator[View]:
+    async with open_view(system, admin, temporal) as view:
+        yield view

@@ -1,17 +1,21 @@
 """Previews from the pull request to the end of their time, on the whole platform."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
+from temporalio.client import Client
 from temporalio.service import RPCError
 
+from activities.clients.kube import KubeClient
 from activities.clients.resources import DEPLOYMENTS, EVENTS, INGRESSES, LEASES, NAMESPACES, PREVIEWS, Json
 from plattr.objects import Kind
 from plattr.target import owner_labels
+from stack.platform import Platform
+from tests.e2e.conftest import open_view
 from tests.e2e.view import EVERYTHING, SMALL, View, conditions, random_name
 
 DATABASE = SMALL | {"database": {"enabled": True}}
@@ -116,7 +120,7 @@ async def test_two_previews_and_their_application_share_nothing(view: View) -> N
     assert view.buckets(f"plattr-preview-{parent}-pr2-") == buckets[2]
 
 
-async def test_a_preview_is_warned_of_then_ends_to_the_second_and_leaves_nothing(view: View) -> None:
+async def warned(view: View) -> None:
     parent, name = random_name(), random_name("pr")
     await view.apply(parent, EVERYTHING)
     body = await applied(view, name, preview_of(parent, 7, ttl="1m"))
@@ -137,7 +141,7 @@ async def test_a_preview_is_warned_of_then_ends_to_the_second_and_leaves_nothing
     assert {"ExpiresSoon", "Expired"} <= {event["reason"] for event in events}
 
 
-async def test_a_raised_ttl_moves_the_end_and_takes_the_warning_back(view: View) -> None:
+async def raised(view: View) -> None:
     parent, name = random_name(), random_name("pr")
     await view.apply(parent, SMALL)
     spec = preview_of(parent, 8, ttl="1m")
@@ -157,6 +161,56 @@ async def test_a_raised_ttl_moves_the_end_and_takes_the_warning_back(view: View)
     assert "deletionTimestamp" not in still["metadata"]
     assert longer["status"]["expiresAt"] == f"{end_of(body, timedelta(hours=2)):%Y-%m-%dT%H:%M:%SZ}"
     assert await left_of(view, name, parent, 8) == []
+
+
+async def paused(view: View) -> None:
+    parent, name = random_name(), random_name("pr")
+    await view.apply(parent, SMALL)
+    body = await applied(view, name, preview_of(parent, 9, ttl="1m"))
+    await asyncio.to_thread(view.command, "plattr", "pause", f"preview/{name}", "-n", view.namespace)
+    past = end_of(body, timedelta(minutes=1)) + timedelta(seconds=3) - datetime.now(UTC)
+    await asyncio.sleep(max(0.0, past.total_seconds()))
+    still = await view.kube.get(PREVIEWS, name, view.namespace)
+
+    await asyncio.to_thread(view.command, "plattr", "resume", f"preview/{name}", "-n", view.namespace)
+    await view.wait_gone(name, resource=PREVIEWS)
+
+    assert still is not None
+    assert "deletionTimestamp" not in still["metadata"]
+    assert await left_of(view, name, parent, 9) == []
+
+
+Story = Callable[[View], Awaitable[None]]
+# Each waits out a minute; side by side they are one.
+STORIES: tuple[Story, ...] = (warned, raised, paused)
+
+
+@pytest.fixture(scope="module")
+async def told(system: Platform, admin: KubeClient, temporal: Client) -> dict[Story, BaseException | None]:
+    """How each story ended, in a namespace of its own."""
+
+    async def tell(story: Story) -> None:
+        async with open_view(system, admin, temporal) as view:
+            await story(view)
+
+    return dict(zip(STORIES, await asyncio.gather(*map(tell, STORIES), return_exceptions=True), strict=True))
+
+
+def check(outcome: BaseException | None) -> None:
+    if outcome is not None:
+        raise outcome
+
+
+def test_a_preview_is_warned_of_then_ends_to_the_second_and_leaves_nothing(told: dict[Story, Any]) -> None:
+    check(told[warned])
+
+
+def test_a_raised_ttl_moves_the_end_and_takes_the_warning_back(told: dict[Story, Any]) -> None:
+    check(told[raised])
+
+
+def test_a_paused_preview_does_not_end_until_it_is_resumed(told: dict[Story, Any]) -> None:
+    check(told[paused])
 
 
 async def test_a_preview_waits_for_its_parent_and_outlives_it_until_it_is_cleaned_up_whole(view: View) -> None:
@@ -231,23 +285,6 @@ async def test_a_second_preview_of_the_pull_request_is_refused_and_takes_nothing
     secret = await view.secret(f"{parent}-pr6-db", f"preview-{parent}-pr-6")
     assert secret is not None
     assert await view.query("select 1", secret["DATABASE_URL"]) == [(1,)]
-
-
-async def test_a_paused_preview_does_not_end_until_it_is_resumed(view: View) -> None:
-    parent, name = random_name(), random_name("pr")
-    await view.apply(parent, SMALL)
-    body = await applied(view, name, preview_of(parent, 9, ttl="1m"))
-    view.command("plattr", "pause", f"preview/{name}", "-n", view.namespace)
-    past = end_of(body, timedelta(minutes=1)) + timedelta(seconds=3) - datetime.now(UTC)
-    await asyncio.sleep(max(0.0, past.total_seconds()))
-    still = await view.kube.get(PREVIEWS, name, view.namespace)
-
-    view.command("plattr", "resume", f"preview/{name}", "-n", view.namespace)
-    await view.wait_gone(name, resource=PREVIEWS)
-
-    assert still is not None
-    assert "deletionTimestamp" not in still["metadata"]
-    assert await left_of(view, name, parent, 9) == []
 
 
 async def test_a_preview_whose_end_came_while_the_worker_was_down_goes_at_its_return(mended: View) -> None:
