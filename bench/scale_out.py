@@ -43,7 +43,7 @@ async def run(ground: Ground, sight: Sight, workers: int, count: int) -> dict[st
         async with Meter.on(ground.platform, more=pids) as meter:
             outcome = await apply_all(ground.kube, sight, NAMESPACE, specs)
         await remove_all(ground.kube, sight, NAMESPACE, list(specs))
-    print(f"\n{workers} workers: {outcome}\n{meter.table(count)}", flush=True)
+    print(f"\nworkers {workers}: {outcome}\n{meter.table(count)}", flush=True)
     return {"workers": workers, "rate": outcome.rate, "worker_cpu": meter.cpu["worker"], "others": meter.others}
 
 
