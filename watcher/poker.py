@@ -11,6 +11,7 @@ from plattr.objects import ObjectReference
 from plattr.steps import RESYNC_SIGNAL
 from watcher.backoff import pause_seconds
 from watcher.metrics import WatcherMetrics
+from watcher.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Poker:
         self._metrics = metrics
         self._concurrency = concurrency
         self._pending: dict[ObjectReference, Poke] = {}
-        self._ready: asyncio.Queue[ObjectReference] = asyncio.Queue()
+        self._ready = Turns()
         # Objects that are queued, in a sender's hands or in the pause after a refusal: they come back by themselves.
         self._held: set[ObjectReference] = set()
         self._failures = 0

@@ -14,8 +14,9 @@ from watcher.poker import Poke, Poker
 NO_WORKER_HERE = "nobody-polls-this"
 
 
-def poke_for(name="shop", *, kind=Kind.APPLICATION, deleting=False, signal="changed"):
-    return Poke(reference=ObjectReference(kind=kind, namespace="team", name=name), is_deleting=deleting, signal=signal)
+def poke_for(name="shop", *, kind=Kind.APPLICATION, namespace="team", deleting=False, signal="changed"):
+    reference = ObjectReference(kind=kind, namespace=namespace, name=name)
+    return Poke(reference=reference, is_deleting=deleting, signal=signal)
 
 
 @asynccontextmanager
@@ -94,6 +95,21 @@ async def test_concurrency_is_bounded(metrics):
 
     assert len(recorder.sent) == 20
     assert recorder.most_under_way == 4
+
+
+async def test_namespaces_take_turns_and_within_one_the_first_comes_first(metrics):
+    recorder = Recorder()
+    poker = Poker(recorder, metrics, concurrency=1)
+    for number in range(4):
+        poker.put(poke_for(f"crowd-{number}", namespace="crowd"))
+    poker.put(poke_for("one", namespace="alone"))
+    poker.put(poke_for("two", namespace="alone"))
+
+    async with running(poker):
+        assert await poker.drain(5)
+
+    sent = [poke.reference.name for poke in recorder.sent]
+    assert sent == ["crowd-0", "one", "crowd-1", "two", "crowd-2", "crowd-3"]
 
 
 async def test_a_failed_poke_is_sent_again_with_what_came_after_it(metrics):
