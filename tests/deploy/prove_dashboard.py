@@ -99,11 +99,11 @@ def query(work: Path, url: str, picture: str) -> None:
     say(f"ok: {asked} expressions of {len(drawn)} panels from {(end - begin):.0f} s of scrapes")
 
     missing += ask_for_alerts(prometheus, rules, begin, end)
-    if missing:
-        raise SystemExit("no data:\n" + "\n".join(missing))
     if picture:
         Path(picture).write_text(draw(dashboard["panels"], drawn, begin, end))
-        say(f"ok: drawn into {picture}")
+        say(f"drawn into {picture}")
+    if missing:
+        raise SystemExit("no data:\n" + "\n".join(missing))
 
 
 def ask_for_variables(prometheus: Prometheus, dashboard: Json) -> list[str]:

@@ -13,7 +13,7 @@ COLUMN, ROW, GAP = 60, 38, 8
 TITLE, AXIS, MARGIN = 30, 54, 12
 LINE = 17
 # Of 11 px sans-serif, with the mark before it.
-LETTER, MARK = 6.3, 26
+LETTER, MARK = 6.8, 26
 
 COLOURS = ("#3f7d3a", "#b58900", "#2a6fb0", "#c4561c", "#b3263a", "#0f8b8d", "#7b3fa0", "#5c6670", "#a0527a", "#70812b")
 THRESHOLDS = {"green": "#3f7d3a", "red": "#b3263a", "orange": "#c4561c", None: "#2a6fb0"}
