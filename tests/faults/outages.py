@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 import psutil
 
+from activities.clients.resources import APPLICATIONS
 from cli.auditing.auditor import audit
 from stack.folders import default_state
 from stack.platform import Platform
@@ -101,7 +102,11 @@ async def run(platform: Platform, minutes: float, temporal_minutes: float) -> st
             sys.stdout.write(f"{line} {[str(finding) for finding in findings] or ''}\n")
             sys.stdout.flush()
             lines.append(line)
-        await view.remove_everything()
+        for item in await view.kube.list(APPLICATIONS, view.namespace):
+            await view.delete(item["metadata"]["name"])
+        for item in await view.kube.list(APPLICATIONS, view.namespace):
+            # A call of Keycloak's that was not answered properly is waited for: 5 min, activities/auth.py.
+            await view.wait_gone(item["metadata"]["name"], seconds=CONVERGE_SECONDS)
     return "\n".join([f"{report.when_and_where()}.", "", *lines])
 
 
