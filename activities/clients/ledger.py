@@ -188,7 +188,12 @@ class Ledger:
             lease = await self._kube.create(LEASES, body, self._namespace)
             if lease is not None:
                 created.append(lease)
-            elif not await self._has_again(claim, owner, body):
+                return
+            # One of the owner's own that has lost its labels is in no list.
+            lease = await self._read(claim)
+            if lease is not None and _holder(lease) == owner.reference.key:
+                await self._settle(claim, lease, owner, is_retained=is_retained)
+            else:
                 lost.append(claim)
 
         if at_once:
@@ -199,24 +204,19 @@ class Ledger:
                 await create(claim)
         return created, lost
 
-    async def _has_again(self, claim: Claim, owner: Owner, body: Json) -> bool:
-        """Tell whether the claim is the owner's after all; one without its labels is in no list, and gets them back."""
-        lease = await self._read(claim)
-        if lease is None or _holder(lease) != owner.reference.key:
-            return False
-        labels = lease["metadata"].get("labels", {}) | body["metadata"]["labels"]
-        annotations = lease["metadata"].get("annotations", {}) | body["metadata"]["annotations"]
-        operations = _annotating(lease, owner.reference, annotations)
-        operations.append({"op": "add", "path": "/metadata/labels", "value": labels})
-        await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
-        return True
-
     async def _settle(self, claim: Claim, lease: Json, owner: Owner, *, is_retained: bool) -> None:
-        present = lease["metadata"].get("annotations", {})
-        wanted_annotations = present | _annotations(claim, owner, is_retained=is_retained)
-        if present == wanted_annotations:
+        """Bring labels and annotations of an owner's own Lease to what a new one would have; others' stay."""
+        wanted, present = _lease(claim, owner, self._namespace, is_retained=is_retained)["metadata"], lease["metadata"]
+        labels = present.get("labels", {}) | wanted["labels"]
+        annotations = present.get("annotations", {}) | wanted["annotations"]
+        if (labels, annotations) == (present.get("labels"), present.get("annotations")):
             return
-        operations = _annotating(lease, owner.reference, wanted_annotations)
+        operations = [
+            {"op": "test", "path": "/metadata/uid", "value": present["uid"]},
+            _held_by(owner.reference),
+            {"op": "add", "path": "/metadata/labels", "value": labels},
+            {"op": "add", "path": "/metadata/annotations", "value": annotations},
+        ]
         await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
 
     async def _release(self, reference: ObjectReference, claim: Claim) -> None:
@@ -238,26 +238,11 @@ def _lease(claim: Claim, owner: Owner, namespace: str, *, is_retained: bool) -> 
             "name": claim.lease_name,
             "namespace": namespace,
             "labels": owner_labels(owner.reference) | {HOLDING_LABEL: str(claim.holding)},
-            "annotations": _annotations(claim, owner, is_retained=is_retained),
+            "annotations": owner_annotations(owner)
+            | {CLAIMED_NAME_ANNOTATION: claim.name, RETAINED_ANNOTATION: str(is_retained).lower()},
         },
         "spec": {"holderIdentity": owner.reference.key},
     }
-
-
-def _annotations(claim: Claim, owner: Owner, *, is_retained: bool) -> dict[str, str]:
-    return owner_annotations(owner) | {
-        CLAIMED_NAME_ANNOTATION: claim.name,
-        RETAINED_ANNOTATION: str(is_retained).lower(),
-    }
-
-
-def _annotating(lease: Json, reference: ObjectReference, annotations: dict[str, str]) -> list[Json]:
-    """Return the patch that replaces the annotations, if the claim is still this one."""
-    return [
-        {"op": "test", "path": "/metadata/uid", "value": lease["metadata"]["uid"]},
-        _held_by(reference),
-        {"op": "add", "path": "/metadata/annotations", "value": annotations},
-    ]
 
 
 def _held_by(reference: ObjectReference) -> Json:
