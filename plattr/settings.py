@@ -112,9 +112,8 @@ class Settings(WatcherSettings):
     placeholder_image: str = "nginxinc/nginx-unprivileged:1.27-alpine"
     placeholder_port: int = Field(default=8080, ge=1, le=65535)
     irsa_role_arn: str | None = None
-    # 60: a thousand Applications with two buckets each then cost S3 4 requests a second, the others less; see
-    # tests/activities/test_resync_cost.py.
-    # 180: a thousand applications then cost no backend, the API server included, five requests a second.
+    # 180: a thousand Applications with two buckets each then cost no backend, the API server included, five requests a
+    # second; see tests/activities/test_resync_cost.py.
     resync_interval_minutes: int = Field(default=180, ge=1)
 
     @model_validator(mode="after")
