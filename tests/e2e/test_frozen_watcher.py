@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from activities.clients.resources import DEPLOYMENTS, LEASES
+from stack.services.base import answers
 from stack.services.cluster import NAMESPACE
 from tests.e2e.view import SMALL, View, random_name
 from watcher.leadership import LEASE_NAME
@@ -40,7 +40,9 @@ async def replicas(view: View, tmp_path: Path) -> AsyncIterator[list[Process]]:
                     sys.executable, "-m", "watcher", env=os.environ | settings, stdout=log, stderr=log
                 )
             processes.append(process)
-            await answers(f"http://127.0.0.1:{port}/readyz")
+            async with asyncio.timeout(30):
+                while not await asyncio.to_thread(answers, f"http://127.0.0.1:{port}/readyz"):
+                    await asyncio.sleep(0.1)
             if number == 0:
                 async with asyncio.timeout(30):
                     while not await holder(view):
@@ -53,17 +55,6 @@ async def replicas(view: View, tmp_path: Path) -> AsyncIterator[list[Process]]:
                 process.terminate()
         await asyncio.gather(*(process.wait() for process in processes))
         await asyncio.to_thread(view.platform.start_service, "watcher")
-
-
-async def answers(url: str) -> None:
-    async with asyncio.timeout(30), httpx.AsyncClient(trust_env=False) as http:
-        while True:
-            try:
-                if (await http.get(url)).is_success:
-                    return
-            except httpx.TransportError:
-                pass
-            await asyncio.sleep(0.1)
 
 
 async def holder(view: View) -> str:

@@ -7,10 +7,9 @@ import time
 from pathlib import Path
 
 from cli.auditing.auditor import audit
-from stack.folders import default_state
 from stack.platform import Platform
 from tests.faults import full, report
-from tests.faults.ground import ground
+from tests.faults.ground import ground, own_platform
 from tests.faults.lanes import open_lane, open_lanes
 from tests.faults.matrix import Matrix
 from tests.faults.scenarios import Actor
@@ -80,16 +79,10 @@ async def _run_zombies(platform: Platform, actor: Actor, folder: Path) -> bool:
 
 
 def main() -> int:
-    platform = Platform(default_state().parent / "test")
-    was_running = platform.is_running
-    platform.start()
-    folder = Path(tempfile.mkdtemp(prefix="plattr-faults-"))
-    tell(f"journals and logs of the workers: {folder}")
-    try:
+    with own_platform() as platform:
+        folder = Path(tempfile.mkdtemp(prefix="plattr-faults-"))
+        tell(f"journals and logs of the workers: {folder}")
         is_good = asyncio.run(run(platform, folder))
-    finally:
-        if not was_running:
-            platform.stop()
     return 0 if is_good else 1
 
 

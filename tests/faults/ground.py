@@ -1,16 +1,32 @@
 """A namespace on the platform for one run of faults, with nobody else at work there."""
 
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities.clients.kube import KubeClient
 from activities.clients.resources import NAMESPACES
+from stack.folders import default_state
 from stack.platform import Platform
 from tests.e2e.view import View
+
+
+@contextmanager
+def own_platform(*apps: str) -> Iterator[Platform]:
+    """The tests' platform with these apps, which end with the block; so does a platform that did not run before."""
+    platform = Platform(default_state().parent / "test")
+    was_running = platform.is_running
+    platform.start(apps=apps)
+    try:
+        yield platform
+    finally:
+        for app in reversed(apps):
+            platform.stop_service(app)
+        if not was_running:
+            platform.stop()
 
 
 @asynccontextmanager

@@ -18,12 +18,11 @@ from pathlib import Path
 from activities.clients.resources import APPLICATIONS
 from cli.auditing.auditor import audit
 from plattr.steps import TASK_QUEUE
-from stack.folders import default_state
 from stack.platform import Platform
 from tests.e2e.view import View, is_settled
 from tests.faults import report
 from tests.faults.chaos import counted
-from tests.faults.ground import ground
+from tests.faults.ground import ground, own_platform
 from tests.faults.lanes import Lane, open_lane
 from tests.faults.scenarios import SPEC
 
@@ -157,18 +156,11 @@ def main() -> int:
     parser.add_argument("--applications", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=20)
     arguments = parser.parse_args()
-    platform = Platform(default_state().parent / "test")
-    was_running = platform.is_running
-    platform.start(apps=("watcher",))
-    folder = Path(tempfile.mkdtemp(prefix="plattr-random-"))
-    sys.stdout.write(f"{dt.datetime.now(dt.UTC):%H:%M:%S} logs of the workers: {folder}\n")
-    sys.stdout.flush()
-    try:
+    with own_platform("watcher") as platform:
+        folder = Path(tempfile.mkdtemp(prefix="plattr-random-"))
+        sys.stdout.write(f"{dt.datetime.now(dt.UTC):%H:%M:%S} logs of the workers: {folder}\n")
+        sys.stdout.flush()
         text = asyncio.run(run(platform, folder, arguments.applications, arguments.minutes))
-    finally:
-        platform.stop_service("watcher")
-        if not was_running:
-            platform.stop()
     sys.stdout.write(f"{text}\n")
     report.write_section("random faults", text)
     return 0 if "auditor: 0." in text else 1

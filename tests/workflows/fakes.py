@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from temporalio import activity
+from temporalio.client import WorkflowHandle
 
 from plattr.fleet import FleetBatch, FleetPage, FleetProgress, FleetQuery, Member
 from plattr.status import Finding, Phase
@@ -19,6 +20,7 @@ from plattr.steps import (
     ExpiryInput,
     Lifetime,
     PreviewTerms,
+    Progress,
     StatusInput,
     StatusResult,
     Step,
@@ -196,3 +198,11 @@ async def eventually(condition: Callable[[], bool], *, seconds: float = 20) -> N
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+async def pausing(handle: WorkflowHandle[Any, Any], *, seconds: float = 20) -> Progress:
+    """Wait until the run sleeps before its next round: it learns that a status is written a moment after the fake."""
+    async with asyncio.timeout(seconds):
+        while not (progress := Progress.model_validate(await handle.query("progress"))).next_retry:
+            await asyncio.sleep(0.02)
+    return progress

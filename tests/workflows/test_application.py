@@ -9,9 +9,9 @@ from temporalio.exceptions import ApplicationError
 
 from plattr.errors import BackendUnavailable, InvalidSpec, OwnedElsewhere, ProviderCredentialsMissing, Superseded
 from plattr.status import ConditionType, Phase
-from plattr.steps import ClaimResult, CleanupPlan, Progress, RunResult, Step
+from plattr.steps import ClaimResult, CleanupPlan, RunResult, Step
 from tests.workflows.conftest import Stage
-from tests.workflows.fakes import EVERYTHING, UID, eventually
+from tests.workflows.fakes import EVERYTHING, UID, eventually, pausing
 from workflows.options import slow_retry_delay
 
 IN_ORDER = [
@@ -192,10 +192,7 @@ async def test_resync_cuts_the_slow_pause_short(stage: Stage) -> None:
         stage.platform.failures["reconcile_redis"] = [ProviderCredentialsMissing("not yet")]
         handle = await stage.start("ProvisionApplication")
         await eventually(lambda: len(stage.platform.statuses) == 1)
-        # The status was asked for; the run learns a moment later that it is written.
-        async with asyncio.timeout(10):
-            while not (progress := Progress.model_validate(await handle.query("progress"))).next_retry:
-                await asyncio.sleep(0.02)
+        progress = await pausing(handle)
         await handle.signal("resync")
         await handle.result()
 

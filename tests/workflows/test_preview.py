@@ -12,7 +12,7 @@ from plattr.errors import BackendUnavailable, InvalidSpec, OwnedElsewhere, Paren
 from plattr.status import Phase
 from plattr.steps import CleanupPlan, Progress, RunResult, Step
 from tests.workflows.conftest import Stage
-from tests.workflows.fakes import EVERYTHING, FakePlatform, eventually
+from tests.workflows.fakes import EVERYTHING, FakePlatform, eventually, pausing
 
 STEPS = (Step.NAMESPACE, *EVERYTHING)
 PROVISION = ["claim_object", *(f"reconcile_{step}" for step in STEPS), "await_rollout", "write_status"]
@@ -454,9 +454,7 @@ async def test_rounds_begin_anew_once_the_preview_has_settled(stage: Stage, prev
     preview.failures["reconcile_redis"] = [BackendUnavailable("cannot reach it") for _ in range(4)]
     with stage.environment.with_time_skipping_disabled():
         handle = await stage.start("PreviewLifecycle")
-        async with asyncio.timeout(20):
-            while not (failed := Progress.model_validate(await handle.query("progress"))).next_retry:
-                await asyncio.sleep(0.02)
+        failed = await pausing(handle)
         await stage.environment.fast_forward(handle, timedelta(seconds=31))
         await resting(stage, handle)
         settled = Progress.model_validate(await handle.query("progress"))
