@@ -4,15 +4,13 @@ uv run python -m bench.footprint --count 100
 """
 
 import argparse
-import asyncio
-import time
 from functools import partial
 
 import psutil
 
-from activities.clients.resources import APPLICATIONS
-from bench.applications import COMMON, manifest
-from bench.ground import LONGEST_SECONDS, Ground, run_on_platform
+from bench.applications import COMMON
+from bench.crowd import apply_all, remove_all
+from bench.ground import Ground, run_on_platform
 from bench.sight import Sight
 from stack.platform import Platform
 
@@ -28,18 +26,13 @@ def resident(platform: Platform) -> dict[str, float]:
 
 
 async def fill(ground: Ground, count: int) -> None:
-    kube, names = ground.kube, [f"many-{number}" for number in range(count)]
+    specs = {f"many-{number}": COMMON for number in range(count)}
     async with ground.namespace(NAMESPACE), Sight.of(ground, NAMESPACE, applications_only=True) as sight:
         show("idle", ground.platform)
-        begun = time.perf_counter()
-        manifests = (manifest(NAMESPACE, name, COMMON) for name in names)
-        await asyncio.gather(*(kube.create(APPLICATIONS, body, NAMESPACE) for body in manifests))
-        await asyncio.gather(*(sight.running(name, seconds=LONGEST_SECONDS) for name in names))
-        took = time.perf_counter() - begun
+        outcome = await apply_all(ground.kube, sight, NAMESPACE, specs)
         show(f"{count} running", ground.platform)
-        print(f"{count} applications (database, redis, search) at once: {took:.1f} s, {count / took:.1f} a second")
-        await asyncio.gather(*(kube.delete(APPLICATIONS, name, NAMESPACE) for name in names))
-        await asyncio.gather(*(sight.gone(name, seconds=LONGEST_SECONDS) for name in names))
+        print(f"{count} applications (database, redis, search) at once: {outcome}")
+        await remove_all(ground.kube, sight, NAMESPACE, list(specs))
         show("all gone", ground.platform)
 
 
