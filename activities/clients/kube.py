@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import yaml
@@ -88,6 +89,9 @@ class KubeClient:
         # Temporal retries; a hidden retry here would only make an attempt outlive its deadline.
         configuration.retries = None
         configuration.connection_pool_maxsize = POOL_SIZE
+        # Else aiohttp looks for ~/.netrc and for proxies in the environment anew for each request, in a thread each:
+        # two changes of thread a call. Whether there is a proxy is found out once, below.
+        configuration.client_session_kwargs = {"trust_env": False}
         path = kubeconfig or os.environ.get("KUBECONFIG")
         in_pod = path is None and "KUBERNETES_SERVICE_HOST" in os.environ
         path = path or "~/.kube/config"
@@ -108,6 +112,7 @@ class KubeClient:
             raise MissingSetting(f"cannot connect to Kubernetes: {source} is not YAML") from None
         except (ConfigException, OSError) as error:
             raise MissingSetting(f"cannot connect to Kubernetes: {source} cannot be used: {error}") from None
+        configuration.proxy = configuration.proxy or _proxy_from_environment(configuration.host)
         return cls(ApiClient(configuration), refresher, field_manager=field_manager, is_personal=is_personal)
 
     async def close(self) -> None:
@@ -345,6 +350,12 @@ class KubeClient:
                 yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             _unavailable(action, error)
+
+
+def _proxy_from_environment(url: str) -> str | None:
+    """Return the proxy that HTTPS_PROXY and NO_PROXY name for the API server, as every client of Kubernetes has it."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
 def _unavailable(action: str, error: Exception) -> NoReturn:

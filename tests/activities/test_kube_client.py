@@ -257,6 +257,45 @@ class TestFence:
         assert await self._state(cluster, namespace) != before
 
 
+class TestSurroundings:
+    async def test_a_netrc_of_the_users_is_none_of_ours(
+        self, cluster: Cluster, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        netrc = tmp_path / "netrc"
+        netrc.write_text("machine 127.0.0.1 login somebody password else")
+        monkeypatch.setenv("NETRC", str(netrc))
+
+        assert await cluster.kube.get(CONFIG_MAPS, "missing", namespace) is None
+
+    @pytest.mark.parametrize(("exempt", "asked"), [("", True), ("127.0.0.1", False)], ids=["proxied", "exempt"])
+    async def test_the_environments_proxy_is_asked_unless_the_server_is_exempt(
+        self, platform: Platform, monkeypatch: pytest.MonkeyPatch, *, exempt: str, asked: bool
+    ) -> None:
+        lines: list[bytes] = []
+
+        async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            lines.append(await reader.readline())
+            writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(refuse, "127.0.0.1") as proxy:
+            port = proxy.sockets[0].getsockname()[1]
+            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+            monkeypatch.setenv("NO_PROXY", exempt)
+            client = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
+            try:
+                if asked:
+                    with pytest.raises(BackendUnavailable):
+                        await client.list(NAMESPACES)
+                else:
+                    await client.list(NAMESPACES)
+            finally:
+                await client.close()
+
+        assert [line.split()[0] for line in lines] == ([b"CONNECT"] if asked else [])
+
+
 class TestWatch:
     async def test_a_new_object_arrives_within_seconds(self, cluster: Cluster, namespace: str) -> None:
         start = await cluster.admin.snapshot(CONFIG_MAPS, namespace)
