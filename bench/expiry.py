@@ -22,13 +22,16 @@ from temporalio.worker import PollerBehaviorAutoscaling, Worker
 
 from activities.clients.temporal import ENVIRONMENT_ATTRIBUTE, NAME_ATTRIBUTE, NAMESPACE_ATTRIBUTE, PHASE_ATTRIBUTE
 from activities.interceptor import AttemptGuard
+from plattr.settings import Settings
 from plattr.steps import ClaimInput, ClaimResult, ExpiryInput, Lifetime, PreviewTerms, RunInput, StepResult
 from stack.services.temporal import DYNAMIC_CONFIG
 from tests.workflows.fakes import UID, FakePlatform
-from worker.__main__ import ACTIVITY_SLOTS, CACHED_RUNS, RUN_SLOTS
+from worker.__main__ import CACHED_RUNS, build_tuner
+from worker.admission import CountRuns, UnderWay
 from workflows.application import CleanupApplication, ProvisionApplication
 from workflows.preview import CleanupPreview, PreviewLifecycle
 
+RUNS_AT_ONCE: int = Settings.model_fields["runs_at_once"].default
 # Starts at once: more would only queue in the server.
 STARTERS = 50
 
@@ -108,14 +111,14 @@ async def measure(count: int, seconds_ahead: float, step_seconds: float) -> None
     queue = f"bench-{uuid.uuid4().hex[:8]}"
     crowd = Crowd(step_seconds)
     crowd.end = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds_ahead)
+    under_way = UnderWay(RUNS_AT_ONCE)
     worker = Worker(
         environment.client,
         task_queue=queue,
         workflows=[ProvisionApplication, CleanupApplication, PreviewLifecycle, CleanupPreview],
         activities=crowd.activities(),
-        interceptors=[AttemptGuard()],
-        max_concurrent_activities=ACTIVITY_SLOTS,
-        max_concurrent_workflow_tasks=RUN_SLOTS,
+        interceptors=[AttemptGuard(), CountRuns(under_way)],
+        tuner=build_tuner(under_way),
         max_cached_workflows=CACHED_RUNS,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
         activity_task_poller_behavior=PollerBehaviorAutoscaling(),

@@ -5,13 +5,20 @@ import logging
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 from prometheus_client import REGISTRY
 from temporalio.client import Client
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError
-from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunner, Worker
+from temporalio.worker import (
+    FixedSizeSlotSupplier,
+    PollerBehaviorAutoscaling,
+    UnsandboxedWorkflowRunner,
+    Worker,
+    WorkerTuner,
+)
 
 from activities.clients import tracing
 from activities.clients.sdk_metrics import SdkMetrics
@@ -23,6 +30,7 @@ from activities.metering import AttemptMeter
 from plattr.errors import BackendRefused, BackendUnavailable, MissingSetting, PlattrError
 from plattr.settings import Settings
 from plattr.steps import TASK_QUEUE
+from worker.admission import CountRuns, TurnSlots, UnderWay
 from worker.registry import WORKFLOWS, Clients, build_activities, connect_clients
 from worker.schedule import keep_schedule
 from worker.vitals import Vitals
@@ -107,6 +115,7 @@ async def _serve(
 
 def build_worker(client: Client, settings: Settings, clients: Clients, task_queue: str = TASK_QUEUE) -> Worker:
     """Return the worker with every workflow and activity, guarded and bounded."""
+    under_way = UnderWay(settings.runs_at_once)
     return Worker(
         client,
         task_queue=task_queue,
@@ -115,15 +124,26 @@ def build_worker(client: Client, settings: Settings, clients: Clients, task_queu
         workflow_runner=UnsandboxedWorkflowRunner(),
         activities=build_activities(settings, clients, client, task_queue),
         # The first is the outermost: the meter sees errors as the clients raised them, the guard puts them into words.
-        interceptors=[AttemptGuard(), AttemptMeter()],
+        interceptors=[AttemptGuard(), AttemptMeter(), CountRuns(under_way)],
         graceful_shutdown_timeout=GRACE,
-        max_concurrent_activities=ACTIVITY_SLOTS,
-        max_concurrent_workflow_tasks=RUN_SLOTS,
+        tuner=build_tuner(under_way),
+        workflow_task_executor=ThreadPoolExecutor(RUN_SLOTS, thread_name_prefix="runs"),
         max_cached_workflows=CACHED_RUNS,
         max_heartbeat_throttle_interval=BEAT_THROTTLE,
         default_heartbeat_throttle_interval=BEAT_THROTTLE,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
         activity_task_poller_behavior=PollerBehaviorAutoscaling(),
+    )
+
+
+def build_tuner(under_way: UnderWay) -> WorkerTuner:
+    """Return what bounds a worker: its activities, the turns of its runs, and how many runs it has under way."""
+    none = FixedSizeSlotSupplier(1)
+    return WorkerTuner.create_composite(
+        workflow_supplier=TurnSlots(RUN_SLOTS, under_way),
+        activity_supplier=FixedSizeSlotSupplier(ACTIVITY_SLOTS),
+        local_activity_supplier=none,
+        nexus_supplier=none,
     )
 
 

@@ -12,6 +12,9 @@ DYNAMIC_CONFIG = (
     "history.visibilityProcessorMaxPollRPS=2000",
     # Turns between the namespaces of the objects; see activities/clients/temporal.py.
     "matching.enableFairness=true",
+    # Turns are taken within a partition; the default of four is for thousands of tasks a second.
+    "matching.numTaskqueueReadPartitions=1",
+    "matching.numTaskqueueWritePartitions=1",
 )
 
 

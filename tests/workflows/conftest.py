@@ -31,6 +31,10 @@ SKIPPING = (
     "history.timerProcessorMaxPollRPS=2000",
     "history.transferProcessorMaxPollRPS=2000",
     "history.visibilityProcessorMaxPollRPS=2000",
+    # As stack/services/temporal.py has it.
+    "matching.enableFairness=true",
+    "matching.numTaskqueueReadPartitions=1",
+    "matching.numTaskqueueWritePartitions=1",
     # 4096 by default: a history that long takes a test half a minute.
     "limit.historyCount.suggestContinueAsNew=1000",
 )

@@ -1,0 +1,74 @@
+"""What counts as a run under way, and who is let in when."""
+
+import asyncio
+
+import pytest
+
+from worker import admission
+from worker.admission import UnderWay
+
+
+async def waits(under_way: UnderWay) -> bool:
+    """Tell whether a new run has to wait; one that does not has its place from now on."""
+    try:
+        async with asyncio.timeout(0.05):
+            await under_way.take_on()
+    except TimeoutError:
+        return True
+    return False
+
+
+async def test_so_many_runs_are_taken_on_and_the_next_one_waits() -> None:
+    under_way = UnderWay(2)
+
+    assert [await waits(under_way) for _ in range(3)] == [False, False, True]
+
+
+async def test_a_run_counts_from_its_first_step_to_its_last() -> None:
+    under_way = UnderWay(1)
+    await under_way.take_on()
+    under_way.begin_step("run", "claim_object")
+    under_way.taken_on()
+    under_way.end_step("run", goes_on=True)
+
+    assert await waits(under_way)
+
+    under_way.begin_step("run", "write_status")
+    under_way.end_step("run", goes_on=False)
+
+    assert not await waits(under_way)
+
+
+async def test_who_waits_is_let_in_when_a_run_ends() -> None:
+    under_way = UnderWay(1)
+    under_way.begin_step("run", "write_status")
+    waiting = asyncio.create_task(under_way.take_on())
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+
+    # As the SDK does: from a thread of its own.
+    await asyncio.to_thread(under_way.end_step, "run", goes_on=False)
+
+    await asyncio.wait_for(waiting, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"), [("reconcile_database", "WORKS_SECONDS"), ("await_rollout", "ROLLOUT_SECONDS")]
+)
+async def test_a_step_that_hangs_holds_nobody_up(name: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, limit, 0.1)
+    under_way = UnderWay(1)
+    under_way.begin_step("run", name)
+
+    assert await waits(under_way)
+    await asyncio.wait_for(under_way.take_on(), 1)
+
+
+async def test_a_run_that_another_worker_took_over_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "GOES_ON_SECONDS", 0.1)
+    under_way = UnderWay(1)
+    under_way.begin_step("run", "claim_object")
+    under_way.end_step("run", goes_on=True)
+
+    assert await waits(under_way)
+    await asyncio.wait_for(under_way.take_on(), 1)

@@ -1,0 +1,172 @@
+"""How many runs a worker has under way: it takes a new one on when an earlier one is done, or only waits.
+
+Temporal takes turns between namespaces only with what no worker has begun: once a run was begun, its turns come through
+the worker's own (sticky) queue, first come, first served. So a worker that begins hundreds of runs makes whoever comes
+later wait behind all of them at every step. Those that it does not begin wait in the server, where they are in turn,
+where another worker may take them, and where KEDA counts them.
+https://github.com/temporalio/temporal/blob/v1.32.0/service/matching/task_queue_partition_manager.go (SupportsFairness)
+"""
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+from temporalio import activity
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    CustomSlotSupplier,
+    ExecuteActivityInput,
+    Interceptor,
+    SlotMarkUsedContext,
+    SlotPermit,
+    SlotReleaseContext,
+    SlotReserveContext,
+)
+
+# 10 s: a step that takes longer waits for a backend that hangs; those that need another one must not wait for it.
+WORKS_SECONDS = 10.0
+# 3 s: a rollout that has not come by then waits for an image or a probe, and asks once a second.
+ROLLOUT_SECONDS = 3.0
+# 15 s: after a step a run begins the next within milliseconds, or is taken over by another worker and never comes back.
+GOES_ON_SECONDS = 15.0
+
+# After these nothing more comes, or only after a pause.
+_LAST = frozenset({"write_status", "release_object", "report_stuck", "delete_expired", "warn_of_expiry", "poke_fleet"})
+
+
+class UnderWay:
+    """The runs that a worker is busy with. Called from the event loop and from the SDK's threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._busy_until: dict[str, float] = {}
+        self._being_taken_on = 0
+        self._lock = threading.Lock()
+        self._news = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def begin_step(self, run: str, name: str) -> None:
+        """Count a run as busy while its step works."""
+        with self._lock:
+            seconds = ROLLOUT_SECONDS if name == "await_rollout" else WORKS_SECONDS
+            self._busy_until[run] = time.monotonic() + seconds
+
+    def end_step(self, run: str, *, goes_on: bool) -> None:
+        """Count a run as busy until its next step, or no longer."""
+        with self._lock:
+            if goes_on:
+                self._busy_until[run] = time.monotonic() + GOES_ON_SECONDS
+            else:
+                self._busy_until.pop(run, None)
+        self._tell()
+
+    def try_take_on(self) -> bool:
+        """Keep a place for a run that nobody has begun; False: the worker is busy enough."""
+        with self._lock:
+            if self._count() + self._being_taken_on >= self._most:
+                return False
+            self._being_taken_on += 1
+            return True
+
+    async def take_on(self) -> None:
+        """Wait until a place is kept."""
+        self._loop = asyncio.get_running_loop()
+        while not self.try_take_on():
+            self._news.clear()
+            try:
+                async with asyncio.timeout(self._next_end()):
+                    await self._news.wait()
+            except TimeoutError:
+                continue
+
+    def taken_on(self) -> None:
+        """Give the kept place back: the run's steps count from now on."""
+        with self._lock:
+            self._being_taken_on -= 1
+        self._tell()
+
+    def _count(self) -> int:
+        now = time.monotonic()
+        for run in [run for run, until in self._busy_until.items() if until <= now]:
+            del self._busy_until[run]
+        return len(self._busy_until)
+
+    def _next_end(self) -> float | None:
+        """Return the seconds until a run no longer counts by itself; None: only news can change anything."""
+        with self._lock:
+            return max(0.0, min(self._busy_until.values()) - time.monotonic()) if self._busy_until else None
+
+    def _tell(self) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._news.set)
+
+
+class CountRuns(Interceptor):
+    """Tells which runs are busy, from their activities."""
+
+    def __init__(self, under_way: UnderWay) -> None:
+        self._under_way = under_way
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002  the SDK's name
+        """Put the count around the activity."""
+        return _CountedActivity(super().intercept_activity(next), self._under_way)
+
+
+class _CountedActivity(ActivityInboundInterceptor):
+    def __init__(self, next: ActivityInboundInterceptor, under_way: UnderWay) -> None:  # noqa: A002  the SDK's name
+        super().__init__(next)
+        self._under_way = under_way
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002  the SDK's name
+        info = activity.info()
+        run, name = info.workflow_run_id or "", info.activity_type
+        self._under_way.begin_step(run, name)
+        # What fails is tried again after a pause, or is the end.
+        goes_on = False
+        try:
+            result = await super().execute_activity(input)
+            goes_on = name not in _LAST and getattr(result, "verdict", "proceed") in ("proceed", "alive", "deleting")
+            return result
+        finally:
+            self._under_way.end_step(run, goes_on=goes_on)
+
+
+class _Permit(SlotPermit):
+    def __init__(self, *, is_new: bool) -> None:
+        self.is_new = is_new
+
+
+class TurnSlots(CustomSlotSupplier):
+    """A slot for each turn of a run: so many for runs that have begun, and for new ones when there is room.
+
+    Queries of runs that are not in memory count as new for the moment that they take.
+    """
+
+    def __init__(self, turns: int, under_way: UnderWay) -> None:
+        self._begun = asyncio.Semaphore(turns)
+        self._under_way = under_way
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit:
+        """Wait for a slot; called before each poll."""
+        self._loop = asyncio.get_running_loop()
+        if ctx.is_sticky:
+            await self._begun.acquire()
+        else:
+            await self._under_way.take_on()
+        return _Permit(is_new=not ctx.is_sticky)
+
+    def try_reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit | None:  # noqa: ARG002  the SDK's signature
+        """Return nothing: only workflows started by this very client are taken eagerly, and it starts none."""
+        return None
+
+    def mark_slot_used(self, ctx: SlotMarkUsedContext) -> None:
+        """Nothing: a slot counts from its reservation on."""
+
+    def release_slot(self, ctx: SlotReleaseContext) -> None:
+        """Take a slot back; called from a thread of the SDK's."""
+        if isinstance(ctx.permit, _Permit) and ctx.permit.is_new:
+            self._under_way.taken_on()
+        elif self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._begun.release)
