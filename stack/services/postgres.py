@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import signal
 from pathlib import Path
 
@@ -18,6 +19,10 @@ SUPERUSER = "postgres"
 ADMIN = "provisioner"
 # CONNECT is granted once to this role: a grant per application updates one catalogue row and fails when concurrent.
 APPLICATIONS = "plattr_apps"
+# Since then the C.UTF-8 that sorts and folds case the same everywhere is built into the server.
+BUILTIN_LOCALE_MAJOR = 17
+# Since then who makes a role is not its member by itself, and this setting, unknown before, says what it becomes.
+SELF_GRANT_VERSION = 160000
 SERVER_SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -77,8 +82,7 @@ class Postgres(Service):
                     arguments=(
                         *(self.site.tool("initdb"), "-D", str(self.cluster), "-U", SUPERUSER, "--no-sync"),
                         *("-A", "scram-sha-256", f"--pwfile={password_file}", "-E", "UTF8"),
-                        # Built into the server, so that it is the same on every machine.
-                        *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
+                        *self._locale(),
                     ),
                     user=self.user,
                 )
@@ -117,17 +121,34 @@ class Postgres(Service):
                 "database": sql.Identifier(DATABASE),
                 "password": sql.Literal(password),
             }
+            # Else CREATE SCHEMA ... AUTHORIZATION of a role it made fails with 42501.
+            self_grant = ["ALTER ROLE {admin} SET createrole_self_grant = 'set, inherit'"]
+            if connection.info.server_version < SELF_GRANT_VERSION:
+                self_grant = []
             for statement in (
                 "CREATE ROLE {admin} LOGIN CREATEROLE PASSWORD {password}",
                 "GRANT CREATE ON DATABASE {database} TO {admin}",
-                # Else CREATE SCHEMA ... AUTHORIZATION of a role it made fails with 42501 (PostgreSQL 16 and later).
-                "ALTER ROLE {admin} SET createrole_self_grant = 'set, inherit'",
+                *self_grant,
                 "CREATE ROLE {apps} NOLOGIN",
                 "REVOKE CONNECT ON DATABASE {database} FROM PUBLIC",
                 "GRANT CONNECT ON DATABASE {database} TO {apps}",
                 "GRANT {apps} TO {admin} WITH ADMIN OPTION",
             ):
                 connection.execute(sql.SQL(statement).format(**names))
+
+    def _locale(self) -> tuple[str, ...]:
+        """Return initdb's arguments for one sorting order on every machine."""
+        told = run(Command(arguments=(self.site.tool("postgres"), "--version"), user=self.user))
+        # As in `postgres (PostgreSQL) 15.19 (Debian 15.19-1)`.
+        found = re.search(r"\(PostgreSQL\) (\d+)", told)
+        if found is None:
+            raise PlatformError(
+                f"cannot make a PostgreSQL cluster with {self.site.tool('postgres')}: it tells no version but"
+                f" {told.strip()!r}; set PLATTR_BIN_POSTGRES to a server"
+            )
+        if int(found[1]) < BUILTIN_LOCALE_MAJOR:
+            return ("--locale=C",)
+        return ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
 
     def _connect(self, database: str) -> psycopg.Connection:
         return psycopg.connect(

@@ -30,6 +30,16 @@ def test_service_that_exits_at_once_is_named_with_its_last_words(state: Path, mo
     assert processes_of_state(state) == []
 
 
+def test_server_that_tells_no_version_is_named_with_the_setting(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stranger = state / "stranger"
+    stranger.write_text("#!/bin/sh\necho 'hello'\n")
+    stranger.chmod(0o755)
+    monkeypatch.setenv("PLATTR_BIN_POSTGRES", str(stranger))
+
+    with pytest.raises(PlatformError, match="it tells no version but 'hello'; set PLATTR_BIN_POSTGRES to a server"):
+        Platform(state).start(services=["postgres"])
+
+
 def test_port_held_by_a_stranger_is_named(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as stranger:
         stranger.bind(("127.0.0.1", 0))
