@@ -235,13 +235,14 @@ async def catalogue_rows(superuser: Superuser, tenant: Tenant) -> list[tuple[obj
 
 
 @pytest.fixture(scope="session")
-def database_settings(platform: Platform) -> Settings:
-    return Settings.from_mapping(platform.environment("worker"))
+def database_settings(platform: Platform, database_platform: Platform) -> Settings:
+    database = {name: value for name, value in database_platform.environment().items() if name.startswith("DB_")}
+    return Settings.from_mapping(platform.environment() | database)
 
 
 @pytest.fixture(scope="session")
-async def superuser(platform: Platform) -> AsyncIterator[Superuser]:
-    connection = await AsyncConnection.connect(platform.endpoints.database_superuser_url, autocommit=True)
+async def superuser(database_platform: Platform) -> AsyncIterator[Superuser]:
+    connection = await AsyncConnection.connect(database_platform.endpoints.database_superuser_url, autocommit=True)
     yield connection
     await connection.close()
 

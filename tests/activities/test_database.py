@@ -47,6 +47,7 @@ async def assert_usable(tenants: Tenants, tenant: Tenant) -> None:
     assert rows == [(7, tenant.names.schema_name)]
 
 
+@pytest.mark.every_postgres
 async def test_application_works_with_nothing_but_its_url(databases: DatabaseActivities, tenants: Tenants) -> None:
     tenant = await tenants.apply()
 
@@ -80,6 +81,7 @@ async def test_secret_holds_the_seven_keys(
     }
 
 
+@pytest.mark.every_postgres
 async def test_anon_cannot_write(databases: DatabaseActivities, tenants: Tenants) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
@@ -90,6 +92,7 @@ async def test_anon_cannot_write(databases: DatabaseActivities, tenants: Tenants
         )
 
 
+@pytest.mark.every_postgres
 async def test_another_application_sees_nothing(databases: DatabaseActivities, tenants: Tenants) -> None:
     tenant, other = await tenants.apply(), await tenants.apply()
     await databases.reconcile_database(tenant.step)
@@ -116,6 +119,7 @@ async def test_only_scram_verifiers_reach_the_server(
     assert app.startswith("SCRAM-SHA-256$4096:")
 
 
+@pytest.mark.every_postgres
 async def test_twenty_reconciles_write_nothing_after_the_first(
     database_kube: KubeClient,
     database_settings: Settings,
@@ -177,6 +181,7 @@ async def test_crash_at_any_write_is_mended_by_the_next_run(
     assert writes - 1 == expected_writes
 
 
+@pytest.mark.every_postgres
 async def test_deleted_secret_means_a_new_password(databases: DatabaseActivities, tenants: Tenants) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
@@ -242,6 +247,7 @@ DRIFTS = {
 }
 
 
+@pytest.mark.every_postgres
 @pytest.mark.parametrize("statement", DRIFTS.values(), ids=DRIFTS)
 async def test_what_was_changed_by_hand_is_mended(
     statement: str,
@@ -296,6 +302,7 @@ async def test_table_name_of_a_tenant_is_only_a_name(
     await assert_usable(tenants, tenant)
 
 
+@pytest.mark.every_postgres
 async def test_table_of_a_third_role_is_left_alone(
     databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
 ) -> None:

@@ -22,6 +22,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.every_postgres
 @pytest.mark.parametrize("statement", FOREIGN.values(), ids=FOREIGN)
 async def test_what_is_not_ours_is_never_adopted_changed_or_deleted(
     statement: str, databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
@@ -61,6 +62,7 @@ async def test_secret_of_another_is_never_adopted(
     assert await catalogue_rows(superuser, tenant) == []
 
 
+@pytest.mark.every_postgres
 async def test_object_made_again_finds_its_data(
     databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
 ) -> None:

@@ -48,6 +48,7 @@ async def large_objects(superuser: Superuser) -> set[int]:
     return {row[0] for row in await cursor.fetchall()}
 
 
+@pytest.mark.every_postgres
 async def test_nothing_is_left_and_others_are_untouched(
     databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
 ) -> None:
@@ -63,6 +64,7 @@ async def test_nothing_is_left_and_others_are_untouched(
     assert await tenants.query(other, "SELECT id FROM page") == [(1,)]
 
 
+@pytest.mark.every_postgres
 async def test_second_delete_writes_nothing(
     database_kube: KubeClient,
     database_settings: Settings,
@@ -82,6 +84,7 @@ async def test_second_delete_writes_nothing(
     assert await left_of(superuser, tenants, tenant) == set()
 
 
+@pytest.mark.every_postgres
 @pytest.mark.parametrize("after", [False, True], ids=["before-it-is-sent", "after-it-was-done"])
 async def test_crash_at_any_write_is_finished_by_the_next_run(
     after: bool,
@@ -110,6 +113,7 @@ async def test_crash_at_any_write_is_finished_by_the_next_run(
     assert writes > 7
 
 
+@pytest.mark.every_postgres
 async def test_sessions_of_the_application_are_ended_first(
     databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
 ) -> None:
@@ -177,6 +181,7 @@ async def test_lock_of_somebody_else_is_a_conflict_and_no_loss(
     assert await left_of(superuser, tenants, tenant) == set()
 
 
+@pytest.mark.every_postgres
 async def test_large_objects_go_with_their_owner(
     databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
 ) -> None:
@@ -195,6 +200,7 @@ async def test_large_objects_go_with_their_owner(
     await databases.delete_database(other.cleanup())
 
 
+@pytest.mark.every_postgres
 async def test_tables_of_a_third_role_go_with_the_schema(
     databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
 ) -> None:
@@ -258,6 +264,7 @@ async def test_owner_whose_name_begins_alike_keeps_its_database(
     assert await tenants.query(longer, "SELECT 1") == [(1,)]
 
 
+@pytest.mark.every_postgres
 async def test_retained_data_stays_and_nobody_logs_in(
     databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
 ) -> None:
@@ -279,6 +286,7 @@ async def test_retained_data_stays_and_nobody_logs_in(
     await idle.close()
 
 
+@pytest.mark.every_postgres
 async def test_object_made_again_after_retain_finds_its_data_under_a_new_password(
     databases: DatabaseActivities, tenants: Tenants
 ) -> None:

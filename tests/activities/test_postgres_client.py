@@ -20,6 +20,7 @@ from plattr.errors import BackendRefused, BackendUnavailable, Conflict, FencedOf
 from plattr.naming import RoleName
 from plattr.objects import ObjectReference
 from plattr.settings import Settings
+from stack.platform import Platform
 from tests.fix_postgres import Superuser, Tenants, activities_with
 
 REFERENCE = ObjectReference(namespace="client", name="test")
@@ -211,6 +212,7 @@ async def test_attempt_whose_lease_ran_out_writes_nothing(
     assert (await superuser.execute("SELECT FROM pg_roles WHERE rolname = %s", [role])).rowcount == 0
 
 
+@pytest.mark.every_postgres
 async def test_admin_to_whom_the_server_grants_nothing_can_do_all_of_it(
     database_kube: KubeClient, plain_admin: Settings, tenants: Tenants, superuser: Superuser
 ) -> None:
@@ -228,10 +230,15 @@ async def test_admin_to_whom_the_server_grants_nothing_can_do_all_of_it(
     assert cursor.rowcount == 0
 
 
+@pytest.mark.every_postgres
 async def test_superuser_as_admin_joins_no_role(
-    database_kube: KubeClient, database_settings: Settings, tenants: Tenants, platform, superuser: Superuser
+    database_kube: KubeClient,
+    database_settings: Settings,
+    tenants: Tenants,
+    database_platform: Platform,
+    superuser: Superuser,
 ) -> None:
-    url = SecretStr(platform.endpoints.database_superuser_url)
+    url = SecretStr(database_platform.endpoints.database_superuser_url)
     settings = database_settings.model_copy(update={"db_admin_url": url})
     client = await PostgresClient.connect(settings)
     databases = activities_with(database_kube, client, settings)
@@ -251,6 +258,7 @@ def written_out(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)) + repr(error)
 
 
+@pytest.mark.every_postgres
 async def test_refusal_names_the_remedy_and_no_password(
     database_kube: KubeClient, plain_admin: Settings, tenants: Tenants, superuser: Superuser
 ) -> None:
