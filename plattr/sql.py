@@ -22,7 +22,8 @@ APPLICATIONS_ROLE = "plattr_apps"
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('plattr:' || %(owner)s, 0))"
 
 # Everything reconcile_database compares, in one round trip; a row of plattr.database.DatabaseState.
-# `set_privilege` is SET where the server knows it (16 and later), else MEMBER.
+# `set_privilege` is SET where the server knows it (16 and later), else MEMBER; `admin_privilege` is SET, too, else
+# MEMBER WITH ADMIN OPTION, as `join_admin` grants it.
 STATE = """
 SELECT
     admin.rolsuper AS admin_is_superuser,
@@ -40,8 +41,8 @@ SELECT
     anon.oid IS NOT NULL AS anon_exists,
     shobj_description(anon.oid, 'pg_authid') AS anon_comment,
     coalesce(anon.rolcanlogin, false) AS anon_can_login,
-    coalesce(pg_has_role(app.oid, 'USAGE') AND pg_has_role(app.oid, %(set_privilege)s), false) AS admin_has_app,
-    coalesce(pg_has_role(anon.oid, 'USAGE') AND pg_has_role(anon.oid, %(set_privilege)s), false) AS admin_has_anon,
+    coalesce(pg_has_role(app.oid, 'USAGE') AND pg_has_role(app.oid, %(admin_privilege)s), false) AS admin_has_app,
+    coalesce(pg_has_role(anon.oid, 'USAGE') AND pg_has_role(anon.oid, %(admin_privilege)s), false) AS admin_has_anon,
     EXISTS (
         SELECT FROM aclexplode(ns.nspacl) AS acl WHERE acl.grantee = anon.oid AND acl.privilege_type = 'USAGE'
     ) AS anon_has_usage,
@@ -78,7 +79,7 @@ SELECT
     role.rolname AS name,
     record.description AS record,
     role.rolcanlogin AS can_login,
-    pg_has_role(role.oid, 'USAGE') AND pg_has_role(role.oid, %(set_privilege)s) AS admin_has_it
+    pg_has_role(role.oid, 'USAGE') AND pg_has_role(role.oid, %(admin_privilege)s) AS admin_has_it
 FROM pg_roles AS role
 JOIN pg_shdescription AS record ON record.objoid = role.oid AND record.classoid = 'pg_authid'::regclass
 WHERE starts_with(record.description, %(beginning)s)
@@ -155,9 +156,11 @@ def comment_on_schema(schema: SchemaName, comment: str) -> Statement:
 def join_admin(role: str, *, has_options: bool) -> Statement:
     """Return the statement by which the admin may act as a role; the options exist from PostgreSQL 16 on.
 
-    Who makes a role there gets ADMIN alone, which is too little for AUTHORIZATION, REASSIGN and DROP OWNED.
+    Who makes a role there gets ADMIN alone, which is too little for AUTHORIZATION, REASSIGN and DROP OWNED. Who made
+    it before 16 gets nothing, and needs no ADMIN there; after an upgrade nobody but a superuser could give it to him,
+    and without it he could neither change nor drop the role.
     """
-    options = " WITH INHERIT TRUE, SET TRUE" if has_options else ""
+    options = " WITH INHERIT TRUE, SET TRUE" if has_options else " WITH ADMIN OPTION"
     return _compose(f"GRANT {{}} TO CURRENT_USER{options}", Identifier(role))
 
 

@@ -92,8 +92,11 @@ class Transaction:
         return self._connection.info.server_version >= GRANT_OPTIONS_VERSION
 
     async def fetch(self, query: str, **parameters: object) -> list[dict[str, Any]]:
-        """Return the rows of a query; `set_privilege` is filled in by the server's version."""
-        values = {"set_privilege": "SET" if self.has_grant_options else "MEMBER"} | parameters
+        """Return the rows of a query; `set_privilege` and `admin_privilege` are filled in by the server's version."""
+        set_privilege, admin_privilege = (
+            ("SET", "SET") if self.has_grant_options else ("MEMBER", "MEMBER WITH ADMIN OPTION")
+        )
+        values = {"set_privilege": set_privilege, "admin_privilege": admin_privilege} | parameters
         with _span("query", [query]):
             async with self._connection.cursor(row_factory=dict_row) as cursor:
                 await cursor.execute(query.encode(), values)

@@ -176,10 +176,10 @@ def test_absent_database_needs_all_of_it_in_order() -> None:
     ]
 
 
-def test_grants_have_no_options_before_16() -> None:
+def test_grant_before_16_holds_what_an_upgrade_would_ask_for() -> None:
     statements = missing(SETTLED | {"admin_has_app": False}, has_grant_options=False)
 
-    assert statements[0] == 'GRANT "prod_my_shop_app" TO CURRENT_USER'
+    assert statements[0] == 'GRANT "prod_my_shop_app" TO CURRENT_USER WITH ADMIN OPTION'
 
 
 def test_server_without_the_group_role_is_left_without() -> None:
