@@ -13,7 +13,7 @@ from tests.faults.ground import ground, own_platform
 from tests.faults.lanes import open_lane, open_lanes
 from tests.faults.matrix import Matrix
 from tests.faults.scenarios import Actor
-from tests.faults.worker import EARNEST, QUICK
+from tests.faults.timing import EARNEST, QUICK
 from tests.faults.zombies import Evidence, haunt, zombies_of
 
 # Most of a place's time is spent waiting for a dead worker to be noticed, so lanes cost little.

@@ -18,24 +18,29 @@ async def places(actor: Actor, lanes: Sequence[Lane], parent: Item) -> dict[Scen
 
     async def go(item: Item, scenarios: Sequence[Scenario]) -> None:
         for scenario in scenarios:
-            seen = len(item.lane.journal(item.workflow))
+            workflow = item.workflow_of(scenario)
+            seen = len(item.lane.journal(workflow))
             if scenario == "expiry":
                 await asyncio.sleep(_OLD_ENOUGH_SECONDS)
             if scenario == "cleanup":
                 await actor.write_data(item)
             await actor.act(scenario, item)
             await actor.done(scenario, item)
-            found[scenario] = points_of(scenario, item.lane.journal(item.workflow)[seen:])
+            found[scenario] = points_of(scenario, item.lane.journal(workflow)[seen:])
 
+    lasting = actor.new_application(lanes[0])
     await asyncio.gather(
-        go(actor.new_application(lanes[0]), ("provision", *UPDATES)),
+        go(lasting, ("provision", *UPDATES)),
         # With the storage still enabled: a cleanup of everything.
         go(actor.new_application(lanes[1]), ("provision", "cleanup")),
         go(actor.new_preview(lanes[2], parent), ("preview", "expiry")),
         go(actor.new_preview(lanes[3], parent), ("warning",)),
     )
-    # The rest of that short life is what `preview` and `expiry` are about.
-    found["warning"] = [point for point in found["warning"] if point.activity == "warn_of_expiry"]
+    # With a second object beside the parent, so that there is a place between two pokes; and nothing else goes on.
+    await go(lasting, ("resync", "stuck cleanup"))
+    # The rest of that short life is what `preview` and `expiry` are about, of a cleanup `cleanup` is.
+    for scenario, activity in (("warning", "warn_of_expiry"), ("stuck cleanup", "report_stuck")):
+        found[scenario] = [point for point in found[scenario] if point.activity == activity]
     return found
 
 
@@ -47,6 +52,13 @@ async def run(matrix: Matrix, actor: Actor, lanes: Sequence[Lane], tell: Callabl
     tell(f"{sum(map(len, found.values()))} places")
     await matrix.begin()
 
+    stuck = matrix.applications(len(found["stuck cleanup"]))
+    await matrix.perform("provision", stuck)
+    # While there are few objects: each resync looks at all of them again.
+    await matrix.strike_fleet(found["resync"], stuck)
+    tell("resync is done")
+    await matrix.strike(zip(found["stuck cleanup"], stuck, strict=True))
+    tell("stuck cleanup is done")
     items = matrix.applications(max(len(found[scenario]) for scenario in ("provision", *UPDATES, "cleanup")))
     await matrix.strike(zip(found["provision"], items, strict=False))
     tell("provision is done")

@@ -16,7 +16,8 @@ from pathlib import Path
 import psutil
 
 from stack.platform import Platform
-from tests.faults.worker import Entry, Fault, Timing, run_worker
+from tests.faults.timing import Timing
+from tests.faults.worker import Entry, Fault, run_worker
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Imported once: a fork takes a tenth of a second, a new interpreter with all imports two.

@@ -90,14 +90,22 @@ class Matrix:
         for item, outcome in struck:
             own = [finding for finding in findings if _concerns(finding, item)]
             findings = [finding for finding in findings if finding not in own]
-            told = "; ".join(f"{finding.problem} {finding.thing} {finding.detail}".strip() for finding in own)
-            trouble = "; ".join(text for text in (outcome.trouble, told) if text)
+            trouble = "; ".join(text for text in (outcome.trouble, told(own)) if text)
             self.outcomes.append(Outcome(outcome.point, trouble, outcome.seconds))
         assert not findings, f"of no object that was struck: {findings}"
 
+    async def strike_fleet(self, points: Iterable[Point], items: Iterable[Item]) -> None:
+        """Kill at each point of a resync of the whole fleet, while nothing else goes on.
+
+        Always on the object whose turn in it comes last: wherever the worker dies, there is something left to do. So
+        they come one after the other, in one lane: another resync would mend what this one leaves.
+        """
+        last = max(items, key=lambda item: item.reference.key)
+        await self.strike((point, last) for point in points)
+
     async def _strike(self, point: Point, item: Item) -> Outcome:
-        actor, lane = self._actor, item.lane
-        lane.arm(Fault(activity=point.activity, point=point.place, count=point.count, workflow=item.workflow))
+        actor, lane, workflow = self._actor, item.lane, item.workflow_of(point.scenario)
+        lane.arm(Fault(activity=point.activity, point=point.place, count=point.count, workflow=workflow))
         password = await actor.password(item)
         kills = len(lane.exits)
         try:
@@ -115,13 +123,18 @@ class Matrix:
         try:
             await actor.done(point.scenario, item)
         except (TimeoutError, AssertionError) as error:
-            return Outcome(point, f"it did not come to rest: {error}", time.monotonic() - began)
+            return Outcome(point, f"it did not come to what it should be: {error}", time.monotonic() - began)
         seconds = time.monotonic() - began
         ends = lane.exits[kills:]
         trouble = "" if ends == [-signal.SIGKILL] else f"the worker ended with {ends}"
         if point.scenario not in ENDS and password is not None and await actor.password(item) != password:
             trouble = "the password is another one"
         return Outcome(point, trouble, seconds)
+
+
+def told(findings: Iterable[Finding]) -> str:
+    """Return what an auditor found, in a line."""
+    return "; ".join(f"{finding.problem} {finding.thing} {finding.detail}".strip() for finding in findings)
 
 
 def writes_of(journal: Sequence[Entry]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What happens to an object while its worker dies: provision, updates, cleanup, and the same for a preview."""
+"""What happens to an object while its worker dies: provision, updates, resync, cleanup, and the life of a preview."""
 
 import asyncio
 import uuid
@@ -8,12 +8,15 @@ from typing import Any, Literal
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from activities.clients.resources import APPLICATIONS, PREVIEWS
+from activities.clients.resources import APPLICATIONS, PREVIEWS, Resource
 from activities.clients.temporal import poke
+from plattr.fleet import FleetRun
 from plattr.naming import workflow_id
 from plattr.objects import Kind, ObjectReference
 from tests.e2e.view import View, is_settled
 from tests.faults.lanes import Lane
+from tests.faults.strangers import Stranger
+from workflows.fleet import ResyncFleet
 
 Scenario = Literal[
     "provision",
@@ -22,14 +25,17 @@ Scenario = Literal[
     "domain changed",
     "bucket added",
     "storage disabled",
+    "resync",
     "cleanup",
+    "stuck cleanup",
     "preview",
     "warning",
     "expiry",
 ]
 UPDATES: tuple[Scenario, ...] = ("image changed", "domain changed", "bucket added", "storage disabled")
-# `half made` is deleted as soon as its worker has died; `warning` is the whole life of a preview of one minute.
-ENDS: tuple[Scenario, ...] = ("half made", "cleanup", "warning", "expiry")
+# `half made` is deleted as soon as its worker has died; `warning` is the whole life of a preview of one minute; of a
+# `stuck cleanup` the obstacle is taken away once the object says what it waits for.
+ENDS: tuple[Scenario, ...] = ("half made", "cleanup", "stuck cleanup", "warning", "expiry")
 
 SPEC: dict[str, Any] = {
     "repository": "https://git.example/my-app",
@@ -69,6 +75,10 @@ class Item:
     def is_preview(self) -> bool:
         return self.reference.kind is Kind.PREVIEW
 
+    def workflow_of(self, scenario: Scenario) -> str:
+        """Return the run whose activities the scenario is about: the object's own, or one of the whole fleet."""
+        return f"resync-{self.name}" if scenario == "resync" else self.workflow
+
 
 class Actor:
     """Does what a person and the watcher would do, and waits until the platform is done with it."""
@@ -76,6 +86,7 @@ class Actor:
     def __init__(self, view: View, temporal: Client) -> None:
         self.view = view
         self._temporal = temporal
+        self._stranger = Stranger(view)
         self._numbers = iter(range(1, 100_000))
 
     def new_application(self, lane: Lane) -> Item:
@@ -89,35 +100,74 @@ class Actor:
 
     async def act(self, scenario: Scenario, item: Item) -> None:
         """Change the object as the scenario says, and poke its run."""
-        is_deleting = scenario == "cleanup"
-        if is_deleting:
-            await self.view.delete(item.name, PREVIEWS if item.is_preview else APPLICATIONS)
-        else:
-            item.spec = item.spec | _changes(scenario, item)
-            await self.view.apply(item.name, item.spec, item.reference.kind)
-        await poke(self._temporal, item.reference, is_deleting=is_deleting, task_queue=item.lane.task_queue)
+        match scenario:
+            case "resync":
+                await self._stranger.disturb(item.name)
+                await self._temporal.start_workflow(
+                    ResyncFleet.run, FleetRun(), id=item.workflow_of(scenario), task_queue=item.lane.task_queue
+                )
+                return
+            case "stuck cleanup":
+                await self._stranger.hold(item.name)
+                await self._delete(item)
+            case "cleanup":
+                await self._delete(item)
+            case _:
+                item.spec = item.spec | _changes(scenario, item)
+                await self.view.apply(item.name, item.spec, item.reference.kind)
+        await self._poke(item, is_deleting=scenario in ("cleanup", "stuck cleanup"))
 
     async def done(self, scenario: Scenario, item: Item, *, seconds: float = 180) -> None:
         """Return when the object is as the scenario wants it, and nothing is under way any more."""
-        resource = PREVIEWS if item.is_preview else APPLICATIONS
+        wrong = ""
+        if scenario == "stuck cleanup":
+            await self._stranger.is_told_of(item.name, seconds=seconds)
+            await self._rest(item.workflow, seconds=seconds, may_wait=True)
+            wrong = await self._stranger.wrongly_told(item.name)
+            await self._stranger.let_go(item.name)
+            await self._poke(item, is_deleting=True)
+        if scenario == "resync":
+            await self._fleet_is_done(item, seconds=seconds)
+            wrong = await self._stranger.disturbed(item.name)
+        resource = _resource(item)
         if scenario in ENDS:
             await self.view.wait_gone(item.name, seconds=seconds, resource=resource)
         else:
             await self.view.wait(item.name, is_settled, seconds=seconds, resource=resource)
+        await self._rest(item.workflow, seconds=seconds, may_wait=item.is_preview)
+        assert not wrong, wrong
+
+    async def _delete(self, item: Item) -> None:
+        await self.view.delete(item.name, _resource(item))
+
+    async def _poke(self, item: Item, *, is_deleting: bool) -> None:
+        await poke(self._temporal, item.reference, is_deleting=is_deleting, task_queue=item.lane.task_queue)
+
+    async def _fleet_is_done(self, item: Item, *, seconds: float) -> None:
+        """Return when the run has poked everybody, and every object of ours has been looked at."""
         async with asyncio.timeout(seconds):
-            while not await self._is_idle(item):
+            await self._temporal.get_workflow_handle(item.workflow_of("resync")).result()
+        for kind, resource in ((Kind.APPLICATION, APPLICATIONS), (Kind.PREVIEW, PREVIEWS)):
+            for body in await self.view.kube.list(resource, self.view.namespace):
+                workflow = workflow_id(self.view.reference(body["metadata"]["name"], kind))
+                await self._rest(workflow, seconds=seconds, may_wait=kind is Kind.PREVIEW)
+
+    async def _rest(self, workflow: str, *, seconds: float, may_wait: bool) -> None:
+        """Return when a run has ended, or, if it may, waits and has nothing under way."""
+        async with asyncio.timeout(seconds):
+            while not await self._is_idle(workflow, may_wait=may_wait):
                 await asyncio.sleep(0.1)
 
-    async def _is_idle(self, item: Item) -> bool:
+    async def _is_idle(self, workflow: str, *, may_wait: bool) -> bool:
         try:
-            description = await self._temporal.get_workflow_handle(item.workflow).describe()
+            description = await self._temporal.get_workflow_handle(workflow).describe()
         except RPCError:
             return False
         if description.close_time is not None:
             return True
-        # A preview's run stays open until its end.
+        # A preview's run stays open until its end, and a cleanup that is stuck until it gets on.
         raw = description.raw_description
-        return item.is_preview and not raw.pending_activities and not raw.HasField("pending_workflow_task")
+        return may_wait and not raw.pending_activities and not raw.HasField("pending_workflow_task")
 
     async def password(self, item: Item) -> str | None:
         namespace, stem = self.view.namespace, item.name
@@ -151,6 +201,10 @@ class Actor:
         lost = [] if rows == [("precious",)] else [f"rows {rows}"]
         lost += [] if body == _CONTENT else [f"object {body!r}"]
         return ", ".join(lost)
+
+
+def _resource(item: Item) -> Resource:
+    return PREVIEWS if item.is_preview else APPLICATIONS
 
 
 def _changes(scenario: Scenario, item: Item) -> dict[str, Any]:

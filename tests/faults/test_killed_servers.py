@@ -13,7 +13,8 @@ from tests.faults.ground import ground
 from tests.faults.lanes import open_lane
 from tests.faults.matrix import Point
 from tests.faults.scenarios import SPEC, Actor
-from tests.faults.worker import QUICK, Fault
+from tests.faults.timing import QUICK
+from tests.faults.worker import Fault
 
 PLACES = (
     Point("provision", "reconcile_storage", "write", 4),

@@ -11,7 +11,8 @@ from stack.platform import Platform
 from tests.faults.lanes import open_lane
 from tests.faults.partition import Line
 from tests.faults.scenarios import Actor
-from tests.faults.worker import EARNEST, Fault
+from tests.faults.timing import EARNEST
+from tests.faults.worker import Fault
 from tests.faults.zombies import Evidence, Zombie, haunt
 
 # Longer than the fence (10 s) and the heartbeat timeout (15 s) as they are in earnest.

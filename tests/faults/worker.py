@@ -11,9 +11,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
-from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,16 +21,14 @@ import temporalio.worker
 from temporalio import activity
 from temporalio.client import Client
 
-import activities.auth
-import activities.interceptor
 import worker.__main__ as real_worker
-import workflows.object_run
 from activities.clients import fence
 from activities.clients.telemetry import configure_logging
 from activities.clients.temporal import connect_temporal
 from plattr.objects import FrozenModel
 from plattr.settings import Settings
 from tests.faults.chaos import Chaos
+from tests.faults.timing import Timing
 from worker.registry import connect_clients
 
 
@@ -49,32 +46,6 @@ class Fault(FrozenModel):
     """Whom the signal goes to; None: the worker itself."""
     sleep_seconds: float = 0
     """Instead of a signal: keep the thread waiting, as a backend does that hangs; for calls made in threads only."""
-
-
-class Timing(FrozenModel):
-    """How long a dead worker goes unnoticed, and how long a call of its own may come true after it."""
-
-    heartbeat_timeout: timedelta
-    fence_seconds: float
-    sticky_timeout: timedelta
-    late_call: timedelta
-
-
-# As in workflows/options.py, activities/interceptor.py and the SDK. Only a cleanup that has to wait for a call which
-# nobody answered waits for seconds instead of minutes: whoever made that call is stopped here for longer.
-EARNEST = Timing(
-    heartbeat_timeout=timedelta(seconds=15),
-    fence_seconds=10,
-    sticky_timeout=timedelta(seconds=10),
-    late_call=timedelta(seconds=20),
-)
-# A quarter of that, in the same order, so that a matrix takes minutes, not hours: the fence ends first.
-QUICK = Timing(
-    heartbeat_timeout=timedelta(seconds=4),
-    fence_seconds=2.5,
-    sticky_timeout=timedelta(seconds=1),
-    late_call=timedelta(seconds=5),
-)
 
 
 class Entry(FrozenModel):
@@ -121,6 +92,9 @@ class Places(temporalio.client.Interceptor, temporalio.worker.Interceptor):
     ) -> temporalio.worker.ActivityInboundInterceptor:
         return _PlacesOfActivity(next, self)
 
+    def intercept_client(self, next: temporalio.client.OutboundInterceptor) -> temporalio.client.OutboundInterceptor:
+        return _PlacesOfClient(next, self)
+
     def reach(self, point: str, count: int = 1) -> None:
         """Act if the fault is meant for here; its file goes first, so that it never fires twice."""
         try:
@@ -156,15 +130,34 @@ class Places(temporalio.client.Interceptor, temporalio.worker.Interceptor):
         )
         os.write(self._journal, entry.model_dump_json().encode() + b"\n")
 
+    def before_poke(self) -> None:
+        """What a poke writes, it writes into Temporal; it asks no fence, for it harms nothing when it comes late."""
+        self._count_write(lambda: None)
+
     def _before_write(self) -> None:
+        self._count_write(self._ensure_live)
+
+    def _count_write(self, ensure_allowed: Callable[[], None]) -> None:
         attempt = _attempt.get()
         if attempt is None:
-            self._ensure_live()
+            ensure_allowed()
             return
         # Before the fence is asked: that is where a frozen worker has to be caught.
         self.reach("write", attempt.next_write())
-        self._ensure_live()
+        ensure_allowed()
         self.note("write")
+
+
+class _PlacesOfClient(temporalio.client.OutboundInterceptor):
+    def __init__(self, next: temporalio.client.OutboundInterceptor, places: Places) -> None:
+        super().__init__(next)
+        self._places = places
+
+    async def start_workflow(
+        self, input: temporalio.client.StartWorkflowInput
+    ) -> temporalio.client.WorkflowHandle[Any, Any]:
+        self._places.before_poke()
+        return await super().start_workflow(input)
 
 
 class _PlacesOfActivity(temporalio.worker.ActivityInboundInterceptor):
@@ -202,12 +195,7 @@ async def _serve(settings: Settings, task_queue: str, folder: Path, timing: Timi
     places = Places(folder)
     places.install()
     if timing is not None:
-        workflows.object_run.HEARTBEAT_TIMEOUT = timing.heartbeat_timeout
-        activities.interceptor.FENCE_SECONDS = timing.fence_seconds
-        activities.auth.LATE_CALL = timing.late_call
-        real_worker.Worker = partial(
-            temporalio.worker.Worker, sticky_queue_schedule_to_start_timeout=timing.sticky_timeout
-        )
+        timing.install()
     client = await connect_temporal(lazy=False)
     client = Client(**(client.config() | {"interceptors": [places]}))
     clients = await connect_clients(settings)

@@ -12,7 +12,8 @@ from typing import Literal
 from tests.faults.lanes import open_lane
 from tests.faults.matrix import writes_of
 from tests.faults.scenarios import Actor, Item, Scenario
-from tests.faults.worker import EARNEST, Entry, Fault
+from tests.faults.timing import EARNEST
+from tests.faults.worker import Entry, Fault
 
 # What the frozen worker would do next shows within milliseconds of its waking; its beat within a second.
 _AFTER_SECONDS = 4.0

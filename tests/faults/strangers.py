@@ -1,0 +1,58 @@
+"""What strangers do to an object's things: drift, which a resync mends, and a finalizer that holds up a deletion."""
+
+from activities.clients.resources import CONFIG_MAPS, EVENTS, SECRETS, Json
+from plattr.status import ConditionType
+from tests.e2e.view import View, conditions
+
+_FINALIZER = "example.test/holds"
+_STUCK = "DeletionStuck"
+
+
+class Stranger:
+    """Somebody with a superuser's rights and no regard for Plattr, and what came of it."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    async def disturb(self, name: str) -> None:
+        """Take a grant and a ConfigMap away from a Running application."""
+        await self._view.query(f"revoke usage on schema prod_{name} from prod_{name}_anon")
+        await self._view.kube.delete(CONFIG_MAPS, f"{name}-redis", self._view.namespace)
+
+    async def disturbed(self, name: str) -> str:
+        """Return what is still missing of what was taken away; empty: nothing."""
+        rows = await self._view.query(f"select has_schema_privilege('prod_{name}_anon', 'prod_{name}', 'usage')")
+        missing = [] if rows == [(True,)] else ["the grant"]
+        missing += [] if await self._view.config_map(f"{name}-redis") else ["the ConfigMap"]
+        return f"not mended: {', '.join(missing)}" if missing else ""
+
+    async def hold(self, name: str) -> None:
+        """Put a finalizer on the database Secret, the last thing that a cleanup waits for."""
+        operations: list[Json] = [{"op": "add", "path": "/metadata/finalizers", "value": [_FINALIZER]}]
+        await self._view.kube.json_patch(SECRETS, f"{name}-db", operations, self._view.namespace)
+
+    async def let_go(self, name: str) -> None:
+        operations: list[Json] = [{"op": "remove", "path": "/metadata/finalizers"}]
+        await self._view.kube.json_patch(SECRETS, f"{name}-db", operations, self._view.namespace)
+
+    async def is_told_of(self, name: str, *, seconds: float) -> None:
+        """Return when the object says that its deletion waits for the Secret."""
+        await self._view.wait(name, lambda body: _says(body, name), seconds=seconds)
+
+    async def wrongly_told(self, name: str) -> str:
+        """Return what is wrong with how object and Events say it; empty: each says it once."""
+        body = await self._view.application(name)
+        assert body is not None
+        wrong = [] if body["status"].get("phase") == "Terminating" else [f"phase {body['status'].get('phase')}"]
+        false = [kind for kind, condition in conditions(body).items() if condition["status"] == "False"]
+        wrong += [] if false == [ConditionType.DATABASE] else [f"False are {false}"]
+        selector = f"involvedObject.uid={body['metadata']['uid']},reason={_STUCK}"
+        events = await self._view.kube.list(EVENTS, self._view.namespace, field_selector=selector)
+        wrong += [] if len(events) == 1 else [f"told by {len(events)} Events"]
+        wrong += [f"an Event says {event['message']}" for event in events if f"{name}-db" not in event["message"]]
+        return "; ".join(wrong)
+
+
+def _says(body: Json, name: str) -> bool:
+    condition = conditions(body).get(ConditionType.DATABASE, {})
+    return condition.get("reason") == "StillDeleting" and f"{name}-db" in condition.get("message", "")

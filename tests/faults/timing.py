@@ -1,0 +1,58 @@
+"""How long the workers of fault tests wait: as long as in earnest, or a quarter of that."""
+
+from datetime import timedelta
+from functools import partial
+
+import temporalio.worker
+
+import activities.auth
+import activities.interceptor
+import worker.__main__ as real_worker
+import workflows.fleet
+import workflows.object_run
+import workflows.options
+from plattr.objects import FrozenModel
+
+
+class Timing(FrozenModel):
+    """How long a dead worker goes unnoticed, a call of its own may come true after it, and a retry waits."""
+
+    heartbeat_timeout: timedelta
+    fence_seconds: float
+    sticky_timeout: timedelta
+    late_call: timedelta
+    longest_delay_seconds: float
+    slow_retry: timedelta
+
+    def install(self) -> None:
+        """Make it this process's."""
+        for module in (workflows.object_run, workflows.fleet):
+            module.HEARTBEAT_TIMEOUT = self.heartbeat_timeout
+        workflows.options.SLOW_RETRY_FIRST = self.slow_retry
+        activities.interceptor.FENCE_SECONDS = self.fence_seconds
+        activities.interceptor.LONGEST_DELAY_SECONDS = self.longest_delay_seconds
+        activities.auth.LATE_CALL = self.late_call
+        real_worker.Worker = partial(
+            temporalio.worker.Worker, sticky_queue_schedule_to_start_timeout=self.sticky_timeout
+        )
+
+
+# As in workflows/options.py, activities/interceptor.py and the SDK. Only a cleanup that has to wait for a call which
+# nobody answered waits for seconds instead of minutes: whoever made that call is stopped here for longer.
+EARNEST = Timing(
+    heartbeat_timeout=timedelta(seconds=15),
+    fence_seconds=10,
+    sticky_timeout=timedelta(seconds=10),
+    late_call=timedelta(seconds=20),
+    longest_delay_seconds=30,
+    slow_retry=timedelta(seconds=30),
+)
+# A quarter of that, in the same order, so that a matrix takes minutes, not hours: the fence ends first.
+QUICK = Timing(
+    heartbeat_timeout=timedelta(seconds=4),
+    fence_seconds=2.5,
+    sticky_timeout=timedelta(seconds=1),
+    late_call=timedelta(seconds=5),
+    longest_delay_seconds=1,
+    slow_retry=timedelta(seconds=7.5),
+)
