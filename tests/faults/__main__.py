@@ -1,14 +1,19 @@
-"""`make faults`: the whole crash matrix, printed and written into docs/guarantees.md."""
+"""`make faults`: the whole crash matrix, the zombies and the mutants, printed and written into docs/guarantees.md.
 
+`make faults FAULTS="--only mutants"` runs one of the three.
+"""
+
+import argparse
 import asyncio
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from cli.auditing.auditor import audit
 from stack.platform import Platform
-from tests.faults import full, report
+from tests.faults import full, mutation, report
 from tests.faults.ground import ground, own_platform
 from tests.faults.lanes import open_lane, open_lanes
 from tests.faults.matrix import Matrix
@@ -28,16 +33,14 @@ def tell(line: str) -> None:
     sys.stdout.flush()
 
 
-async def run(platform: Platform, folder: Path) -> bool:
-    """Run everything, write it down, and return whether nothing was found."""
+async def run(platform: Platform, folder: Path, parts: Sequence[str]) -> bool:
+    """Run the parts, write them down, and return whether each came out as it must."""
     async with ground(platform) as (view, temporal):
         actor = Actor(view, temporal)
-        matrix = await _run_matrix(platform, actor, folder)
-        zombies_are_dead = await _run_zombies(platform, actor, folder)
-    return zombies_are_dead and not any(outcome.trouble for outcome in matrix.outcomes)
+        return all([await _PARTS[part](platform, actor, folder / part) for part in parts])
 
 
-async def _run_matrix(platform: Platform, actor: Actor, folder: Path) -> Matrix:
+async def _run_matrix(platform: Platform, actor: Actor, folder: Path) -> bool:
     began = time.monotonic()
     async with open_lanes(platform, folder, LANES, QUICK) as lanes:
         matrix = Matrix(actor, lanes, platform.environment("cli"))
@@ -49,7 +52,7 @@ async def _run_matrix(platform: Platform, actor: Actor, folder: Path) -> Matrix:
     )
     report.write_section("crash matrix", text)
     sys.stdout.write(f"{text}\n\n{report.troubles(matrix.outcomes)}\n")
-    return matrix
+    return good == len(matrix.outcomes)
 
 
 async def _run_zombies(platform: Platform, actor: Actor, folder: Path) -> bool:
@@ -78,11 +81,25 @@ async def _run_zombies(platform: Platform, actor: Actor, folder: Path) -> bool:
     return not findings and not any(each.writes for each in evidence)
 
 
+async def _run_mutants(platform: Platform, actor: Actor, folder: Path) -> bool:
+    found = await mutation.run(platform, actor, folder, mutation.TRIALS)
+    text = f"{report.when_and_where()}.\n\n{report.mutant_table(found)}"
+    report.write_section("mutants", text)
+    sys.stdout.write(f"{text}\n")
+    return all(trial.found in told for trial, told in found.items())
+
+
+_PARTS = {"matrix": _run_matrix, "zombies": _run_zombies, "mutants": _run_mutants}
+
+
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=list(_PARTS))
+    only = parser.parse_args().only
     with own_platform() as platform:
         folder = Path(tempfile.mkdtemp(prefix="plattr-faults-"))
         tell(f"journals and logs of the workers: {folder}")
-        is_good = asyncio.run(run(platform, folder))
+        is_good = asyncio.run(run(platform, folder, [only] if only else list(_PARTS)))
     return 0 if is_good else 1
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from stack.platform import Platform
+from tests.faults.mutants import Mutant
 from tests.faults.timing import Timing
 from tests.faults.worker import Entry, Fault, run_worker
 
@@ -34,6 +35,7 @@ class Lane:
         timing: Timing | None,
         task_queue: str = "",
         error_rate: float = 0,
+        mutant: Mutant | None = None,
     ) -> None:
         self.task_queue = task_queue or f"lane-{uuid.uuid4().hex[:8]}"
         self.folder = folder
@@ -41,6 +43,7 @@ class Lane:
         self._environment = dict(environment)
         self._timing = timing
         self._error_rate = error_rate
+        self._mutant = mutant
         self._process: ForkServerProcess | None = None
 
     @property
@@ -93,7 +96,14 @@ class Lane:
         while True:
             self._process = _CONTEXT.Process(
                 target=run_worker,
-                args=(self._environment, self.task_queue, self.folder, self._timing, self._error_rate),
+                args=(
+                    self._environment,
+                    self.task_queue,
+                    self.folder,
+                    self._timing,
+                    self._error_rate,
+                    self._mutant,
+                ),
                 daemon=True,
             )
             self._process.start()
@@ -124,11 +134,12 @@ async def open_lane(
     timing: Timing | None = None,
     task_queue: str = "",
     error_rate: float = 0,
+    mutant: Mutant | None = None,
 ) -> AsyncIterator[Lane]:
     """Run one lane; without `timing` everything takes as long as it does in earnest."""
     folder.mkdir(parents=True, exist_ok=True)
     # Of any free port: several workers run beside each other.
-    lane = Lane({**environment, "METRICS_PORT": "0"}, folder, timing, task_queue, error_rate)
+    lane = Lane({**environment, "METRICS_PORT": "0"}, folder, timing, task_queue, error_rate, mutant)
     keeping = asyncio.create_task(lane.keep())
     try:
         yield lane

@@ -88,7 +88,7 @@ class Matrix:
         struck.sort(key=lambda pair: places.index(pair[1].point))
         findings = await self.findings()
         for item, outcome in struck:
-            own = [finding for finding in findings if _concerns(finding, item)]
+            own = [finding for finding in findings if concerns(finding, item)]
             findings = [finding for finding in findings if finding not in own]
             trouble = "; ".join(text for text in (outcome.trouble, told(own)) if text)
             self.outcomes.append(Outcome(outcome.point, trouble, outcome.seconds))
@@ -162,7 +162,8 @@ def points_of(scenario: Scenario, journal: Sequence[Entry]) -> list[Point]:
     return points
 
 
-def _concerns(finding: Finding, item: Item) -> bool:
+def concerns(finding: Finding, item: Item) -> bool:
+    """Tell whether a finding is about an object, or about something that bears its name and no owner's."""
     sql_name = item.name.replace("-pr-", "-pr").replace("-", "_")
     names = {item.name, item.name.replace("-pr-", "-pr"), sql_name}
     if finding.owner:

@@ -3,13 +3,15 @@
 import datetime as dt
 import os
 import platform
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import median
 
 import psutil
 
 from tests.faults.matrix import Outcome
+from tests.faults.mutation import Trial
 from tests.faults.zombies import Evidence
 
 GUARANTEES = Path(__file__).parents[2] / "docs" / "guarantees.md"
@@ -45,6 +47,16 @@ def zombie_table(evidence: Iterable[Evidence]) -> str:
             f"| `{zombie.activity}` | {zombie.write} | {zombie.meanwhile} | {each.seconds_frozen:.0f} |"
             f" {len(each.writes)} | {' '.join(each.ending)} |"
         )
+    return "\n".join(lines)
+
+
+def mutant_table(found: Mapping[Trial, str]) -> str:
+    """Return what gave each broken worker away, in Markdown; names, which are random, are left out."""
+    lines = ["| the worker | killed or frozen | what was found |", "|---|---|---|"]
+    for trial, text in found.items():
+        first, *more = re.sub(r"\bf[0-9a-f]{7}\b", "*", text).split("; ")
+        told = f"{first}, and {len(more)} more" if more else first
+        lines.append(f"| {trial.mutant} | {trial.place} | {told or 'nothing'} |")
     return "\n".join(lines)
 
 

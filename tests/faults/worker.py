@@ -28,6 +28,7 @@ from activities.clients.temporal import connect_temporal
 from plattr.objects import FrozenModel
 from plattr.settings import Settings
 from tests.faults.chaos import Chaos
+from tests.faults.mutants import Mutant, break_worker
 from tests.faults.timing import Timing
 from worker.registry import connect_clients
 
@@ -180,10 +181,18 @@ class _PlacesOfActivity(temporalio.worker.ActivityInboundInterceptor):
 
 
 def run_worker(
-    environment: dict[str, str], task_queue: str, folder: Path, timing: Timing | None, error_rate: float
+    environment: dict[str, str],
+    task_queue: str,
+    folder: Path,
+    timing: Timing | None,
+    error_rate: float,
+    mutant: Mutant | None,
 ) -> None:
     """Serve a task queue until killed; the target of a forked process."""
     os.environ.update(environment)
+    if mutant is not None:
+        # Before the places, which remember the fence as they find it.
+        break_worker(mutant)
     if error_rate:
         Chaos(error_rate, folder).install()
     with (folder / "worker.log").open("a") as log:

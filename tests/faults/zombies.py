@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tests.faults.lanes import open_lane
+from tests.faults.lanes import Lane, open_lane
 from tests.faults.matrix import writes_of
+from tests.faults.mutants import Mutant
 from tests.faults.scenarios import Actor, Item, Scenario
-from tests.faults.timing import EARNEST
+from tests.faults.timing import EARNEST, Timing
 from tests.faults.worker import Entry, Fault
 
 # What the frozen worker would do next shows within milliseconds of its waking; its beat within a second.
@@ -65,22 +66,38 @@ async def zombies_of(actor: Actor, environment: Mapping[str, str], folder: Path)
 
 
 async def haunt(
-    actor: Actor, environment: Mapping[str, str], folder: Path, zombies: Sequence[Zombie], *, seconds: float
+    actor: Actor,
+    environment: Mapping[str, str],
+    folder: Path,
+    zombies: Sequence[Zombie],
+    *,
+    seconds: float,
+    timing: Timing = EARNEST,
+    mutant: Mutant | None = None,
 ) -> list[Evidence]:
-    """Freeze one worker for each zombie, all at once, for at least so long, and say what each did afterwards."""
-    return await asyncio.gather(
-        *(
-            _haunt(actor, environment, folder / f"zombie-{number}", zombie, seconds)
-            for number, zombie in enumerate(zombies)
-        )
-    )
+    """Freeze one worker for each zombie, all at once, for at least so long, and say what each did afterwards.
+
+    The frozen ones may be broken, the others are not.
+    """
+
+    async def one(number: int, zombie: Zombie) -> Evidence:
+        own = folder / f"zombie-{number}"
+        async with open_lane(environment, own / "frozen", timing, mutant=mutant) as frozen:
+            return await _haunt(actor, environment, own / "other", zombie, frozen, timing, seconds)
+
+    return await asyncio.gather(*(one(number, zombie) for number, zombie in enumerate(zombies)))
 
 
 async def _haunt(
-    actor: Actor, environment: Mapping[str, str], folder: Path, zombie: Zombie, seconds: float
+    actor: Actor,
+    environment: Mapping[str, str],
+    folder: Path,
+    zombie: Zombie,
+    frozen: Lane,
+    timing: Timing,
+    seconds: float,
 ) -> Evidence:
     async with AsyncExitStack() as stack:
-        frozen = await stack.enter_async_context(open_lane(environment, folder / "frozen", EARNEST))
         item = actor.new_application(frozen)
         item.spec = item.spec | ONE_BUCKET
         if zombie.scenario != "provision":
@@ -99,7 +116,7 @@ async def _haunt(
         await frozen.frozen()
         began = time.monotonic()
 
-        await stack.enter_async_context(open_lane(environment, folder / "other", EARNEST, frozen.task_queue))
+        await stack.enter_async_context(open_lane(environment, folder, timing, frozen.task_queue))
         await actor.done(zombie.scenario, item)
         if zombie.meanwhile == "removed":
             await actor.act("cleanup", item)
