@@ -163,6 +163,21 @@ def test_a_crd_that_is_too_old_stops_the_upgrade(life: Life, kubectl: Kubectl, c
     assert accepted.returncode == 0, accepted.stderr
 
 
+def test_a_crd_that_is_gone_stops_the_upgrade(life: Life, kubectl: Kubectl, cluster_helm: Helm) -> None:
+    # Of the two the one that has no object here.
+    path = ROOT / "deploy" / "crds" / "previewenvironment.yaml"
+    kubectl.call("delete", "-f", str(path))
+
+    refused = cluster_helm.run("upgrade", RELEASE, CHART, "--namespace", RELEASE, values=LEAST)
+    unchecked = merged(LEAST, {"checkCrds": False})
+    accepted = cluster_helm.run("upgrade", RELEASE, CHART, "--namespace", RELEASE, "--dry-run=server", values=unchecked)
+    kubectl.call("apply", "--server-side", "--force-conflicts", "-f", str(path))
+
+    assert refused.returncode != 0
+    assert "previewenvironments.platform.internal is not in the cluster" in refused.stderr
+    assert accepted.returncode == 0, accepted.stderr
+
+
 def test_the_api_server_accepts_every_object(life: Life, kubectl: Kubectl, helm: Helm) -> None:
     egress = {"worker": [{"ports": [{"port": 443}]}], "watcher": [{"ports": [{"port": 443}]}]}
     objects = helm.render(

@@ -1,12 +1,17 @@
 {{/*
 Helm makes what lies in crds/ once and never touches it again (docs/decisions). A worker whose CRDs are older than
 itself would lose fields: the API server prunes what a schema does not know. So the chart looks at the cluster's.
+An install makes one that is missing, an upgrade does not. Without a cluster (helm template) nothing is found at all,
+not even the namespace.
 */}}
 {{- define "plattr.checkCrds" -}}
 {{- if .Values.checkCrds }}
 {{- range $path, $_ := .Files.Glob "crds/*.yaml" }}
 {{- $ours := $.Files.Get $path | fromYaml }}
 {{- $live := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" $ours.metadata.name }}
+{{- if and $.Release.IsUpgrade (empty $live) (lookup "v1" "Namespace" "" $.Release.Namespace) }}
+{{- fail (printf "cannot render: CustomResourceDefinition %s is not in the cluster, and an upgrade makes none; run `helm show crds CHART | kubectl apply --server-side --force-conflicts -f -` first" $ours.metadata.name) }}
+{{- end }}
 {{- range $version := ternary $ours.spec.versions list (not (empty $live)) }}
 {{- $found := dict }}
 {{- range $live.spec.versions }}
