@@ -127,6 +127,14 @@ def test_a_rollout_keeps_the_old_ones_until_the_new_are_ready(helm: Helm, proces
 
 
 @pytest.mark.parametrize("process", PROCESSES)
+def test_a_pod_that_is_not_ready_holds_up_no_drain(helm: Helm, process: str) -> None:
+    budget = only(helm.render(), "PodDisruptionBudget", process)["spec"]
+
+    # While Temporal is away none is ready, so none could be evicted.
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+@pytest.mark.parametrize("process", PROCESSES)
 def test_the_probes_ask_where_the_process_answers(helm: Helm, process: str) -> None:
     objects = helm.render({"metrics": {"port": 9191}})
     container = container_of(objects, process)

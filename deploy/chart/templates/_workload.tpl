@@ -127,6 +127,8 @@ metadata:
 spec:
   # Not minAvailable: with one replica that would hold every drain up for ever.
   maxUnavailable: 1
+  # A pod is not ready while Temporal is away; a drain need not wait for it.
+  unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels: {{- include "plattr.selector" . | nindent 6 }}
 ---
