@@ -51,13 +51,15 @@ passed "buildah $(command buildah --version | cut -d' ' -f3) built deploy/Docker
 passed "runs as 10001:10001, by default python -m worker"
 
 root=$(buildah mount "$(buildah from --pull-never plattr)")
+export bundle=$(buildah inspect --type image --format '{{range .OCIv1.Config.Env}}{{println .}}{{end}}' plattr | sed -n 's/^SSL_CERT_FILE=//p')
+[ -s "$root/${bundle:?the image sets no SSL_CERT_FILE}" ] || fail "there is no bundle of CAs at $bundle"
 inside() {
     # As Kubernetes will: read-only root, /tmp writable, no user but ours, no variable but the image's.
     unshare --mount bash -euc '
         mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && mount -t tmpfs tmpfs "$1/tmp"
         root=$1; shift
         exec chroot --userspec=10001:10001 "$root" /usr/bin/env -i PATH=/opt/plattr/bin:/usr/local/bin:/usr/bin:/bin \
-            PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp "$@"' -- "$root" "$@"
+            PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp SSL_CERT_FILE="$bundle" "$@"' -- "$root" "$@"
 }
 
 inside python -c 'import plattr, workflows.application, worker.registry, watcher.service' || fail "a package is missing"
