@@ -178,6 +178,10 @@ def test_keda_counts_the_task_queue_and_owns_the_replicas(helm: Helm) -> None:
     assert "replicas" not in only(objects, "Deployment", "worker")["spec"]
     assert scaled["scaleTargetRef"]["name"] == only(objects, "Deployment", "worker")["metadata"]["name"]
     assert scaled["minReplicaCount"] == 2
+    behavior = scaled["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 300
+    # It concerns the step from one to none only, which is never made.
+    assert "cooldownPeriod" not in scaled
     assert (trigger["metadata"]["taskQueue"], trigger["metadata"]["endpoint"]) == ("plattr", "temporal:7233")
     assert trigger["authenticationRef"]["name"] == authentication["metadata"]["name"]
     assert authentication["spec"]["secretTargetRef"] == [{"parameter": "apiKey", "name": "temporal", "key": "api-key"}]

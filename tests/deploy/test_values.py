@@ -104,6 +104,10 @@ def test_the_patterns_are_those_of_the_settings() -> None:
         pytest.param(
             {"worker": {"terminationGracePeriodSeconds": 20}}, "terminationGracePeriod", id="too-short-an-end"
         ),
+        pytest.param(
+            {"worker": {"replicas": 7}, "keda": {"enabled": True}}, "keda.maxReplicas", id="more-workers-than-the-most"
+        ),
+        pytest.param({"keda": {"scaleDownAfterSeconds": 3601}}, "scaleDownAfterSeconds", id="longer-than-an-hpa-waits"),
         pytest.param({"worker": {"replica": 3}}, "replica", id="misspelt-elsewhere"),
         pytest.param({"metrics": {"port": 80}}, "port", id="port-of-root"),
     ],
@@ -113,6 +117,62 @@ def test_a_bad_value_is_refused_by_name(helm: Helm, changes: Json, named: str) -
 
     assert named in words
     assert "hunter2" not in words
+
+
+SECRET_REFERENCE = {"name": "temporal", "key": "any"}
+CLIENT_CERTIFICATE = {
+    "TEMPORAL_TLS_CLIENT_CERT_DATA": SECRET_REFERENCE,
+    "TEMPORAL_TLS_CLIENT_KEY_DATA": SECRET_REFERENCE,
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "secrets", "named"),
+    [
+        pytest.param({"TEMPORAL_TLS": True}, {}, "TEMPORAL_TLS_CLIENT_CERT_DATA", id="tls-alone"),
+        pytest.param({"TEMPORAL_TLS": "true"}, {}, "TEMPORAL_TLS_CLIENT_CERT_DATA", id="tls-alone-as-a-word"),
+        pytest.param(
+            {}, {"TEMPORAL_TLS_SERVER_CA_CERT_DATA": SECRET_REFERENCE}, "TEMPORAL_TLS_CLIENT_CERT_DATA", id="ca-alone"
+        ),
+        pytest.param(
+            {"TEMPORAL_TLS_SERVER_NAME": "temporal"}, {}, "TEMPORAL_TLS_CLIENT_CERT_DATA", id="server-name-alone"
+        ),
+        pytest.param(
+            {},
+            {"TEMPORAL_API_KEY": SECRET_REFERENCE, "TEMPORAL_TLS_SERVER_CA_CERT_DATA": SECRET_REFERENCE},
+            "TEMPORAL_TLS_SERVER_CA_CERT_DATA",
+            id="key-and-private-ca",
+        ),
+        pytest.param(
+            {"TEMPORAL_TLS": False}, {"TEMPORAL_API_KEY": SECRET_REFERENCE}, "TEMPORAL_TLS", id="key-without-tls"
+        ),
+    ],
+)
+def test_keda_is_not_let_loose_on_a_temporal_it_cannot_reach(
+    helm: Helm, settings: Json, secrets: Json, named: str
+) -> None:
+    words = helm.refusal({"settings": settings, "secrets": secrets, "keda": {"enabled": True}})
+
+    assert "keda.enabled" in words
+    assert named in words
+    # The worker itself can.
+    assert helm.render({"settings": settings, "secrets": secrets})
+
+
+@pytest.mark.parametrize(
+    ("settings", "secrets"),
+    [
+        pytest.param({}, {}, id="plain"),
+        pytest.param({"TEMPORAL_TLS": True}, {"TEMPORAL_API_KEY": SECRET_REFERENCE}, id="key"),
+        pytest.param(
+            {"TEMPORAL_TLS": True, "TEMPORAL_TLS_SERVER_NAME": "temporal"},
+            {"TEMPORAL_TLS_SERVER_CA_CERT_DATA": SECRET_REFERENCE, **CLIENT_CERTIFICATE},
+            id="certificate-and-private-ca",
+        ),
+    ],
+)
+def test_keda_gets_what_it_can_use(helm: Helm, settings: Json, secrets: Json) -> None:
+    assert helm.render({"settings": settings, "secrets": secrets, "keda": {"enabled": True}})
 
 
 def test_either_way_of_signing_in_suffices(helm: Helm) -> None:
