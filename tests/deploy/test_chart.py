@@ -65,13 +65,25 @@ def test_the_rights_are_those_of_deploy_rbac(helm: Helm, process: str, kind: str
     assert rendered["rules"] == only(source, kind)["rules"]
 
 
+@pytest.mark.parametrize("role", ["edit", "view"])
+def test_the_rights_of_people_are_those_of_deploy_rbac(helm: Helm, role: str) -> None:
+    source = only(list(yaml.safe_load_all((ROOT / "deploy" / "rbac" / "users.yaml").read_text())), "ClusterRole", role)
+
+    rendered = only(helm.render(), "ClusterRole", f"-{role}")
+
+    assert rendered["rules"] == source["rules"]
+    assert source["metadata"]["labels"].items() <= rendered["metadata"]["labels"].items()
+
+
 def test_nothing_else_grants_a_right(helm: Helm) -> None:
     objects = helm.render(WITH_EVERYTHING)
 
     granting = [(each["kind"], each["metadata"]["name"]) for each in objects if "rbac" in each["apiVersion"]]
     bound = {(subject["namespace"], subject["name"]) for each in objects for subject in each.get("subjects", [])}
     kinds = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
-    assert sorted(granting) == sorted((kind, f"plattr-{process}") for kind in kinds for process in PROCESSES)
+    # Nobody is bound to the last two.
+    users = [("ClusterRole", "plattr-edit"), ("ClusterRole", "plattr-view")]
+    assert sorted(granting) == sorted([(kind, f"plattr-{each}") for kind in kinds for each in PROCESSES] + users)
     assert bound == {("plattr-system", "plattr-worker"), ("plattr-system", "plattr-watcher")}
 
 

@@ -68,7 +68,7 @@ class Life:
 
 
 @pytest.fixture(scope="module")
-def life(kubectl: Kubectl, cluster_helm: Helm) -> Life:
+def life(kubectl: Kubectl, cluster_helm: Helm) -> Iterator[Life]:
     wait = ("--namespace", RELEASE, "--wait", "--timeout", "60s")
     chatty = merged(LEAST, {"settings": {"LOG_LEVEL": "DEBUG"}})
 
@@ -100,7 +100,8 @@ def life(kubectl: Kubectl, cluster_helm: Helm) -> Life:
     cluster_helm.call("uninstall", RELEASE, *wait)
     after_uninstall, crds_after_uninstall, kept = of_release(kubectl), crds(), kubectl.get(*named)
     cluster_helm.call("install", RELEASE, CHART, *wait, values=LEAST)
-    return Life(
+
+    yield Life(
         installed=installed,
         crds_after_install=crds_after_install,
         ready=ready,
@@ -113,6 +114,8 @@ def life(kubectl: Kubectl, cluster_helm: Helm) -> Life:
         claim_after_reinstall=kubectl.get("lease", "kept", "-n", RELEASE),
         reinstalled=of_release(kubectl),
     )
+
+    cluster_helm.call("uninstall", RELEASE, *wait)
 
 
 def test_one_command_installs_crds_and_both_processes(life: Life) -> None:
@@ -209,3 +212,34 @@ def test_an_account_has_the_rights_under_which_all_is_tested(
 
     assert sorted(actual.splitlines()) == sorted(expected.splitlines())
     assert "platform.internal" in actual
+
+
+@pytest.mark.parametrize(
+    ("role", "verb", "answer"),
+    [
+        pytest.param("edit", "create", "yes", id="an-editor-applies"),
+        pytest.param("edit", "delete", "yes", id="an-editor-deletes"),
+        pytest.param("edit", "list", "yes", id="an-editor-reads"),
+        pytest.param("view", "watch", "yes", id="a-viewer-reads"),
+        pytest.param("view", "create", "no", id="a-viewer-applies-nothing"),
+    ],
+)
+@pytest.mark.parametrize("kind", CRDS)
+def test_the_clusters_own_roles_reach_our_kinds(
+    life: Life, kubectl: Kubectl, kind: str, role: str, verb: str, answer: str
+) -> None:
+    subject = {"kind": "User", "name": f"a-{role}or", "apiGroup": "rbac.authorization.k8s.io"}
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": f"people-{role}", "namespace": "default"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": [subject],
+    }
+    kubectl.apply(binding)
+
+    here = kubectl.run("auth", "can-i", verb, kind, f"--as={subject['name']}", "-n", "default")
+    status = kubectl.run("auth", "can-i", "patch", kind, "--subresource=status", f"--as={subject['name']}")
+
+    assert here.stdout.strip() == answer, here.stderr
+    assert status.stdout.strip() == "no", status.stderr
