@@ -1,5 +1,6 @@
 """`plattr audit`: what exists without an owner, and what an owner lacks."""
 
+import os
 import sys
 
 import typer
@@ -26,7 +27,10 @@ def audit() -> None:
     Needs the worker's settings. Exit code 0: nothing is wrong; 1: there are findings; 2: something cannot be asked.
     """
     try:
-        report = audit_platform(settings())
+        environment = dict(settings())
+        # It is S3's; botocore would ask Secrets Manager and STS there as well.
+        os.environ.pop("AWS_ENDPOINT_URL", None)
+        report = audit_platform(environment)
     except PlattrError as error:
         sys.stderr.write(f"{error}\n")
         raise typer.Exit(EXIT_FAILED) from None

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -163,10 +164,23 @@ async def _connect(stop: asyncio.Event, runtime: Runtime) -> Client | None:
     return None
 
 
+def take_settings(environment: MutableMapping[str, str]) -> Settings:
+    """Read the settings, and take S3's address out of the environment: botocore would send every service there.
+
+    Secrets Manager and the STS that a pod's role is asked of keep AWS_ENDPOINT_URL_SECRETS_MANAGER and _STS.
+
+    Raises:
+        MissingSetting: one is missing or bad.
+    """
+    settings = Settings.from_mapping(environment)
+    environment.pop("AWS_ENDPOINT_URL", None)
+    return settings
+
+
 def main() -> int:
     """Return the exit code: 0 stopped, 1 failed, 2 a setting is missing or bad."""
     try:
-        settings = Settings.from_mapping(os.environ)
+        settings = take_settings(os.environ)
         configure_logging(settings.log_level)
         asyncio.run(run(settings))
     except (MissingSetting, BackendRefused) as error:

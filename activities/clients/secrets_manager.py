@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from activities.clients import tracing
 from activities.clients.backends import Backend, of_backend
@@ -38,7 +39,10 @@ _REFUSALS = frozenset(
 
 
 class SecretsManagerClient:
-    """Reads secrets; credentials and a local endpoint come from boto3's own environment."""
+    """Reads secrets; credentials and an address of its own come from boto3's environment.
+
+    S3's address, AWS_ENDPOINT_URL, is no longer there: see worker/__main__.py.
+    """
 
     def __init__(self, region: str) -> None:
         self._region = region
@@ -77,6 +81,8 @@ class SecretsManagerClient:
             kind = BackendRefused if code in _REFUSALS else BackendUnavailable
             refusal = kind(f"cannot read the database login from {arn}: Secrets Manager answers {code}")
             raise of_backend(Backend.SECRETS_MANAGER, refusal) from None
-        except BotoCoreError as error:
-            away = BackendUnavailable(f"cannot read the database login from {arn}: {type(error).__name__}: {error}")
+        except (BotoCoreError, ResponseParserError) as error:
+            # The second is no BotoCoreError: what a proxy answers, to this call or to that of a pod's role to STS.
+            cause = f"{type(error).__name__}: {error}".partition("\n")[0]
+            away = BackendUnavailable(f"cannot read the database login from {arn}: {cause}")
             raise of_backend(Backend.SECRETS_MANAGER, away) from None

@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from cli.auditing.inventory import AuditFailed, Found, Thing, ThingKind
 from plattr.settings import Settings
@@ -74,7 +75,7 @@ def _admin(settings: Settings) -> dict[str, Any]:
         )
         secret = json.loads(answer["SecretString"])
         login = {"user": secret["username"], "password": secret["password"]}
-    except (BotoCoreError, ClientError, KeyError, ValueError) as error:
+    except (BotoCoreError, ClientError, ResponseParserError, KeyError, ValueError) as error:
         raise AuditFailed(f"cannot read the database login from DB_SECRET_ARN: {type(error).__name__}") from None
     return known | login | {"connect_timeout": _CONNECT_SECONDS}
 

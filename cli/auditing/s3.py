@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from cli.auditing.inventory import AuditFailed, Found, Thing, ThingKind
 from plattr.settings import Settings
@@ -44,7 +45,7 @@ class S3Listing:
             names = [bucket["Name"] for page in pages for bucket in page.get("Buckets", [])]
             # Some servers do not know the parameter and list everything.
             tags = {name: self._tags(name) for name in names if name.startswith(_PREFIX)}
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError, ResponseParserError) as error:
             raise AuditFailed(f"cannot list the buckets of S3: {error}") from None
         return [
             Found(thing=Thing(kind=ThingKind.BUCKET, name=name), owner=own.get(_OWNER_TAG), uid=own.get(_UID_TAG))
