@@ -263,11 +263,3 @@ def test_traefik_gets_the_middleware_that_ingresses_name(helm: Helm) -> None:
     assert middleware["spec"] == source["spec"]
     assert middleware["metadata"]["name"] == source["metadata"]["name"]
     assert middleware["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
-
-
-def test_chart_and_package_have_one_version() -> None:
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    project = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-
-    assert project
-    assert chart["version"] == chart["appVersion"] == project.group(1)
