@@ -90,7 +90,7 @@ class ClaimActivities:
         """Find out what a cleanup is for; delete the object first where that is asked for.
 
         An object that is gone is still cleaned up after: the later steps find what its owner left. What was to be
-        retained stays then, unless a person asked for this cleanup by hand.
+        retained stays then, unless a person asked for this cleanup by hand and meant no object.
 
         Raises:
             Conflict: the object changed under our hands.
@@ -98,7 +98,9 @@ class ClaimActivities:
         resource, reference = custom_resource(cleanup.reference.kind), cleanup.reference
         envelope = await self._loader.read(reference)
         if envelope is None:
-            held = [] if cleanup.delete_object else await self._ledger.held_by(reference)
+            if cleanup.purge or (cleanup.delete_object and not cleanup.uid):
+                return CleanupPlan(verdict="proceed", purge=True)
+            held = await self._ledger.held_by(reference)
             return CleanupPlan(verdict="proceed", retain=any(claim.is_retained for claim in held))
         if not envelope.is_deleting:
             if not cleanup.delete_object or cleanup.uid not in ("", envelope.metadata.uid):

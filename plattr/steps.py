@@ -151,7 +151,9 @@ class CleanupInput(FrozenModel):
     delete_object: bool = False
     """Delete the object first if it is still there: a cleanup started by hand, an expired preview."""
     uid: str = ""
-    """Which incarnation to delete: an expired preview must not take a new one of its name along; empty: any."""
+    """Which incarnation to delete: one that took the name since somebody looked must live; empty: any."""
+    purge: bool = False
+    """What was to be retained goes as well, as long as no object has the name."""
 
 
 class CleanupPlan(FrozenModel):
@@ -161,6 +163,8 @@ class CleanupPlan(FrozenModel):
     """recreated: another, living object has the name now; it adopts what is left."""
     uid: str = ""
     retain: bool = False
+    purge: bool = False
+    """No object has the name, and a person asked for all that is left: every later round has to know that."""
 
 
 class CleanupStepInput(FrozenModel):
@@ -209,6 +213,10 @@ class RunInput(FrozenModel):
     every_step: bool = False
     by_hand: bool = True
     """False when the watcher or another run started it. A cleanup by hand also deletes a living object."""
+    uid: str = ""
+    """Which incarnation a cleanup by hand deletes; empty: whichever has the name."""
+    purge: bool = False
+    """A cleanup removes what was to be retained as well, and deletes no object: `plattr cleanup --orphan`."""
     round: int = 1
     """How often the slow retry has begun anew; carried through continue-as-new, so the pauses keep their length."""
 

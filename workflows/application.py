@@ -64,10 +64,10 @@ class CleanupApplication(CleanupRun):
         """Take the Application down; started by hand, delete the object first if it is still there."""
         reference = run.reference(Kind.APPLICATION)
         self._begin(reference, run.round)
-        outcome = await self._clean_up(reference, run)
-        if outcome == "recreated":
+        result = await self._clean_up(reference, run)
+        if result is None:
             continue_as("ProvisionApplication", run)
-        return RunResult(phase=None, summary=f"nothing of {reference} is left")
+        return result
 
 
 def as_refusal(problem: Problem | None) -> ApplicationError:

@@ -1,7 +1,7 @@
 """Taking one object's resources down, in order, for as long as it takes."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Any
 
 from temporalio import workflow
 
@@ -22,6 +22,7 @@ with workflow.unsafe.imports_passed_through():
         CleanupPlan,
         CleanupStepInput,
         RunInput,
+        RunResult,
         StatusInput,
         Step,
         StepResult,
@@ -47,30 +48,29 @@ class CleanupRun(ObjectRun):
 
     steps: tuple[Step, ...] = (*CLEANUP_ORDER, Step.RELEASE)
 
-    async def _clean_up(self, reference: ObjectReference, run: RunInput) -> Literal["done", "recreated"]:
-        """Return when nothing is left, or when a living object has the name again.
+    async def _clean_up(self, reference: ObjectReference, run: RunInput) -> RunResult | None:
+        """Return when nothing is left but what is retained; None: a living object has the name again.
 
         The finalizer goes last, after every backend confirmed absence: until then the object says what is left.
         """
-        delete_object = run.by_hand
+        delete_object, purge = run.by_hand and not run.purge, run.purge
         while True:
             # Whichever way the last round ended: thousands of changes may come while none of them gets through.
             if workflow.info().is_continue_as_new_suggested():
-                workflow.continue_as_new(
-                    run.model_copy(update={"round": self._progress.round, "by_hand": delete_object})
-                )
+                carried = {"round": self._progress.round, "by_hand": delete_object, "purge": purge}
+                workflow.continue_as_new(run.model_copy(update=carried))
             self._changed = False
             plan: CleanupPlan | None = None
             try:
                 plan = await self._perform(
                     Step.CLAIM,
                     ClaimActivities.plan_cleanup,
-                    CleanupInput(reference=reference, delete_object=delete_object),
+                    CleanupInput(reference=reference, delete_object=delete_object, uid=run.uid, purge=purge),
                 )
-                # Only once: what has the name after that is somebody's new object.
-                delete_object = False
+                # Only once: what has the name after that is somebody's new object. That ends a purge, too.
+                delete_object, purge = False, plan.purge
                 if plan.verdict == "recreated":
-                    return "recreated"
+                    return None
                 self._show(phase=Phase.TERMINATING)
                 await self._remove_everything(reference, plan)
             except CalledOff:
@@ -81,7 +81,7 @@ class CleanupRun(ObjectRun):
             else:
                 # A new object of the same name may have knocked while the old one went.
                 if not self._changed:
-                    return "done"
+                    return RunResult(phase=None, summary=_summary(reference, plan))
 
     async def _remove_everything(self, reference: ObjectReference, plan: CleanupPlan) -> None:
         argument = CleanupStepInput(reference=reference, uid=plan.uid, retain=plan.retain)
@@ -105,3 +105,9 @@ class CleanupRun(ObjectRun):
             )
         except (CalledOff, StepFailed):
             self._show(last_error=problem)
+
+
+def _summary(reference: ObjectReference, plan: CleanupPlan) -> str:
+    if plan.retain:
+        return f"{reference} is gone; the data that it retained is left"
+    return f"nothing of {reference} is left"

@@ -149,6 +149,7 @@ class CleanupPreview(CleanupRun):
         """Take the preview down; started by hand, delete the object first if it is still there."""
         reference = run.reference(Kind.PREVIEW)
         self._begin(reference, run.round)
-        if await self._clean_up(reference, run) == "recreated":
+        result = await self._clean_up(reference, run)
+        if result is None:
             continue_as("PreviewLifecycle", run)
-        return RunResult(phase=None, summary=f"nothing of {reference} is left")
+        return result

@@ -421,13 +421,34 @@ class TestPlanningACleanup:
 
         assert (plan.verdict, plan.uid, plan.retain) == ("proceed", "", False)
 
-    @pytest.mark.parametrize(("by_hand", "retain"), [(False, True), (True, False)], ids=["watcher", "by-hand"])
+    @pytest.mark.parametrize(
+        ("asked", "retain", "purge"),
+        [
+            pytest.param({}, True, False, id="watcher"),
+            pytest.param({"delete_object": True}, False, True, id="by-hand"),
+            pytest.param({"delete_object": True, "uid": "of-the-object"}, True, False, id="by-hand-for-an-object"),
+            pytest.param({"purge": True}, False, True, id="second-round"),
+        ],
+    )
     async def test_what_is_to_be_retained_outlives_an_object_removed_by_force(
-        self, cluster: Cluster, namespace: str, *, by_hand: bool, retain: bool
+        self, cluster: Cluster, namespace: str, asked: dict[str, Any], *, retain: bool, purge: bool
     ) -> None:
         application = await self._claimed(cluster, namespace, **ALL_DATA, deletionPolicy="Retain")
         await cluster.force_away(application.reference)
 
-        plan = await cluster.claims.plan_cleanup(CleanupInput(reference=application.reference, delete_object=by_hand))
+        plan = await cluster.claims.plan_cleanup(CleanupInput(reference=application.reference, **asked))
 
-        assert (plan.verdict, plan.retain) == ("proceed", retain)
+        assert (plan.verdict, plan.retain, plan.purge) == ("proceed", retain, purge)
+
+    async def test_a_purge_does_not_touch_an_object_that_has_the_name_again(
+        self, cluster: Cluster, namespace: str
+    ) -> None:
+        application = await self._claimed(cluster, namespace, **ALL_DATA, deletionPolicy="Retain")
+        purge = CleanupInput(reference=application.reference, purge=True)
+
+        of_the_living = await cluster.claims.plan_cleanup(purge)
+        await cluster.delete(application.reference)
+        of_the_deleted = await cluster.claims.plan_cleanup(purge)
+
+        assert (of_the_living.verdict, of_the_living.purge) == ("recreated", False)
+        assert (of_the_deleted.retain, of_the_deleted.purge) == (True, False)

@@ -2,6 +2,9 @@
 
 from datetime import timedelta
 
+import pytest
+from temporalio.client import WorkflowExecutionStatus
+
 from plattr.errors import BackendUnavailable, StillDeleting
 from plattr.steps import CleanupPlan, RunResult
 from tests.workflows.conftest import Stage
@@ -46,12 +49,62 @@ async def test_stuck_reports_that_fail_do_not_stop_the_cleanup(stage: Stage) -> 
     assert stage.platform.calls[-1] == "release_object"
 
 
-async def test_by_hand_the_object_is_deleted_once(stage: Stage) -> None:
+async def test_by_hand_the_object_is_deleted_once_and_only_the_one_that_was_meant(stage: Stage) -> None:
     stage.platform.failures["delete_redis"] = [BackendUnavailable("cannot reach it") for _ in range(4)]
+
+    await (await stage.start("CleanupApplication", by_hand=True, uid=UID)).result()
+
+    asked = [(request.delete_object, request.uid, request.purge) for request in stage.platform.cleanup_inputs]
+    assert asked == [(True, UID, False), (False, UID, False)]
+
+
+@pytest.mark.parametrize("purge", [False, True], ids=["by-hand", "orphan"])
+async def test_a_purge_stays_one_in_every_round(stage: Stage, *, purge: bool) -> None:
+    stage.platform.plans = [CleanupPlan(verdict="proceed", purge=True)] * 3
+    stage.platform.failures["delete_redis"] = [BackendUnavailable("cannot reach it") for _ in range(2 * 4)]
+
+    await (await stage.start("CleanupApplication", by_hand=True, purge=purge)).result()
+
+    # Only the first may delete an object, and none where what an object left is to go.
+    asked = [(request.delete_object, request.purge) for request in stage.platform.cleanup_inputs]
+    assert asked == [(not purge, purge), (False, True), (False, True)]
+    assert set(stage.platform.retained) == {False}
+
+
+async def test_a_purge_survives_a_new_history(stage: Stage) -> None:
+    stage.platform.plans = [CleanupPlan(verdict="proceed", purge=True)] * 1000
+    # Some 25 events a round: the server of the tests suggests a new history after 1,000.
+    stage.platform.failures["delete_workload"] = [BackendUnavailable("cannot reach it") for _ in range(4 * 60)]
+
+    handle = await stage.start("CleanupApplication", by_hand=True)
+    await handle.result()
+
+    first = await stage.environment.client.get_workflow_handle(
+        handle.id, run_id=handle.first_execution_run_id
+    ).describe()
+    assert first.status is WorkflowExecutionStatus.CONTINUED_AS_NEW
+    assert len(stage.platform.cleanup_inputs) == 61
+    assert {request.purge for request in stage.platform.cleanup_inputs[1:]} == {True}
+
+
+async def test_a_purge_ends_with_the_first_object_it_meets(stage: Stage) -> None:
+    stage.platform.plans = [CleanupPlan(verdict="proceed", purge=True), CleanupPlan(verdict="proceed", uid=UID)]
+    stage.platform.failures["delete_redis"] = [BackendUnavailable("cannot reach it") for _ in range(2 * 4)]
 
     await (await stage.start("CleanupApplication", by_hand=True)).result()
 
-    assert [request.delete_object for request in stage.platform.cleanup_inputs] == [True, False]
+    assert [request.purge for request in stage.platform.cleanup_inputs] == [False, True, False]
+
+
+async def test_the_end_says_whether_data_was_retained(stage: Stage) -> None:
+    summaries = []
+    for plan in ({}, {"retain": True}):
+        stage.platform.plans = [CleanupPlan(verdict="proceed", uid=UID, **plan)]
+        result = await (await stage.start("CleanupApplication")).result()
+        summaries.append(RunResult.model_validate(result).summary)
+
+    assert ["nothing of" in summary for summary in summaries] == [True, False]
+    assert ["retained" in summary for summary in summaries] == [False, True]
 
 
 async def test_retained_data_is_said_to_every_step(stage: Stage) -> None:
