@@ -100,7 +100,7 @@ class AuthActivities:
                 continue
             if spared is not None and realms.uid_of(realm) == spared:
                 continue
-            await self._remove_realm(step.reference, realm, is_retained=step.retain)
+            await self._remove_realm(step.reference, realm, is_retained=step.retains(Holding.REALM, name))
         for namespace in await namespaces_of(self._kube, step.reference):
             labels = {FEATURE_LABEL: FEATURE}
             found = await list_owned(self._kube, CONFIG_MAPS, step.reference, namespace, labels=labels)

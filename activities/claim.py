@@ -1,6 +1,6 @@
 """The first step of every run: read the object, refuse or claim what it asks for; and the plan of its cleanup."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from temporalio import activity
@@ -10,7 +10,7 @@ from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
 from activities.clients.resources import Json, custom_resource
 from activities.loading import TargetLoader
-from plattr.claims import Claim, HeldClaim, Holding, claims_of
+from plattr.claims import Claim, HeldClaim, Holding, claims_of, outliving
 from plattr.errors import PlattrError, Superseded
 from plattr.objects import FINALIZER, Envelope, Kind
 from plattr.spec import parse_preview_spec
@@ -115,6 +115,7 @@ class ClaimActivities:
             uid=envelope.metadata.uid,
             # The raw spec: one that the models refuse must still be deletable.
             retain=envelope.spec.get("deletionPolicy") == "Retain",
+            outliving=outliving(await self._ledger.held_by(reference), envelope.metadata.uid),
         )
 
     async def _with_finalizer(self, body: Json, envelope: Envelope) -> Json:
@@ -229,15 +230,19 @@ def _kept(target: Target, held: Sequence[HeldClaim]) -> tuple[Finding, ...]:
         for holding in sorted(is_enabled)
         if not is_enabled[holding]
     }
-    return tuple(_data_kept(holding, kept) for holding, kept in names.items() if kept)
+    staying = {claim.name for claim in outliving(held, target.owner.uid)}
+    return tuple(_data_kept(holding, kept, staying) for holding, kept in names.items() if kept)
 
 
-def _data_kept(holding: Holding, names: list[str]) -> Finding:
-    quoted = ", ".join(repr(name) for name in names)
-    return Finding(
-        type=_KEPT[holding],
-        status="True",
-        reason="DataKept",
-        message=f"{holding} {quoted} is kept although the feature is switched off; it goes when the object is deleted"
-        " with deletionPolicy Delete",
+def _data_kept(holding: Holding, names: list[str], staying: Collection[str]) -> Finding:
+    message = (
+        f"{holding} {_quoted(names)} is kept although the feature is switched off; it goes when the object is deleted"
+        " with deletionPolicy Delete"
     )
+    if of_predecessor := [name for name in names if name in staying]:
+        message += f"; {_quoted(of_predecessor)} stays even then: an earlier object of this name retained it"
+    return Finding(type=_KEPT[holding], status="True", reason="DataKept", message=message)
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names)

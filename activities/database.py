@@ -12,6 +12,7 @@ from activities.clients.resources import SECRETS, Json
 from activities.loading import TargetLoader
 from activities.ownership import delete_all, ensure_adoptable, list_owned, living_uid, namespaces_of
 from plattr import sql
+from plattr.claims import Holding
 from plattr.database import (
     RECORD_PREFIX,
     DatabaseState,
@@ -26,6 +27,7 @@ from plattr.database import (
 from plattr.errors import BackendRefused, Conflict, StillDeleting
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.manifests.secret import build_database_secret
+from plattr.naming import roles_of
 from plattr.objects import ObjectReference
 from plattr.settings import Settings
 from plattr.status import ConditionType, Finding
@@ -70,7 +72,7 @@ class DatabaseActivities:
     async def delete_database(self, step: CleanupStepInput) -> StepResult:
         """Remove what the owner's comments name, then its Secret; what is missing already is success.
 
-        With `retain` the data stays, under the owner's record, and nobody can log in to it. The Secret goes all the
+        Data that is retained stays, under the owner's record, and nobody can log in to it. The Secret goes all the
         same: the object made again gets a new password, and finds its data.
 
         Raises:
@@ -82,7 +84,7 @@ class DatabaseActivities:
         spared = await living_uid(self._kube, step)
         await self._lock_out(step.reference, spared)
         if not step.retain:
-            await self._remove(step.reference, spared)
+            await self._remove(step, spared)
         await self._delete_secret(step.reference, spared)
         return StepResult()
 
@@ -160,21 +162,22 @@ class DatabaseActivities:
         if row["sessions"]:
             raise StillDeleting(f"cannot {_REMOVE} for {reference}: {row['sessions']} sessions have not ended yet")
 
-    async def _remove(self, reference: ObjectReference, spared: str | None) -> None:
-        while await self._unlink_large_objects(reference, spared) == sql.LARGE_OBJECT_BATCH:
+    async def _remove(self, step: CleanupStepInput, spared: str | None) -> None:
+        reference = step.reference
+        while await self._unlink_large_objects(step, spared) == sql.LARGE_OBJECT_BATCH:
             pass
         async with self._postgres.locked(reference, _REMOVE) as transaction:
-            inventory = (await _inventory(transaction, reference)).without(spared)
+            inventory = await _doomed(transaction, step, spared)
             await transaction.write(removal_statements(inventory))
         async with self._postgres.locked(reference, _REMOVE) as transaction:
-            left = (await _inventory(transaction, reference)).without(spared)
+            left = await _doomed(transaction, step, spared)
         if left.schemas or left.roles:
             names = ", ".join(repr(name) for name in left.schema_names + left.role_names)
             raise StillDeleting(f"cannot {_REMOVE} for {reference}: {names} are still there")
 
-    async def _unlink_large_objects(self, reference: ObjectReference, spared: str | None) -> int:
-        async with self._postgres.locked(reference, _REMOVE) as transaction:
-            inventory = (await _inventory(transaction, reference)).without(spared)
+    async def _unlink_large_objects(self, step: CleanupStepInput, spared: str | None) -> int:
+        async with self._postgres.locked(step.reference, _REMOVE) as transaction:
+            inventory = await _doomed(transaction, step, spared)
             [row] = await transaction.call(
                 sql.UNLINK_LARGE_OBJECTS, roles=inventory.role_ids, batch=sql.LARGE_OBJECT_BATCH
             )
@@ -199,6 +202,15 @@ async def _inventory(transaction: Transaction, reference: ObjectReference) -> In
     schemas = await transaction.fetch(sql.OWNED_SCHEMAS, beginning=beginning, prefix=RECORD_PREFIX)
     roles = await transaction.fetch(sql.OWNED_ROLES, beginning=beginning)
     return Inventory.model_validate({"schemas": schemas, "roles": roles})
+
+
+async def _doomed(transaction: Transaction, step: CleanupStepInput, spared: str | None) -> Inventory:
+    """Return what a cleanup removes: neither what a living incarnation has, nor what is retained."""
+    inventory = (await _inventory(transaction, step.reference)).without(spared)
+    return inventory.without_names(
+        schemas={claim.name for claim in step.outliving if claim.holding is Holding.SCHEMA},
+        roles={role for claim in step.outliving if claim.holding is Holding.ROLES for role in roles_of(claim.name)},
+    )
 
 
 def _password_in(secret: Json) -> str | None:

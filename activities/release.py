@@ -8,13 +8,10 @@ from activities.clients.ledger import Ledger
 from activities.clients.resources import Json, custom_resource
 from activities.ownership import living_uid
 from activities.status import conditions_of, with_conditions
-from plattr.claims import HeldClaim, Holding
+from plattr.claims import HeldClaim, is_data
 from plattr.objects import FINALIZER, Envelope
 from plattr.status import Phase
 from plattr.steps import CleanupStepInput, StatusInput, StatusResult, StepResult
-
-# With deletionPolicy Retain these are free at once: nothing that outlives the object stands behind them.
-_NEVER_RETAINED = frozenset({Holding.HOST, Holding.INGRESS, Holding.NAMESPACE})
 
 
 class ReleaseActivities:
@@ -35,10 +32,9 @@ class ReleaseActivities:
         reference = step.reference
         spared = await living_uid(self._kube, step)
         held = [claim for claim in await self._ledger.held_by(reference) if claim.owner.uid != spared]
-        if step.retain:
-            await self._mark_retained([claim for claim in held if claim.claim.holding not in _NEVER_RETAINED])
-            held = [claim for claim in held if claim.claim.holding in _NEVER_RETAINED]
-        await self._ledger.release(reference, [claim.claim for claim in held])
+        kept = [each for each in held if is_data(each.claim) and step.retains(each.claim.holding, each.claim.name)]
+        await self._mark_retained(kept)
+        await self._ledger.release(reference, [claim.claim for claim in held if claim not in kept])
         # Last: with the finalizer gone nobody is left to ask for the rest.
         await self._remove_finalizer(step)
         return StepResult()

@@ -106,7 +106,7 @@ class StorageActivities:
         its tags name the owner. One of another owner, or of none with something in it, is left as it is. Not
         done when the time budget is used up: call again, what is gone is gone.
 
-        With `retain` the buckets stay with their content and tags, closed to the public: what is deleted is no
+        Those that are retained stay with their content and tags, closed to the public: what is deleted is no
         longer served. The same object created anew opens them again.
 
         Raises:
@@ -123,7 +123,7 @@ class StorageActivities:
         for bucket in sorted(claimed.keys() | await self._named_like(step.reference)):
             if not await self._is_ours(bucket, step.reference, spared, is_made=claimed.get(bucket, False)):
                 continue
-            if step.retain:
+            if step.retains(Holding.BUCKET, bucket):
                 await self._close(bucket)
             elif not await self._remove(bucket, is_over):
                 return StepResult(is_done=False, waiting_for=f"bucket {bucket!r} to be emptied")
@@ -264,7 +264,7 @@ def _message(target: Target, kept: Collection[str], *, has_cors: bool) -> str:
     names = [target.names.bucket(bucket.name) for bucket in target.spec.storage.buckets]
     parts = [f"buckets: {', '.join(names)}" if names else "no buckets asked for"]
     if kept:
-        parts.append(f"kept: {', '.join(kept)} until {target.owner.reference.kind} is deleted")
+        parts.append(f"kept: {', '.join(kept)}, not asked for any more")
     if not has_cors:
         parts.append("the S3 server has no CORS: browsers cannot use the buckets from other origins")
     return "; ".join(parts)

@@ -5,6 +5,7 @@ so two objects can never both believe that a schema, bucket, realm or host is th
 are the inventory that a cleanup works from, even when the object is long gone.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from enum import StrEnum
 
@@ -41,6 +42,10 @@ _CONDITIONS = {
 }
 
 
+# What stands behind the others serves the workload, and goes with it.
+_DATA = frozenset({Holding.SCHEMA, Holding.ROLES, Holding.BUCKET, Holding.REALM})
+
+
 class Claim(FrozenModel):
     """One name that an owner needs for itself; `name` is the name as its backend knows it."""
 
@@ -67,6 +72,33 @@ class HeldClaim(FrozenModel):
     """Nothing bore the name when the owner set out to make it: what bears it since is the owner's, marked or not."""
     unanswered_since: datetime | None = None
     """When a call about the name was sent whose answer never came: the backend may still do what it asks."""
+
+
+def is_data(claim: Claim) -> bool:
+    """Tell whether what bears the name can outlive its object."""
+    return claim.holding in _DATA
+
+
+def outliving(held: Collection[HeldClaim], uid: str) -> tuple[Claim, ...]:
+    """Return what earlier incarnations retained and this one has not adopted: its end must not be theirs.
+
+    What it adopted has its uid, and follows its own deletionPolicy.
+    """
+    others = [each for each in held if each.owner.uid != uid]
+    # Of a feature that was switched off before, the claim still tells the policy of that time.
+    retaining = {each.owner.uid for each in others if each.is_retained}
+    kept = {each.claim for each in others if each.owner.uid in retaining and is_data(each.claim)}
+    # Roles own the tables of their environment's schemas, whatever those are called.
+    environments = {_environment(claim) for claim in kept if claim.holding is Holding.SCHEMA}
+    kept |= {
+        each.claim for each in held if each.claim.holding is Holding.ROLES and _environment(each.claim) in environments
+    }
+    return tuple(sorted(kept, key=lambda claim: claim.lease_name))
+
+
+def _environment(claim: Claim) -> str:
+    # An Application's names in PostgreSQL begin with it, and previews retain nothing.
+    return claim.name.partition("_")[0]
 
 
 def claims_of(target: Target) -> tuple[Claim, ...]:

@@ -1,6 +1,7 @@
 """What an application's database looks like: who owns it, how it differs from the spec, and what brings it there."""
 
 import json
+from collections.abc import Collection
 from typing import Self
 from urllib.parse import quote
 
@@ -70,6 +71,15 @@ class Inventory(FrozenModel):
             update={
                 "schemas": tuple(schema for schema in self.schemas if recorded_uid(schema.record) != uid),
                 "roles": tuple(role for role in self.roles if recorded_uid(role.record) != uid),
+            }
+        )
+
+    def without_names(self, *, schemas: Collection[str], roles: Collection[str]) -> Self:
+        """Return what bears none of these names."""
+        return self.model_copy(
+            update={
+                "schemas": tuple(schema for schema in self.schemas if schema.name not in schemas),
+                "roles": tuple(role for role in self.roles if role.name not in roles),
             }
         )
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from plattr.claims import Claim, Holding
 from plattr.objects import FrozenModel, Kind, ObjectReference
 from plattr.status import ConditionType, Finding, Phase
 
@@ -165,6 +166,8 @@ class CleanupPlan(FrozenModel):
     retain: bool = False
     purge: bool = False
     """No object has the name, and a person asked for all that is left: every later round has to know that."""
+    outliving: tuple[Claim, ...] = ()
+    """What an earlier incarnation retained and this one did not adopt."""
 
 
 class CleanupStepInput(FrozenModel):
@@ -175,6 +178,12 @@ class CleanupStepInput(FrozenModel):
     """The incarnation that is being removed; empty when the object is gone. A resource of the same owner
     under another UID goes too, unless that UID is alive."""
     retain: bool = False
+    outliving: tuple[Claim, ...] = ()
+    """Names whose resources are retained although the rest goes."""
+
+    def retains(self, holding: Holding, name: str) -> bool:
+        """Tell whether what bears the name stays, closed to everybody, until its owner is created anew."""
+        return self.retain or Claim(holding=holding, name=name) in self.outliving
 
 
 class Lifetime(FrozenModel):

@@ -20,6 +20,7 @@ from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
 from activities.clients.resources import NAMESPACES, Json, custom_resource
 from activities.loading import TargetLoader
+from plattr.claims import Claim
 from plattr.naming import possible_realms
 from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference
 from plattr.settings import Settings
@@ -178,8 +179,9 @@ class Subject:
         metadata = self.envelope.metadata
         return StepInput(reference=self.reference, uid=metadata.uid, generation=metadata.generation)
 
-    def cleanup(self, *, retain: bool = False) -> CleanupStepInput:
-        return CleanupStepInput(reference=self.reference, uid=self.envelope.metadata.uid, retain=retain)
+    def cleanup(self, *outliving: Claim, retain: bool = False) -> CleanupStepInput:
+        uid = self.envelope.metadata.uid
+        return CleanupStepInput(reference=self.reference, uid=uid, retain=retain, outliving=outliving)
 
 
 class Subjects:

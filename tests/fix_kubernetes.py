@@ -24,6 +24,7 @@ from activities.clients.resources import (
 from activities.loading import TargetLoader
 from activities.release import ReleaseActivities
 from activities.status import StatusActivities
+from plattr.claims import Claim
 from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference
 from plattr.settings import Settings
 from plattr.steps import CleanupStepInput, StatusInput, StepInput
@@ -156,9 +157,9 @@ def status_of(envelope: Envelope, **changes: object) -> StatusInput:
     return status.model_copy(update=changes)
 
 
-def cleanup_of(envelope: Envelope, *, retain: bool = False) -> CleanupStepInput:
+def cleanup_of(envelope: Envelope, *outliving: Claim, retain: bool = False) -> CleanupStepInput:
     """Return a cleanup step's input for exactly this object."""
-    return CleanupStepInput(reference=envelope.reference, uid=envelope.metadata.uid, retain=retain)
+    return CleanupStepInput(reference=envelope.reference, uid=envelope.metadata.uid, retain=retain, outliving=outliving)
 
 
 def config_map(name: str, values: dict[str, str] | None = None, **metadata: object) -> Json:

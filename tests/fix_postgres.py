@@ -17,6 +17,7 @@ from activities.clients.postgres import PostgresClient, Transaction
 from activities.clients.resources import NAMESPACES, SECRETS, custom_resource
 from activities.database import DatabaseActivities
 from activities.loading import TargetLoader
+from plattr.claims import Claim
 from plattr.naming import Names
 from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference, Owner
 from plattr.settings import Settings
@@ -129,8 +130,9 @@ class Tenant:
         metadata = self.envelope.metadata
         return StepInput(reference=self.envelope.reference, uid=metadata.uid, generation=metadata.generation)
 
-    def cleanup(self, *, retain: bool = False) -> CleanupStepInput:
-        return CleanupStepInput(reference=self.envelope.reference, uid=self.envelope.metadata.uid, retain=retain)
+    def cleanup(self, *outliving: Claim, retain: bool = False) -> CleanupStepInput:
+        uid = self.envelope.metadata.uid
+        return CleanupStepInput(reference=self.envelope.reference, uid=uid, retain=retain, outliving=outliving)
 
 
 class Tenants:
@@ -166,10 +168,10 @@ class Tenants:
         self._made.append(target.names)
         return Tenant(envelope, target)
 
-    async def recreate(self, tenant: Tenant) -> Tenant:
+    async def recreate(self, tenant: Tenant, **database: Any) -> Tenant:
         """Delete the object and make it again: the same name under another UID."""
         await self.kube.delete(custom_resource(Kind.APPLICATION), tenant.names.stem, self.namespace)
-        return await self.apply(tenant.names.stem)
+        return await self.apply(tenant.names.stem, **database)
 
     async def secret(self, tenant: Tenant) -> dict[str, str]:
         body = await self.kube.get(SECRETS, tenant.names.database_secret, self.namespace)

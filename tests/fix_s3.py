@@ -19,7 +19,7 @@ from activities.clients.s3 import S3Client
 from activities.loading import TargetLoader
 from activities.storage import CLEANUP_BUDGET, StorageActivities
 from plattr.buckets import owner_tags
-from plattr.claims import claims_of
+from plattr.claims import Claim, claims_of
 from plattr.objects import API_VERSION, PAUSED_ANNOTATION, Envelope, Kind, ObjectReference
 from plattr.settings import Settings
 from plattr.steps import CleanupStepInput, StepInput
@@ -57,8 +57,9 @@ class Shop:
         metadata = self.envelope.metadata
         return StepInput(reference=self.reference, uid=metadata.uid, generation=metadata.generation)
 
-    def cleanup(self, *, retain: bool = False) -> CleanupStepInput:
-        return CleanupStepInput(reference=self.reference, uid=self.envelope.metadata.uid, retain=retain)
+    def cleanup(self, *outliving: Claim, retain: bool = False) -> CleanupStepInput:
+        uid = self.envelope.metadata.uid
+        return CleanupStepInput(reference=self.reference, uid=uid, retain=retain, outliving=outliving)
 
     def bucket(self, name: str) -> str:
         return f"plattr-prod-{self.name}-{name}"

@@ -84,7 +84,7 @@ class CleanupRun(ObjectRun):
                     return RunResult(phase=None, summary=_summary(reference, plan))
 
     async def _remove_everything(self, reference: ObjectReference, plan: CleanupPlan) -> None:
-        argument = CleanupStepInput(reference=reference, uid=plan.uid, retain=plan.retain)
+        argument = CleanupStepInput(reference=reference, uid=plan.uid, retain=plan.retain, outliving=plan.outliving)
         for step in self.steps:
             await self._perform_until_done(step, DELETE[step], argument)
 
@@ -108,6 +108,6 @@ class CleanupRun(ObjectRun):
 
 
 def _summary(reference: ObjectReference, plan: CleanupPlan) -> str:
-    if plan.retain:
+    if plan.retain or plan.outliving:
         return f"{reference} is gone; the data that it retained is left"
     return f"nothing of {reference} is left"

@@ -108,6 +108,23 @@ async def test_a_config_map_of_nobody_is_refused_and_survives_the_deletion(
     assert await auth_kube.get(CONFIG_MAPS, f"{realm_name}-auth", subjects.namespace) == before
 
 
+async def test_a_realm_that_the_predecessor_retained_outlives_an_object_that_did_not_adopt_it(
+    auth: AuthActivities, subjects: Subjects, administrator: Administrator, realm_name: str
+) -> None:
+    subject = await subjects.apply(realm_name)
+    await auth.reconcile_auth(subject.step)
+    await subjects.delete(subject)
+    other = await subjects.apply(realm_name, environment="staging")
+    await auth.reconcile_auth(other.step)
+
+    await auth.delete_auth(other.cleanup(Claim(holding=Holding.REALM, name=realm_name)))
+
+    realm = await administrator.read(f"/{realm_name}")
+    assert not realm["enabled"]
+    assert realm["attributes"][OWNER_UID_ATTRIBUTE] == subject.envelope.metadata.uid
+    assert await administrator.read(f"/staging-{realm_name}") is None
+
+
 async def test_retain_disables_the_realm_and_a_later_reconcile_enables_it(
     auth: AuthActivities,
     subjects: Subjects,

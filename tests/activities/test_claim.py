@@ -6,7 +6,7 @@ import pytest
 
 from activities.clients.ledger import Acquisition
 from activities.clients.resources import APPLICATIONS
-from plattr.claims import Claim, Holding
+from plattr.claims import Claim, Holding, is_data
 from plattr.errors import Conflict, InvalidSpec, OwnedElsewhere, ParentNotFound, Superseded
 from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Envelope, Kind, ObjectReference
 from plattr.status import ConditionType
@@ -439,6 +439,42 @@ class TestPlanningACleanup:
         plan = await cluster.claims.plan_cleanup(CleanupInput(reference=application.reference, **asked))
 
         assert (plan.verdict, plan.retain, plan.purge) == ("proceed", retain, purge)
+
+    async def test_what_the_predecessor_retained_outlives_an_object_that_was_refused(
+        self, cluster: Cluster, namespace: str
+    ) -> None:
+        first = await self._claimed(cluster, namespace, **ALL_DATA, deletionPolicy="Retain")
+        retained = {held.claim for held in await cluster.ledger.held_by(first.reference)}
+        await cluster.force_away(first.reference)
+        taken = await self._claimed(cluster, await cluster.new_namespace(), domain="taken.example.test")
+        spec = application_spec(**ALL_DATA, domain=taken.spec["domain"])
+        second = await cluster.apply(namespace, first.metadata.name, spec)
+        with pytest.raises(OwnedElsewhere):
+            await cluster.claims.claim_object(claim_of(second))
+        await cluster.delete(second.reference)
+
+        plan = await cluster.claims.plan_cleanup(CleanupInput(reference=second.reference))
+
+        assert (plan.uid, plan.retain) == (second.metadata.uid, False)
+        assert set(plan.outliving) == {claim for claim in retained if is_data(claim)}
+
+    @pytest.mark.parametrize("policy", ["Delete", "Retain"])
+    async def test_what_an_object_adopted_follows_its_own_policy(
+        self, cluster: Cluster, namespace: str, policy: str
+    ) -> None:
+        first = await self._claimed(cluster, namespace, **ALL_DATA, deletionPolicy="Retain")
+        await cluster.force_away(first.reference)
+        # The realm is not asked for any more, so it stays the predecessor's.
+        spec = application_spec(**ALL_DATA | {"auth": {"enabled": False}}, deletionPolicy=policy)
+        second = await cluster.apply(namespace, first.metadata.name, spec)
+        kept = (await cluster.claims.claim_object(claim_of(second))).kept
+        await cluster.delete(second.reference)
+
+        plan = await cluster.claims.plan_cleanup(CleanupInput(reference=second.reference))
+
+        assert plan.retain is (policy == "Retain")
+        assert plan.outliving == (Claim(holding=Holding.REALM, name=first.metadata.name),)
+        assert "stays even then" in kept[0].message
 
     async def test_a_purge_does_not_touch_an_object_that_has_the_name_again(
         self, cluster: Cluster, namespace: str

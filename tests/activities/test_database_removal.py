@@ -12,6 +12,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from activities.clients.kube import KubeClient
 from activities.clients.resources import SECRETS, custom_resource
 from activities.database import DatabaseActivities
+from plattr.claims import Claim, Holding
 from plattr.database import owner_record
 from plattr.errors import Conflict
 from plattr.objects import Kind, ObjectReference, Owner
@@ -301,6 +302,36 @@ async def test_object_made_again_after_retain_finds_its_data_under_a_new_passwor
 
     assert await tenants.query(again, "SELECT id FROM page") == [(1,)]
     assert (await tenants.secret(again))["DB_PASSWORD"] != old["DB_PASSWORD"]
+
+
+async def test_what_the_predecessor_retained_outlives_an_object_that_took_another_schema(
+    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+) -> None:
+    tenant = await tenants.apply()
+    await databases.reconcile_database(tenant.step)
+    await tenants.query(tenant, "CREATE TABLE page AS SELECT 1 AS id")
+    await databases.delete_database(tenant.cleanup(retain=True))
+    other = await tenants.recreate(tenant, schemaName=f"{tenant.names.stem}_other")
+    await databases.reconcile_database(other.step)
+    await tenants.query(other, "CREATE TABLE page AS SELECT 2 AS id")
+    retained = (
+        Claim(holding=Holding.SCHEMA, name=tenant.names.schema_name),
+        Claim(holding=Holding.ROLES, name=tenant.names.sql_stem),
+    )
+
+    await databases.delete_database(other.cleanup(*retained))
+
+    roles = {tenant.names.app_role, tenant.names.anon_role}
+    assert await left_of(superuser, tenants, other) == roles
+    assert await left_of(superuser, tenants, tenant) == {*roles, tenant.names.schema_name}
+    [(can_login,)] = await (
+        await superuser.execute("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", (tenant.names.app_role,))
+    ).fetchall()
+    assert not can_login
+    again = await tenants.recreate(other)
+    await databases.reconcile_database(again.step)
+    assert await tenants.query(again, "INSERT INTO page VALUES (3) RETURNING id") == [(3,)]
+    assert await tenants.query(again, "SELECT id FROM page ORDER BY id") == [(1,), (3,)]
 
 
 async def test_late_cleanup_leaves_the_living_incarnation_alone(

@@ -76,6 +76,22 @@ class TestRelease:
         assert {claim.holding for claim in before - after} == {Holding.HOST, Holding.INGRESS}
         assert FINALIZER not in (await cluster.read(application.reference)).metadata.finalizers
 
+    async def test_what_the_predecessor_retained_stays_claimed(self, cluster: Cluster, namespace: str) -> None:
+        first = await deleted(cluster, namespace, deletionPolicy="Retain")
+        await cluster.releases.release_object(cleanup_of(first, retain=True))
+        await cluster.force_away(first.reference)
+        spec = application_spec(database={"enabled": True}, environment="staging")
+        second = await cluster.apply(namespace, first.reference.name, spec)
+        await cluster.claims.claim_object(ClaimInput(reference=second.reference))
+        await cluster.delete(second.reference)
+        plan = await cluster.claims.plan_cleanup(CleanupInput(reference=second.reference))
+
+        await cluster.releases.release_object(cleanup_of(second, *plan.outliving))
+
+        held = await cluster.ledger.held_by(second.reference)
+        assert {each.claim for each in held} == set(plan.outliving)
+        assert {(each.owner.uid, each.is_retained) for each in held} == {(first.metadata.uid, True)}
+
     async def test_a_second_cleanup_by_the_watcher_still_retains(self, cluster: Cluster, namespace: str) -> None:
         # The policy became Retain after the last claim: only the cleanup itself knew of it.
         application = await deleted(cluster, namespace)

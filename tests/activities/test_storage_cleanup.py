@@ -6,6 +6,7 @@ import pytest
 
 from activities.clients.resources import CONFIG_MAPS
 from activities.storage import StorageActivities
+from plattr.claims import Claim, Holding
 from plattr.errors import (
     BackendRefused,
     StillDeleting,
@@ -95,6 +96,23 @@ async def test_retained_data_stays_and_is_no_longer_served(
     assert read_tags(own_account, shop.bucket("assets")) == shop.tags
     assert await fetch_anonymously(platform, f"{shop.bucket('assets')}/logo") == 403
     assert await shops.kube.get(CONFIG_MAPS, f"{shop.name}-storage", shops.namespace) is None
+
+
+async def test_a_bucket_that_the_predecessor_retained_outlives_an_object_that_did_not_adopt_it(
+    storage: StorageActivities, shops: Shops, own_account: Any, platform: Platform
+) -> None:
+    shop = await shops.provision(storage, PUBLIC)
+    own_account.put_object(Bucket=shop.bucket("assets"), Key="logo", Body=b"x")
+    await shops.delete(shop)
+    other = await shops.apply(shop.name, UPLOADS)
+    await storage.reconcile_storage(other.step)
+
+    await storage.delete_storage(other.cleanup(Claim(holding=Holding.BUCKET, name=shop.bucket("assets"))))
+
+    assert not has_bucket(own_account, shop.bucket("uploads"))
+    assert own_account.get_object(Bucket=shop.bucket("assets"), Key="logo")["Body"].read() == b"x"
+    # The predecessor may have been removed by force: then nobody has closed it yet.
+    assert await fetch_anonymously(platform, f"{shop.bucket('assets')}/logo") == 403
 
 
 async def test_objects_that_s3_keeps_are_an_error(

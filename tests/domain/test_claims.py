@@ -9,8 +9,8 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from plattr.claims import Claim, Holding, claims_of
-from plattr.objects import Envelope, Kind, Metadata
+from plattr.claims import Claim, HeldClaim, Holding, claims_of, outliving
+from plattr.objects import Envelope, Kind, Metadata, ObjectReference, Owner
 from plattr.target import Target, application_target, preview_target
 from tests.domain.corpus import APPLICATION, BASE_DOMAIN, Case, envelope_of, target_of
 
@@ -246,3 +246,39 @@ def _claims_in(namespace: str, case: Case) -> set[tuple[Holding, str]]:
     else:
         target = preview_target(moved, {**APPLICATION, "auth": {"enabled": True}}, base_domain=BASE_DOMAIN)
     return {(claim.holding, claim.lease_name) for claim in claims_of(target)}
+
+
+def held(holding: Holding, name: str, uid: str, *, is_retained: bool) -> HeldClaim:
+    owner = Owner(reference=ObjectReference(namespace="team", name="a"), uid=uid)
+    return HeldClaim(claim=Claim(holding=holding, name=name), owner=owner, is_retained=is_retained)
+
+
+@pytest.mark.parametrize(
+    ("ledger", "expected"),
+    [
+        pytest.param([held(Holding.REALM, "a", "now", is_retained=True)], set(), id="its-own-or-adopted"),
+        pytest.param([held(Holding.REALM, "a", "before", is_retained=True)], {"a"}, id="retained-before"),
+        pytest.param([held(Holding.REALM, "a", "before", is_retained=False)], set(), id="not-retained-before"),
+        pytest.param([held(Holding.HOST, "a.org", "before", is_retained=True)], set(), id="no-data"),
+        pytest.param(
+            [
+                held(Holding.BUCKET, "plattr-prod-a-old", "before", is_retained=False),
+                held(Holding.BUCKET, "plattr-prod-a-new", "before", is_retained=True),
+            ],
+            {"plattr-prod-a-old", "plattr-prod-a-new"},
+            id="switched-off-before-the-policy-was-retain",
+        ),
+        pytest.param(
+            [
+                held(Holding.SCHEMA, "prod_b", "before", is_retained=True),
+                held(Holding.ROLES, "prod_a", "now", is_retained=False),
+                held(Holding.SCHEMA, "prod_c", "now", is_retained=False),
+                held(Holding.ROLES, "staging_a", "now", is_retained=False),
+            ],
+            {"prod_b", "prod_a"},
+            id="the-roles-that-own-its-tables",
+        ),
+    ],
+)
+def test_what_earlier_incarnations_retained_outlives_this_one(ledger: list[HeldClaim], expected: set[str]) -> None:
+    assert {claim.name for claim in outliving(ledger, "now")} == expected

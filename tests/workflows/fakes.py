@@ -9,6 +9,7 @@ from typing import Any, Literal
 from temporalio import activity
 from temporalio.client import WorkflowHandle
 
+from plattr.claims import Claim
 from plattr.fleet import FleetBatch, FleetPage, FleetProgress, FleetQuery, Member
 from plattr.status import Finding, Phase
 from plattr.steps import (
@@ -44,6 +45,7 @@ class FakePlatform:
         self.claim_inputs: list[ClaimInput] = []
         self.cleanup_inputs: list[CleanupInput] = []
         self.retained: list[bool] = []
+        self.outliving: list[tuple[Claim, ...]] = []
         self.claims: list[ClaimResult] = []
         self.plans: list[CleanupPlan] = []
         self.rollout_rounds = 1
@@ -120,6 +122,7 @@ class FakePlatform:
         @activity.defn(name=name)
         async def run(step: CleanupStepInput) -> StepResult:
             self.retained.append(step.retain)
+            self.outliving.append(step.outliving)
             await self.call(name)
             return StepResult()
 

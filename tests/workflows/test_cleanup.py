@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
+from plattr.claims import Claim, Holding
 from plattr.errors import BackendUnavailable, StillDeleting
 from plattr.steps import CleanupPlan, RunResult
 from tests.workflows.conftest import Stage
@@ -97,14 +98,15 @@ async def test_a_purge_ends_with_the_first_object_it_meets(stage: Stage) -> None
 
 
 async def test_the_end_says_whether_data_was_retained(stage: Stage) -> None:
+    outliving = (Claim(holding=Holding.BUCKET, name="plattr-prod-app-files"),)
     summaries = []
-    for plan in ({}, {"retain": True}):
+    for plan in ({}, {"retain": True}, {"outliving": outliving}):
         stage.platform.plans = [CleanupPlan(verdict="proceed", uid=UID, **plan)]
         result = await (await stage.start("CleanupApplication")).result()
         summaries.append(RunResult.model_validate(result).summary)
 
-    assert ["nothing of" in summary for summary in summaries] == [True, False]
-    assert ["retained" in summary for summary in summaries] == [False, True]
+    assert ["nothing of" in summary for summary in summaries] == [True, False, False]
+    assert ["retained" in summary for summary in summaries] == [False, True, True]
 
 
 async def test_retained_data_is_said_to_every_step(stage: Stage) -> None:
@@ -113,6 +115,15 @@ async def test_retained_data_is_said_to_every_step(stage: Stage) -> None:
     await (await stage.start("CleanupApplication")).result()
 
     assert set(stage.platform.retained) == {True}
+
+
+async def test_what_outlives_the_object_is_said_to_every_step(stage: Stage) -> None:
+    outliving = (Claim(holding=Holding.BUCKET, name="plattr-prod-app-files"),)
+    stage.platform.plans = [CleanupPlan(verdict="proceed", uid=UID, outliving=outliving)]
+
+    await (await stage.start("CleanupApplication")).result()
+
+    assert set(stage.platform.outliving) == {outliving}
 
 
 async def test_an_object_created_anew_is_provisioned_under_the_same_id(stage: Stage) -> None:
