@@ -13,6 +13,7 @@ from activities.loading import TargetLoader
 from plattr.claims import Claim, HeldClaim, Holding, claims_of, outliving
 from plattr.errors import PlattrError, Superseded
 from plattr.objects import FINALIZER, Envelope, Kind
+from plattr.parent import STATUS_FIELD
 from plattr.spec import parse_preview_spec
 from plattr.status import ConditionType, Finding, Phase
 from plattr.steps import PROVISION_ORDER, ClaimInput, ClaimResult, CleanupInput, CleanupPlan, Step
@@ -62,19 +63,23 @@ class ClaimActivities:
         if envelope.is_settled and not claim.every_step:
             return _without_work("settled", envelope)
 
+        found = envelope.status
+        envelope = await self._loader.with_parent(envelope, take_over=claim.take_over)
         target = await self._loader.target_of(envelope)
         is_retained = target.spec.deletion_policy == "Retain"
         body = await self._with_finalizer(body, envelope)
         claims = await self._ledger.acquire(target.owner, claims_of(target), is_retained=is_retained)
         try:
-            is_shown = await self._show_provisioning(body, envelope)
+            if _is_new_spec(envelope) or envelope.status != found:
+                # Before the status: once that is written nobody would know any more that these are news.
+                await self._tell_dropped_variables(target)
+            is_shown = await self._show_begun(body, envelope)
         except PlattrError:
             await self._ensure_held_back(envelope, claims.new)
             raise
         # A status that was written says that the object is still there.
         if not is_shown and FINALIZER not in envelope.metadata.finalizers:
             await self._ensure_held_back(envelope, claims.new)
-        await self._tell_dropped_variables(envelope, target)
         return ClaimResult(
             verdict="proceed",
             uid=envelope.metadata.uid,
@@ -109,7 +114,7 @@ class ClaimActivities:
             await self._kube.delete(resource, reference.name, reference.namespace, uid=envelope.metadata.uid)
         body = await self._kube.get(resource, reference.name, reference.namespace)
         if body is not None and body["metadata"]["uid"] == envelope.metadata.uid:
-            await self._show_phase(body, envelope.kind, Phase.TERMINATING)
+            await self._show(body, envelope.kind, {"phase": str(Phase.TERMINATING)})
         return CleanupPlan(
             verdict="proceed",
             uid=envelope.metadata.uid,
@@ -151,26 +156,27 @@ class ClaimActivities:
         await self._ledger.release(envelope.reference, claimed)
         raise _gone(envelope)
 
-    async def _show_provisioning(self, body: Json, envelope: Envelope) -> bool:
-        """Say that work has begun, and return whether that was news; a resync of what runs already says nothing."""
-        is_new_spec = envelope.status.get("observedGeneration") != envelope.metadata.generation
-        if is_new_spec or envelope.status.get("phase", Phase.PENDING) == Phase.PENDING:
-            return await self._show_phase(body, envelope.kind, Phase.PROVISIONING)
-        return False
+    async def _show_begun(self, body: Json, envelope: Envelope) -> bool:
+        """Say that work has begun, and from which parent a preview is built; return whether that was news.
 
-    async def _show_phase(self, body: Json, kind: Kind, phase: Phase) -> bool:
+        A resync of what runs already says nothing.
+        """
+        kept = {field: envelope.status[field] for field in (STATUS_FIELD,) if field in envelope.status}
+        if _is_new_spec(envelope) or envelope.status.get("phase", Phase.PENDING) == Phase.PENDING:
+            kept["phase"] = str(Phase.PROVISIONING)
+        return await self._show(body, envelope.kind, kept)
+
+    async def _show(self, body: Json, kind: Kind, fields: Json) -> bool:
         status = body.get("status", {})
-        if status.get("phase") == phase:
+        if status == status | fields:
             return False
         await self._kube.replace_status(
-            custom_resource(kind),
-            {**body, "status": {**status, "phase": str(phase)}},
-            body["metadata"]["namespace"],
+            custom_resource(kind), {**body, "status": status | fields}, body["metadata"]["namespace"]
         )
         return True
 
-    async def _tell_dropped_variables(self, envelope: Envelope, target: Target) -> None:
-        if target.dropped_variables and envelope.status.get("observedGeneration") != target.generation:
+    async def _tell_dropped_variables(self, target: Target) -> None:
+        if target.dropped_variables:
             await self._events.record(
                 target.owner,
                 kind_of="Normal",
@@ -178,6 +184,10 @@ class ClaimActivities:
                 message=f"variables {', '.join(target.dropped_variables)} of Application {target.parent!r} come from"
                 " Secrets and are not copied into the preview; set them with `plattr env set`",
             )
+
+
+def _is_new_spec(envelope: Envelope) -> bool:
+    return envelope.status.get("observedGeneration") != envelope.metadata.generation
 
 
 def _gone(envelope: Envelope) -> Superseded:

@@ -11,9 +11,9 @@ from activities.clients.temporal import poke
 from activities.polling import is_called_off
 from plattr.fleet import FleetBatch, FleetPage, FleetProgress, FleetQuery, Member
 from plattr.objects import Envelope, Kind
-from plattr.steps import CHANGED_SIGNAL, RESYNC_SIGNAL, TASK_QUEUE
+from plattr.steps import CHANGED_SIGNAL, REPAIR_SIGNAL, TASK_QUEUE
 
-_SIGNALS = {"resync": RESYNC_SIGNAL, "restore": CHANGED_SIGNAL}
+_SIGNALS = {"resync": REPAIR_SIGNAL, "restore": CHANGED_SIGNAL}
 
 
 class FleetActivities:

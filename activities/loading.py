@@ -4,6 +4,7 @@ from activities.clients.kube import KubeClient
 from activities.clients.resources import APPLICATIONS, custom_resource
 from plattr.errors import ParentNotFound, Superseded
 from plattr.objects import Envelope, Kind, ObjectReference
+from plattr.parent import Parent, taken_parent, with_parent
 from plattr.settings import Settings
 from plattr.spec import parse_preview_spec
 from plattr.steps import StepInput
@@ -44,11 +45,25 @@ class TargetLoader:
         body = await self._kube.get(custom_resource(reference.kind), reference.name, reference.namespace)
         return None if body is None else Envelope.from_api(reference.kind, body)
 
-    async def target_of(self, envelope: Envelope) -> Target:
-        """Return what an object asks for; a preview's parent is read, nothing else.
+    async def with_parent(self, envelope: Envelope, *, take_over: bool) -> Envelope:
+        """Return a preview with the parent that it is to be built from in its status; an Application as it is.
+
+        That is the one it was built from before. Only a new preview, or one that is to take its parent over, is given
+        the living one.
 
         Raises:
-            ParentNotFound: a preview's Application is missing or is being deleted.
+            ParentNotFound: the living one is wanted, and is missing or being deleted.
+            InvalidSpec: a rule of the preview is broken.
+        """
+        if envelope.kind is Kind.APPLICATION or (taken_parent(envelope) is not None and not take_over):
+            return envelope
+        return with_parent(envelope, await self._living_parent(envelope))
+
+    async def target_of(self, envelope: Envelope) -> Target:
+        """Return what an object asks for; the parent of a preview that has none in its status yet is read.
+
+        Raises:
+            ParentNotFound: that parent is missing or is being deleted.
             InvalidSpec: a rule is broken, in the object or in a preview's parent.
         """
         if envelope.kind is Kind.APPLICATION:
@@ -58,6 +73,10 @@ class TargetLoader:
                 client_suffix=self._settings.oidc_client_suffix,
                 reserved_hosts=self._settings.own_hosts,
             )
+        parent = taken_parent(envelope) or await self._living_parent(envelope)
+        return preview_target(envelope, parent.spec, base_domain=self._settings.base_domain)
+
+    async def _living_parent(self, envelope: Envelope) -> Parent:
         name = parse_preview_spec(envelope.spec).application_ref
         # Only ever in the preview's own namespace: another team's Application is not the preview's to copy.
         body = await self._kube.get(APPLICATIONS, name, envelope.metadata.namespace)
@@ -67,4 +86,4 @@ class TargetLoader:
                 f"cannot provision {envelope.reference}: Application {name!r} {state}"
                 f" in namespace {envelope.metadata.namespace!r}; create it there"
             )
-        return preview_target(envelope, body.get("spec", {}), base_domain=self._settings.base_domain)
+        return Parent.of(Envelope.from_api(Kind.APPLICATION, body))

@@ -16,6 +16,7 @@ from plattr.status import ConditionType, Finding, Phase
 # Signals and the query, as people type them on Temporal's command line.
 CHANGED_SIGNAL = "changed"
 RESYNC_SIGNAL = "resync"
+REPAIR_SIGNAL = "repair"
 PROGRESS_QUERY = "progress"
 
 TASK_QUEUE = "plattr"
@@ -89,7 +90,9 @@ class ClaimInput(FrozenModel):
 
     reference: ObjectReference
     every_step: bool = False
-    """Run all steps even when the generation is settled: resync."""
+    """Run all steps even when the generation is settled: resync, repair."""
+    take_over: bool = False
+    """Build a preview from its parent as it is now, not as it was: resync."""
 
 
 class ClaimResult(FrozenModel):
@@ -220,6 +223,7 @@ class RunInput(FrozenModel):
     namespace: str = Field(min_length=1)
     name: str = Field(min_length=1)
     every_step: bool = False
+    take_over: bool = False
     by_hand: bool = True
     """False when the watcher or another run started it. A cleanup by hand also deletes a living object."""
     uid: str = ""

@@ -2,7 +2,7 @@
 
 from plattr.objects import Kind
 from plattr.status import Phase
-from plattr.steps import CHANGED_SIGNAL, RESYNC_SIGNAL
+from plattr.steps import CHANGED_SIGNAL, REPAIR_SIGNAL
 from watcher.observed import Incarnation, Observed
 
 
@@ -43,7 +43,7 @@ def decide_availability(owner: Observed | None, *, is_available: bool) -> str | 
         return None
     has_failed_though_available = owner.phase == Phase.FAILED and owner.is_deployment_refused and is_available
     is_running_though_unavailable = owner.is_settled and not is_available
-    return RESYNC_SIGNAL if has_failed_though_available or is_running_though_unavailable else None
+    return REPAIR_SIGNAL if has_failed_though_available or is_running_though_unavailable else None
 
 
 def _if(is_wanted: bool) -> str | None:  # noqa: FBT001  one private yes or no

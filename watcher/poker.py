@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 
 from plattr.errors import BackendRefused, Transient
 from plattr.objects import ObjectReference
-from plattr.steps import RESYNC_SIGNAL
+from plattr.steps import CHANGED_SIGNAL, REPAIR_SIGNAL, RESYNC_SIGNAL
 from watcher.backoff import pause_seconds
 from watcher.metrics import WatcherMetrics
 from watcher.turns import Turns
 
 logger = logging.getLogger(__name__)
+
+# Each asks for what those before it do, and more.
+_WEAKEST_FIRST = (CHANGED_SIGNAL, REPAIR_SIGNAL, RESYNC_SIGNAL)
 
 # 20 at once: a dev server takes some hundred a second; more would only queue there.
 CONCURRENCY = 20
@@ -137,8 +140,8 @@ class Poker:
     def _merge(self, poke: Poke) -> None:
         waiting = self._pending.get(poke.reference)
         if waiting is not None:
-            # A resync is a change and more; whether it is being deleted, the newer sight knows.
-            signal = RESYNC_SIGNAL if RESYNC_SIGNAL in (waiting.signal, poke.signal) else poke.signal
+            # Whether it is being deleted, the newer sight knows.
+            signal = max(waiting.signal, poke.signal, key=_WEAKEST_FIRST.index)
             since = min(waiting.since, poke.since)
             poke = replace(poke, signal=signal, since=since, refusals=max(waiting.refusals, poke.refusals))
         self._pending[poke.reference] = poke

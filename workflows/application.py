@@ -7,7 +7,7 @@ with workflow.unsafe.imports_passed_through():
     from plattr.objects import Kind
     from plattr.steps import Problem, RunInput, RunResult
     from workflows.cleanup import CleanupRun
-    from workflows.object_run import CalledOff, continue_as
+    from workflows.object_run import Ask, CalledOff, continue_as
     from workflows.provisioning import ProvisioningRun
 
 
@@ -20,16 +20,16 @@ class ProvisionApplication(ProvisioningRun):
         """Provision the Application as it is now, and again for as long as it changes meanwhile."""
         reference = run.reference(Kind.APPLICATION)
         self._begin(reference, run.round)
-        self._every_step = self._every_step or run.every_step
+        self._owe(Ask(every_step=run.every_step, take_over=run.take_over))
         while True:
             # Whichever way the last round ended: thousands of changes may come while none of them gets through.
             self._continue_if_long(run)
             self._changed = False
-            every_step, self._every_step = self._every_step, False
+            ask = self._take_ask()
             try:
-                outcome = await self._pass(reference, every_step=every_step)
+                outcome = await self._pass(reference, ask)
             except CalledOff:
-                self._every_step = self._every_step or every_step
+                self._owe(ask)
                 continue
 
             if self._changed:
@@ -43,15 +43,14 @@ class ProvisionApplication(ProvisioningRun):
                 )
             if outcome.verdict == "refused":
                 raise as_refusal(outcome.problem)
-            # A resync that did not get through is still owed.
-            self._every_step = self._every_step or every_step
+            self._owe_after(outcome, ask)
             await self._pause()
 
     def _continue_if_long(self, run: RunInput) -> None:
         """Begin a new history before this one grows long; the object is read anew there, so nothing is lost."""
         if workflow.info().is_continue_as_new_suggested():
             workflow.continue_as_new(
-                run.model_copy(update={"round": self._progress.round, "every_step": self._every_step, "by_hand": False})
+                run.model_copy(update={"round": self._progress.round, **self._ask.model_dump(), "by_hand": False})
             )
 
 

@@ -27,7 +27,7 @@ BATCH_TIME = timedelta(seconds=20)
 
 @workflow.defn
 class ResyncFleet:
-    """Pokes every object with `resync`, evenly spread; begun by a Schedule (worker/schedule.py)."""
+    """Pokes every object with `repair`, evenly spread; begun by a Schedule (worker/schedule.py)."""
 
     @workflow.run
     async def run(self, run: FleetRun) -> FleetResult:

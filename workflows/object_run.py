@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 from temporalio import workflow
 from temporalio.common import Priority
@@ -13,10 +13,11 @@ from temporalio.exceptions import TimeoutError as ActivityTimedOut
 
 with workflow.unsafe.imports_passed_through():
     from activities.clients.temporal import NAME_ATTRIBUTE, NAMESPACE_ATTRIBUTE, PHASE_ATTRIBUTE
-    from plattr.objects import ObjectReference
+    from plattr.objects import FrozenModel, ObjectReference
     from plattr.steps import (
         CHANGED_SIGNAL,
         PROGRESS_QUERY,
+        REPAIR_SIGNAL,
         RESYNC_SIGNAL,
         Problem,
         Progress,
@@ -45,6 +46,16 @@ class CalledOff(Exception):
     """The object changed while a step ran: its attempt has ended, its retries are called off."""
 
 
+class Ask(FrozenModel):
+    """How much the next look at the object is to do, even if its spec is settled."""
+
+    every_step: bool = False
+    take_over: bool = False
+
+    def __or__(self, other: Self) -> "Ask":
+        return Ask(every_step=self.every_step or other.every_step, take_over=self.take_over or other.take_over)
+
+
 class ObjectRun:
     """Base of the workflows; one of them at a time runs for an object, under the object's one id."""
 
@@ -53,7 +64,8 @@ class ObjectRun:
 
     def __init__(self) -> None:
         self._changed = False
-        self._every_step = False
+        self._ask = Ask()
+        self._unheard = 0
         self._progress = Progress()
         self._reference: ObjectReference | None = None
 
@@ -64,9 +76,23 @@ class ObjectRun:
 
     @workflow.signal(name=RESYNC_SIGNAL)
     def resync(self) -> None:
-        """Begin anew with every step, even if the spec is settled; also cuts a pause short."""
+        """Begin anew with every step, even if the spec is settled, and take a preview's parent over as it is now.
+
+        What a person asks for; it cuts a pause short as well.
+        """
         self._changed = True
-        self._every_step = True
+        self._owe(Ask(every_step=True, take_over=True))
+
+    @workflow.signal(name=REPAIR_SIGNAL)
+    def repair(self) -> None:
+        """Begin anew with every step, even if the spec is settled: what Plattr itself asks for."""
+        # An older worker lets this signal lie. Where its history is replayed it must not be heard either, but the next
+        # one must be: hence a number, which only ever grows by such signals.
+        if not workflow.patched(f"repair-{self._unheard}"):
+            self._unheard += 1
+            return
+        self._changed = True
+        self._owe(Ask(every_step=True))
 
     @workflow.query(name=PROGRESS_QUERY)
     def progress(self) -> Progress:
@@ -79,6 +105,13 @@ class ObjectRun:
         workflow.upsert_search_attributes(
             [NAMESPACE_ATTRIBUTE.value_set(reference.namespace), NAME_ATTRIBUTE.value_set(reference.name)]
         )
+
+    def _owe(self, ask: Ask) -> None:
+        self._ask = self._ask | ask
+
+    def _take_ask(self) -> Ask:
+        ask, self._ask = self._ask, Ask()
+        return ask
 
     def _show(self, **update: Any) -> None:
         """Keep the query's answer, and the UI's current details with it."""

@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from plattr.steps import CLEANUP_ORDER, ClaimInput, ExpiryInput, Lifetime, RunInput, RunResult, Step
     from workflows.application import as_refusal
     from workflows.cleanup import CleanupRun
-    from workflows.object_run import CalledOff, StepFailed, continue_as
+    from workflows.object_run import Ask, CalledOff, StepFailed, continue_as
     from workflows.options import LATER
     from workflows.provisioning import PassOutcome, ProvisioningRun
 
@@ -36,14 +36,14 @@ class PreviewLifecycle(ProvisioningRun):
         """Keep the preview as its object says, until creation plus ttl, whatever restarts happen meanwhile."""
         reference = run.reference(Kind.PREVIEW)
         self._begin(reference, run.round)
-        self._every_step = self._every_step or run.every_step
+        self._owe(Ask(every_step=run.every_step, take_over=run.take_over))
         while True:
             self._changed = False
-            every_step, self._every_step = self._every_step, False
+            ask = self._take_ask()
             try:
-                turn = await self._turn(reference, every_step=every_step)
+                turn = await self._turn(reference, ask)
             except CalledOff:
-                self._every_step = self._every_step or every_step
+                self._owe(ask)
                 turn = "again"
             if turn == "over":
                 continue_as("CleanupPreview", run)
@@ -53,12 +53,10 @@ class PreviewLifecycle(ProvisioningRun):
             if workflow.info().is_continue_as_new_suggested():
                 # The clock is set anew from the object: timers do not survive continue-as-new.
                 workflow.continue_as_new(
-                    run.model_copy(
-                        update={"round": self._progress.round, "every_step": self._every_step, "by_hand": False}
-                    )
+                    run.model_copy(update={"round": self._progress.round, **self._ask.model_dump(), "by_hand": False})
                 )
 
-    async def _turn(self, reference: ObjectReference, *, every_step: bool) -> Turn:
+    async def _turn(self, reference: ObjectReference, ask: Ask) -> Turn:
         """Do what the object asks for now, then wait for the next change; return how to go on."""
         try:
             # When the end has come the deletion itself looks whether the object still says so: one call less between
@@ -77,15 +75,18 @@ class PreviewLifecycle(ProvisioningRun):
             if outcome.verdict == "refused" and not self._changed:
                 # A ttl that says nothing: without an end there is no timer to keep.
                 raise as_refusal(outcome.problem) from None
-            await self._try_later(every_step=every_step)
+            self._owe_after(outcome, ask)
+            await self._pause()
             return "again"
 
         self.priority = Priority.default
-        outcome = await self._pass(reference, every_step=every_step)
+        outcome = await self._pass(reference, ask)
         if outcome.verdict == "paused":
             return "paused"
+        if outcome.verdict in ("failed", "refused"):
+            self._owe_after(outcome, ask)
         if outcome.verdict == "failed":
-            await self._try_later(every_step=every_step)
+            await self._pause()
         elif outcome.verdict in ("settled", "refused"):
             await self._rest(outcome)
         return "again"
@@ -123,11 +124,6 @@ class PreviewLifecycle(ProvisioningRun):
         self.priority = LATER
         self._has_rung = True
         self._changed = True
-
-    async def _try_later(self, *, every_step: bool) -> None:
-        """Pause before what failed is tried again; a resync that did not get through is still owed."""
-        self._every_step = self._every_step or every_step
-        await self._pause()
 
     async def _rest(self, outcome: PassOutcome) -> None:
         """Wait for a change or the clock: refused or settled, there is nothing else to do."""

@@ -19,7 +19,7 @@ with workflow.unsafe.imports_passed_through():
     from plattr.objects import FrozenModel, ObjectReference
     from plattr.status import ConditionType, Finding, Phase
     from plattr.steps import ClaimInput, ClaimResult, Problem, Remedy, StatusInput, Step, StepInput, StepResult
-    from workflows.object_run import CalledOff, ObjectRun, StepFailed
+    from workflows.object_run import Ask, CalledOff, ObjectRun, StepFailed
 
 StepActivity = Callable[[Any, StepInput], Awaitable[StepResult]]
 
@@ -50,7 +50,11 @@ class PassOutcome(FrozenModel):
 class ProvisioningRun(ObjectRun):
     """Claims the object and runs its steps in order, until they are done or one gives up."""
 
-    async def _pass(self, reference: ObjectReference, *, every_step: bool) -> PassOutcome:
+    def _owe_after(self, outcome: PassOutcome, ask: Ask) -> None:
+        """Owe what did not get through; the parent has been taken over as soon as the claim has it in the status."""
+        self._owe(Ask(every_step=ask.every_step, take_over=ask.take_over and outcome.claim is None))
+
+    async def _pass(self, reference: ObjectReference, ask: Ask) -> PassOutcome:
         """Run every step for the object as it is now.
 
         Raises:
@@ -58,7 +62,9 @@ class ProvisioningRun(ObjectRun):
         """
         try:
             claim = await self._perform(
-                Step.CLAIM, ClaimActivities.claim_object, ClaimInput(reference=reference, every_step=every_step)
+                Step.CLAIM,
+                ClaimActivities.claim_object,
+                ClaimInput(reference=reference, every_step=ask.every_step, take_over=ask.take_over),
             )
         except StepFailed as failure:
             return await self._give_up(reference, None, {}, {Step.CLAIM: failure.problem})

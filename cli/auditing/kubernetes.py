@@ -13,6 +13,7 @@ from cli.auditing.expectation import expected_things
 from cli.auditing.inventory import AuditFailed, Found, Subject, Thing, ThingKind
 from plattr.errors import InvalidSpec
 from plattr.objects import API_VERSION, GROUP, Envelope, Kind
+from plattr.parent import Parent, taken_parent
 from plattr.settings import Settings
 from plattr.target import (
     KIND_LABEL,
@@ -147,14 +148,21 @@ def _expected(envelope: Envelope, applications: Mapping[str, Envelope], settings
                 reserved_hosts=settings.own_hosts,
             )
         else:
-            key = f"{envelope.metadata.namespace}/{Kind.APPLICATION}/{envelope.spec.get('applicationRef')}"
-            if key not in applications:
+            parent = taken_parent(envelope) or _living_parent(envelope, applications)
+            if parent is None:
                 return None
-            target = preview_target(envelope, applications[key].spec, base_domain=settings.base_domain)
+            target = preview_target(envelope, parent.spec, base_domain=settings.base_domain)
     except InvalidSpec:
         # Running by an older, laxer Plattr, or under a parent that has been refused since.
         return None
     return expected_things(target)
+
+
+def _living_parent(preview: Envelope, applications: Mapping[str, Envelope]) -> Parent | None:
+    application = applications.get(
+        f"{preview.metadata.namespace}/{Kind.APPLICATION}/{preview.spec.get('applicationRef')}"
+    )
+    return Parent.of(application) if application is not None else None
 
 
 def _thing(kind: ThingKind, body: Json) -> Thing:

@@ -91,7 +91,7 @@ async def test_a_restore_leaves_out_applications_that_have_settled(
 
 
 @pytest.mark.parametrize(
-    ("purpose", "signal"), [("resync", "resync"), ("restore", "changed")], ids=["resync", "restore"]
+    ("purpose", "signal"), [("resync", "repair"), ("restore", "changed")], ids=["resync", "restore"]
 )
 async def test_a_poke_begins_the_run_that_the_object_needs(
     fleet: FleetActivities, cluster: Cluster, temporal: Client, namespace: str, purpose: str, signal: str

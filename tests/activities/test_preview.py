@@ -10,7 +10,7 @@ from plattr.errors import InvalidSpec, ParentNotFound, Superseded
 from plattr.objects import PAUSED_ANNOTATION, Envelope, Kind, ObjectReference
 from plattr.status import ConditionType, Finding
 from plattr.steps import ClaimInput, ExpiryInput, Lifetime, PreviewTerms
-from tests.fix_kubernetes import Cluster, application_spec, random_name, status_of, step_of, version_of
+from tests.fix_kubernetes import Cluster, random_name, status_of, step_of, version_of
 
 HOUR = timedelta(hours=1)
 
@@ -265,17 +265,3 @@ async def test_a_preview_without_parent_shows_its_end(cluster: Cluster, namespac
     status = (await cluster.read(preview.reference)).status
     end = preview.metadata.creation_timestamp + 2 * HOUR
     assert (status["phase"], status["expiresAt"]) == ("Failed", f"{end:%Y-%m-%dT%H:%M:%SZ}")
-
-
-async def test_the_parents_changes_come_with_a_resync_only(cluster: Cluster, preview: Envelope) -> None:
-    """A settled preview has nothing to do whatever its parent says; a resync reads the parent afresh."""
-    preview = await cluster.settle(preview)
-    parent = str(preview.spec["applicationRef"])
-    body = await cluster.apply(preview.metadata.namespace, parent, {**application_spec(), "redis": {"enabled": True}})
-    assert body.metadata.generation == 2
-
-    by_itself = await cluster.claims.claim_object(ClaimInput(reference=preview.reference))
-    resynced = await cluster.claims.claim_object(ClaimInput(reference=preview.reference, every_step=True))
-
-    assert by_itself.verdict == "settled"
-    assert "redis" in resynced.steps

@@ -1,10 +1,11 @@
 """The audit of a real platform: it finds what was put there, says so, and leaves it as it is."""
 
+import asyncio
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import boto3
@@ -17,9 +18,12 @@ from activities.clients.kube import KubeClient
 from activities.clients.resources import LEASES
 from cli.auditing.auditor import audit
 from cli.auditing.inventory import AuditFailed, Finding, Problem, Thing, ThingKind
+from cli.auditing.kubernetes import KubernetesListing
 from plattr.objects import ObjectReference, Owner
+from plattr.steps import ClaimInput
 from plattr.target import owner_annotations, owner_labels
 from stack.platform import Platform
+from tests.fix_kubernetes import Cluster, application_spec, random_name
 
 GONE = ObjectReference(namespace="gone", name=f"app-{uuid.uuid4().hex[:6]}")
 STEM = f"prod_{GONE.name.replace('-', '_')}"
@@ -109,6 +113,28 @@ def test_a_backend_that_cannot_be_asked_ends_the_audit_with_2_and_one_line(platf
 def test_no_backend_is_left_out_silently(platform: Platform, changes: dict[str, str]) -> None:
     with pytest.raises(AuditFailed):
         audit(platform.environment("cli") | changes)
+
+
+async def test_a_preview_is_judged_by_what_it_was_built_from(
+    platform: Platform, cluster: Cluster, namespace: str
+) -> None:
+    parent = (await cluster.apply(namespace, random_name())).reference
+    preview = await cluster.preview(namespace, random_name(), parent.name)
+    await cluster.claims.claim_object(ClaimInput(reference=preview.reference))
+    await cluster.settle(preview)
+    await cluster.apply(namespace, parent.name, application_spec(redis={"enabled": True}))
+
+    def expected() -> frozenset[Thing] | None:
+        with closing(KubernetesListing(str(platform.endpoints.kubeconfig_admin))) as listing:
+            return listing.subjects(cluster.settings)[preview.reference.key].expected
+
+    changed = await asyncio.to_thread(expected)
+    await cluster.delete(parent)
+    gone = await asyncio.to_thread(expected)
+
+    assert changed is not None
+    assert [thing for thing in changed if thing.kind is ThingKind.CONFIG_MAP] == []
+    assert gone == changed
 
 
 def test_the_auditor_shares_no_code_with_what_it_audits() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from plattr.objects import GROUP, VERSION, Kind
+from plattr.parent import Parent
 from plattr.spec import ApplicationSpec, PreviewSpec, SpecModel
 from plattr.status import Condition, ConditionType, Phase
 from tests.domain.crds import crd, properties, rules, version
@@ -26,6 +27,14 @@ def test_conditions_agree_with_their_model(kind: Kind) -> None:
     of_model = rules(Condition.model_json_schema(by_alias=True), "condition")
 
     of_crd = rules(properties(kind)["status"]["properties"]["conditions"]["items"], "condition")
+
+    assert of_crd == of_model
+
+
+def test_what_a_preview_was_built_from_agrees_with_its_model() -> None:
+    of_model = rules(Parent.model_json_schema(by_alias=True), "parent")
+
+    of_crd = rules(properties(Kind.PREVIEW)["status"]["properties"]["parent"], "parent")
 
     assert of_crd == of_model
 

@@ -22,7 +22,7 @@ PROBLEM = Problem(reason="Conflict", message="m", remedy=Remedy.RETRY, condition
 
 MESSAGES = [
     PROBLEM,
-    steps.ClaimInput(reference=REFERENCE, every_step=True),
+    steps.ClaimInput(reference=REFERENCE, every_step=True, take_over=True),
     steps.ClaimResult(verdict="proceed", uid="u", generation=2, steps=PROVISION_ORDER, kept=(FINDING,), expires_at=NOW),
     steps.StepInput(reference=REFERENCE, uid="u", generation=2),
     steps.StepResult(findings=(FINDING,), is_done=False, waiting_for="pods"),
@@ -35,7 +35,7 @@ MESSAGES = [
         verdict="alive", lifetime=steps.Lifetime(uid="u", expires_at=NOW, warn_at=NOW, warning="stale")
     ),
     steps.ExpiryInput(reference=REFERENCE, uid="u", expires_at=NOW, is_due=False),
-    RunInput(namespace="team", name="my-app", every_step=True, by_hand=False, round=3),
+    RunInput(namespace="team", name="my-app", every_step=True, take_over=True, by_hand=False, round=3),
     steps.RunResult(phase=Phase.RUNNING, generation=2, summary="s"),
     Progress(
         step=Step.DATABASE, done=(Step.CLAIM,), took={"claim": timedelta(seconds=1.5)}, last_error=PROBLEM,

@@ -11,8 +11,10 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from activities.clients.kube import KubeClient
-from activities.clients.resources import DEPLOYMENTS, EVENTS, INGRESSES, LEASES, NAMESPACES, PREVIEWS, Json
+from activities.clients.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, INGRESSES, LEASES, NAMESPACES, PREVIEWS, Json
+from activities.clients.temporal import poke
 from plattr.objects import Kind
+from plattr.steps import REPAIR_SIGNAL
 from plattr.target import owner_labels
 from stack.platform import Platform
 from tests.e2e.conftest import open_view
@@ -231,7 +233,7 @@ async def test_a_preview_waits_for_its_parent_and_outlives_it_until_it_is_cleane
     assert await left_of(view, name, parent, 3) == []
 
 
-async def test_the_parents_changes_come_with_a_resync(view: View) -> None:
+async def test_the_parents_changes_come_with_a_resync_only(view: View) -> None:
     parent, name = random_name(), random_name("pr")
     await view.apply(parent, SMALL)
     await view.wait_running(parent)
@@ -240,6 +242,9 @@ async def test_the_parents_changes_come_with_a_resync(view: View) -> None:
 
     await view.apply(parent, SMALL | {"search": {"enabled": True}})
     await view.wait_running(parent)
+    view.command("plattr", "preview", "extend", name, "--by", "24h", "-n", view.namespace)
+    await view.wait_running(name, resource=PREVIEWS)
+    await repaired(view, name, f"{parent}-pr4-redis", namespace)
     by_itself = await view.config_map(f"{parent}-pr4-search", namespace)
     view.command("plattr", "resync", f"preview/{name}", "-n", view.namespace)
     async with asyncio.timeout(30):
@@ -247,6 +252,31 @@ async def test_the_parents_changes_come_with_a_resync(view: View) -> None:
             await asyncio.sleep(0.1)
 
     assert by_itself is None
+
+
+async def repaired(view: View, name: str, config_map: str, namespace: str) -> None:
+    """Have a period of ResyncFleet's look at the preview, and wait until it has mended something."""
+    await view.kube.delete(CONFIG_MAPS, config_map, namespace)
+    await poke(view.temporal, view.reference(name, Kind.PREVIEW), is_deleting=False, signal=REPAIR_SIGNAL)
+    async with asyncio.timeout(30):
+        while await view.config_map(config_map, namespace) is None:
+            await asyncio.sleep(0.1)
+    # The steps after it: the workload is the last that makes anything, the rollout and the status follow.
+    await view.wait_running(name, resource=PREVIEWS)
+
+
+async def test_a_running_preview_outlives_its_parent(view: View) -> None:
+    parent, name = random_name(), random_name("pr")
+    await view.apply(parent, SMALL)
+    await applied(view, name, preview_of(parent, 12))
+    await view.delete(parent)
+    await view.wait_gone(parent)
+
+    await repaired(view, name, f"{parent}-pr12-redis", f"preview-{parent}-pr-12")
+
+    body = await view.kube.get(PREVIEWS, name, view.namespace)
+    assert body is not None
+    assert body["status"]["phase"] == "Running"
 
 
 async def test_variables_from_the_parents_secrets_are_left_out_and_said(view: View) -> None:

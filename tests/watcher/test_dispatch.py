@@ -70,16 +70,16 @@ def test_a_poke_that_was_for_an_earlier_generation_does_not_count():
 
 
 AVAILABILITY = {
-    "running and unavailable": (application(**RUNNING), False, "resync"),
+    "running and unavailable": (application(**RUNNING), False, "repair"),
     "running and available": (application(**RUNNING), True, None),
-    "failed by the deployment, now available": (application(deployment_ready="False", **FAILED), True, "resync"),
+    "failed by the deployment, now available": (application(deployment_ready="False", **FAILED), True, "repair"),
     "failed by the deployment, still unavailable": (application(deployment_ready="False", **FAILED), False, None),
     "failed by something else": (application(deployment_ready="True", **FAILED), True, None),
     "during a run": (application(phase="Provisioning", deployment_ready="False"), False, None),
     "a new spec not begun yet": (application(**BEHIND), False, None),
     "being deleted": (application(deleting=True, **RUNNING), False, None),
     "paused": (application(paused=True, **RUNNING), False, None),
-    "a preview": (preview(**RUNNING), False, "resync"),
+    "a preview": (preview(**RUNNING), False, "repair"),
     "owner not known": (None, False, None),
 }
 

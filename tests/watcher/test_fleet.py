@@ -113,7 +113,7 @@ def test_an_outage_of_the_deployment_is_told_once(stage):
         stage.fleet.change_deployment("MODIFIED", deployment(available=False))
         stage.settle()
 
-    assert stage.signals == ["resync"]
+    assert stage.signals == ["repair"]
 
 
 def test_each_flip_is_told(stage):
@@ -125,7 +125,7 @@ def test_each_flip_is_told(stage):
     stage.fleet.change_deployment("MODIFIED", deployment(available=True))
     stage.settle()
 
-    assert stage.signals == ["resync", "resync"]
+    assert stage.signals == ["repair", "repair"]
 
 
 def test_news_that_crosses_on_two_connections_is_no_flip(stage):
@@ -149,7 +149,7 @@ def test_a_flip_during_a_run_is_told_when_the_run_ends_in_running(stage):
     stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(phase="Running"))
     stage.settle()
 
-    assert stage.signals == ["resync"]
+    assert stage.signals == ["repair"]
 
 
 def test_a_deployment_removed_by_hand_is_told(stage):
@@ -159,7 +159,7 @@ def test_a_deployment_removed_by_hand_is_told(stage):
     stage.fleet.change_deployment("DELETED", deployment(available=True))
     stage.settle()
 
-    assert stage.signals == ["resync"]
+    assert stage.signals == ["repair"]
 
 
 def test_a_deployment_missed_by_a_list_is_told(stage):
@@ -169,7 +169,7 @@ def test_a_deployment_missed_by_a_list_is_told(stage):
     stage.fleet.replace_deployments([])
     stage.settle()
 
-    assert stage.signals == ["resync"]
+    assert stage.signals == ["repair"]
 
 
 def pokes_of(stage, kind):

@@ -68,16 +68,26 @@ async def test_changes_that_arrive_during_a_poke_become_one_more(metrics):
     assert recorder.most_under_way == 1
 
 
-async def test_a_change_does_not_weaken_a_resync_that_waits(metrics):
+@pytest.mark.parametrize(
+    ("first", "second", "sent"),
+    [
+        ("resync", "changed", "resync"),
+        ("resync", "repair", "resync"),
+        ("repair", "changed", "repair"),
+        ("repair", "resync", "resync"),
+        ("changed", "repair", "repair"),
+    ],
+)
+async def test_the_stronger_of_two_signals_is_sent(metrics, first, second, sent):
     recorder = Recorder()
     poker = Poker(recorder, metrics)
-    poker.put(poke_for(signal="resync"))
-    poker.put(poke_for(signal="changed"))
+    poker.put(poke_for(signal=first))
+    poker.put(poke_for(signal=second))
 
     async with running(poker):
         assert await poker.drain(5)
 
-    assert [poke.signal for poke in recorder.sent] == ["resync"]
+    assert [poke.signal for poke in recorder.sent] == [sent]
 
 
 async def test_concurrency_is_bounded(metrics):

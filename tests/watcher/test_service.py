@@ -128,12 +128,12 @@ async def test_a_flip_of_its_deployment_pokes_the_owner(kube, temporal_server, m
 
         pod["metadata"]["annotations"] = {"sim/outcome": "crashloop"}
         await kube.apply(DEPLOYMENTS, body, namespace)
-        await eventually_signals(client, reference, ["changed", "resync"], 30)
+        await eventually_signals(client, reference, ["changed", "repair"], 30)
         await set_phase(kube, name, namespace, "Failed", deployment_ready="False")
         pod["metadata"]["annotations"] = {"sim/outcome": "ready"}
         await kube.apply(DEPLOYMENTS, body, namespace)
 
-        await eventually_signals(client, reference, ["changed", "resync", "resync"], 30)
+        await eventually_signals(client, reference, ["changed", "repair", "repair"], 30)
 
 
 async def test_a_restarted_watcher_pokes_what_is_not_settled(kube, temporal_server, metrics, reference):

@@ -1,18 +1,23 @@
 """PreviewLifecycle and CleanupPreview: the clock in all its states, and what moves it."""
 
 import asyncio
+import base64
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowHistory
+from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
+from temporalio.worker import Replayer
 
-from plattr.errors import BackendUnavailable, InvalidSpec, OwnedElsewhere, ParentNotFound, Superseded
+from plattr.errors import BackendRefused, BackendUnavailable, InvalidSpec, OwnedElsewhere, ParentNotFound, Superseded
 from plattr.status import Phase
 from plattr.steps import CleanupPlan, Progress, RunResult, Step
 from tests.workflows.conftest import Stage
 from tests.workflows.fakes import EVERYTHING, FakePlatform, eventually, pausing
+from workflows.preview import PreviewLifecycle
 
 STEPS = (Step.NAMESPACE, *EVERYTHING)
 PROVISION = ["claim_object", *(f"reconcile_{step}" for step in STEPS), "await_rollout", "write_status"]
@@ -475,6 +480,96 @@ async def test_a_resync_that_did_not_get_through_is_made_up_for(stage: Stage, pr
     await finish(stage, handle)
 
     assert [request.every_step for request in preview.claim_inputs] == [False, *[True] * 5, False]
+    assert [request.take_over for request in preview.claim_inputs] == [False, *[True] * 5, False]
+
+
+async def test_a_repair_takes_no_parent_over_and_a_resync_does(stage: Stage, preview: FakePlatform) -> None:
+    with stage.environment.with_time_skipping_disabled():
+        handle = await stage.start("PreviewLifecycle")
+        await resting(stage, handle)
+        for signal in ("repair", "resync", "repair"):
+            await knock(stage, handle, signal)
+    await finish(stage, handle)
+
+    asked = [(request.every_step, request.take_over) for request in preview.claim_inputs[:4]]
+    assert asked == [(False, False), (True, False), (True, True), (True, False)]
+
+
+async def test_a_repair_does_not_weaken_a_resync(stage: Stage, preview: FakePlatform) -> None:
+    handle = await stage.start("PreviewLifecycle", signal="resync")
+    await handle.signal("repair")
+    await finish(stage, handle)
+
+    assert preview.claim_inputs[0].take_over
+
+
+async def test_a_parent_that_was_taken_over_is_not_taken_again_while_a_step_is_retried(
+    stage: Stage, preview: FakePlatform
+) -> None:
+    preview.claims = [preview.claim(steps=STEPS) for _ in range(3)]
+    with stage.environment.with_time_skipping_disabled():
+        handle = await stage.start("PreviewLifecycle")
+        await resting(stage, handle)
+        preview.failures["reconcile_database"] = [BackendRefused("no right")]
+        await knock(stage, handle, "resync")
+        await pausing(handle)
+        await stage.environment.fast_forward(handle, timedelta(seconds=31))
+        await eventually(lambda: len(preview.claim_inputs) == 3)
+    await finish(stage, handle)
+
+    asked = [(request.every_step, request.take_over) for request in preview.claim_inputs[:3]]
+    assert asked == [(False, False), (True, True), (True, False)]
+
+
+async def test_a_take_over_that_was_refused_is_made_up_for_at_the_next_change(
+    stage: Stage, preview: FakePlatform
+) -> None:
+    with stage.environment.with_time_skipping_disabled():
+        handle = await stage.start("PreviewLifecycle")
+        await resting(stage, handle)
+        preview.failures["claim_object"] = [InvalidSpec("spec.domain", "the parent breaks it")]
+        await knock(stage, handle, "resync")
+        await eventually(lambda: len(preview.statuses) == 2)
+        await knock(stage, handle)
+    await finish(stage, handle)
+
+    assert [request.take_over for request in preview.claim_inputs[:3]] == [False, True, True]
+
+
+async def test_a_new_history_carries_what_is_owed(stage: Stage, preview: FakePlatform) -> None:
+    handle = await stage.start("PreviewLifecycle", every_step=True, take_over=True)
+    await finish(stage, handle)
+
+    assert (preview.claim_inputs[0].every_step, preview.claim_inputs[0].take_over) == (True, True)
+
+
+async def test_a_repair_that_an_older_worker_let_lie_is_replayed_as_it_was(stage: Stage, preview: FakePlatform) -> None:
+    with stage.environment.with_time_skipping_disabled():
+        handle = await stage.start("PreviewLifecycle")
+        await resting(stage, handle)
+        # No version has ever heard of this one, as an older one has not of `repair`.
+        await handle.signal("unheard")
+        await knock(stage, handle)
+        await knock(stage, handle, "repair")
+        history = await handle.fetch_history()
+    await finish(stage, handle)
+    text = history.to_json().replace('"unheard"', '"repair"')
+    replayer = Replayer(workflows=[PreviewLifecycle], data_converter=pydantic_data_converter)
+
+    # After the one that lay, a newer worker's marker has the next number.
+    lay = await replayer.replay_workflow(
+        WorkflowHistory.from_json(handle.id, re.sub('"data": "([^"]+)"', next_patch, text)),
+        raise_on_replay_failure=False,
+    )
+    heard = await replayer.replay_workflow(WorkflowHistory.from_json(handle.id, text), raise_on_replay_failure=False)
+
+    assert lay.replay_failure is None, lay.replay_failure
+    assert heard.replay_failure is not None
+
+
+def next_patch(payload: re.Match[str]) -> str:
+    text = base64.b64decode(payload[1]).replace(b"repair-0", b"repair-1")
+    return f'"data": "{base64.b64encode(text).decode()}"'
 
 
 async def test_a_long_history_is_continued_with_the_same_end(stage: Stage, preview: FakePlatform) -> None:

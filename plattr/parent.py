@@ -1,0 +1,37 @@
+"""What a preview was built from: its Application as it was taken over, kept in the preview's own status."""
+
+from typing import Any, Self
+
+from pydantic import Field, ValidationError
+
+from plattr.objects import Envelope, FrozenModel
+
+STATUS_FIELD = "parent"
+
+
+class Parent(FrozenModel):
+    """An Application as it was when a preview took it over; what becomes of it afterwards is not the preview's."""
+
+    uid: str
+    generation: int = Field(ge=0)
+    spec: dict[str, Any]
+
+    @classmethod
+    def of(cls, application: Envelope) -> Self:
+        """Return the Application as it is now."""
+        metadata = application.metadata
+        return cls(uid=metadata.uid, generation=metadata.generation, spec=application.spec)
+
+
+def taken_parent(preview: Envelope) -> Parent | None:
+    """Return what the preview was built from; None before its first claim, or by a Plattr that kept nothing."""
+    try:
+        return Parent.model_validate(preview.status.get(STATUS_FIELD))
+    except ValidationError:
+        return None
+
+
+def with_parent(preview: Envelope, parent: Parent) -> Envelope:
+    """Return the preview as its status will be once the parent has been written down."""
+    status = {**preview.status, STATUS_FIELD: parent.model_dump(mode="json", by_alias=True)}
+    return preview.model_copy(update={"status": status})
