@@ -17,7 +17,12 @@ MIDDLEWARES: Json = {
     "metadata": {"name": "middlewares.traefik.io"},
     "spec": {
         "group": "traefik.io",
-        "names": {"kind": "Middleware", "listKind": "MiddlewareList", "plural": "middlewares", "singular": "middleware"},
+        "names": {
+            "kind": "Middleware",
+            "listKind": "MiddlewareList",
+            "plural": "middlewares",
+            "singular": "middleware",
+        },
         "scope": "Namespaced",
         "versions": [
             {

@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from plattr import steps
+from plattr.claims import Claim, Holding
 from plattr.objects import Kind, ObjectReference
 from plattr.status import ConditionType, Finding, Phase
 from plattr.steps import CLEANUP_ORDER, PROVISION_ORDER, Problem, Progress, Remedy, RunInput, Step
@@ -17,6 +18,7 @@ MODELS = sorted(
 )
 REFERENCE = ObjectReference(kind=Kind.PREVIEW, namespace="team", name="my-app")
 FINDING = Finding(type=ConditionType.DATABASE, status="False", reason="Tested", message="why")
+CLAIM = Claim(holding=Holding.SCHEMA, name="prod_my_app")
 NOW = datetime(2026, 1, 1, 12, 30, 0, 1, tzinfo=UTC)
 PROBLEM = Problem(reason="Conflict", message="m", remedy=Remedy.RETRY, condition=ConditionType.DATABASE)
 
@@ -28,9 +30,9 @@ MESSAGES = [
     steps.StepResult(findings=(FINDING,), is_done=False, waiting_for="pods"),
     steps.StatusInput(reference=REFERENCE, findings=(FINDING,), unreached=(ConditionType.AUTH,), gave_up=True),
     steps.StatusResult(phase=Phase.FAILED, is_written=True),
-    steps.CleanupInput(reference=REFERENCE, delete_object=True, uid="u"),
-    steps.CleanupPlan(verdict="proceed", uid="u", retain=True),
-    steps.CleanupStepInput(reference=REFERENCE, uid="u", retain=True),
+    steps.CleanupInput(reference=REFERENCE, delete_object=True, uid="u", purge=True),
+    steps.CleanupPlan(verdict="proceed", uid="u", retain=True, purge=True, outliving=(CLAIM,)),
+    steps.CleanupStepInput(reference=REFERENCE, uid="u", retain=True, outliving=(CLAIM,)),
     steps.PreviewTerms(
         verdict="alive", lifetime=steps.Lifetime(uid="u", expires_at=NOW, warn_at=NOW, warning="stale")
     ),
@@ -57,7 +59,7 @@ def test_message_survives_json(message: BaseModel) -> None:
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_every_message_is_frozen_and_tried(model: type[BaseModel]) -> None:
-    messages = [message for message in [*MESSAGES, REFERENCE, FINDING] if type(message) is model]
+    messages = [message for message in [*MESSAGES, REFERENCE, FINDING, CLAIM] if type(message) is model]
 
     assert messages or model.__name__ in ("FrozenModel", "ObjectReference", "Finding", "Lifetime")
     assert model.model_config.get("frozen") is True
