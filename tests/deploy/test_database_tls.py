@@ -1,4 +1,4 @@
-"""The documented login checks PostgreSQL's certificate and connects, with the image's variables and the wheel's libpq."""
+"""The documented login checks PostgreSQL's certificate and connects, with the image's variables and libpq's wheel."""
 
 import contextlib
 import os
