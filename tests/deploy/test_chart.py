@@ -48,6 +48,13 @@ def test_the_crds_are_those_of_deploy_crds(helm: Helm) -> None:
     assert shown == source
 
 
+def test_a_crd_begins_a_document_of_its_own() -> None:
+    # Helm 3 shows them one after the other with nothing between: kubectl would apply the last alone.
+    paths = (ROOT / "deploy" / "crds").glob("*.yaml")
+
+    assert {path.read_text().partition("\n")[0] for path in paths} == {"---"}
+
+
 def test_no_template_makes_a_crd(helm: Helm) -> None:
     objects = helm.render(WITH_EVERYTHING)
 
