@@ -16,7 +16,9 @@ from tests.deploy.helm import Helm, Json, only
 from tests.deploy.prove_dashboard_picture import Series, draw
 
 TESTS = Path(__file__).with_name("alerts.test.yaml")
-EVERYTHING: Json = {"metrics": {"prometheusRule": {"enabled": True}, "dashboard": {"enabled": True}}}
+EVERYTHING: Json = {
+    "metrics": {"prometheusRule": {"enabled": True, "scrapedOtherwise": True}, "dashboard": {"enabled": True}}
+}
 
 STEP_SECONDS = 5
 # Grafana's rule: four scrape intervals at the least.

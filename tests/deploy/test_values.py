@@ -8,7 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from plattr.settings import DOMAIN_PATTERN, URL_PATTERN, Settings
-from tests.deploy.helm import CHART, ROOT, Helm, Json
+from tests.deploy.helm import CHART, LEAST, ROOT, Helm, Json, merged, only
+from worker.__main__ import GRACE
 
 SCHEMA: Json = json.loads((CHART / "values.schema.json").read_text())
 PLAIN: Json = SCHEMA["properties"]["settings"]["properties"]
@@ -102,7 +103,35 @@ def test_the_patterns_are_those_of_the_settings() -> None:
         pytest.param({"image": {"digest": "latest"}}, "digest", id="digest"),
         pytest.param({"worker": {"replicas": 0}}, "replicas", id="no-worker"),
         pytest.param(
-            {"worker": {"terminationGracePeriodSeconds": 20}}, "terminationGracePeriod", id="too-short-an-end"
+            # 25 s of grace, and 10 for the last results.
+            {"worker": {"terminationGracePeriodSeconds": GRACE.seconds + 9}},
+            "terminationGracePeriod",
+            id="too-short-an-end",
+        ),
+        pytest.param(
+            {"secrets": {"TEMPORAL_TLS_CLIENT_CERT_DATA": {"name": "a", "key": "b"}}},
+            "TEMPORAL_TLS_CLIENT_KEY_DATA",
+            id="certificate-without-key",
+        ),
+        pytest.param(
+            {"secrets": {"TEMPORAL_TLS_CLIENT_KEY_DATA": {"name": "a", "key": "b"}}},
+            "TEMPORAL_TLS_CLIENT_CERT_DATA",
+            id="key-without-certificate",
+        ),
+        pytest.param(
+            {"secrets": {"AWS_ACCESS_KEY_ID": {"name": "a", "key": "b"}}},
+            "AWS_SECRET_ACCESS_KEY",
+            id="key-id-without-secret",
+        ),
+        pytest.param(
+            {"watcher": {"serviceAccount": {"create": False}}},
+            "watcher.serviceAccount.name",
+            id="an-account-without-a-name",
+        ),
+        pytest.param(
+            {"metrics": {"prometheusRule": {"enabled": True}}},
+            "metrics.prometheusRule.enabled",
+            id="alerts-on-what-nobody-scrapes",
         ),
         pytest.param(
             {"worker": {"replicas": 7}, "keda": {"enabled": True}}, "keda.maxReplicas", id="more-workers-than-the-most"
@@ -173,6 +202,27 @@ def test_keda_is_not_let_loose_on_a_temporal_it_cannot_reach(
 )
 def test_keda_gets_what_it_can_use(helm: Helm, settings: Json, secrets: Json) -> None:
     assert helm.render({"settings": settings, "secrets": secrets, "keda": {"enabled": True}})
+
+
+@pytest.mark.parametrize("monitoring", ["serviceMonitor", "prometheusRule"])
+def test_alerts_come_with_whatever_scrapes(helm: Helm, monitoring: str) -> None:
+    given = {"serviceMonitor": {"enabled": True}, "prometheusRule": {"scrapedOtherwise": True}}
+
+    objects = helm.render(
+        {"metrics": merged({"prometheusRule": {"enabled": True}}, {monitoring: given[monitoring]})}
+    )
+
+    assert only(objects, "PrometheusRule")
+
+
+def test_a_release_name_is_as_long_as_the_longest_name_allows(helm: Helm) -> None:
+    # With -plattr-watcher behind it: 63, and one more.
+    objects = helm.render(release="r" * 48)
+    refused = helm.run("template", "r" * 49, CHART, values=LEAST)
+
+    assert only(objects, "Service", "watcher")
+    assert refused.returncode != 0
+    assert "release name" in refused.stderr
 
 
 def test_either_way_of_signing_in_suffices(helm: Helm) -> None:

@@ -34,13 +34,28 @@ The watcher is given Temporal's and the tracing's settings and the log level onl
 {{- end }}
 {{- end }}
 
-{{/* What values.schema.json cannot say by name: of two ways to sign in, one is needed. The worker says the same. */}}
+{{/* What values.schema.json cannot say by name: what is needed together, or of two ways to sign in. */}}
 {{- define "plattr.checkSettings" -}}
 {{- $given := merge (dict) .Values.settings .Values.secrets }}
 {{- range $name, $_ := .Values.settings }}
 {{- if hasKey $.Values.secrets $name }}
 {{- fail (printf "cannot render: setting %s: it is given twice, in settings and in secrets; remove one" $name) }}
 {{- end }}
+{{- end }}
+{{- range $pair := list (list "TEMPORAL_TLS_CLIENT_CERT_DATA" "TEMPORAL_TLS_CLIENT_KEY_DATA") (list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY") }}
+{{- if ne (hasKey $given (first $pair)) (hasKey $given (last $pair)) }}
+{{- fail (printf "cannot render: secrets.%s and secrets.%s: only one of the two is given; give both, or neither" (first $pair) (last $pair)) }}
+{{- end }}
+{{- end }}
+{{- range $component := list "worker" "watcher" }}
+{{- $account := (index $.Values $component).serviceAccount }}
+{{- if not (or $account.create $account.name) }}
+{{- fail (printf "cannot render: %s.serviceAccount.name: with create: false it is needed; name the account that is there" $component) }}
+{{- end }}
+{{- end }}
+{{- $longest := include "plattr.component" (dict "root" . "component" "watcher") }}
+{{- if gt (len $longest) 63 }}
+{{- fail (printf "cannot render: release name %s: %s, as a Service would be called, has %d characters, and Kubernetes takes 63; choose a shorter one" .Release.Name $longest (len $longest)) }}
 {{- end }}
 {{- if not (or (hasKey $given "DB_ADMIN_URL") (hasKey $given "DB_SECRET_ARN")) }}
 {{- fail "cannot render: setting DB_ADMIN_URL: neither secrets.DB_ADMIN_URL nor settings.DB_SECRET_ARN is set; see docs/installing.md" }}
