@@ -4,9 +4,11 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
+import yaml
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier, Literal
 from temporalio.api.enums.v1 import IndexedValueType
@@ -15,9 +17,11 @@ from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from activities.clients import s3_errors, temporal
 from activities.clients.postgres import GRANT_OPTIONS_VERSION
 from activities.clients.s3_errors import Operation
+from plattr.fleet import SCHEDULE_ID
 from stack.platform import Platform
-from tests.deploy.helm import ROOT
+from tests.deploy.helm import EXAMPLES, ROOT
 from tests.deploy.installing import DOCUMENT, block
+from worker.__main__ import ACTIVITY_SLOTS, RUN_SLOTS
 
 
 def test_the_s3_policy_allows_what_the_calls_need_and_no_more() -> None:
@@ -116,6 +120,42 @@ def test_the_documented_admin_can_do_all_that_the_database_step_does(documented_
         is_superuser = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
 
     assert is_superuser == (False,)
+
+
+def test_the_slots_are_those_of_the_worker() -> None:
+    text = (ROOT / "docs" / "scaling.md").read_text()
+    documented = dict(re.findall(r"^- \*\*(Activity slots|Turns at once)\*\*: (\d+) a worker", text, re.MULTILINE))
+
+    assert documented == {"Activity slots": str(ACTIVITY_SLOTS), "Turns at once": str(RUN_SLOTS)}
+
+
+def test_to_remove_everything_is_to_remove_the_schedule() -> None:
+    lines = block("sh", "kubectl delete crd").splitlines()
+
+    (schedule,) = [number for number, line in enumerate(lines) if f"--schedule-id {SCHEDULE_ID} " in line]
+    (uninstall,) = [number for number, line in enumerate(lines) if line.startswith("helm uninstall")]
+    # After the workers, which make it again within half a minute.
+    assert schedule > uninstall
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("process", ["worker", "watcher"])
+def test_an_example_lets_out_what_its_settings_name(path: Path, process: str) -> None:
+    values = yaml.safe_load(path.read_text())
+    names = ("TEMPORAL_ADDRESS", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    if process == "worker":
+        names += ("KEYCLOAK_URL", "AWS_ENDPOINT_URL")
+    # https:// by itself is 443.
+    wanted = {
+        int((re.findall(r":(\d+)$", values["settings"][name]) or [443])[0])
+        for name in names
+        if name in values["settings"]
+    }
+
+    rules = values.get("networkPolicy", {}).get("egress", {}).get(process, [])
+
+    # Without rules nothing is closed.
+    assert not rules or wanted <= {port["port"] for rule in rules for port in rule["ports"]}
 
 
 def test_every_page_that_is_linked_exists() -> None:

@@ -41,6 +41,12 @@ def test_every_documented_variable_can_be_given() -> None:
     assert not [name for name in missing if name.replace("_PATH", "_DATA") not in SECRET]
 
 
+def test_what_can_be_given_is_documented() -> None:
+    documented = re.findall(r"^\| `([A-Z0-9_]+)` \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
+
+    assert not (PLAIN.keys() | SECRET.keys()) - set(documented)
+
+
 def test_no_secret_can_be_given_in_clear() -> None:
     assert not [name for name in PLAIN if name.lower() in Settings.model_fields and _is_secret(name.lower())]
     assert not [name for name in PLAIN if re.search(r"PASSWORD|_SECRET$|_KEY$|_DATA$", name)]
@@ -208,9 +214,7 @@ def test_keda_gets_what_it_can_use(helm: Helm, settings: Json, secrets: Json) ->
 def test_alerts_come_with_whatever_scrapes(helm: Helm, monitoring: str) -> None:
     given = {"serviceMonitor": {"enabled": True}, "prometheusRule": {"scrapedOtherwise": True}}
 
-    objects = helm.render(
-        {"metrics": merged({"prometheusRule": {"enabled": True}}, {monitoring: given[monitoring]})}
-    )
+    objects = helm.render({"metrics": merged({"prometheusRule": {"enabled": True}}, {monitoring: given[monitoring]})})
 
     assert only(objects, "PrometheusRule")
 
