@@ -181,7 +181,7 @@ def test_nobody_but_a_scraper_comes_in(helm: Helm) -> None:
     worker, watcher = (only(objects, "NetworkPolicy", process)["spec"] for process in PROCESSES)
 
     assert worker["ingress"] == [{"ports": [{"port": "metrics", "protocol": "TCP"}]}]
-    assert [port["port"] for rule in worker["egress"] for port in rule["ports"]] == [53, 53, 5432]
+    assert [port["port"] for rule in worker["egress"] for port in rule["ports"]] == [53, 53, 5353, 5353, 5432]
     assert worker["policyTypes"] == ["Ingress", "Egress"]
     assert watcher["policyTypes"] == ["Ingress"]
 
