@@ -25,6 +25,7 @@ class Installed:
 
     kubectl: Kubectl
     logs: dict[str, Path]
+    worker_environment: dict[str, str]
 
     def wait(self, kind: str, name: str, *arguments: str) -> None:
         done = self.kubectl.run("wait", f"{kind}/{name}", "-n", "default", *arguments, "--timeout=60s")
@@ -52,8 +53,11 @@ def installed(
     cluster_helm.call("install", RELEASE, CHART, "-n", RELEASE, "--create-namespace", "--skip-crds", values=LEAST)
     logs = {process: tmp_path / f"{process}.log" for process in PROCESSES}
     running = []
-    for process in PROCESSES:
-        settings = platform.environment(process) | {
+    environments = {
+        process: {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            **platform.environment(process),
             "KUBECONFIG": str(account_kubeconfig(kubectl, process, tmp_path)),
             # The chart gives the Lease rights in its own namespace only.
             "LEASE_NAMESPACE": RELEASE,
@@ -62,12 +66,14 @@ def installed(
             "METRICS_HOST": "127.0.0.1",
             "METRICS_PORT": "0",
         }
+        for process in PROCESSES
+    }
+    for process, environment in environments.items():
         with logs[process].open("w") as log:
-            environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **settings}
             command = [sys.executable, "-m", process]
             running.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
 
-    yield Installed(kubectl, logs)
+    yield Installed(kubectl, logs, environments["worker"])
 
     for popen in running:
         popen.terminate()
@@ -106,3 +112,22 @@ def test_the_charts_accounts_suffice_from_birth_to_death(installed: Installed) -
     # Nobody holds a name any more; what is left is the election's.
     leases = {item["metadata"]["name"] for item in installed.kubectl.get("leases", "-n", RELEASE)["items"]}
     assert leases == {"plattr-watcher"}
+
+
+def test_the_audit_needs_no_more_than_the_workers_pod_has(installed: Installed) -> None:
+    name = f"aud{secrets.token_hex(3)}"
+    application, _ = objects(name)
+    installed.kubectl.apply(application)
+    installed.wait("application", name, "--for=jsonpath={.status.phase}=Running")
+
+    # As `kubectl exec deployment/plattr-worker -- plattr audit` does, which the simulated pods cannot.
+    command = [Path(sys.executable).with_name("plattr"), "audit"]
+    environment = installed.worker_environment
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    installed.kubectl.call("delete", "--wait=false", f"application/{name}")
+    installed.wait("application", name, "--for=delete")
+
+    # 1: other clusters' tests use the same backends, and what is theirs has no owner here. 2 would be a refusal.
+    assert done.returncode in (0, 1), done.stderr
+    assert "1 of 1 objects judged" in done.stdout
+    assert not [line for line in done.stdout.splitlines() if f"default/{name}" in line]
