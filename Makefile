@@ -17,7 +17,7 @@ $(CACHE)/uv/bin/uv:
 	@python3 -m venv $(CACHE)/uv && $(CACHE)/uv/bin/pip install --quiet 'uv>=0.9'
 
 .venv/.synced: pyproject.toml uv.lock | $(UV)
-	@$(UV) sync --frozen --quiet
+	@$(UV) sync --locked --quiet
 	@touch $@
 
 demo: setup ## the platform, then deploy/examples/my-app.yaml until it runs
@@ -31,11 +31,13 @@ dev: setup ## the platform with worker and watcher, until Ctrl-C
 stop: setup ## stop the platform; its state stays
 	@$(PLATTR) infra stop
 
-check: setup ## format, lint, types, import contracts
+check: setup ## lock, format, lint, types, import contracts
+	@$(UV) lock --check --quiet
 	@$(UV) run --frozen ruff format --check .
 	@$(UV) run --frozen ruff check .
 	@$(UV) run --frozen mypy
 	@$(UV) run --frozen lint-imports --no-cache
+	@$(UV) run --frozen hadolint deploy/Dockerfile
 
 test: check ## every test, on real backends that it starts and stops itself
 	@$(UV) run --frozen pytest

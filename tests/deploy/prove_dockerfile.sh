@@ -64,11 +64,16 @@ inside() {
 
 inside python -c 'import plattr, workflows.application, worker.registry, watcher.service' || fail "a package is missing"
 
+# As `kubectl exec deployment/plattr-worker -- plattr audit` calls it.
+inside plattr audit --help >/dev/null || fail "the command plattr does not run"
+
 for program in cc gcc g++ c++ clang ld as make go rustc cargo uv pip pip3; do
     [ -z "$(find "$root" -xdev \( -path "*/bin/$program" -o -path "*/bin/$program-[0-9]*" \) -print -quit)" ] ||
         fail "$program is left in the image"
 done
 inside python -c 'import pip' 2>/dev/null && fail "pip can be imported"
+inside python -c 'import ensurepip' 2>/dev/null && fail "ensurepip can bring pip back"
+[ -z "$(find "$root" -xdev -name '*.whl' -print -quit)" ] || fail "a wheel is left in the image"
 passed "no compiler, no linker, no pip, no uv"
 
 [ -z "$(find "$root/src" "$root/work" -name '*.py' 2>/dev/null)" ] || fail "sources outside the environment"
