@@ -14,6 +14,11 @@ from worker.__main__ import GRACE
 SCHEMA: Json = json.loads((CHART / "values.schema.json").read_text())
 PLAIN: Json = SCHEMA["properties"]["settings"]["properties"]
 SECRET: Json = SCHEMA["properties"]["secrets"]["properties"]
+# Neither is of use without the other.
+PAIRS = [
+    ("TEMPORAL_TLS_CLIENT_CERT_DATA", "TEMPORAL_TLS_CLIENT_KEY_DATA"),
+    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+]
 # The chart's own affair.
 GIVEN_BY_THE_CHART = {"LEADER_ELECTION", "LEASE_NAMESPACE", "METRICS_PORT", "METRICS_HOST"}
 
@@ -114,20 +119,10 @@ def test_the_patterns_are_those_of_the_settings() -> None:
             "terminationGracePeriod",
             id="too-short-an-end",
         ),
-        pytest.param(
-            {"secrets": {"TEMPORAL_TLS_CLIENT_CERT_DATA": {"name": "a", "key": "b"}}},
-            "TEMPORAL_TLS_CLIENT_KEY_DATA",
-            id="certificate-without-key",
-        ),
-        pytest.param(
-            {"secrets": {"TEMPORAL_TLS_CLIENT_KEY_DATA": {"name": "a", "key": "b"}}},
-            "TEMPORAL_TLS_CLIENT_CERT_DATA",
-            id="key-without-certificate",
-        ),
-        pytest.param(
-            {"secrets": {"AWS_ACCESS_KEY_ID": {"name": "a", "key": "b"}}},
-            "AWS_SECRET_ACCESS_KEY",
-            id="key-id-without-secret",
+        *(
+            pytest.param({"secrets": {given: {"name": "a", "key": "b"}}}, missing, id=f"without-{missing}")
+            for pair in PAIRS
+            for given, missing in (pair, pair[::-1])
         ),
         pytest.param(
             {"watcher": {"serviceAccount": {"create": False}}},
