@@ -5,7 +5,7 @@ CACHE := $(or $(PLATTR_CACHE),$(if $(filter 0,$(shell id -u)),/var/cache/plattr,
 UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 PLATTR := $(UV) run --frozen plattr
 
-.PHONY: demo dev test test-long check unit stop bench faults faults-long outages setup help
+.PHONY: demo dev test test-long check unit stop bench faults faults-long outages prove setup help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -56,3 +56,7 @@ faults-long: setup ## 200 applications under random faults and kills for 20 minu
 
 outages: setup ## each backend hangs for 5 minutes, Temporal is gone for 10, while objects change
 	@$(UV) run --frozen python -m tests.faults.outages
+
+prove: setup ## alerts, dashboard and image on a real Prometheus and buildah; 7 minutes, as root, CONTRIBUTING.md has its needs
+	@PATH="$(dir $(UV)):$$PATH" tests/deploy/prove_dashboard.sh
+	@PATH="$(dir $(UV)):$$PATH" tests/deploy/prove_dockerfile.sh
