@@ -154,7 +154,12 @@ class Fleet:
         self._waiting.forget(reference)
         for memory in (self._handled, self._told, self._doubted, self._met):
             memory.pop(reference, None)
-        if lost is not None and lost.has_finalizer and not lost.is_deleting:
+        if lost is None or lost.is_deleting:
+            return
+        # Its run may sleep until a preview's end, or between two tries, and keeps the id from a cleanup by hand. A run
+        # that finds its object gone ends; what is left is removed only when a person asks for it.
+        self._put(Poke(reference=reference, is_deleting=False, signal=CHANGED_SIGNAL))
+        if lost.has_finalizer:
             # Our finalizer holds every deletion until the cleanup is done, so somebody may have taken it off.
             logger.warning(
                 "object vanished before its deletion was seen; if its finalizer was removed by hand,"

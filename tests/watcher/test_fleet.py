@@ -65,6 +65,22 @@ def test_deletion_pokes_the_cleanup_and_its_end_pokes_nothing(stage, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("finalizer", [True, False], ids=["by-force", "never-claimed"])
+def test_an_object_that_went_without_a_deletion_is_told_to_its_run(stage, caplog, kind, finalizer):
+    # A preview's run sleeps until its end, up to 30 days; a refused one has no finalizer and sleeps all the same.
+    stage.fleet.change(kind, "ADDED", custom_object(finalizer=finalizer, phase="Running"))
+    stage.pokes.clear()
+
+    with caplog.at_level(logging.WARNING):
+        stage.fleet.change(kind, "DELETED", custom_object(finalizer=False))
+
+    [poke] = stage.pokes
+    # Not the cleanup: nobody has asked for one, and what is left may be wanted.
+    assert (poke.reference.kind, poke.signal, poke.is_deleting) == (kind, "changed", False)
+    assert len(caplog.records) == finalizer
+
+
 def test_a_settled_object_that_fails_later_is_not_poked_by_its_own_status(stage):
     stage.fleet.replace(Kind.APPLICATION, [custom_object(phase="Running")])
 
@@ -76,10 +92,11 @@ def test_a_settled_object_that_fails_later_is_not_poked_by_its_own_status(stage)
 
 def test_an_object_created_again_is_poked_again(stage):
     stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object())
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(deleting=True))
     stage.fleet.change(Kind.APPLICATION, "DELETED", custom_object(finalizer=False, deleting=True))
     stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object(uid="u2"))
 
-    assert stage.signals == ["changed", "changed"]
+    assert stage.signals == ["changed"] * 3
 
 
 def test_a_list_pokes_the_unsettled_and_every_preview(stage):
@@ -212,9 +229,9 @@ def test_a_parent_created_anew_is_told_again_and_a_dying_one_never(stage):
 def test_a_preview_that_has_found_its_parent_or_is_gone_is_not_told(stage):
     for name in ("shop-1", "shop-2"):
         stage.fleet.change(Kind.PREVIEW, "ADDED", orphan(name))
-    before = len(stage.pokes)
     stage.fleet.change(Kind.PREVIEW, "MODIFIED", custom_object("shop-1", phase="Running"))
     stage.fleet.change(Kind.PREVIEW, "DELETED", orphan("shop-2"))
+    before = len(stage.pokes)
     stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object("shop", phase="Running"))
 
     assert len(stage.pokes) == before
