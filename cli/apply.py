@@ -1,6 +1,8 @@
 """`plattr apply`: make the cluster's objects what a file says."""
 
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +11,7 @@ import yaml
 
 from activities.clients.resources import NAMESPACES, Json, custom_resource
 from cli.connection import Session, perform, say
-from cli.follow import follow_all, latest_run_id
+from cli.follow import follow_all, latest_run_id, left_of, make_way, still_deleting
 from cli.objects import Found
 from cli.options import DEFAULT_TIMEOUT, Namespace, Timeout, Wait
 from plattr.errors import Conflict, InvalidSpec, PlattrError
@@ -36,13 +38,25 @@ def apply(
     """
 
     async def work(session: Session) -> int:
+        began = time.monotonic()
         namespaces, manifests = read_manifests(file, namespace, session.default_namespace)
+        # Before anything is applied, so that no file is applied by halves.
+        for dying in await _dying(session, manifests):
+            if code := await make_way(session, dying, left_of(timeout, began), say, is_waiting=wait):
+                return code
         for manifest in namespaces:
             await session.kube.apply(NAMESPACES, manifest, force=force)
         applied = [await _apply(session, kind, manifest, force=force, wait=wait) for kind, manifest in manifests]
-        return await follow_all(session, applied, timeout, say) if wait else 0
+        return await follow_all(session, applied, left_of(timeout, began), say) if wait else 0
 
     perform(work)
+
+
+async def _dying(session: Session, manifests: Iterable[tuple[Kind, Json]]) -> list[Found]:
+    """Return those of the objects that are being deleted: whatever is applied to them goes with them."""
+    places = [(kind, manifest["metadata"]["name"], manifest["metadata"]["namespace"]) for kind, manifest in manifests]
+    bodies = [(kind, await session.kube.get(custom_resource(kind), *place)) for kind, *place in places]
+    return [found for kind, body in bodies if body is not None and (found := Found(kind, body)).is_deleting]
 
 
 async def _apply(session: Session, kind: Kind, manifest: Json, *, force: bool, wait: bool) -> tuple[Found, str]:
@@ -55,8 +69,11 @@ async def _apply(session: Session, kind: Kind, manifest: Json, *, force: bool, w
         after = await session.kube.apply(resource, manifest, reference.namespace, force=force)
     except Conflict as error:
         raise Conflict(f"{error}; --force takes the fields over") from None
+    if (found := Found(kind, after)).is_deleting:
+        # Its deletion began between our look and our write.
+        raise still_deleting(found)
     say(f"{kind} {reference.namespace}/{reference.name} {_outcome(before, after)}")
-    return Found(kind, after), old_run
+    return found, old_run
 
 
 def _outcome(before: Json | None, after: Json) -> str:

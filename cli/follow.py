@@ -10,7 +10,7 @@ from cli.connection import EXIT_FAILED, EXIT_TIMEOUT, Session
 from cli.objects import Found
 from cli.runs import WORKER_AWAY, Run, read_run
 from cli.words import clock, duration, failures
-from plattr.errors import Transient
+from plattr.errors import StillDeleting, Transient
 from plattr.objects import ObjectReference
 
 # 0.3 s: quicker than a person notices, slow enough for a fleet of terminals.
@@ -166,6 +166,34 @@ async def await_absence(session: Session, found: Found, timeout: timedelta, tell
         await asyncio.sleep(POLL_SECONDS)
     tell(f"{found.reference.name}  not gone in time; it goes on: plattr explain tells")
     return EXIT_TIMEOUT
+
+
+def left_of(timeout: timedelta, began: float) -> timedelta:
+    """Return what is left of a time that began at this moment of the monotonic clock."""
+    return timeout - timedelta(seconds=time.monotonic() - began)
+
+
+async def make_way(
+    session: Session, dying: Found, timeout: timedelta, tell: Callable[[str], None], *, is_waiting: bool
+) -> int:
+    """Wait until an object that is being deleted is gone, so that it can be made anew; return the exit code.
+
+    Raises:
+        StillDeleting: nobody wants to wait.
+    """
+    if not is_waiting:
+        raise still_deleting(dying)
+    tell(f"{dying.reference.name}  is being deleted; it is made anew when it is gone")
+    return await await_absence(session, dying, timeout, tell)
+
+
+def still_deleting(found: Found) -> StillDeleting:
+    """Return the error of a command whose change would go with the object."""
+    reference = found.reference
+    return StillDeleting(
+        f"cannot change {reference.kind} {reference.namespace}/{reference.name}: it is being deleted; wait until it is"
+        " gone (start and apply do so with --wait), then make it anew"
+    )
 
 
 class _Absence(Follower):

@@ -147,18 +147,25 @@ async def find_preview(session: Session, application: str, number: int, namespac
     Raises:
         ObjectNotFound: there is none, or several.
     """
-    previews = await list_all(session, namespace, (Kind.PREVIEW,))
-    found = [
-        preview
-        for preview in previews
-        if preview.spec.get("applicationRef") == application and preview.spec.get("pullRequest") == number
-    ]
-    place = f" in namespace {namespace!r}" if namespace else ""
+    found = await previews_of(session, application, number, namespace)
     if not found:
-        raise ObjectNotFound(f"cannot find a preview of {application!r} for pull request {number}{place}")
+        place = f" in namespace {namespace!r}; name another with -n, or" if namespace else ";"
+        raise ObjectNotFound(
+            f"cannot find a preview of {application!r} for pull request {number}{place} see plattr preview list"
+        )
     if len(found) > 1:
         names = ", ".join(f"{preview.reference.namespace}/{preview.reference.name}" for preview in found)
+        remedy = "give its NAME" if namespace else "add -n"
         raise ObjectNotFound(
-            f"cannot tell which preview of {application!r} for pull request {number}: there are {names}; add -n"
+            f"cannot tell which preview of {application!r} for pull request {number}: there are {names}; {remedy}"
         )
     return found[0]
+
+
+async def previews_of(session: Session, application: str, number: int, namespace: str = "") -> list[Found]:
+    """Return every preview of a pull request: one, unless somebody made more by hand."""
+    return [
+        preview
+        for preview in await list_all(session, namespace, (Kind.PREVIEW,))
+        if preview.spec.get("applicationRef") == application and preview.spec.get("pullRequest") == number
+    ]

@@ -1,7 +1,8 @@
 """`plattr preview`: a pull request's environment."""
 
 import subprocess
-from datetime import datetime, timedelta
+import time
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -11,8 +12,8 @@ from rich.table import Table
 
 from activities.clients.resources import APPLICATIONS, PREVIEWS, Json
 from cli.connection import Session, perform, say
-from cli.follow import await_absence, follow_all, latest_run_id
-from cli.objects import Found, ObjectNotFound, find, find_preview, list_all
+from cli.follow import await_absence, follow_all, latest_run_id, left_of, make_way, still_deleting
+from cli.objects import Found, ObjectNotFound, find, find_preview, list_all, previews_of
 from cli.options import DEFAULT_TIMEOUT, Namespace, Timeout, Wait, Yes
 from cli.status import console, phase_of
 from cli.words import clock
@@ -20,7 +21,7 @@ from plattr.errors import InvalidSpec
 from plattr.naming import preview_object_name
 from plattr.objects import API_VERSION, Kind, ObjectReference
 from plattr.spec import parse_preview_spec
-from plattr.ttl import parse_ttl
+from plattr.ttl import DEFAULT_TTL, parse_ttl
 
 app = typer.Typer(help="Environments of pull requests.", no_args_is_help=True)
 
@@ -28,6 +29,7 @@ app = typer.Typer(help="Environments of pull requests.", no_args_is_help=True)
 AppName = Annotated[str, typer.Option("--app", help="The Application, in the same namespace.")]
 Number = Annotated[int, typer.Option("--pr", min=1, help="The pull request.")]
 ObjectName = Annotated[str, typer.Argument(help="The PreviewEnvironment; or give --app and --pr.", show_default=False)]
+PastYes = Annotated[bool, typer.Option("--yes", "-y", help="Even if its end is over then, and it is deleted at once.")]
 AnyNumber = Annotated[int | None, typer.Option("--pr", min=1, help="The pull request, with --app.")]
 
 
@@ -37,28 +39,40 @@ def start(
     pr: Number,
     branch: Annotated[str, typer.Option("--branch", help="By default the branch checked out here.")] = "",
     image: Annotated[str, typer.Option("--image", help="The pull request's image; by default the parent's.")] = "",
-    ttl: Annotated[str, typer.Option("--ttl", help="How long from its creation: 90m, 72h, 3d; at most 30d.")] = "72h",
+    ttl: Annotated[
+        str, typer.Option("--ttl", help="How long from its creation: 90m, 3d; at most 30d. By default 72h.")
+    ] = "",
     namespace: Namespace = "",
+    yes: PastYes = False,
     wait: Wait = False,
     timeout: Timeout = DEFAULT_TIMEOUT,
 ) -> None:
-    """Start a preview, or bring the one that runs to this branch, image and ttl."""
+    """Start a preview, or bring the one that runs to this branch, and to this image and ttl if they are given."""
 
     async def work(session: Session) -> int:
+        began = time.monotonic()
         place = namespace or session.default_namespace
-        manifest = _manifest(app_name, pr, branch or _current_branch(), image, ttl)
+        spec = _spec(app_name, pr, branch or _current_branch(), image, ttl)
         if await session.kube.get(APPLICATIONS, app_name, place) is None:
             raise ObjectNotFound(
                 f"cannot start a preview of {app_name!r}: no Application has this name in namespace {place!r}"
             )
         # A preview that was made by hand may have another name; a second one would fight it for the same names.
-        name = await _existing_name(session, app_name, pr, place) or preview_object_name(app_name, pr)
-        manifest["metadata"] = {"name": name, "namespace": place}
+        existing = await _existing(session, app_name, pr, place)
+        name = existing.reference.name if existing is not None else preview_object_name(app_name, pr)
+        if existing is not None and existing.is_deleting:
+            if code := await make_way(session, existing, timeout, say, is_waiting=wait):
+                return code
+            existing = None
         reference = ObjectReference(kind=Kind.PREVIEW, namespace=place, name=name)
         old_run = await latest_run_id(session, reference) if wait else ""
-        preview = Found(Kind.PREVIEW, await session.kube.apply(PREVIEWS, manifest, place))
+        if existing is None:
+            preview = await _make(session, reference, spec)
+        else:
+            _ensure_ahead(existing, ttl or _ttl_of(existing), yes=yes)
+            preview = await _change(session, existing, spec)
         say(f"PreviewEnvironment {place}/{name} applied")
-        return await follow_all(session, [(preview, old_run)], timeout, say) if wait else 0
+        return await follow_all(session, [(preview, old_run)], left_of(timeout, began), say) if wait else 0
 
     perform(work)
 
@@ -102,6 +116,7 @@ def extend(
     ttl: Annotated[str, typer.Option("--ttl", help="The whole time from its creation: 96h.")] = "",
     by: Annotated[str, typer.Option("--by", help="So much longer than now set: 24h.")] = "",
     namespace: Namespace = "",
+    yes: PastYes = False,
 ) -> None:
     """Let a preview live longer, or shorter; its end is its creation plus its ttl."""
     if bool(ttl) == bool(by):
@@ -109,14 +124,11 @@ def extend(
 
     async def work(session: Session) -> int:
         preview = await _find(session, name, app_name, pr, namespace)
-        wanted = _checked_ttl(ttl or _sum(str(preview.spec.get("ttl", "72h")), by))
-        operations: list[Json] = [
-            {"op": "test", "path": "/metadata/uid", "value": preview.uid},
-            {"op": "add", "path": "/spec/ttl", "value": wanted},
-        ]
-        reference = preview.reference
-        await session.kube.json_patch(PREVIEWS, reference.name, operations, reference.namespace)
-        end = _created(preview) + parse_ttl(wanted)
+        wanted = _checked_ttl(ttl or _sum(_ttl_of(preview), by))
+        _ensure_alive(preview)
+        _ensure_ahead(preview, wanted, yes=yes)
+        reference = (await _change(session, preview, {"ttl": wanted})).reference
+        end = created_at(preview) + parse_ttl(wanted)
         say(f"PreviewEnvironment {reference.namespace}/{reference.name} ends at {clock(end)}")
         return 0
 
@@ -152,22 +164,66 @@ async def _find(session: Session, name: str, application: str, number: int | Non
         return await find(session, f"preview/{name.removeprefix('preview/')}", namespace or session.default_namespace)
     if not application or number is None:
         raise ObjectNotFound("cannot tell which preview: give its NAME, or --app and --pr")
-    return await find_preview(session, application, number, namespace)
+    return await find_preview(session, application, number, namespace or session.default_namespace)
 
 
-async def _existing_name(session: Session, application: str, number: int, namespace: str) -> str:
-    try:
-        return (await find_preview(session, application, number, namespace)).reference.name
-    except ObjectNotFound:
-        return ""
+async def _existing(session: Session, application: str, number: int, namespace: str) -> Found | None:
+    # Of several all but one are refused; which one is meant a person has to say.
+    found = await previews_of(session, application, number, namespace)
+    return await find_preview(session, application, number, namespace) if found else None
 
 
-def _manifest(application: str, number: int, branch: str, image: str, ttl: str) -> Json:
-    spec: Json = {"applicationRef": application, "pullRequest": number, "branch": branch, "ttl": ttl}
-    if image:
-        spec["imageRef"] = image
+async def _make(session: Session, reference: ObjectReference, spec: Json) -> Found:
+    metadata = {"name": reference.name, "namespace": reference.namespace}
+    manifest = {"apiVersion": API_VERSION, "kind": str(Kind.PREVIEW), "metadata": metadata, "spec": spec}
+    preview = Found(Kind.PREVIEW, await session.kube.apply(PREVIEWS, manifest, reference.namespace))
+    _ensure_alive(preview)
+    return preview
+
+
+async def _change(session: Session, preview: Found, spec: Json) -> Found:
+    """Set these fields only: somebody else may have set the others meanwhile."""
+    operations: list[Json] = [
+        {"op": "test", "path": "/metadata/uid", "value": preview.uid},
+        *({"op": "add", "path": f"/spec/{field}", "value": value} for field, value in spec.items()),
+    ]
+    reference = preview.reference
+    body = await session.kube.json_patch(PREVIEWS, reference.name, operations, reference.namespace)
+    if body is None:
+        raise ObjectNotFound(
+            f"cannot change PreviewEnvironment {reference.namespace}/{reference.name}: it was deleted just now; make it"
+            " anew with plattr preview start"
+        )
+    # Its deletion may have begun between our read and our write.
+    _ensure_alive(changed := Found(Kind.PREVIEW, body))
+    return changed
+
+
+def _ensure_alive(preview: Found) -> None:
+    if preview.is_deleting:
+        raise still_deleting(preview)
+
+
+def _ensure_ahead(preview: Found, ttl: str, *, yes: bool) -> None:
+    end = created_at(preview) + parse_ttl(ttl)
+    if end <= datetime.now(UTC) and not yes:
+        raise InvalidSpec(
+            "spec.ttl",
+            f"with {ttl} the preview's end was at {clock(end)}, so it would be deleted at once; give a longer one, or"
+            " --yes",
+        )
+
+
+def _spec(application: str, number: int, branch: str, image: str, ttl: str) -> Json:
+    """Return what is asked for; what is not keeps its value, or gets the default of the CRD."""
+    spec: Json = {"applicationRef": application, "pullRequest": number, "branch": branch}
+    spec |= {field: value for field, value in (("imageRef", image), ("ttl", ttl)) if value}
     parse_preview_spec(spec)
-    return {"apiVersion": API_VERSION, "kind": str(Kind.PREVIEW), "spec": spec}
+    return spec
+
+
+def _ttl_of(preview: Found) -> str:
+    return str(preview.spec.get("ttl", DEFAULT_TTL))
 
 
 def _current_branch() -> str:
@@ -201,5 +257,6 @@ def _checked_ttl(ttl: str) -> str:
     return ttl
 
 
-def _created(preview: Found) -> datetime:
+def created_at(preview: Found) -> datetime:
+    """Return when the API server made the preview: its ttl counts from then."""
     return datetime.fromisoformat(preview.body["metadata"]["creationTimestamp"])

@@ -139,9 +139,13 @@ class Cluster:
 
     async def force_away(self, reference: ObjectReference) -> None:
         """Remove the object together with its finalizers, as an impatient person does."""
+        await self.let_go(reference)
+        await self.delete(reference)
+
+    async def let_go(self, reference: ObjectReference) -> None:
+        """Take every finalizer off, so that a deleted object goes."""
         drop: list[Json] = [{"op": "add", "path": "/metadata/finalizers", "value": []}]
         await self.admin.json_patch(custom_resource(reference.kind), reference.name, drop, reference.namespace)
-        await self.delete(reference)
 
 
 def step_of(envelope: Envelope) -> StepInput:

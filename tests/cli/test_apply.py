@@ -100,6 +100,49 @@ async def test_a_field_of_another_manager_needs_force(plattr, manifest, namespac
     assert forced.exit_code == 0
 
 
+@pytest.fixture
+async def dying(cluster, namespace):
+    """An Application that is being deleted and is held back."""
+    metadata = {"finalizers": ["example.test/hold"]}
+    application = await cluster.apply(namespace, random_name(), metadata=metadata)
+    await cluster.delete(application.reference)
+    return application
+
+
+async def test_what_is_being_deleted_is_not_applied_and_nothing_else_of_its_file_is(
+    plattr, manifest, namespace, admin_kube, cluster, dying
+):
+    name, other = dying.metadata.name, random_name()
+    file = manifest(("Application", other, application_spec()), ("Application", name, application_spec(branch="next")))
+
+    outcome = await plattr("apply", file, "-n", namespace)
+
+    assert (outcome.exit_code, outcome.stdout) == (1, "")
+    assert "being deleted" in outcome.stderr
+    assert "--wait" in outcome.stderr
+    assert (await cluster.read(dying.reference)).spec == dying.spec
+    assert await admin_kube.get(APPLICATIONS, other, namespace) is None
+
+
+async def test_with_wait_it_is_made_anew_when_it_is_gone(plattr, manifest, namespace, cluster, dying):
+    file = manifest(("Application", dying.metadata.name, application_spec(branch="next")))
+    waiting = asyncio.create_task(plattr("apply", file, "-n", namespace, "--wait", "--timeout", "20s"))
+    await asyncio.sleep(2)
+    await cluster.let_go(dying.reference)
+
+    async def is_made_anew():
+        body = await cluster.body(dying.reference)
+        return body is not None and body["metadata"]["uid"] != dying.metadata.uid
+
+    await eventually(is_made_anew)
+    await cluster.settle(await cluster.read(dying.reference))
+
+    outcome = await asyncio.wait_for(waiting, 20)
+
+    assert outcome.exit_code == 0, outcome
+    assert "created" in outcome.stdout
+
+
 async def test_a_namespace_that_is_not_there_is_said(plattr, manifest):
     outcome = await plattr("apply", manifest(("Application", "shop", application_spec())), "-n", "no-such-namespace")
 

@@ -1,7 +1,6 @@
 import pytest
 
 from activities.clients import temporal
-from activities.clients.resources import PREVIEWS
 from plattr.claims import Claim, Holding
 from plattr.objects import Kind, ObjectReference, Owner
 from tests.cli.test_apply import condition
@@ -94,43 +93,3 @@ async def test_explain_tells_what_an_object_that_is_gone_has_left(plattr, cluste
 
     assert "gone" in outcome.stdout
     assert f"retained  schema {schema.name}" in outcome.stdout
-
-
-async def test_a_preview_is_started_changed_listed_extended_and_deleted(plattr, cluster, namespace):
-    parent = (await cluster.apply(namespace, random_name())).metadata.name
-    mine = ("--app", parent, "--pr", "12", "-n", namespace)
-    started = await plattr("preview", "start", *mine, "--branch", "topic", "--ttl", "3h")
-    changed = await plattr("preview", "start", *mine, "--branch", "topic", "--image", "registry.test/app:2")
-    listed = await plattr("preview", "list", "--app", parent)
-    extended = await plattr("preview", "extend", *mine, "--by", "24h")
-    too_long = await plattr("preview", "extend", f"{parent}-pr-12", "-n", namespace, "--ttl", "31d")
-    body = await cluster.admin.get(PREVIEWS, f"{parent}-pr-12", namespace)
-    deleted = await plattr("preview", "delete", *mine, "--yes", "--wait")
-
-    assert [outcome.exit_code for outcome in (started, changed, listed, extended, deleted)] == [0, 0, 0, 0, 0]
-    assert f"{parent}-pr-12" in listed.stdout
-    assert body["spec"]["imageRef"] == "registry.test/app:2"
-    # The second start set the default of 72 hours again.
-    assert body["spec"]["ttl"] == f"{(72 + 24) * 60}m"
-    assert too_long.exit_code == 1
-    assert "30d" in too_long.stderr
-    assert await cluster.admin.get(PREVIEWS, f"{parent}-pr-12", namespace) is None
-
-
-async def test_a_preview_made_by_hand_is_not_made_twice(plattr, cluster, namespace):
-    parent = (await cluster.apply(namespace, random_name())).metadata.name
-    by_hand = await cluster.preview(namespace, random_name(), parent)
-
-    await plattr("preview", "start", "--app", parent, "--pr", "7", "-n", namespace, "--branch", "next")
-
-    previews = await cluster.admin.list(PREVIEWS, namespace)
-    assert [(body["metadata"]["name"], body["spec"]["branch"]) for body in previews] == [
-        (by_hand.metadata.name, "next")
-    ]
-
-
-async def test_a_preview_of_no_application_is_refused(plattr, namespace):
-    outcome = await plattr("preview", "start", "--app", "nobody", "--pr", "1", "-n", namespace, "--branch", "x")
-
-    assert outcome.exit_code == 1
-    assert "nobody" in outcome.stderr
