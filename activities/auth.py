@@ -13,7 +13,7 @@ from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
 from activities.clients.resources import CONFIG_MAPS, Json
 from activities.loading import TargetLoader
-from activities.ownership import delete_all, list_owned, living_uid, namespaces_of
+from activities.ownership import living_uid, remove_owned
 from activities.polling import moments
 from plattr import realm as realms
 from plattr.claims import Claim, Holding
@@ -86,7 +86,7 @@ class AuthActivities:
         """Delete the owner's realms and ConfigMap, or only disable the realms when they are retained.
 
         Raises:
-            StillDeleting: Keycloak has not finished yet.
+            StillDeleting: Keycloak has not finished yet, or a finalizer holds the ConfigMap.
             BackendRefused: a realm that the owner made cannot be seen any more.
         """
         held = await self._ledger.held_by(step.reference, Holding.REALM)
@@ -101,10 +101,8 @@ class AuthActivities:
             if spared is not None and realms.uid_of(realm) == spared:
                 continue
             await self._remove_realm(step.reference, realm, is_retained=step.retains(Holding.REALM, name))
-        for namespace in await namespaces_of(self._kube, step.reference):
-            labels = {FEATURE_LABEL: FEATURE}
-            found = await list_owned(self._kube, CONFIG_MAPS, step.reference, namespace, labels=labels)
-            await delete_all(self._kube, CONFIG_MAPS, found, spared_uid=spared)
+        labels = {FEATURE_LABEL: FEATURE}
+        await remove_owned(self._kube, step.reference, [CONFIG_MAPS], spared_uid=spared, labels=labels)
         return StepResult() if spared is not None else await self._await_late_calls(step.reference)
 
     async def _reconcile_realm(self, target: Target) -> list[Json]:

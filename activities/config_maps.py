@@ -7,7 +7,7 @@ from temporalio import activity
 from activities.clients.kube import KubeClient
 from activities.clients.resources import CONFIG_MAPS
 from activities.loading import TargetLoader
-from activities.ownership import delete_all, list_owned, living_uid, namespaces_of
+from activities.ownership import living_uid, remove_owned
 from plattr.endpoints import redis_values, search_values
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
@@ -39,12 +39,20 @@ class ConfigMapActivities:
 
     @activity.defn
     async def delete_redis(self, step: CleanupStepInput) -> StepResult:
-        """Remove the ConfigMap; a missing one is success. Redis itself is shared and keeps nothing of ours."""
+        """Remove the ConfigMap; a missing one is success. Redis itself is shared and keeps nothing of ours.
+
+        Raises:
+            StillDeleting: a finalizer holds it.
+        """
         return await self._delete(step, "redis")
 
     @activity.defn
     async def delete_search(self, step: CleanupStepInput) -> StepResult:
-        """Remove the ConfigMap; a missing one is success. The indices belong to the managed service."""
+        """Remove the ConfigMap; a missing one is success. The indices belong to the managed service.
+
+        Raises:
+            StillDeleting: a finalizer holds it.
+        """
         return await self._delete(step, "search")
 
     async def _reconcile(
@@ -58,9 +66,6 @@ class ConfigMapActivities:
 
     async def _delete(self, step: CleanupStepInput, feature: str) -> StepResult:
         spared = await living_uid(self._kube, step)
-        for namespace in await namespaces_of(self._kube, step.reference):
-            found = await list_owned(
-                self._kube, CONFIG_MAPS, step.reference, namespace, labels={FEATURE_LABEL: feature}
-            )
-            await delete_all(self._kube, CONFIG_MAPS, found, spared_uid=spared)
+        labels = {FEATURE_LABEL: feature}
+        await remove_owned(self._kube, step.reference, [CONFIG_MAPS], spared_uid=spared, labels=labels)
         return StepResult()

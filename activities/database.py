@@ -10,7 +10,7 @@ from activities.clients.kube import KubeClient
 from activities.clients.postgres import PostgresClient, Transaction
 from activities.clients.resources import SECRETS, Json
 from activities.loading import TargetLoader
-from activities.ownership import delete_all, ensure_adoptable, list_owned, living_uid, namespaces_of
+from activities.ownership import ensure_adoptable, living_uid, remove_owned
 from plattr import sql
 from plattr.claims import Holding
 from plattr.database import (
@@ -85,7 +85,8 @@ class DatabaseActivities:
         await self._lock_out(step.reference, spared)
         if not step.retain:
             await self._remove(step, spared)
-        await self._delete_secret(step.reference, spared)
+        labels = {FEATURE_LABEL: "database"}
+        await remove_owned(self._kube, step.reference, [SECRETS], spared_uid=spared, labels=labels)
         return StepResult()
 
     async def _secret_password(self, target: Target) -> str:
@@ -182,19 +183,6 @@ class DatabaseActivities:
                 sql.UNLINK_LARGE_OBJECTS, roles=inventory.role_ids, batch=sql.LARGE_OBJECT_BATCH
             )
             return int(row["unlinked"])
-
-    async def _delete_secret(self, reference: ObjectReference, spared: str | None) -> None:
-        for namespace in await namespaces_of(self._kube, reference):
-            found = await self._owned_secrets(reference, namespace)
-            going = await delete_all(self._kube, SECRETS, found, spared_uid=spared)
-            left = {body["metadata"]["uid"] for body in await self._owned_secrets(reference, namespace)}
-            for body in going:
-                if body["metadata"]["uid"] in left:
-                    name = body["metadata"]["name"]
-                    raise StillDeleting(f"cannot delete Secret {name!r} in namespace {namespace!r}: it is still there")
-
-    async def _owned_secrets(self, reference: ObjectReference, namespace: str) -> list[Json]:
-        return await list_owned(self._kube, SECRETS, reference, namespace, labels={FEATURE_LABEL: "database"})
 
 
 async def _inventory(transaction: Transaction, reference: ObjectReference) -> Inventory:

@@ -1,10 +1,10 @@
 """What one owner has in Kubernetes: found by its labels, believed by its annotation, checked before a write."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from activities.clients.kube import KubeClient
 from activities.clients.resources import NAMESPACES, Json, Resource, custom_resource
-from plattr.errors import Conflict, OwnedElsewhere
+from plattr.errors import Conflict, OwnedElsewhere, StillDeleting
 from plattr.objects import Kind, ObjectReference, Owner
 from plattr.status import ConditionType
 from plattr.steps import CleanupStepInput
@@ -89,6 +89,38 @@ async def delete_all(kube: KubeClient, resource: Resource, bodies: list[Json], *
         except Conflict:
             continue
     return going
+
+
+async def remove_owned(
+    kube: KubeClient,
+    reference: ObjectReference,
+    resources: Sequence[Resource],
+    *,
+    spared_uid: str | None,
+    labels: Mapping[str, str] | None = None,
+) -> None:
+    """Delete all that an owner has of these kinds, as `delete_all` does, and return when it is gone.
+
+    Raises:
+        StillDeleting: something is held, as by a finalizer of somebody else's.
+    """
+    namespaces = await namespaces_of(kube, reference)
+    places = [(resource, namespace) for namespace in namespaces for resource in resources]
+    going = []
+    # All are asked before any is looked at again: what is held must not hold up the others.
+    for resource, namespace in places:
+        found = await list_owned(kube, resource, reference, namespace, labels=labels)
+        uids = {body["metadata"]["uid"] for body in await delete_all(kube, resource, found, spared_uid=spared_uid)}
+        going += [(resource, namespace, uids)] if uids else []
+    for resource, namespace, uids in going:
+        for body in await list_owned(kube, resource, reference, namespace, labels=labels):
+            metadata = body["metadata"]
+            if metadata["uid"] in uids:
+                held = ", ".join(metadata.get("finalizers", []))
+                cause = f"finalizer {held} holds it" if held else "it is still there"
+                raise StillDeleting(
+                    f"cannot delete {resource.kind} {metadata['name']!r} in namespace {namespace!r}: {cause}"
+                )
 
 
 def _holder(body: Json) -> str | None:

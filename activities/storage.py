@@ -14,7 +14,7 @@ from activities.clients.resources import CONFIG_MAPS
 from activities.clients.s3 import S3Client, Standing
 from activities.clients.s3_errors import AccessDenied, FeatureMissing
 from activities.loading import TargetLoader
-from activities.ownership import delete_all, list_owned, living_uid, namespaces_of
+from activities.ownership import living_uid, remove_owned
 from activities.polling import is_called_off
 from plattr.buckets import (
     OWNER_TAG,
@@ -110,7 +110,8 @@ class StorageActivities:
         longer served. The same object created anew opens them again.
 
         Raises:
-            StillDeleting: somebody keeps writing to a bucket, or S3 still shows one that it deleted.
+            StillDeleting: somebody keeps writing to a bucket, S3 still shows one that it deleted, or a finalizer
+                holds the ConfigMap.
         """
         ends = time.monotonic() + self._cleanup_budget.total_seconds()
 
@@ -118,7 +119,8 @@ class StorageActivities:
             return time.monotonic() >= ends or is_called_off()
 
         spared = await living_uid(self._kube, step)
-        await self._delete_config_map(step, spared)
+        labels = {FEATURE_LABEL: "storage"}
+        await remove_owned(self._kube, step.reference, [CONFIG_MAPS], spared_uid=spared, labels=labels)
         claimed = await self._claimed(step.reference)
         for bucket in sorted(claimed.keys() | await self._named_like(step.reference)):
             if not await self._is_ours(bucket, step.reference, spared, is_made=claimed.get(bucket, False)):
@@ -231,13 +233,6 @@ class StorageActivities:
         """Return the account's buckets that may be the owner's by their names; only their tags tell."""
         lists = [await self._s3.list_buckets(prefix) for prefix in possible_bucket_prefixes(reference)]
         return frozenset(name for names in lists for name in names)
-
-    async def _delete_config_map(self, step: CleanupStepInput, spared_uid: str | None) -> None:
-        for namespace in await namespaces_of(self._kube, step.reference):
-            found = await list_owned(
-                self._kube, CONFIG_MAPS, step.reference, namespace, labels={FEATURE_LABEL: "storage"}
-            )
-            await delete_all(self._kube, CONFIG_MAPS, found, spared_uid=spared_uid)
 
 
 def _elsewhere(owner: Owner, bucket: str, holder: str) -> OwnedElsewhere:

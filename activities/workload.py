@@ -30,6 +30,7 @@ from activities.ownership import (
     living_uid,
     namespaces_of,
     owner_selector,
+    remove_owned,
 )
 from activities.polling import moments
 from plattr.claims import HeldClaim, Holding, claims_of
@@ -114,14 +115,11 @@ class WorkloadActivities:
         Missing things are success; what belongs to others stays.
 
         Raises:
-            StillDeleting: pods still live.
+            StillDeleting: pods still live, or something is held by a finalizer.
         """
         spared = await living_uid(self._kube, step)
         namespaces = await namespaces_of(self._kube, step.reference)
-        for namespace in namespaces:
-            for resource in _REMOVAL_ORDER:
-                found = await list_owned(self._kube, resource, step.reference, namespace)
-                await delete_all(self._kube, resource, found, spared_uid=spared)
+        await remove_owned(self._kube, step.reference, _REMOVAL_ORDER, spared_uid=spared)
         # The pods of a living incarnation are the same Deployment's and go on.
         if spared is None:
             await self._await_no_pods(step.reference, namespaces)

@@ -4,7 +4,7 @@ import pytest
 
 from activities.clients.resources import CONFIG_MAPS
 from activities.config_maps import ConfigMapActivities
-from plattr.errors import OwnedElsewhere
+from plattr.errors import OwnedElsewhere, StillDeleting
 from plattr.status import ConditionType
 from tests.fix_workload import Team
 
@@ -79,6 +79,21 @@ async def test_each_deletion_takes_its_own_and_a_second_one_succeeds(team: Team)
 
     assert after_search == {f"{name}-redis", f"{name}-storage"}
     assert after_redis == {f"{name}-storage"}
+
+
+async def test_a_config_map_that_a_finalizer_holds_is_waited_for(team: Team) -> None:
+    step = await team.create(**BOTH)
+    name = f"{step.reference.name}-redis"
+    hold = [{"op": "add", "path": "/metadata/finalizers", "value": ["test.plattr/hold"]}]
+    await team.kube.json_patch(CONFIG_MAPS, name, hold, team.namespace)
+    cleanup = await team.delete(step)
+
+    with pytest.raises(StillDeleting, match=f"{name}.*test.plattr/hold"):
+        await team.config_maps.delete_redis(cleanup)
+    let_go = [{"op": "remove", "path": "/metadata/finalizers"}]
+    await team.kube.json_patch(CONFIG_MAPS, name, let_go, team.namespace)
+
+    await team.config_maps.delete_redis(cleanup)
 
 
 async def test_deletion_leaves_what_a_new_incarnation_has(team: Team) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from activities import workload
-from activities.clients.resources import PODS, SECRETS, SERVICES
+from activities.clients.resources import INGRESSES, PODS, SECRETS, SERVICES
 from plattr.claims import Claim, Holding
 from plattr.errors import StillDeleting
 from plattr.target import OWNER_ANNOTATION, owner_labels
@@ -72,6 +72,29 @@ async def test_deletion_leaves_what_a_new_incarnation_has_adopted(team: Team) ->
     await team.workload.delete_workload(cleanup)
 
     assert await team.versions(second) == before
+
+
+async def test_an_ingress_that_a_finalizer_holds_keeps_its_host_and_holds_up_nothing_else(team: Team) -> None:
+    # As the controller of a load balancer does until that is gone: until then the host is served.
+    step = await team.create()
+    target = await team.target(step)
+    await team.ledger.acquire(target.owner, [Claim(holding=Holding.HOST, name=target.names.host)])
+    await team.workload.reconcile_workload(step)
+    name = step.reference.name
+    hold = [{"op": "add", "path": "/metadata/finalizers", "value": ["test.plattr/hold"]}]
+    await team.kube.json_patch(INGRESSES, name, hold, team.namespace)
+    cleanup = await team.delete(step)
+
+    with pytest.raises(StillDeleting, match=f"Ingress '{name}'.*test.plattr/hold"):
+        await team.workload.delete_workload(cleanup)
+    left = {kind.kind for kind in WORKLOAD_KINDS if name in await team.names_of(kind, name)}
+    held = await team.ledger.held_by(step.reference)
+    await team.kube.json_patch(INGRESSES, name, [{"op": "remove", "path": "/metadata/finalizers"}], team.namespace)
+    await team.workload.delete_workload(cleanup)
+
+    assert left == {"Ingress"}
+    assert [each.claim.holding for each in held] == [Holding.HOST]
+    assert await team.ledger.held_by(step.reference) == []
 
 
 async def test_deletion_waits_for_the_pods(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
