@@ -17,7 +17,6 @@ EVERYTHING: Json = {
         "TEMPORAL_API_KEY": {"name": "temporal", "key": "api-key"},
         "TEMPORAL_TLS_CLIENT_CERT_DATA": {"name": "temporal", "key": "tls.crt"},
         "TEMPORAL_TLS_CLIENT_KEY_DATA": {"name": "temporal", "key": "tls.key"},
-        "TEMPORAL_TLS_SERVER_CA_CERT_DATA": {"name": "temporal", "key": "ca.crt"},
     },
     "metrics": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
