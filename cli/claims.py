@@ -10,9 +10,18 @@ from plattr.objects import ObjectReference
 async def held_claims(session: Session, reference: ObjectReference) -> list[HeldClaim]:
     """Return the claims of an owner; none for a person without the right to read them: they are the platform's."""
     try:
-        return await Ledger(session.kube, session.lease_namespace).held_by(reference)
+        return await readable_claims(session, reference)
     except BackendRefused:
         return []
+
+
+async def readable_claims(session: Session, reference: ObjectReference) -> list[HeldClaim]:
+    """Return the claims of an owner.
+
+    Raises:
+        BackendRefused: the person may not read them.
+    """
+    return await Ledger(session.kube, session.lease_namespace).held_by(reference)
 
 
 def claim_words(claims: list[HeldClaim]) -> str:

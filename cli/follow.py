@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from activities.clients.resources import custom_resource
+from activities.clients.temporal import is_cleanup
+from cli.claims import claim_words, held_claims
 from cli.connection import EXIT_FAILED, EXIT_TIMEOUT, Session
 from cli.objects import Found
 from cli.runs import WORKER_AWAY, Run, read_run
@@ -44,21 +46,62 @@ async def follow_all(
     return EXIT_FAILED if EXIT_FAILED in codes else max(codes, default=0)
 
 
-class Follower:
-    """What has been said of one object so far."""
+class Narrator:
+    """What has been said of one object's runs so far."""
+
+    def __init__(self, session: Session, reference: ObjectReference, tell: Callable[[str], None]) -> None:
+        self._session = session
+        self._reference = reference
+        self._tell = tell
+        self._began = time.monotonic()
+        self._said: set[tuple[object, ...]] = set()
+
+    def _report(self, run: Run) -> None:
+        progress = run.progress
+        if progress is None:
+            self._once((run.run_id, "silent"), WORKER_AWAY)
+            return
+        for step in progress.done:
+            took = progress.took.get(step)
+            self._once((run.run_id, progress.round, step), f"✓ {step}  {duration(took) if took else ''}".rstrip())
+        attempt = run.attempt
+        if attempt is not None and attempt.last_failure and attempt.number > 1:
+            # Of the attempt before the one that waits or runs.
+            failed = attempt.number - 1
+            retry = _retry(attempt.next_at)
+            self._once(
+                (run.run_id, progress.round, progress.step, failed),
+                f"✗ {progress.step} attempt {failed} of {attempt.maximum} failed: {attempt.last_failure}{retry}",
+            )
+        if progress.next_retry is not None:
+            # A cleanup never gives up, so its rounds are followed as well.
+            again = f"… waits after round {progress.round}; the next begins at {clock(progress.next_retry)}"
+            self._once((run.run_id, progress.round, "pause"), again)
+
+    def _once(self, key: tuple[object, ...], text: str) -> None:
+        if key not in self._said:
+            self._said.add(key)
+            self._line(text)
+
+    def _line(self, text: str) -> None:
+        self._tell(f"{self._reference.name}  {text}")
+
+    def _end(self, text: str, code: int) -> int:
+        self._line(text)
+        return code
+
+
+class Follower(Narrator):
+    """Follows one object that was applied."""
 
     def __init__(
         self, session: Session, found: Found, old_run: str, deadline: float, tell: Callable[[str], None]
     ) -> None:
-        self._session = session
-        self._reference = found.reference
+        super().__init__(session, found.reference, tell)
         self._uid = found.uid
         self._generation = found.generation
         self._old_run = old_run
         self._deadline = deadline
-        self._tell = tell
-        self._began = time.monotonic()
-        self._said: set[tuple[object, ...]] = set()
         self._failed_at = 0.0
 
     async def follow(self) -> int:
@@ -112,28 +155,6 @@ class Follower:
         )
         return is_decided or time.monotonic() - self._failed_at > OUTLOOK_SECONDS
 
-    def _report(self, run: Run) -> None:
-        progress = run.progress
-        if progress is None:
-            self._once((run.run_id, "silent"), WORKER_AWAY)
-            return
-        for step in progress.done:
-            took = progress.took.get(step)
-            self._once((run.run_id, progress.round, step), f"✓ {step}  {duration(took) if took else ''}".rstrip())
-        attempt = run.attempt
-        if attempt is not None and attempt.last_failure and attempt.number > 1:
-            # Of the attempt before the one that waits or runs.
-            failed = attempt.number - 1
-            retry = _retry(attempt.next_at)
-            self._once(
-                (run.run_id, progress.round, progress.step, failed),
-                f"✗ {progress.step} attempt {failed} of {attempt.maximum} failed: {attempt.last_failure}{retry}",
-            )
-        if progress.next_retry is not None:
-            # A cleanup never gives up, so its rounds are followed as well.
-            again = f"… waits after round {progress.round}; the next begins at {clock(progress.next_retry)}"
-            self._once((run.run_id, progress.round, "pause"), again)
-
     def _time_over(self, found: Found | None, run: Run | None) -> int:
         where = ""
         if run is not None and run.progress is not None and run.progress.step is not None:
@@ -142,18 +163,6 @@ class Follower:
             where = "; Temporal knows of no run: is the watcher running?"
         phase = found.phase if found is not None else "not known"
         return self._end(f"not done in time: phase {phase}{where}; it goes on: plattr explain tells", EXIT_TIMEOUT)
-
-    def _once(self, key: tuple[object, ...], text: str) -> None:
-        if key not in self._said:
-            self._said.add(key)
-            self._line(text)
-
-    def _line(self, text: str) -> None:
-        self._tell(f"{self._reference.name}  {text}")
-
-    def _end(self, text: str, code: int) -> int:
-        self._line(text)
-        return code
 
 
 async def await_absence(session: Session, found: Found, timeout: timedelta, tell: Callable[[str], None]) -> int:
@@ -207,12 +216,50 @@ class _Absence(Follower):
         except Transient as error:
             self._once(("away", error.reason), f"{error}; trying again")
             return False
-        if run is not None and run.workflow_type.startswith("Cleanup"):
+        if run is not None and is_cleanup(run.workflow_type):
             self._report(run)
         if found is None:
             self._line(f"gone after {duration(timedelta(seconds=time.monotonic() - self._began))}")
             return True
         return False
+
+
+async def await_nothing_left(
+    session: Session, reference: ObjectReference, deadline: float, tell: Callable[[str], None]
+) -> int:
+    """Follow the cleanup of what an object left to its end; return the command's exit code."""
+    follower = _Purge(session, reference, tell)
+    while time.monotonic() < deadline:
+        if (code := await follower.verdict()) is not None:
+            return code
+        await asyncio.sleep(POLL_SECONDS)
+    tell(f"{reference.name}  not done in time; it goes on: plattr explain tells")
+    return EXIT_TIMEOUT
+
+
+class _Purge(Narrator):
+    async def verdict(self) -> int | None:
+        """Return None while the cleanup goes on."""
+        reference = self._reference
+        try:
+            run = await read_run(self._session.temporal, reference)
+            body = await self._session.kube.get(custom_resource(reference.kind), reference.name, reference.namespace)
+            if run is not None and is_cleanup(run.workflow_type):
+                self._report(run)
+            if body is not None:
+                return self._end("has been created again; what it has not adopted may be left", EXIT_FAILED)
+            if run is None or run.is_open:
+                return None
+            left = await held_claims(self._session, reference)
+        except Transient as error:
+            self._once(("away", error.reason), f"{error}; trying again")
+            return None
+        if run.status != "completed":
+            cause = f": {run.failure}" if run.failure else ""
+            return self._end(f"its cleanup has ended as {run.status}{cause}; begin it anew", EXIT_FAILED)
+        if left:
+            return self._end(f"left: {claim_words(left)}; plattr explain tells more", EXIT_FAILED)
+        return self._end(f"nothing is left after {duration(timedelta(seconds=time.monotonic() - self._began))}", 0)
 
 
 def _outlook(run: Run | None) -> str:

@@ -5,6 +5,7 @@ import typer
 from cli import explain, infra, preview, status, steer
 from cli.apply import apply
 from cli.audit import audit
+from cli.cleanup import cleanup
 from cli.dev import dev
 from cli.where import where
 
@@ -20,7 +21,7 @@ app.command()(explain.explain)
 app.command()(audit)
 app.command()(where)
 app.command()(steer.resync)
-app.command()(steer.cleanup)
+app.command()(cleanup)
 app.command()(steer.pause)
 app.command()(steer.resume)
 app.command()(dev)

@@ -136,6 +136,11 @@ def workflow_type(kind: Kind, *, is_deleting: bool) -> str:
     return _WORKFLOWS[kind, is_deleting]
 
 
+def is_cleanup(name: str) -> bool:
+    """Tell whether a workflow of this name takes an object down."""
+    return name in {_WORKFLOWS[kind, True] for kind in Kind}
+
+
 def search_attributes(reference: ObjectReference) -> TypedSearchAttributes:
     """Return what a run is found by in Temporal's UI from its start on."""
     return TypedSearchAttributes(

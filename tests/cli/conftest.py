@@ -4,10 +4,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from temporalio.client import Client, WorkflowExecutionDescription
 from typer.testing import CliRunner
 
+from activities.clients import temporal
 from cli.main import app
+from plattr.naming import workflow_id
+from plattr.objects import Envelope, ObjectReference
 from stack.platform import Platform
+from tests.fix_kubernetes import Cluster, random_name
 from tests.fix_temporal import TemporalServer
 
 
@@ -40,3 +45,17 @@ def plattr(platform: Platform, temporal_server: TemporalServer) -> Plattr:
         return await asyncio.to_thread(run_plattr, *arguments, environment=environment, answer=answer)
 
     return run
+
+
+@pytest.fixture
+async def client(temporal_server: TemporalServer) -> Client:
+    return await temporal.connect_temporal(lazy=False, environment=temporal_server.environment)
+
+
+@pytest.fixture
+async def application(cluster: Cluster, namespace: str) -> Envelope:
+    return await cluster.apply(namespace, random_name())
+
+
+async def run_of(client: Client, reference: ObjectReference) -> WorkflowExecutionDescription:
+    return await client.get_workflow_handle(workflow_id(reference)).describe()

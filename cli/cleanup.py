@@ -1,0 +1,185 @@
+"""`plattr cleanup`: remove an object with all it owns, or what one that is gone has left."""
+
+import asyncio
+import time
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError
+
+from activities.clients import temporal
+from activities.clients.resources import custom_resource
+from cli.claims import claim_words, held_claims, readable_claims
+from cli.connection import EXIT_FAILED, EXIT_TIMEOUT, Session, perform, say
+from cli.follow import POLL_SECONDS, await_absence, await_nothing_left
+from cli.objects import Found, ObjectNotFound, find, look_up, parse_name
+from cli.options import DEFAULT_TIMEOUT, Name, Namespace, Timeout, Wait, Yes
+from cli.runs import read_run
+from plattr.claims import is_data, outliving
+from plattr.errors import BackendRefused
+from plattr.naming import workflow_id
+from plattr.objects import Kind, ObjectReference
+from plattr.steps import TASK_QUEUE, RunInput
+
+# As people write them before the name.
+_PREFIXES = {Kind.APPLICATION: "app", Kind.PREVIEW: "preview"}
+
+
+def cleanup(
+    name: Name,
+    namespace: Namespace = "",
+    orphan: Annotated[
+        bool, typer.Option("--orphan", help="The object is gone; remove what it left, retained data as well.")
+    ] = False,
+    yes: Yes = False,
+    wait: Wait = False,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+) -> None:
+    """Remove an object and everything it owns, or what an object that is gone has left."""
+
+    async def work(session: Session) -> int:
+        place = namespace or session.default_namespace
+        if orphan:
+            return await _clean_orphan(session, name, place, timeout, yes=yes, wait=wait)
+        if not await look_up(session, name, place):
+            raise ObjectNotFound(
+                f"cannot clean up {name!r} in namespace {place!r}: there is no such object; --orphan removes what one"
+                " has left"
+            )
+        found = await find(session, name, place)
+        if not yes:
+            typer.confirm(await _question(session, found), abort=True)
+        await _clean_up(session, found)
+        return await await_absence(session, found, timeout, say) if wait else 0
+
+    perform(work)
+
+
+async def _question(session: Session, found: Found) -> str:
+    """Return what to ask before an object goes: what goes with it, and what stays."""
+    claims = await held_claims(session, found.reference)
+    is_retaining = found.spec.get("deletionPolicy") == "Retain"
+    of_others = outliving(claims, found.uid)
+    staying = [each for each in claims if is_data(each.claim) and (is_retaining or each.claim in of_others)]
+    going = [each for each in claims if each not in staying]
+    question = f"Remove {_words(found.reference)}"
+    if going:
+        question += f", with {claim_words(going)}"
+    if staying:
+        question += f"; what is retained stays: {claim_words(staying)}"
+    elif is_retaining:
+        question += "; what is retained stays"
+    return f"{question}?"
+
+
+async def _clean_up(session: Session, found: Found) -> None:
+    reference = found.reference
+    run = await read_run(session.temporal, reference, with_progress=False)
+    if (run is None or not run.is_open) and await _start(session, reference, uid=found.uid):
+        say(f"cleanup of {_words(reference)} started")
+        return
+    # Its run is open and holds the object's lock: the deletion turns it into the cleanup.
+    resource = custom_resource(reference.kind)
+    await session.kube.delete(resource, reference.name, reference.namespace, uid=found.uid)
+    await temporal.poke(session.temporal, reference, is_deleting=True)
+    say(f"{_words(reference)} is being deleted; its open run goes on as the cleanup")
+
+
+async def _clean_orphan(
+    session: Session, name: str, namespace: str, timeout: timedelta, *, yes: bool, wait: bool
+) -> int:
+    reference = await _orphan(session, name, namespace)
+    claims = claim_words(await held_claims(session, reference))
+    if not yes:
+        owned = f": {claims}" if claims else "; no claim of it is known, so every backend is asked for its names"
+        typer.confirm(f"Remove all that {_words(reference)} left, retained data as well{owned}?", abort=True)
+    deadline = time.monotonic() + timeout.total_seconds()
+    code = await _purge(session, reference, deadline, wait=wait)
+    if code or not wait:
+        return code
+    return await await_nothing_left(session, reference, deadline, say)
+
+
+async def _purge(session: Session, reference: ObjectReference, deadline: float, *, wait: bool) -> int:
+    """Start the cleanup as soon as no other run has the object's id; return the command's exit code so far."""
+    told = ""
+    while True:
+        run = await read_run(session.temporal, reference, with_progress=False)
+        if run is None or not run.is_open:
+            if await _start(session, reference, is_purge=True):
+                say(f"cleanup of what {_words(reference)} left started")
+                return 0
+            continue
+        if run.run_id != told:
+            is_cleanup = temporal.is_cleanup(run.workflow_type)
+            if is_cleanup and not wait:
+                # It may go on for hours, while a backend is away; any other ends when it learns what has happened.
+                say(f"{run.workflow_type} of {_words(reference)} is open already; plattr explain tells more")
+                return EXIT_FAILED
+            # It may sleep until a preview's end, or between two tries.
+            await temporal.poke(session.temporal, reference, is_deleting=is_cleanup)
+            say(f"{run.workflow_type} of {_words(reference)} is open; waiting for its end")
+            told = run.run_id
+        if await session.kube.get(custom_resource(reference.kind), reference.name, reference.namespace) is not None:
+            raise ObjectNotFound(f"cannot clean up after {_words(reference)}: it has been created again")
+        if time.monotonic() > deadline:
+            say(f"{run.workflow_type} of {_words(reference)} has not ended in time; is a worker running?")
+            return EXIT_TIMEOUT
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _orphan(session: Session, text: str, namespace: str) -> ObjectReference:
+    """Return the object that is gone; where the name alone does not say which kind, the ledger does.
+
+    Raises:
+        ObjectNotFound: it still exists, or the kind cannot be told.
+    """
+    kinds, name = parse_name(text)
+    living = [found.kind for found in await look_up(session, text, namespace)]
+    gone = [ObjectReference(kind=kind, namespace=namespace, name=name) for kind in kinds if kind not in living]
+    exists = " and ".join(f"{kind} {name!r} still exists" for kind in living)
+    problem = f"cannot clean up after {name!r} in namespace {namespace!r}"
+    if not gone:
+        raise ObjectNotFound(f"{problem}: {exists}; leave out --orphan to remove it as well")
+    if len(kinds) == 1:
+        return gone[0]
+    spelled = " or ".join(f"{_PREFIXES[reference.kind]}/{name}" for reference in gone)
+    try:
+        leaving = [reference for reference in gone if await readable_claims(session, reference)]
+    except BackendRefused:
+        raise ObjectNotFound(
+            f"{problem}: the Leases in namespace {session.lease_namespace!r} tell of which kind it was, and you may"
+            f" not read them; write {spelled}"
+        ) from None
+    if len(leaving) == 1:
+        return leaving[0]
+    cause = "objects of both kinds have left something" if leaving else "no claim tells of which kind it was"
+    raise ObjectNotFound(f"{problem}: {f'{exists}, and ' if exists else ''}{cause}; write {spelled}")
+
+
+async def _start(session: Session, reference: ObjectReference, *, uid: str = "", is_purge: bool = False) -> bool:
+    """Start the cleanup by hand; False when a run has begun meanwhile."""
+    try:
+        await session.temporal.start_workflow(
+            temporal.workflow_type(reference.kind, is_deleting=True),
+            RunInput(namespace=reference.namespace, name=reference.name, by_hand=True, uid=uid, purge=is_purge),
+            id=workflow_id(reference),
+            task_queue=TASK_QUEUE,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            search_attributes=temporal.search_attributes(reference),
+            static_summary=temporal.summary(reference, is_deleting=True),
+            rpc_timeout=temporal.RPC_TIMEOUT,
+        )
+    except WorkflowAlreadyStartedError:
+        return False
+    except (RPCError, RuntimeError) as error:
+        raise temporal.translated(error, f"start the cleanup of {reference}") from None
+    return True
+
+
+def _words(reference: ObjectReference) -> str:
+    return f"{reference.kind} {reference.namespace}/{reference.name}"

@@ -1,0 +1,238 @@
+import asyncio
+
+import pytest
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+from activities.clients import temporal
+from plattr.claims import Claim, Holding
+from plattr.errors import BackendUnavailable
+from plattr.naming import workflow_id
+from plattr.objects import Kind, ObjectReference, Owner
+from plattr.steps import TASK_QUEUE, ClaimInput, RunInput
+from tests.cli.conftest import run_of, run_plattr
+from tests.fix_kubernetes import application_spec, random_name
+from tests.workflows.fakes import FakePlatform
+from worker.registry import WORKFLOWS
+
+
+@pytest.fixture
+def orphan(namespace):
+    """An Application that is gone, or never was."""
+    return ObjectReference(namespace=namespace, name=random_name())
+
+
+@pytest.fixture
+async def left(cluster, orphan):
+    """What the Application has left, as the ledger has it."""
+    bucket = Claim(holding=Holding.BUCKET, name=f"plattr-prod-{orphan.name}")
+    await cluster.ledger.acquire(Owner(reference=orphan, uid="gone"), [bucket], is_retained=True)
+    return bucket
+
+
+async def input_of(client, reference):
+    """What the first run of the object was started with."""
+    history = client.get_workflow_handle(workflow_id(reference)).fetch_history_events()
+    event = await anext(aiter(history))
+    payloads = event.workflow_execution_started_event_attributes.input.payloads
+    [run] = await client.data_converter.decode(payloads, [RunInput])
+    return run
+
+
+async def test_cleanup_asks_first(plattr, client, application):
+    reference = application.reference
+
+    outcome = await plattr("cleanup", reference.name, "-n", reference.namespace, answer="n\n")
+
+    assert outcome.exit_code == 1
+    assert f"Remove Application {reference.namespace}/{reference.name}" in outcome.stdout
+    with pytest.raises(RPCError):
+        await run_of(client, reference)
+
+
+async def test_cleanup_by_hand_starts_the_workflow(plattr, client, cluster, application):
+    reference = application.reference
+
+    outcome = await plattr("cleanup", reference.name, "-n", reference.namespace, "--yes")
+
+    assert outcome.exit_code == 0, outcome
+    assert (await run_of(client, reference)).workflow_type == "CleanupApplication"
+    assert (await input_of(client, reference)).uid == application.metadata.uid
+    # The workflow deletes the object itself, with everything it owns.
+    assert not (await cluster.read(reference)).is_deleting
+
+
+async def test_cleanup_beside_an_open_run_deletes_the_object_instead(plattr, client, cluster, namespace):
+    application = await cluster.apply(namespace, random_name(), metadata={"finalizers": ["example.com/hold"]})
+    reference = application.reference
+    await plattr("resync", reference.name, "-n", namespace)
+
+    outcome = await plattr("cleanup", reference.name, "-n", namespace, "--yes")
+
+    assert outcome.exit_code == 0, outcome
+    assert (await cluster.read(reference)).is_deleting
+    assert (await run_of(client, reference)).workflow_type == "ProvisionApplication"
+
+
+async def test_the_question_tells_what_goes_and_what_is_retained(plattr, cluster, namespace):
+    spec = application_spec(database={"enabled": True}, deletionPolicy="Retain")
+    application = await cluster.apply(namespace, random_name(), spec)
+    await cluster.claims.claim_object(ClaimInput(reference=application.reference))
+
+    outcome = await plattr("cleanup", application.metadata.name, "-n", namespace, answer="n\n")
+
+    going, _, staying = outcome.stdout.partition("what is retained stays")
+    assert "host " in going
+    assert f"schema prod_{application.metadata.name}" in staying
+    assert "schema" not in going
+
+
+async def test_an_object_that_is_gone_needs_orphan(plattr, client, orphan):
+    refused = await plattr("cleanup", f"app/{orphan.name}", "-n", orphan.namespace, "--yes")
+    started = await plattr("cleanup", f"app/{orphan.name}", "-n", orphan.namespace, "--yes", "--orphan")
+    again = await plattr("cleanup", f"app/{orphan.name}", "-n", orphan.namespace, "--yes", "--orphan")
+
+    assert refused.exit_code == 1
+    assert "--orphan" in refused.stderr
+    assert started.exit_code == 0
+    assert (await run_of(client, orphan)).workflow_type == "CleanupApplication"
+    assert (again.exit_code, "open already" in again.stdout) == (1, True)
+
+
+async def test_orphan_purges_and_deletes_no_object_that_has_the_name_again(plattr, client, orphan, left):
+    outcome = await plattr("cleanup", orphan.name, "-n", orphan.namespace, "--orphan", answer="y\n")
+
+    assert f"left, retained data as well: bucket {left.name}?" in outcome.stdout
+    run = await input_of(client, orphan)
+    assert (run.by_hand, run.purge, run.uid) == (True, True, "")
+
+
+@pytest.mark.parametrize("name", ["{}", "app/{}"])
+async def test_orphan_refuses_a_living_object(plattr, application, name):
+    reference = application.reference
+
+    outcome = await plattr("cleanup", name.format(reference.name), "-n", reference.namespace, "--yes", "--orphan")
+
+    assert outcome.exit_code == 1
+    assert "still exists" in outcome.stderr
+
+
+@pytest.mark.parametrize("name", ["{}", "preview/{}"])
+async def test_orphan_cleans_up_after_the_one_kind_while_the_other_lives(plattr, client, cluster, application, name):
+    reference = application.reference.model_copy(update={"kind": Kind.PREVIEW})
+    bucket = Claim(holding=Holding.BUCKET, name=f"plattr-preview-{reference.name}")
+    await cluster.ledger.acquire(Owner(reference=reference, uid="gone"), [bucket])
+
+    outcome = await plattr("cleanup", name.format(reference.name), "-n", reference.namespace, "--yes", "--orphan")
+
+    assert outcome.exit_code == 0, outcome
+    assert (await run_of(client, reference)).workflow_type == "CleanupPreview"
+
+
+async def test_orphan_finds_the_kind_by_what_is_left(plattr, client, cluster, namespace):
+    reference = ObjectReference(kind=Kind.PREVIEW, namespace=namespace, name=random_name())
+    owner = Owner(reference=reference, uid="gone")
+    bucket = Claim(holding=Holding.BUCKET, name=f"plattr-preview-{reference.name}")
+    await cluster.ledger.acquire(owner, [bucket])
+
+    outcome = await plattr("cleanup", reference.name, "-n", namespace, "--orphan", answer="y\n")
+
+    assert f"bucket {bucket.name}" in outcome.stdout
+    assert (await run_of(client, reference)).workflow_type == "CleanupPreview"
+
+
+async def test_a_name_that_nobody_ever_had_is_not_taken_for_an_application(plattr, client, orphan):
+    outcome = await plattr("cleanup", orphan.name, "-n", orphan.namespace, "--yes", "--orphan")
+
+    assert outcome.exit_code == 1
+    assert f"write app/{orphan.name} or preview/{orphan.name}" in outcome.stderr
+    with pytest.raises(RPCError):
+        await run_of(client, orphan)
+
+
+async def test_who_may_not_read_the_claims_has_to_name_the_kind(platform, temporal_server, client, orphan, left):
+    # The watcher's account stands for a person who may read the objects and no Lease but its own.
+    kubeconfig = str(platform.endpoints.kubeconfig_watcher)
+    environment = {"KUBECONFIG": kubeconfig, **temporal_server.environment}
+    words = ("-n", orphan.namespace, "--yes", "--orphan")
+
+    refused = await asyncio.to_thread(run_plattr, "cleanup", orphan.name, *words, environment=environment)
+    named = await asyncio.to_thread(run_plattr, "cleanup", f"app/{orphan.name}", *words, environment=environment)
+
+    assert refused.exit_code == 1
+    assert "Leases" in refused.stderr
+    assert named.exit_code == 0, named
+
+
+async def test_a_run_that_sleeps_is_woken_and_its_end_awaited(plattr, client, cluster, namespace):
+    reference = ObjectReference(kind=Kind.PREVIEW, namespace=namespace, name=random_name())
+    await temporal.poke(client, reference, is_deleting=False)
+    handle = client.get_workflow_handle(workflow_id(reference))
+    cleaning = asyncio.create_task(plattr("cleanup", f"preview/{reference.name}", "-n", namespace, "--yes", "--orphan"))
+
+    async def signals():
+        return sum(
+            [
+                event.HasField("workflow_execution_signaled_event_attributes")
+                async for event in handle.fetch_history_events()
+            ]
+        )
+
+    async with asyncio.timeout(60):
+        while await signals() < 2:
+            await asyncio.sleep(0.1)
+    assert not cleaning.done()
+    # As it does when it finds its object gone.
+    await handle.terminate()
+    outcome = await cleaning
+
+    assert outcome.exit_code == 0, outcome
+    assert (await run_of(client, reference)).workflow_type == "CleanupPreview"
+
+
+async def test_a_run_that_does_not_end_is_not_taken_for_a_start(plattr, client, orphan):
+    await temporal.poke(client, orphan, is_deleting=False)
+
+    outcome = await plattr(
+        "cleanup", f"app/{orphan.name}", "-n", orphan.namespace, "--yes", "--orphan", "--timeout", "2s"
+    )
+
+    assert outcome.exit_code == 3
+    assert "has not ended in time" in outcome.stdout
+    assert (await run_of(client, orphan)).workflow_type == "ProvisionApplication"
+
+
+async def test_wait_follows_the_cleanup_to_its_end_and_says_what_is_left(plattr, client, cluster, orphan, left):
+    fakes = FakePlatform()
+    fakes.failures["delete_auth"] = [BackendUnavailable("cannot reach it")]
+    words = ("cleanup", f"app/{orphan.name}", "-n", orphan.namespace, "--yes", "--orphan", "--wait")
+    async with Worker(client, task_queue=TASK_QUEUE, workflows=WORKFLOWS, activities=fakes.activities()):
+        # These activities do nothing, so the claim stays.
+        incomplete = await plattr(*words)
+        await cluster.ledger.release(orphan, [left])
+        complete = await plattr(*words)
+
+    assert incomplete.exit_code == 1
+    assert "✓ release" in incomplete.stdout
+    assert f"left: bucket {left.name}" in incomplete.stdout
+    assert complete.exit_code == 0, complete
+    assert "nothing is left" in complete.stdout
+
+
+async def test_wait_tells_a_cleanup_that_failed(plattr, client, orphan):
+    cleaning = asyncio.create_task(
+        plattr("cleanup", f"app/{orphan.name}", "-n", orphan.namespace, "--yes", "--orphan", "--wait")
+    )
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await client.get_workflow_handle(workflow_id(orphan)).terminate()
+            except RPCError:
+                await asyncio.sleep(0.1)
+            else:
+                break
+
+    outcome = await cleaning
+
+    assert outcome.exit_code == 1
+    assert "ended as terminated" in outcome.stdout
