@@ -249,7 +249,7 @@ async def test_deletion_leaves_nothing(view: View) -> None:
         assert await view.kube.list(resource, view.namespace, label_selector=selector(view, name)) == []
     assert await view.kube.list(LEASES, "plattr-system", label_selector=selector(view, name)) == []
 
-    view.command("plattr", "cleanup", name, "-n", view.namespace, "--orphan", "--yes")
+    view.command("plattr", "cleanup", f"app/{name}", "-n", view.namespace, "--orphan", "--yes")
     await view.settle(name)
     description = await view.run_of(name).describe()
     assert description.status is not None
