@@ -35,12 +35,13 @@ def control_plane() -> Iterator[Platform]:
     """A Kubernetes of its own: an uninstall that took the CRDs along would take every other test's objects along."""
     path = Path(tempfile.mkdtemp(prefix="plattr-chart-", dir="/var/tmp"))
     platform = Platform(path)
-    platform.start(services=("kubernetes",))
-
-    yield platform
-
-    platform.stop()
-    shutil.rmtree(path)
+    try:
+        platform.start(services=("kubernetes",))
+        yield platform
+    finally:
+        # Also when it did not come up: nobody else would stop what did.
+        platform.stop()
+        shutil.rmtree(path)
 
 
 @pytest.fixture(scope="session")
