@@ -55,7 +55,9 @@ async def test_every_metric_that_alerts_and_dashboard_ask_for_is_served(temporal
     assert 'workflow_type="Run"' in text
     failed = re.findall(r"^temporal_workflow_task_execution_failed_total{(.*)} ", text, re.MULTILINE)
     # What the alert and the dashboard tell the defects apart by.
-    assert [dict(re.findall(r'(\w+)="([^"]*)"', labels)).get("failure_reason") for labels in failed] == ["WorkflowError"]
+    assert [dict(re.findall(r'(\w+)="([^"]*)"', labels)).get("failure_reason") for labels in failed] == [
+        "WorkflowError"
+    ]
     assert "service_name" not in text
 
 
