@@ -1,6 +1,9 @@
 import asyncio
+import subprocess
+from pathlib import Path
 
 import pytest
+import yaml
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
@@ -150,9 +153,29 @@ async def test_a_name_that_nobody_ever_had_is_not_taken_for_an_application(platt
         await run_of(client, orphan)
 
 
-async def test_who_may_not_read_the_claims_has_to_name_the_kind(platform, temporal_server, client, orphan, left):
-    # The watcher's account stands for a person who may read the objects and no Lease but its own.
-    kubeconfig = str(platform.endpoints.kubeconfig_watcher)
+def account_that_reads_objects_only(platform, namespace, folder):
+    """Return the kubeconfig of an account that may read the objects of its namespace, and no Lease."""
+    admin = str(platform.endpoints.kubeconfig_admin)
+
+    def kubectl(*words):
+        command = [str(platform.endpoints.bin_dir / "kubectl"), "--kubeconfig", admin, "-n", namespace, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    kubectl("create", "serviceaccount", "reader")
+    resources = "applications.platform.internal,previewenvironments.platform.internal"
+    kubectl("create", "role", "reader", "--verb=get,list", f"--resource={resources}")
+    kubectl("create", "rolebinding", "reader", "--role=reader", f"--serviceaccount={namespace}:reader")
+    config = yaml.safe_load(Path(admin).read_text())
+    config["users"][0]["user"] = {"token": kubectl("create", "token", "reader")}
+    path = folder / "reader"
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+async def test_who_may_not_read_the_claims_has_to_name_the_kind(
+    platform, temporal_server, client, orphan, left, tmp_path
+):
+    kubeconfig = account_that_reads_objects_only(platform, orphan.namespace, tmp_path)
     environment = {"KUBECONFIG": kubeconfig, **temporal_server.environment}
     words = ("-n", orphan.namespace, "--yes", "--orphan")
 
