@@ -56,13 +56,13 @@ def _make_passwords_anew() -> None:
 
 
 def _add_the_finalizer_late() -> None:
-    with_finalizer, show = ClaimActivities._with_finalizer, ClaimActivities._show_provisioning
+    with_finalizer, show = ClaimActivities._with_finalizer, ClaimActivities._show_begun
 
     async def show_provisioning(self: Any, body: Any, envelope: Any) -> bool:
         return await show(self, await with_finalizer(self, body, envelope), envelope)
 
     _add_no_finalizer()
-    ClaimActivities._show_provisioning = show_provisioning  # type: ignore[method-assign]
+    ClaimActivities._show_begun = show_provisioning  # type: ignore[method-assign]
 
 
 def _add_no_finalizer() -> None:
