@@ -21,10 +21,12 @@ def decide(
     if seen.is_deleting:
         return _if(is_from_list or seen.incarnation != handled)
     if before is not None and before.incarnation.uid == seen.incarnation.uid and before.is_paused != seen.is_paused:
-        # Resumed: look at it again, whatever its status says. Paused: an open run has to hear of it and stop,
-        # and a preview's is always open, its clock ticking.
-        has_open_run = not seen.is_settled or seen.reference.kind is Kind.PREVIEW
-        return _if(not seen.is_paused or has_open_run)
+        if not seen.is_paused:
+            # Resumed: nobody has looked after it meanwhile, whatever its status says.
+            return REPAIR_SIGNAL
+        # Paused: an open run has to hear of it and stop, and a preview's is always open, its clock ticking. The steps
+        # of a resync, of which nothing here tells, stop by themselves (activities/loading.py).
+        return _if(not seen.is_settled or seen.reference.kind is Kind.PREVIEW)
     if seen.is_paused:
         return None
     is_new_preview = seen.reference.kind is Kind.PREVIEW and (before is None or is_from_list)
