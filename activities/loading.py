@@ -22,7 +22,7 @@ class TargetLoader:
         """Return what the step works towards.
 
         Raises:
-            Superseded: the object is gone, is being deleted, or is not the one the run was started for.
+            Superseded: the object is gone, is being deleted, is paused, or is not the one the run was started for.
             ParentNotFound: a preview's Application is missing.
             InvalidSpec: a rule is broken, in the object or in a preview's parent.
         """
@@ -33,6 +33,9 @@ class TargetLoader:
             raise Superseded(f"cannot go on with {step.reference}: it was created anew")
         if envelope.is_deleting:
             raise Superseded(f"cannot go on with {step.reference}: it is being deleted")
+        # Not every pause is heard by a run: of a resync the watcher does not know, and it may be down.
+        if envelope.is_paused:
+            raise Superseded(f"cannot go on with {step.reference}: it is paused")
         if envelope.metadata.generation != step.generation:
             raise Superseded(
                 f"cannot go on with generation {step.generation} of {step.reference}:"

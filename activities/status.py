@@ -43,7 +43,7 @@ class StatusActivities:
         Works for an object that was refused as well; then the conditions that the run could not look at stay.
 
         Raises:
-            Superseded: the object is being deleted, was created anew, or has a newer spec.
+            Superseded: the object is being deleted, is paused, was created anew, or has a newer spec.
             Conflict: the object changed under our hands.
         """
         resource, reference = custom_resource(status.reference.kind), status.reference
@@ -141,6 +141,8 @@ def _ensure_current(status: StatusInput, envelope: Envelope) -> None:
         raise Superseded(f"cannot write the status of {status.reference}: it is being deleted")
     if status.uid not in ("", metadata.uid):
         raise Superseded(f"cannot write the status of {status.reference}: it was created anew")
+    if envelope.is_paused:
+        raise Superseded(f"cannot write the status of {status.reference}: it is paused")
     if status.generation not in (0, metadata.generation):
         raise Superseded(
             f"cannot write the status of generation {status.generation} of {status.reference}:"

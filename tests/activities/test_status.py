@@ -11,7 +11,7 @@ from plattr.manifests.deployment import build_deployment
 from plattr.manifests.ingress import build_ingress, ingress_profile
 from plattr.manifests.pod import Placeholder
 from plattr.manifests.service_account import build_service_account
-from plattr.objects import Envelope, ObjectReference
+from plattr.objects import PAUSED_ANNOTATION, Envelope, ObjectReference
 from plattr.status import ConditionType, Finding, Phase
 from plattr.steps import StatusInput
 from plattr.target import Target
@@ -184,6 +184,21 @@ class TestSuperseded:
 
         with pytest.raises(Superseded):
             await cluster.statuses.write_status(status_of(application, findings=(DATABASE_READY,)))
+
+    async def test_an_object_that_was_paused_meanwhile_is_left_alone(
+        self, cluster: Cluster, application: Envelope
+    ) -> None:
+        metadata = {"annotations": {PAUSED_ANNOTATION: "true"}}
+        reference = application.reference
+        paused = await cluster.apply(reference.namespace, reference.name, metadata=metadata)
+
+        for status in (status_of(paused, findings=(failed(),)), StatusInput(reference=reference, findings=(failed(),))):
+            with pytest.raises(Superseded, match="paused"):
+                await cluster.statuses.write_status(status)
+        with pytest.raises(Superseded, match="paused"):
+            await cluster.loader.load(step_of(paused))
+
+        assert "conditions" not in (await cluster.read(reference)).status
 
     async def test_an_object_that_is_being_deleted_is_left_to_its_cleanup(
         self, cluster: Cluster, namespace: str
