@@ -38,9 +38,11 @@ class Fleet:
         # Since when an owner's status and its Deployment contradict each other, and what it was told of already.
         self._doubted: dict[ObjectReference, float] = {}
         self._told: dict[ObjectReference, bool] = {}
-        # Previews by the parent that each lacks, and the incarnation of it that each was told of.
-        self._orphans: dict[ObjectReference, set[ObjectReference]] = {}
-        self._met: dict[ObjectReference, str] = {}
+        # Previews by the parent that each was refused for, and the incarnation of it that each was told of.
+        self._refused: dict[ObjectReference, set[ObjectReference]] = {}
+        self._met: dict[ObjectReference, Incarnation] = {}
+        # Before their first list an owner without a Deployment says nothing.
+        self._knows_deployments = False
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -74,6 +76,10 @@ class Fleet:
             self._lose(place)
         for body in listed.values():
             self.change_deployment("MODIFIED", body)
+        self._knows_deployments = True
+        # One may have vanished while nobody looked.
+        for reference in [seen for seen in self._seen if seen not in self._available]:
+            self._compare(reference)
 
     def change_deployment(self, event: str, body: Json) -> None:
         """Take one event of the Deployments' watch; one that is gone is an unavailable one."""
@@ -108,29 +114,29 @@ class Fleet:
         if signal is not None:
             self._put(Poke(reference=reference, is_deleting=seen.is_deleting, signal=signal))
         # The Deployment may have flipped while a run was open, and nobody was told.
-        if reference in self._available:
+        if self._knows_deployments or reference in self._available:
             self._compare(reference)
-        if before is None or before.missing_parent != seen.missing_parent:
-            self._list_orphan(before, seen)
-        for preview in (reference, *self._orphans.get(reference, ())):
+        if before is None or before.awaited_parent != seen.awaited_parent:
+            self._list_refused(before, seen)
+        for preview in (reference, *self._refused.get(reference, ())):
             self._meet_parent(self._seen[preview])
 
-    def _list_orphan(self, before: Observed | None, seen: Observed | None) -> None:
-        if before is not None and before.missing_parent is not None:
-            siblings = self._orphans[before.missing_parent]
+    def _list_refused(self, before: Observed | None, seen: Observed | None) -> None:
+        if before is not None and before.awaited_parent is not None:
+            siblings = self._refused[before.awaited_parent]
             siblings.discard(before.reference)
             if not siblings:
-                del self._orphans[before.missing_parent]
-        if seen is not None and seen.missing_parent is not None:
-            self._orphans.setdefault(seen.missing_parent, set()).add(seen.reference)
+                del self._refused[before.awaited_parent]
+        if seen is not None and seen.awaited_parent is not None:
+            self._refused.setdefault(seen.awaited_parent, set()).add(seen.reference)
 
     def _meet_parent(self, preview: Observed) -> None:
-        """Poke a preview once for each incarnation of the parent that it lacked, whichever is seen first."""
-        parent = self._seen.get(preview.missing_parent) if preview.missing_parent is not None else None
+        """Poke a preview once for each incarnation of the parent that it was refused for, whichever is seen first."""
+        parent = self._seen.get(preview.awaited_parent) if preview.awaited_parent is not None else None
         if parent is None or parent.is_deleting or preview.is_deleting or preview.is_paused:
             return
-        if self._met.get(preview.reference) != parent.incarnation.uid:
-            self._met[preview.reference] = parent.incarnation.uid
+        if self._met.get(preview.reference) != parent.incarnation:
+            self._met[preview.reference] = parent.incarnation
             self._put(Poke(reference=preview.reference, is_deleting=False, signal=CHANGED_SIGNAL))
 
     def _compare(self, reference: ObjectReference) -> None:
@@ -150,7 +156,7 @@ class Fleet:
 
     def _forget(self, reference: ObjectReference) -> None:
         lost = self._seen.pop(reference, None)
-        self._list_orphan(lost, None)
+        self._list_refused(lost, None)
         self._waiting.forget(reference)
         for memory in (self._handled, self._told, self._doubted, self._met):
             memory.pop(reference, None)

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from activities.clients.resources import Json
-from plattr.errors import ParentNotFound
+from plattr.errors import InvalidSpec, NameTooLong, ParentNotFound
 from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Kind, ObjectReference
 from plattr.status import ConditionType, Phase
 from plattr.target import KIND_LABEL, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL
+
+# The condition does not say whose spec breaks a rule, the preview's own or its parent's.
+_BY_PARENT = frozenset({ParentNotFound.reason, InvalidSpec.reason, NameTooLong.reason})
 
 _KINDS = {kind.lower(): kind for kind in Kind}
 
@@ -38,8 +41,8 @@ class Observed:
     observed_generation: int
     is_deployment_refused: bool
     """DeploymentReady is False: the workload is why the object is not Running."""
-    missing_parent: ObjectReference | None
-    """The Application that a preview was refused for the want of."""
+    awaited_parent: ObjectReference | None
+    """The Application of a preview that was refused as a whole: it may lack it, or break a rule because of it."""
     environment: str
     resource_version: str
     created_at: float
@@ -79,17 +82,19 @@ def observe(kind: Kind, body: Json) -> Observed:
             condition.get("type") == ConditionType.DEPLOYMENT and condition.get("status") == "False"
             for condition in conditions
         ),
-        missing_parent=_missing_parent(kind, body, conditions),
+        awaited_parent=_awaited_parent(kind, body, conditions),
         environment="preview" if kind is Kind.PREVIEW else (body.get("spec") or {}).get("environment", ""),
         resource_version=metadata.get("resourceVersion", ""),
         created_at=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
     )
 
 
-def _missing_parent(kind: Kind, body: Json, conditions: Iterable[Json]) -> ObjectReference | None:
+def _awaited_parent(kind: Kind, body: Json, conditions: Iterable[Json]) -> ObjectReference | None:
     parent = (body.get("spec") or {}).get("applicationRef")
-    is_missing = any(each.get("reason") == ParentNotFound.reason for each in conditions)
-    if kind is not Kind.PREVIEW or not is_missing or not parent:
+    is_refused = any(
+        each.get("type") == ConditionType.ACCEPTED and each.get("reason") in _BY_PARENT for each in conditions
+    )
+    if kind is not Kind.PREVIEW or not is_refused or not parent:
         return None
     return ObjectReference(kind=Kind.APPLICATION, namespace=body["metadata"]["namespace"], name=parent)
 

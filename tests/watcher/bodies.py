@@ -43,11 +43,13 @@ def custom_object(
     return body
 
 
-def orphan(name: str = "shop-1", parent: str = "shop", **more: Any) -> dict[str, Any]:
-    """A preview that was refused because its parent is missing."""
+def orphan(
+    name: str = "shop-1", parent: str = "shop", *, reason: str = "ParentNotFound", **more: Any
+) -> dict[str, Any]:
+    """A preview that was refused because its parent is missing, or for another reason."""
     body = custom_object(name, phase="Failed", **more)
     body["spec"] = {"applicationRef": parent}
-    body["status"]["conditions"] = [{"type": "Accepted", "status": "False", "reason": "ParentNotFound"}]
+    body["status"]["conditions"] = [{"type": "Accepted", "status": "False", "reason": reason}]
     return body
 
 

@@ -1,7 +1,4 @@
-import gc
 import logging
-import os
-from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -189,6 +186,42 @@ def test_a_deployment_missed_by_a_list_is_told(stage):
     assert stage.signals == ["repair"]
 
 
+@pytest.mark.parametrize("deployments_first", [True, False], ids=["deployments-first", "objects-first"])
+def test_a_deployment_that_vanished_while_nobody_looked_is_told_once(stage, deployments_first):
+    lists = [
+        lambda: stage.fleet.replace(
+            Kind.APPLICATION, [custom_object(phase="Running"), custom_object("whole", phase="Running")]
+        ),
+        lambda: stage.fleet.replace_deployments([deployment("whole", available=True)]),
+    ]
+    for take in lists[::-1] if deployments_first else lists:
+        take()
+        before = list(stage.pokes)
+    stage.settle()
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(phase="Running", version="2"))
+    stage.settle()
+
+    assert before == []
+    assert [(poke.reference.name, poke.signal) for poke in stage.pokes] == [("shop", "repair")]
+
+
+def test_before_the_deployments_are_listed_nobody_is_told(stage):
+    stage.fleet.replace(Kind.APPLICATION, [custom_object(phase="Running")])
+    stage.settle()
+    stage.settle()
+
+    assert stage.signals == []
+
+
+def test_an_owner_that_is_not_settled_needs_no_deployment(stage):
+    stage.fleet.replace_deployments([])
+    stage.fleet.replace(Kind.APPLICATION, [custom_object(phase="Failed", deployment_ready="False")])
+    stage.pokes.clear()
+    stage.settle()
+
+    assert stage.signals == []
+
+
 def pokes_of(stage, kind):
     return [poke.signal for poke in stage.pokes if poke.reference.kind is kind]
 
@@ -226,6 +259,31 @@ def test_a_parent_created_anew_is_told_again_and_a_dying_one_never(stage):
     assert len(pokes_of(stage, Kind.PREVIEW)) == 2
 
 
+@pytest.mark.parametrize("reason", ["InvalidSpec", "NameTooLong"])
+def test_a_preview_that_was_refused_for_its_parents_spec_is_told_of_each_change_of_it(stage, reason):
+    stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object("shop"))
+    stage.fleet.change(Kind.PREVIEW, "ADDED", custom_object("shop-1"))
+    stage.fleet.change(Kind.PREVIEW, "MODIFIED", orphan(reason=reason))
+    stage.pokes.clear()
+
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object("shop", phase="Failed"))
+    by_its_status = pokes_of(stage, Kind.PREVIEW)
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object("shop", generation=2, observed=1, phase="Failed"))
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object("shop", generation=2, phase="Running"))
+
+    assert by_its_status == []
+    assert pokes_of(stage, Kind.PREVIEW) == ["changed"]
+
+
+def test_a_preview_that_was_refused_for_something_else_is_not_told_of_its_parent(stage):
+    stage.fleet.change(Kind.PREVIEW, "ADDED", orphan(reason="OwnedElsewhere"))
+    stage.pokes.clear()
+
+    stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object("shop"))
+
+    assert pokes_of(stage, Kind.PREVIEW) == []
+
+
 def test_a_preview_that_has_found_its_parent_or_is_gone_is_not_told(stage):
     for name in ("shop-1", "shop-2"):
         stage.fleet.change(Kind.PREVIEW, "ADDED", orphan(name))
@@ -235,29 +293,3 @@ def test_a_preview_that_has_found_its_parent_or_is_gone_is_not_told(stage):
     stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object("shop", phase="Running"))
 
     assert len(stage.pokes) == before
-
-
-def test_memory_does_not_grow_with_the_events(stage):
-    count, names = 0, [f"app-{number}" for number in range(200)]
-    padding = {"spec": {"environment": "production", "envVars": [{"name": "X", "value": "x" * 2000}]}}
-
-    def events(number):
-        nonlocal count
-        for _ in range(number):
-            count += 1
-            body = (
-                custom_object(names[count % 200], generation=count, phase="Provisioning", version=str(count)) | padding
-            )
-            stage.fleet.change(Kind.APPLICATION, "MODIFIED", body)
-            stage.pokes.clear()
-
-    def resident():
-        gc.collect()
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-    # Once warm, the allocator has what it needs for 200 objects.
-    events(10_000)
-    before = resident()
-    events(100_000)
-
-    assert resident() - before < 2_000_000
