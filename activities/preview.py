@@ -93,8 +93,9 @@ class PreviewActivities:
         envelope = await self._current(request)
         text = preview_ttl(envelope.spec)
         message = f"its ttl of {text} was over at {_moment(request.expires_at)}"
-        await self._events.record(envelope.owner, kind_of="Normal", reason=EXPIRED_REASON, message=message)
         await self._kube.delete(PREVIEWS, request.reference.name, request.reference.namespace, uid=request.uid)
+        # After it: the end must not come late because there is no place for an Event.
+        await self._events.record(envelope.owner, kind_of="Normal", reason=EXPIRED_REASON, message=message)
         return StepResult()
 
     async def _current(self, request: ExpiryInput) -> Envelope:

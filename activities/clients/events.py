@@ -1,12 +1,17 @@
 """Kubernetes Events about Plattr's objects: what `kubectl describe` shows at its end."""
 
 import hashlib
+import logging
 from datetime import UTC, datetime
 from typing import Literal
 
 from activities.clients.kube import FIELD_MANAGER, KubeClient, NamespaceEnding
+from activities.clients.metrics import EVENTS_LOST
 from activities.clients.resources import EVENTS, Json
+from plattr.errors import BackendRefused
 from plattr.objects import API_VERSION, Owner
+
+logger = logging.getLogger(__name__)
 
 # The API server's bound on an Event's note; a longer text stands in the condition.
 # https://github.com/kubernetes/kubernetes/blob/master/pkg/apis/core/validation/events.go
@@ -20,7 +25,11 @@ class EventRecorder:
         self._kube = kube
 
     async def record(self, owner: Owner, *, kind_of: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-        """Record an Event about an object; in a namespace that is being deleted there is no place for one."""
+        """Record an Event about an object; one that the API server refuses is said in the log and counted.
+
+        Missing rights or a webhook may refuse it for good. The conditions say the same, and no work, no status and no
+        deletion that is due may wait for it. In a namespace that is being deleted there is no place for one.
+        """
         namespace = owner.reference.namespace
         name = _name(owner, kind_of, reason, message)
         now = datetime.now(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
@@ -47,10 +56,16 @@ class EventRecorder:
         }
         try:
             created = await self._kube.create(EVENTS, body, namespace)
+            if created is None:
+                await self._count_up(name, namespace, now)
         except NamespaceEnding:
             return
-        if created is None:
-            await self._count_up(name, namespace, now)
+        except BackendRefused as error:
+            EVENTS_LOST.labels(reason).inc()
+            logger.warning(
+                "event lost",
+                extra={"object": owner.reference.key, "event": reason, "note": message, "cause": str(error)},
+            )
 
     async def _count_up(self, name: str, namespace: str, now: str) -> None:
         existing = await self._kube.get(EVENTS, name, namespace)

@@ -15,3 +15,4 @@ STEP_ATTEMPTS = Counter(
 BACKEND_ERRORS = Counter(
     "plattr_backend_errors", "Attempts that failed by a backend's answer or silence", ["backend", "reason"]
 )
+EVENTS_LOST = Counter("plattr_events_lost", "Events about objects that the API server refused", ["event"])

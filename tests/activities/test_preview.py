@@ -3,9 +3,13 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prometheus_client import REGISTRY
 
+from activities.clients.events import EventRecorder
+from activities.clients.kube import KubeClient
 from activities.clients.resources import PREVIEWS
 from activities.preview import PreviewActivities
+from activities.status import StatusActivities
 from plattr.errors import InvalidSpec, ParentNotFound, Superseded
 from plattr.objects import PAUSED_ANNOTATION, Envelope, Kind, ObjectReference
 from plattr.status import ConditionType, Finding
@@ -245,6 +249,32 @@ async def test_what_is_over_is_deleted_whatever_the_workers_clock_says(
     assert "ttl of 2h" in event["message"]
     with pytest.raises(Superseded):
         await previews.delete_expired(ending(preview))
+
+
+async def test_an_event_that_is_refused_keeps_nothing_from_being_done(
+    cluster: Cluster, watcher_kube: KubeClient, preview: Envelope, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The watcher's account may not create Events, so it stands for whatever refuses them: rights, a webhook.
+    events = EventRecorder(watcher_kube)
+    previews = PreviewActivities(cluster.kube, events, cluster.loader)
+    statuses = StatusActivities(cluster.kube, events, cluster.loader)
+    lost = {"event": "Expired"}
+    before = REGISTRY.get_sample_value("plattr_events_lost_total", lost) or 0
+    await cluster.claims.claim_object(ClaimInput(reference=preview.reference))
+    refused = status_of(preview, gave_up=True, findings=(accepted_not(),))
+
+    await statuses.write_status(refused)
+    await previews.warn_of_expiry(ending(preview))
+    warned = await cluster.read(preview.reference)
+    await previews.delete_expired(ending(preview))
+
+    assert warned.status["phase"] == "Failed"
+    assert expiring(warned)
+    assert (await cluster.read(preview.reference)).is_deleting
+    assert await cluster.events_about(preview) == []
+    assert REGISTRY.get_sample_value("plattr_events_lost_total", lost) == before + 1
+    said = [record.__dict__["event"] for record in caplog.records if record.message == "event lost"]
+    assert said == ["ParentNotFound", "ExpiresSoon", "Expired"]
 
 
 async def test_a_missing_parent_is_nobody_elses_fault(cluster: Cluster, preview: Envelope) -> None:
