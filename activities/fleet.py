@@ -1,17 +1,23 @@
 """The fleet as a list of references, and the pokes that bring every object's run to look at it again."""
 
 import asyncio
+import logging
 
 from temporalio import activity
 from temporalio.client import Client
 
+from activities.clients.backends import Backend
 from activities.clients.kube import KubeClient
+from activities.clients.metrics import BACKEND_ERRORS
 from activities.clients.resources import custom_resource
 from activities.clients.temporal import poke
 from activities.polling import is_called_off
+from plattr.errors import BackendRefused
 from plattr.fleet import FleetBatch, FleetPage, FleetProgress, FleetQuery, Member
 from plattr.objects import Envelope, Kind
 from plattr.steps import CHANGED_SIGNAL, REPAIR_SIGNAL, TASK_QUEUE
+
+logger = logging.getLogger(__name__)
 
 _SIGNALS = {"resync": REPAIR_SIGNAL, "restore": CHANGED_SIGNAL}
 
@@ -44,22 +50,30 @@ class FleetActivities:
     async def poke_fleet(self, batch: FleetBatch) -> FleetProgress:
         """Poke the objects one after the other; ends early, saying where, when the worker stops.
 
+        One that Temporal refuses does not keep the others from their turn.
+
         Raises:
             BackendUnavailable: Temporal did not take a poke; those before it are poked again, which harms nothing.
         """
+        refused: list[Member] = []
         for number, member in enumerate(batch.members):
             if number and batch.pause:
                 await asyncio.sleep(batch.pause.total_seconds())
                 if is_called_off():
-                    return FleetProgress(poked=number)
-            await poke(
-                self._temporal,
-                member.reference,
-                is_deleting=member.is_deleting,
-                signal=_SIGNALS[batch.purpose],
-                task_queue=self._task_queue,
-            )
-        return FleetProgress(poked=len(batch.members))
+                    return FleetProgress(poked=number, refused=tuple(refused))
+            try:
+                await poke(
+                    self._temporal,
+                    member.reference,
+                    is_deleting=member.is_deleting,
+                    signal=_SIGNALS[batch.purpose],
+                    task_queue=self._task_queue,
+                )
+            except BackendRefused as error:
+                refused.append(member)
+                BACKEND_ERRORS.labels(Backend.TEMPORAL, error.reason).inc()
+                logger.warning("poke refused", extra={"object": member.reference.key, "cause": str(error)})
+        return FleetProgress(poked=len(batch.members), refused=tuple(refused))
 
 
 def _is_wanted(envelope: Envelope, query: FleetQuery) -> bool:

@@ -35,6 +35,8 @@ class FleetRun(FrozenModel):
     pause: timedelta | None = None
     """Between two objects; worked out on the first page and kept, so that the period keeps its length."""
     poked: int = 0
+    refused: int = 0
+    """Objects whose poke Temporal refused; passed over."""
 
 
 class FleetQuery(FrozenModel):
@@ -62,15 +64,18 @@ class FleetBatch(FrozenModel):
 
 
 class FleetProgress(FrozenModel):
-    """How many of a batch were poked: fewer than it holds when the worker stops."""
+    """How many of a batch had their turn: fewer than it holds when the worker stops."""
 
     poked: int
+    refused: tuple[Member, ...] = ()
+    """Those among them whose poke Temporal refused."""
 
 
 class FleetResult(FrozenModel):
     """How a period ended."""
 
     poked: int
+    refused: int = 0
 
 
 def pause_between(spread: timedelta, objects: int) -> timedelta:

@@ -39,8 +39,10 @@ async def keep_schedule(client: Client, interval: timedelta, *, task_queue: str 
     """
     while True:
         try:
-            if await ensure_schedule(client, interval, task_queue=task_queue):
+            if await _describe(client) is None:
+                # Before the Schedule is there: a worker that dies between the two leaves the sign for the next one.
                 await restore_runs(client, task_queue=task_queue)
+            await ensure_schedule(client, interval, task_queue=task_queue)
         except RPCError as error:
             logger.warning(
                 "cannot look after the schedule, trying again", extra={"cause": " ".join(str(error).split())}
@@ -54,12 +56,8 @@ async def ensure_schedule(client: Client, interval: timedelta, *, task_queue: st
     Whether a person has paused it is that person's affair.
     """
     wanted = build_schedule(interval, task_queue=task_queue)
-    handle = client.get_schedule_handle(SCHEDULE_ID)
-    try:
-        known = (await handle.describe(rpc_timeout=RPC_TIMEOUT)).schedule
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
+    known = await _describe(client)
+    if known is None:
         try:
             await client.create_schedule(SCHEDULE_ID, wanted, rpc_timeout=RPC_TIMEOUT)
         except ScheduleAlreadyRunningError:
@@ -73,9 +71,18 @@ async def ensure_schedule(client: Client, interval: timedelta, *, task_queue: st
         wanted.state = update.description.schedule.state
         return ScheduleUpdate(schedule=wanted)
 
-    await handle.update(to_settings, rpc_timeout=RPC_TIMEOUT)
+    await client.get_schedule_handle(SCHEDULE_ID).update(to_settings, rpc_timeout=RPC_TIMEOUT)
     logger.info("schedule changed", extra={"schedule": SCHEDULE_ID, "interval_seconds": interval.total_seconds()})
     return False
+
+
+async def _describe(client: Client) -> Schedule | None:
+    try:
+        return (await client.get_schedule_handle(SCHEDULE_ID).describe(rpc_timeout=RPC_TIMEOUT)).schedule
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return None
+        raise
 
 
 async def restore_runs(client: Client, *, task_queue: str = TASK_QUEUE) -> None:

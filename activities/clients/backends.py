@@ -16,6 +16,7 @@ class Backend(StrEnum):
     S3 = "s3"
     KEYCLOAK = "keycloak"
     SECRETS_MANAGER = "secretsmanager"
+    TEMPORAL = "temporal"
 
 
 def of_backend(backend: Backend, error: Error) -> Error:

@@ -1,11 +1,16 @@
 """The fleet on a real API server, and its pokes in a real Temporal."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from prometheus_client import REGISTRY
+from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
 
 from activities.fleet import FleetActivities
 from plattr.fleet import FleetBatch, FleetQuery, Member
@@ -134,6 +139,59 @@ async def assert_begun(temporal: Client, reference: ObjectReference, workflow: s
     assert description.workflow_type == workflow
     assert signals == [signal]
     assert run == RunInput(namespace=reference.namespace, name=reference.name, by_hand=False)
+
+
+@pytest.fixture
+async def bare(platform: Platform, temporal: Client) -> Client:
+    """A namespace of Temporal that has none of the search attributes, as after the loss of its database."""
+    name = f"bare-{uuid.uuid4()}"
+    retention = Duration(seconds=86400)
+    await temporal.workflow_service.register_namespace(
+        RegisterNamespaceRequest(namespace=name, workflow_execution_retention_period=retention)
+    )
+    client = await Client.connect(
+        platform.endpoints.temporal_address, namespace=name, data_converter=pydantic_data_converter
+    )
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                _ = [run async for run in client.list_workflows(limit=1)]
+            except RPCError:
+                await asyncio.sleep(0.5)
+            else:
+                return client
+
+
+async def test_what_temporal_refuses_is_passed_over_said_and_counted(
+    fleet: FleetActivities, cluster: Cluster, temporal: Client, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    application = await cluster.apply(namespace, random_name())
+    # The server takes fairness keys of at most 64 bytes.
+    broken = ObjectReference(namespace="n" * 65, name="shop")
+    batch = {"purpose": "resync", "pause": 0, "members": [{"reference": broken}, {"reference": application.reference}]}
+
+    progress = await fleet.poke_fleet(FleetBatch.model_validate(batch))
+
+    assert (progress.poked, progress.refused) == (2, (Member(reference=broken),))
+    await assert_begun(temporal, application.reference, "ProvisionApplication", "repair")
+    assert [record.__dict__["object"] for record in caplog.records if record.message == "poke refused"] == [broken.key]
+    counted = REGISTRY.get_sample_value(
+        "plattr_backend_errors_total", {"backend": "temporal", "reason": "BackendRefused"}
+    )
+    assert counted
+
+
+async def test_without_search_attributes_all_are_refused_and_none_ends_the_batch(
+    cluster: Cluster, bare: Client
+) -> None:
+    refused = FleetActivities(cluster.kube, bare, "nobody-polls-this")
+    members = [{"reference": ObjectReference(namespace="team", name=name)} for name in ("one", "two")]
+
+    progress = await refused.poke_fleet(
+        FleetBatch.model_validate({"purpose": "restore", "pause": 0, "members": members})
+    )
+
+    assert progress.poked == len(progress.refused) == 2
 
 
 async def test_a_run_that_is_open_hears_a_signal_and_no_second_one_begins(

@@ -63,6 +63,7 @@ class FakePlatform:
         self.members: list[Member] = []
         self.pokes: list[FleetBatch] = []
         self.poked_per_call: int | None = None
+        self.refuses: Callable[[Member], bool] = lambda _: False
 
     async def call(self, name: str) -> None:
         if self.running:
@@ -192,8 +193,10 @@ class FakePlatform:
     async def poke_fleet(self, batch: FleetBatch) -> FleetProgress:
         await self.call("poke_fleet")
         done = batch.members[: self.poked_per_call]
-        self.pokes.append(batch.model_copy(update={"members": done}))
-        return FleetProgress(poked=len(done))
+        refused = tuple(member for member in done if self.refuses(member))
+        taken = tuple(member for member in done if member not in refused)
+        self.pokes.append(batch.model_copy(update={"members": taken}))
+        return FleetProgress(poked=len(done), refused=refused)
 
 
 async def eventually(condition: Callable[[], bool], *, seconds: float = 20) -> None:

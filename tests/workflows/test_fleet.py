@@ -1,14 +1,17 @@
 """ResyncFleet: its pace, its pages, and the Schedule that begins it."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import pytest
 from temporalio.client import Client
+from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 
-from plattr.errors import BackendUnavailable
+from plattr.errors import BackendRefused, BackendUnavailable
 from plattr.fleet import (
     RESTORE_ID,
     SCHEDULE_ID,
@@ -21,6 +24,7 @@ from plattr.fleet import (
 from plattr.objects import ObjectReference
 from tests.workflows.conftest import Stage
 from tests.workflows.fakes import eventually
+from worker import schedule
 from worker.schedule import ensure_schedule, restore_runs
 from workflows.fleet import BATCH_TIME, PAGE, ResyncFleet
 
@@ -31,7 +35,9 @@ def fleet(count: int) -> list[Member]:
     return [Member(reference=ObjectReference(namespace="team", name=f"app-{number:05}")) for number in range(count)]
 
 
-async def period(stage: Stage, spread: timedelta) -> tuple[FleetResult, timedelta]:
+async def period(
+    stage: Stage, spread: timedelta, purpose: Literal["resync", "restore"] = "resync"
+) -> tuple[FleetResult, timedelta]:
     """Run one period; return its result and how long the runs of its chain took by the server's clock.
 
     Each from the beginning of its first turn: on an idle machine the server, which skips time, puts what an earlier run
@@ -40,7 +46,11 @@ async def period(stage: Stage, spread: timedelta) -> tuple[FleetResult, timedelt
     run_id = f"fleet-{uuid.uuid4()}"
     client = stage.environment.client
     handle = await client.start_workflow(
-        ResyncFleet.run, FleetRun(spread=spread), id=run_id, task_queue=stage.task_queue, run_timeout=timedelta(days=1)
+        ResyncFleet.run,
+        FleetRun(spread=spread, purpose=purpose),
+        id=run_id,
+        task_queue=stage.task_queue,
+        run_timeout=timedelta(days=1),
     )
     result = await handle.result()
     took, run = timedelta(0), handle.first_execution_run_id
@@ -104,6 +114,80 @@ async def test_an_api_server_that_is_away_only_delays_the_period(stage: Stage) -
     assert result.poked == 5
 
 
+def poked(stage: Stage) -> list[Member]:
+    return [member for batch in stage.platform.pokes for member in batch.members]
+
+
+async def test_an_object_that_is_refused_is_passed_over_and_counted(stage: Stage) -> None:
+    stage.platform.members = fleet(2 * PAGE + 10)
+    broken = stage.platform.members[3]
+    stage.platform.refuses = lambda member: member == broken
+
+    result, took = await period(stage, timedelta(0))
+
+    assert poked(stage) == [member for member in stage.platform.members if member != broken]
+    assert result == FleetResult(poked=2 * PAGE + 9, refused=1)
+    assert took < timedelta(seconds=30)
+
+
+async def test_a_last_page_of_refused_objects_does_not_hold_up_the_next_period(stage: Stage) -> None:
+    stage.platform.members = fleet(PAGE + 1)
+    stage.platform.refuses = lambda member: member == stage.platform.members[-1]
+
+    result, took = await period(stage, timedelta(0))
+
+    assert result == FleetResult(poked=PAGE, refused=1)
+    assert took < timedelta(seconds=30)
+
+
+@pytest.mark.parametrize("purpose", ["resync", "restore"])
+async def test_when_all_are_refused_the_run_goes_on_until_they_are_not(
+    stage: Stage, purpose: Literal["resync", "restore"]
+) -> None:
+    stage.platform.members = fleet(5)
+    refusals = iter([True] * 5 * 12)
+    stage.platform.refuses = lambda _: next(refusals, False)
+
+    result, took = await period(stage, timedelta(minutes=10), purpose)
+
+    assert poked(stage) == stage.platform.members
+    assert result == FleetResult(poked=5)
+    assert took > timedelta(hours=1)
+
+
+async def test_a_restore_tries_what_was_refused_once_more(stage: Stage) -> None:
+    """The search attributes may be made while it is at work."""
+    stage.platform.members = fleet(5)
+    refusals = iter([True, True])
+    stage.platform.refuses = lambda _: next(refusals, False)
+
+    result, _ = await period(stage, timedelta(0), "restore")
+
+    first = stage.platform.members[:2]
+    assert poked(stage) == [*stage.platform.members[2:], *first]
+    assert result == FleetResult(poked=5)
+
+
+async def test_a_restore_gives_a_single_object_up_after_half_an_hour(stage: Stage) -> None:
+    stage.platform.members = fleet(5)
+    stage.platform.refuses = lambda member: member == stage.platform.members[0]
+
+    result, took = await period(stage, timedelta(0), "restore")
+
+    assert result == FleetResult(poked=4, refused=1)
+    assert timedelta(minutes=25) < took < timedelta(minutes=30)
+
+
+async def test_an_api_server_that_refuses_the_list_only_delays_the_period(stage: Stage) -> None:
+    stage.platform.members = fleet(5)
+    stage.platform.failures["list_fleet"] = [BackendRefused("no right") for _ in range(3)]
+
+    result, took = await period(stage, timedelta(0))
+
+    assert result.poked == 5
+    assert took > timedelta(seconds=30 + 60 + 120)
+
+
 @pytest.mark.parametrize(
     ("objects", "expected"), [(1, 1), (1000, 13), (10000, 138)], ids=["one", "thousand", "ten-thousand"]
 )
@@ -149,6 +233,41 @@ async def test_a_schedule_that_a_person_paused_stays_paused(client: Client) -> N
     state = (await client.get_schedule_handle(SCHEDULE_ID).describe()).schedule.state
     assert state.paused
     assert state.note == "moving house"
+
+
+async def test_a_worker_that_dies_after_it_began_the_restore_leaves_it_to_the_next_one(
+    stage: Stage, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.platform.members = fleet(3)
+    ensure = schedule.ensure_schedule
+
+    async def die(*_: object, **__: object) -> bool:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(schedule, "ensure_schedule", die)
+    for _ in range(2):
+        with pytest.raises(asyncio.CancelledError):
+            await schedule.keep_schedule(client, HALF_HOUR, task_queue=stage.task_queue)
+        await client.get_workflow_handle(RESTORE_ID).result()
+    restored = len(stage.platform.pokes)
+    monkeypatch.setattr(schedule, "ensure_schedule", ensure)
+    keeping = asyncio.create_task(schedule.keep_schedule(client, HALF_HOUR, task_queue=stage.task_queue))
+    async with asyncio.timeout(20):
+        while not await is_scheduled(client):
+            await asyncio.sleep(0.05)
+    keeping.cancel()
+    await client.get_workflow_handle(RESTORE_ID).result()
+
+    assert restored == 2
+    assert {batch.purpose for batch in stage.platform.pokes} == {"restore"}
+
+
+async def is_scheduled(client: Client) -> bool:
+    try:
+        await client.get_schedule_handle(SCHEDULE_ID).describe()
+    except RPCError:
+        return False
+    return True
 
 
 async def test_the_schedule_begins_a_period(stage: Stage, client: Client) -> None:
