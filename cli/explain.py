@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.markup import escape
 
-from activities.clients.resources import EVENTS, Json
+from activities.clients.resources import APPLICATIONS, EVENTS, Json
 from cli.claims import claim_words, held_claims
 from cli.connection import Session, perform
 from cli.objects import Found, ObjectNotFound, look_up, parse_name
@@ -55,7 +55,7 @@ async def _explain(session: Session, out: Console, reference: ObjectReference, f
     title = f"[bold]{reference.kind} {reference.namespace}/{reference.name}[/]"
     out.print(f"{title}  {phase_of(found) if found else '[yellow]gone[/]'}", highlight=False)
     run = await read_run(session.temporal, reference)
-    for line in [*_about_object(found), *_about_run(run, found)]:
+    for line in [*_about_object(found), *await _about_parent(session, found), *_about_run(run, found)]:
         out.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
     if found is not None:
         show_conditions(out, found)
@@ -79,6 +79,23 @@ def _about_object(found: Found | None) -> list[str]:
     if found.expires_at:
         lines.append(f"expires   {clock(found.expires_at)}")
     return lines
+
+
+async def _about_parent(session: Session, found: Found | None) -> list[str]:
+    """Tell which state of its Application a preview is built from, and whether there is a newer one to take over."""
+    taken = found.status.get("parent") if found is not None else None
+    if found is None or not taken:
+        return []
+    name = str(found.spec.get("applicationRef"))
+    living = await session.kube.get(APPLICATIONS, name, found.reference.namespace)
+    line = f"parent    built from generation {taken['generation']} of Application {name}"
+    if living is None:
+        return [f"{line}, which is gone"]
+    metadata = living["metadata"]
+    if (metadata["uid"], metadata["generation"]) == (taken["uid"], taken["generation"]):
+        return [line]
+    now = f"generation {metadata['generation']}" + ("" if metadata["uid"] == taken["uid"] else ", created anew")
+    return [f"{line}; that is at {now}: plattr resync preview/{found.reference.name} takes it over"]
 
 
 def _about_run(run: Run | None, found: Found | None) -> list[str]:

@@ -3,8 +3,9 @@ import pytest
 from activities.clients import temporal
 from plattr.claims import Claim, Holding
 from plattr.objects import Kind, ObjectReference, Owner
+from plattr.steps import ClaimInput
 from tests.cli.test_apply import condition
-from tests.fix_kubernetes import random_name
+from tests.fix_kubernetes import application_spec, random_name
 
 
 @pytest.fixture
@@ -82,6 +83,33 @@ async def test_explain_says_when_no_worker_answers(plattr, temporal_server, fail
 
     assert "ProvisionApplication, open since" in outcome.stdout
     assert "no worker answers" in outcome.stdout
+
+
+async def test_explain_tells_a_previews_end_its_error_and_which_parent_it_is_built_from(
+    plattr, cluster, namespace, temporal_server
+):
+    parent = (await cluster.apply(namespace, random_name())).reference
+    preview = await cluster.preview(namespace, random_name(), parent.name, ttl="3h")
+    await cluster.claims.claim_object(ClaimInput(reference=preview.reference))
+    refused = condition("DatabaseReady", "False", "BackendRefused", "cannot create schema: no right")
+    end = "2037-01-01T00:00:00Z"
+    await cluster.set_status(await cluster.read(preview.reference), phase="Failed", expiresAt=end, conditions=[refused])
+    client = await temporal.connect_temporal(environment=temporal_server.environment)
+    await temporal.poke(client, preview.reference, is_deleting=False)
+
+    place = (f"preview/{preview.metadata.name}", "-n", namespace)
+    current = await plattr("explain", *place)
+    await cluster.apply(namespace, parent.name, application_spec(branch="next"))
+    behind = await plattr("explain", *place)
+    await cluster.delete(parent)
+    gone = await plattr("explain", *place)
+
+    assert "PreviewLifecycle, open since" in current.stdout
+    assert "expires   2037-01-01" in current.stdout
+    assert "cannot create schema: no right" in current.stdout
+    assert f"built from generation 1 of Application {parent.name}\n" in current.stdout
+    assert f"at generation 2: plattr resync preview/{preview.metadata.name}" in behind.stdout
+    assert "which is gone" in gone.stdout
 
 
 async def test_explain_tells_what_an_object_that_is_gone_has_left(plattr, cluster, namespace):

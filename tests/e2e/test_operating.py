@@ -1,13 +1,15 @@
 """docs/operating.md: every command line in it is run as it stands there."""
 
+import asyncio
 import re
 import shlex
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from activities.clients.resources import APPLICATIONS, CONFIG_MAPS, PREVIEWS
+from activities.clients.resources import APPLICATIONS, CONFIG_MAPS, PREVIEWS, Json
 from plattr.objects import Kind
 from tests.e2e.view import SMALL, View, random_name
 
@@ -17,6 +19,7 @@ DATABASE = SMALL | {"database": {"enabled": True}}
 CODES = {"plattr audit": {0, 1}}
 
 Before = Callable[[View, str], Awaitable[object]]
+Effect = Callable[[View, str], Awaitable[None]]
 After = Callable[[View, str, object], Awaitable[None]]
 
 
@@ -54,6 +57,28 @@ async def previewed(view: View, name: str) -> None:
     spec = {"applicationRef": name, "pullRequest": 42, "branch": "topic", "ttl": "72h"}
     await view.apply(f"{name}-pr-42", spec, Kind.PREVIEW)
     await view.wait_running(f"{name}-pr-42", resource=PREVIEWS)
+    await view.apply(name, DATABASE | {"search": {"enabled": True}})
+    await view.wait_running(name)
+
+
+def ends_after(ttl: timedelta) -> Effect:
+    async def effect(view: View, name: str) -> None:
+        def is_there(body: Json) -> bool:
+            end = datetime.fromisoformat(body["metadata"]["creationTimestamp"]) + ttl
+            return bool(body["status"].get("expiresAt") == f"{end:%Y-%m-%dT%H:%M:%SZ}")
+
+        body = await view.wait(f"{name}-pr-42", is_there, resource=PREVIEWS)
+        # A change of its own takes nothing over.
+        assert body["status"]["parent"]["generation"] == 1
+
+    return effect
+
+
+async def taken_over(view: View, name: str) -> None:
+    await view.wait(f"{name}-pr-42", lambda o: o["status"]["parent"]["generation"] == 2, resource=PREVIEWS)
+    async with asyncio.timeout(30):
+        while await view.config_map(f"{name}-pr42-search", f"preview-{name}-pr-42") is None:
+            await asyncio.sleep(0.1)
 
 
 async def preview_gone(view: View, name: str, _: object) -> None:
@@ -102,6 +127,13 @@ SCENES: dict[str, tuple[Before, After | None]] = {
     "Remove an application with Temporal alone": (running, nothing_left),
     "Clean up after an object that was removed by force": (removed_by_force, nothing_left),
 }
+# What has to be so after a line of a scene.
+EFFECTS: dict[str, Effect] = {
+    "plattr preview extend my-app-pr-42 --by 24h -n team-a": ends_after(timedelta(hours=72 + 24)),
+    "kubectl patch previewenvironment my-app-pr-42 -n team-a --type merge"
+    """ --patch '{"spec": {"ttl": "120h"}}'""": ends_after(timedelta(hours=120)),
+    "plattr resync preview/my-app-pr-42 -n team-a": taken_over,
+}
 # Each of these lines removes the application, so each has one of its own.
 ONE_EACH = {"Remove an application": (running, nothing_left)}
 
@@ -129,13 +161,16 @@ async def test_the_lines_of_the_operating_guide_do_what_they_say(
         done = view.command(*words, check=False)
         allowed = CODES.get(line, {0})
         assert done.returncode in allowed, f"{line}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        if line in EFFECTS:
+            await EFFECTS[line](view, name)
 
     if after is not None:
         await after(view, name, known)
 
 
-def test_every_scene_is_a_section_of_the_guide() -> None:
+def test_every_scene_is_a_section_of_the_guide_and_every_effect_that_of_a_line() -> None:
     assert {*SCENES, *ONE_EACH} <= set(sections())
+    assert set(EFFECTS) <= {line for lines in sections().values() for line in lines}
 
 
 def test_no_command_of_the_guide_stands_outside_the_tested_blocks() -> None:
