@@ -1,36 +1,84 @@
 """Worker and watcher as processes, with no rights in the cluster but those that the chart gives their accounts."""
 
+import base64
 import os
 import re
 import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
 import pytest
 import yaml
 
 from stack.platform import Platform
 from tests.deploy.helm import CHART, LEAST, PROCESSES, ROOT, Helm, Json, only
 from tests.deploy.kubectl import Kubectl
+from tests.e2e.view import s3_of
 
 RELEASE = "accounts"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Installed:
     """A release whose processes run beside the cluster: its pods are simulated."""
 
     kubectl: Kubectl
-    logs: dict[str, Path]
-    worker_environment: dict[str, str]
+    helm: Helm
+    folder: Path
+    temporal_namespace: str
+    backends: Platform
+    environments: dict[str, dict[str, str]] = field(default_factory=dict)
+    _running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def install(self) -> None:
+        # The control plane has the CRDs from the local platform.
+        arguments = ("-n", RELEASE, "--create-namespace", "--skip-crds")
+        self.helm.call("install", RELEASE, CHART, *arguments, values=LEAST)
+        for process in PROCESSES:
+            # New tokens: the accounts of an earlier installation are gone.
+            environment = self.environments[process] = self._environment(process)
+            with self._log(process).open("a") as log:
+                command = [sys.executable, "-m", process]
+                self._running.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
+
+    def uninstall(self) -> None:
+        for popen in self._running:
+            popen.terminate()
+        for popen in self._running:
+            popen.wait(40)
+        self._running.clear()
+        self.helm.call("uninstall", RELEASE, "-n", RELEASE, "--wait")
 
     def wait(self, kind: str, name: str, *arguments: str) -> None:
         done = self.kubectl.run("wait", f"{kind}/{name}", "-n", "default", *arguments, "--timeout=60s")
-        said = {process: path.read_text()[-3000:] for process, path in self.logs.items()}
-        assert done.returncode == 0, (done.stderr, said)
+        assert done.returncode == 0, (done.stderr, self.said()[-6000:])
+
+    def said(self) -> str:
+        return "".join(self._log(process).read_text() for process in PROCESSES)
+
+    def holders(self) -> set[str]:
+        return {item["metadata"]["name"] for item in self.kubectl.get("leases", "-n", RELEASE)["items"]}
+
+    def _environment(self, process: str) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            **self.backends.environment(process),
+            "KUBECONFIG": str(account_kubeconfig(self.kubectl, process, self.folder)),
+            # The chart gives the Lease rights in its own namespace only.
+            "LEASE_NAMESPACE": RELEASE,
+            "LEADER_ELECTION": "true" if process == "watcher" else "",
+            "TEMPORAL_NAMESPACE": self.temporal_namespace,
+            "METRICS_HOST": "127.0.0.1",
+            "METRICS_PORT": "0",
+        }
+
+    def _log(self, process: str) -> Path:
+        return self.folder / f"{process}.log"
 
 
 def account_kubeconfig(kubectl: Kubectl, process: str, folder: Path) -> Path:
@@ -48,38 +96,12 @@ def account_kubeconfig(kubectl: Kubectl, process: str, folder: Path) -> Path:
 def installed(
     platform: Platform, control_plane: Platform, cluster_helm: Helm, documented_namespace: str, tmp_path: Path
 ) -> Iterator[Installed]:
-    kubectl = Kubectl(control_plane)
-    # The control plane has them from the local platform.
-    cluster_helm.call("install", RELEASE, CHART, "-n", RELEASE, "--create-namespace", "--skip-crds", values=LEAST)
-    logs = {process: tmp_path / f"{process}.log" for process in PROCESSES}
-    running = []
-    environments = {
-        process: {
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path),
-            **platform.environment(process),
-            "KUBECONFIG": str(account_kubeconfig(kubectl, process, tmp_path)),
-            # The chart gives the Lease rights in its own namespace only.
-            "LEASE_NAMESPACE": RELEASE,
-            "LEADER_ELECTION": "true" if process == "watcher" else "",
-            "TEMPORAL_NAMESPACE": documented_namespace,
-            "METRICS_HOST": "127.0.0.1",
-            "METRICS_PORT": "0",
-        }
-        for process in PROCESSES
-    }
-    for process, environment in environments.items():
-        with logs[process].open("w") as log:
-            command = [sys.executable, "-m", process]
-            running.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
+    installed = Installed(Kubectl(control_plane), cluster_helm, tmp_path, documented_namespace, platform)
+    installed.install()
 
-    yield Installed(kubectl, logs, environments["worker"])
+    yield installed
 
-    for popen in running:
-        popen.terminate()
-    for popen in running:
-        popen.wait(40)
-    cluster_helm.call("uninstall", RELEASE, "-n", RELEASE)
+    installed.uninstall()
 
 
 def objects(name: str) -> tuple[Json, Json]:
@@ -96,33 +118,34 @@ def objects(name: str) -> tuple[Json, Json]:
     return application, preview
 
 
+RUNNING = "--for=jsonpath={.status.phase}=Running"
+
+
 def test_the_charts_accounts_suffice_from_birth_to_death(installed: Installed) -> None:
     name = f"acc{secrets.token_hex(3)}"
-    running = "--for=jsonpath={.status.phase}=Running"
     installed.kubectl.apply(*objects(name))
 
-    installed.wait("application", name, running)
-    installed.wait("previewenvironment", f"{name}-pr", running)
+    installed.wait("application", name, RUNNING)
+    installed.wait("previewenvironment", f"{name}-pr", RUNNING)
     installed.kubectl.call("delete", "--wait=false", f"previewenvironment/{name}-pr", f"application/{name}")
     installed.wait("previewenvironment", f"{name}-pr", "--for=delete")
     installed.wait("application", name, "--for=delete")
 
-    said = "".join(path.read_text() for path in installed.logs.values())
-    assert not re.findall(r".*(?:forbidden|BackendRefused|cannot (?:list|get|watch|create|patch) resource).*", said)
+    refusals = r".*(?:forbidden|BackendRefused|cannot (?:list|get|watch|create|patch) resource).*"
+    assert not re.findall(refusals, installed.said())
     # Nobody holds a name any more; what is left is the election's.
-    leases = {item["metadata"]["name"] for item in installed.kubectl.get("leases", "-n", RELEASE)["items"]}
-    assert leases == {"plattr-watcher"}
+    assert installed.holders() == {"plattr-watcher"}
 
 
 def test_the_audit_needs_no_more_than_the_workers_pod_has(installed: Installed) -> None:
     name = f"aud{secrets.token_hex(3)}"
     application, _ = objects(name)
     installed.kubectl.apply(application)
-    installed.wait("application", name, "--for=jsonpath={.status.phase}=Running")
+    installed.wait("application", name, RUNNING)
 
     # As `kubectl exec deployment/plattr-worker -- plattr audit` does, which the simulated pods cannot.
     command = [Path(sys.executable).with_name("plattr"), "audit"]
-    environment = installed.worker_environment
+    environment = installed.environments["worker"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     installed.kubectl.call("delete", "--wait=false", f"application/{name}")
     installed.wait("application", name, "--for=delete")
@@ -131,3 +154,57 @@ def test_the_audit_needs_no_more_than_the_workers_pod_has(installed: Installed) 
     assert done.returncode in (0, 1), done.stderr
     assert "1 of 1 objects judged" in done.stdout
     assert not [line for line in done.stdout.splitlines() if f"default/{name}" in line]
+
+
+def test_a_reinstall_keeps_the_data_and_goes_on_with_it(installed: Installed) -> None:
+    name = f"kept{secrets.token_hex(3)}"
+    application, _ = objects(name)
+    installed.kubectl.apply(application)
+    installed.wait("application", name, RUNNING)
+    before = Data.of(installed, name)
+    before.write()
+
+    installed.uninstall()
+    after_uninstall = Data.of(installed, name)
+    kept = after_uninstall.read()
+    installed.install()
+    application["spec"]["imageRef"] = "registry.example.test/my-app:2"
+    installed.kubectl.apply(application)
+    installed.wait("application", name, "--for=jsonpath={.status.observedGeneration}=2")
+    installed.wait("application", name, RUNNING)
+    after_install = Data.of(installed, name)
+
+    assert after_uninstall == after_install == before
+    assert kept == after_install.read() == ("precious", b"precious")
+    installed.kubectl.call("delete", "--wait=false", f"application/{name}")
+    installed.wait("application", name, "--for=delete")
+    assert installed.holders() == {"plattr-watcher"}
+
+
+@dataclass(frozen=True)
+class Data:
+    """What an application has, reached with nothing but its Secret and its object."""
+
+    uid: str
+    database_url: str
+    bucket: str
+    server: Platform
+
+    @classmethod
+    def of(cls, installed: Installed, name: str) -> "Data":
+        body = installed.kubectl.get("application", name, "-n", "default")
+        secret = installed.kubectl.get("secret", f"{name}-db", "-n", "default")["data"]
+        bucket = f"plattr-prod-{name}-{body['spec']['storage']['buckets'][0]['name']}"
+        url = base64.b64decode(secret["DATABASE_URL"]).decode()
+        return cls(body["metadata"]["uid"], url, bucket, installed.backends)
+
+    def write(self) -> None:
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute("create table kept (what text)")
+            connection.execute("insert into kept values ('precious')")
+        s3_of(self.server).put_object(Bucket=self.bucket, Key="kept", Body=b"precious")
+
+    def read(self) -> tuple[str, bytes]:
+        with psycopg.connect(self.database_url) as connection:
+            (row,) = connection.execute("select what from kept").fetchall()
+        return row[0], s3_of(self.server).get_object(Bucket=self.bucket, Key="kept")["Body"].read()

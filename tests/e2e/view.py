@@ -187,15 +187,7 @@ class View:
         return {row[0] for row in rows}
 
     def s3(self) -> Any:
-        endpoints = self.platform.endpoints
-        return boto3.client(
-            "s3",
-            endpoint_url=endpoints.s3_url,
-            aws_access_key_id=endpoints.s3_key,
-            aws_secret_access_key=endpoints.s3_secret,
-            region_name="us-east-1",
-            config=Config(s3={"addressing_style": "path"}),
-        )
+        return s3_of(self.platform)
 
     def buckets(self, prefix: str) -> set[str]:
         return {b["Name"] for b in self.s3().list_buckets()["Buckets"] if b["Name"].startswith(prefix)}
@@ -215,6 +207,19 @@ class View:
             if error.response_code == 404:
                 return None
             raise
+
+
+def s3_of(platform: Platform) -> Any:
+    """Return boto3's client for the worker's account."""
+    endpoints = platform.endpoints
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoints.s3_url,
+        aws_access_key_id=endpoints.s3_key,
+        aws_secret_access_key=endpoints.s3_secret,
+        region_name="us-east-1",
+        config=Config(s3={"addressing_style": "path"}),
+    )
 
 
 def is_settled(body: Json) -> bool:
