@@ -10,7 +10,11 @@ from stack.platform import Platform
 
 
 async def fetch_anonymously(platform: Platform, path: str) -> int:
-    async with aiohttp.ClientSession() as session, session.get(f"{platform.endpoints.s3_url}/{path}") as response:
+    return await status_of(f"{platform.endpoints.s3_url}/{path}")
+
+
+async def status_of(url: str) -> int:
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
         return response.status
 
 
