@@ -74,12 +74,6 @@ async def client(platform: Platform) -> Client:
 
 
 @pytest.fixture
-async def other_client(platform: Platform) -> Client:
-    """One more process, to the SDK: it takes one worker of a queue per connection."""
-    return await connect_temporal(lazy=False, environment={"TEMPORAL_ADDRESS": platform.endpoints.temporal_address})
-
-
-@pytest.fixture
 def queue() -> str:
     return f"rollout-{secrets.token_hex(4)}"
 
@@ -142,19 +136,3 @@ async def test_a_run_past_the_patch_waits_for_the_new_worker_and_does_not_fail(c
         done = await asyncio.wait_for(handle.result(), 30)
 
     assert done == ["database#1", "queue#1", "workload#1"]
-
-
-async def test_a_rolling_restart_under_load_repeats_no_attempt(
-    client: Client, other_client: Client, queue: str
-) -> None:
-    async with worker(client, queue, NewProvision) as first:
-        handles = [await begin(client, queue) for _ in range(15)]
-        for handle in handles:
-            await handle.signal("go_on")
-        # Most are in the middle of a step now.
-        await asyncio.sleep(0.3)
-        async with worker(other_client, queue, NewProvision):
-            await first.shutdown()
-            results = await asyncio.wait_for(asyncio.gather(*(handle.result() for handle in handles)), 30)
-
-    assert results == [["database#1", "queue#1", "workload#1"]] * len(handles)
