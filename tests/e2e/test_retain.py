@@ -1,6 +1,7 @@
 """Data that outlives its object: whom it waits for, who cannot reach it, and who removes it."""
 
 import asyncio
+from typing import Any
 
 from activities.clients.resources import LEASES, NAMESPACES, PREVIEWS
 from plattr.objects import Kind
@@ -97,18 +98,24 @@ async def waits(view: View, name: str) -> None:
             await asyncio.sleep(0.2)
 
 
-async def test_a_preview_that_was_removed_by_force_can_be_cleaned_up(view: View) -> None:
-    parent = random_name()
-    name = f"{parent}-pr-7"
-    await view.apply(parent, SMALL | {"database": {"enabled": True}})
-    await view.wait_running(parent)
-    spec = {"applicationRef": parent, "pullRequest": 7, "branch": "topic", "ttl": "72h"}
+async def preview_removed_by_force(view: View, **parent: Any) -> tuple[str, str]:
+    """Return the names of its Application and of itself; its run slept when it went."""
+    application = random_name()
+    name = f"{application}-pr-7"
+    await view.apply(application, SMALL | parent)
+    await view.wait_running(application)
+    spec = {"applicationRef": application, "pullRequest": 7, "branch": "topic", "ttl": "72h"}
     await view.apply(name, spec, Kind.PREVIEW)
     await view.wait_running(name, resource=PREVIEWS)
-
     drop = [{"op": "remove", "path": "/metadata/finalizers"}]
     await view.kube.json_patch(PREVIEWS, name, drop, view.namespace)
     await view.delete(name, PREVIEWS)
+    return application, name
+
+
+async def test_a_preview_that_was_removed_by_force_can_be_cleaned_up(view: View) -> None:
+    parent, name = await preview_removed_by_force(view, database={"enabled": True})
+
     done = view.command("plattr", "cleanup", f"preview/{name}", "-n", view.namespace, "--orphan", "--yes", "--wait")
 
     assert "nothing is left" in done.stdout
@@ -118,18 +125,10 @@ async def test_a_preview_that_was_removed_by_force_can_be_cleaned_up(view: View)
 
 
 async def test_the_run_of_a_preview_that_was_removed_by_force_ends(view: View) -> None:
-    parent = random_name()
-    name = f"{parent}-pr-7"
-    await view.apply(parent, SMALL)
-    spec = {"applicationRef": parent, "pullRequest": 7, "branch": "topic", "ttl": "72h"}
-    await view.apply(name, spec, Kind.PREVIEW)
-    await view.wait_running(name, resource=PREVIEWS)
-
-    drop = [{"op": "remove", "path": "/metadata/finalizers"}]
-    await view.kube.json_patch(PREVIEWS, name, drop, view.namespace)
-    await view.delete(name, PREVIEWS)
+    parent, name = await preview_removed_by_force(view)
 
     result = await asyncio.wait_for(view.run_of(name, Kind.PREVIEW).result(), 30)
+
     assert "gone" in result["summary"]
     # Nobody has asked for more: what is left may be wanted.
     assert await view.kube.get(NAMESPACES, f"preview-{parent}-pr-7") is not None
