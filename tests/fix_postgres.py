@@ -24,6 +24,7 @@ from plattr.settings import Settings
 from plattr.sql import Statement
 from plattr.steps import CleanupStepInput, StepInput
 from plattr.target import Target, application_target
+from stack.endpoints import Endpoints, environment
 from stack.platform import Platform
 
 Superuser = AsyncConnection[TupleRow]
@@ -237,14 +238,15 @@ async def catalogue_rows(superuser: Superuser, tenant: Tenant) -> list[tuple[obj
 
 
 @pytest.fixture(scope="session")
-def database_settings(platform: Platform, database_platform: Platform) -> Settings:
-    database = {name: value for name, value in database_platform.environment().items() if name.startswith("DB_")}
+def database_settings(platform: Platform, database_endpoints: Endpoints) -> Settings:
+    values = environment(database_endpoints, "worker")
+    database = {name: value for name, value in values.items() if name.startswith("DB_")}
     return Settings.from_mapping(platform.environment() | database)
 
 
 @pytest.fixture(scope="session")
-async def superuser(database_platform: Platform) -> AsyncIterator[Superuser]:
-    connection = await AsyncConnection.connect(database_platform.endpoints.database_superuser_url, autocommit=True)
+async def superuser(database_endpoints: Endpoints) -> AsyncIterator[Superuser]:
+    connection = await AsyncConnection.connect(database_endpoints.database_superuser_url, autocommit=True)
     yield connection
     await connection.close()
 

@@ -12,6 +12,7 @@ from activities.clients.kube import KubeClient
 from activities.clients.postgres import PostgresClient
 from activities.database import DatabaseActivities
 from plattr.settings import Settings
+from stack.endpoints import Endpoints
 from stack.platform import Platform
 from stack.services.postgres import ADMIN
 from tests.fix_postgres import Superuser, Tenant, Tenants, activities_with, catalogue_rows, drop_everything
@@ -44,7 +45,7 @@ async def test_the_server_is_of_the_version_that_is_meant_and_its_admin_no_super
     assert rows == [(version, True, True), (version, False, True)]
 
 
-@pytest.mark.parametrize("database_platform", ["postgres-15"], indirect=True)
+@pytest.mark.parametrize("database_endpoints", ["postgres-15"], indirect=True)
 async def test_admin_gets_back_before_16_what_an_upgrade_would_ask_for(
     databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
 ) -> None:
@@ -60,10 +61,10 @@ async def test_admin_gets_back_before_16_what_an_upgrade_would_ask_for(
     assert await (await superuser.execute(question, [ADMIN, roles])).fetchall() == [(True,), (True,)]
 
 
-@pytest.mark.parametrize("database_platform", OTHER_VERSIONS, indirect=True)
+@pytest.mark.parametrize("database_endpoints", OTHER_VERSIONS, indirect=True)
 async def test_database_of_an_older_server_lives_on_and_goes_after_an_upgrade(
     database_kube: KubeClient,
-    database_platform: Platform,
+    database_endpoints: Endpoints,
     databases: DatabaseActivities,
     tenants: Tenants,
     platform: Platform,
@@ -78,7 +79,7 @@ async def test_database_of_an_older_server_lives_on_and_goes_after_an_upgrade(
     upgraded = activities_with(database_kube, client, settings)
 
     try:
-        move(tenant, database_platform, platform)
+        move(tenant, database_endpoints, platform.endpoints)
         await upgraded.reconcile_database(tenant.step)
         secret = await tenants.secret(tenant)
         moved = await tenants.query(tenant, "SELECT id FROM page")
@@ -95,16 +96,16 @@ async def test_database_of_an_older_server_lives_on_and_goes_after_an_upgrade(
         await drop_everything(newest, tenant.names)
 
 
-def move(tenant: Tenant, old: Platform, new: Platform) -> None:
+def move(tenant: Tenant, old: Endpoints, new: Endpoints) -> None:
     """Take a database to another server as pg_upgrade does: by the new server's dump, as superuser."""
-    programs = (new.endpoints.bin_dir / "pg_dump").resolve().parent
-    url = old.endpoints.database_superuser_url
+    programs = (new.bin_dir / "pg_dump").resolve().parent
+    url = old.database_superuser_url
     names = tenant.names
     roles = run(str(programs / "pg_dumpall"), "--roles-only", "-d", url)
     # A server that is upgraded has no other roles yet; this one has the admin and the group already.
     own = [line for line in roles.splitlines() if names.app_role in line or names.anon_role in line]
     schema = run(str(programs / "pg_dump"), "-n", names.schema_name, "-d", url)
-    psql = (str(programs / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", new.endpoints.database_superuser_url)
+    psql = (str(programs / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", new.database_superuser_url)
     run(*psql, text="\n".join(own) + "\n" + schema)
 
 

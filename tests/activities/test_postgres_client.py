@@ -20,7 +20,7 @@ from plattr.errors import BackendRefused, BackendUnavailable, Conflict, FencedOf
 from plattr.naming import RoleName
 from plattr.objects import ObjectReference
 from plattr.settings import Settings
-from stack.platform import Platform
+from stack.endpoints import Endpoints
 from tests.fix_postgres import Superuser, Tenants, activities_with
 
 REFERENCE = ObjectReference(namespace="client", name="test")
@@ -235,10 +235,10 @@ async def test_superuser_as_admin_joins_no_role(
     database_kube: KubeClient,
     database_settings: Settings,
     tenants: Tenants,
-    database_platform: Platform,
+    database_endpoints: Endpoints,
     superuser: Superuser,
 ) -> None:
-    url = SecretStr(database_platform.endpoints.database_superuser_url)
+    url = SecretStr(database_endpoints.database_superuser_url)
     settings = database_settings.model_copy(update={"db_admin_url": url})
     client = await PostgresClient.connect(settings)
     databases = activities_with(database_kube, client, settings)

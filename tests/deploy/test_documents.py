@@ -18,6 +18,7 @@ from activities.clients import s3_errors, temporal
 from activities.clients.postgres import GRANT_OPTIONS_VERSION
 from activities.clients.s3_errors import Operation
 from plattr.fleet import SCHEDULE_ID
+from stack.endpoints import Endpoints
 from stack.platform import Platform
 from tests.deploy.helm import EXAMPLES, ROOT
 from tests.deploy.installing import DOCUMENT, block
@@ -65,7 +66,7 @@ async def test_the_documented_namespace_knows_every_search_attribute(
 
 
 @pytest.fixture
-def documented_admin(database_platform: Platform) -> Iterator[str]:
+def documented_admin(database_endpoints: Endpoints) -> Iterator[str]:
     """The login of an admin made by the document's own statements, in a database of its own."""
     suffix = secrets.token_hex(4)
     database, admin, group = f"doc_{suffix}", f"doc_admin_{suffix}", f"doc_apps_{suffix}"
@@ -73,7 +74,7 @@ def documented_admin(database_platform: Platform) -> Iterator[str]:
     for name, replacement in (("provisioner", admin), ("plattr_apps", group), ("plattr", database)):
         text = re.sub(rf"\b{name}\b", replacement, text)
     first, rest = text.split(f"\\connect {database}")
-    superuser = database_platform.endpoints.database_superuser_url
+    superuser = database_endpoints.database_superuser_url
     with psycopg.connect(superuser, autocommit=True) as connection:
         connection.execute(first.encode())
         with psycopg.connect(make_conninfo(superuser, dbname=database), autocommit=True) as inside:
