@@ -20,7 +20,7 @@ from activities.loading import TargetLoader
 from activities.storage import CLEANUP_BUDGET, StorageActivities
 from plattr.buckets import owner_tags
 from plattr.claims import Claim, claims_of
-from plattr.objects import API_VERSION, PAUSED_ANNOTATION, Envelope, Kind, ObjectReference
+from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference
 from plattr.settings import Settings
 from plattr.steps import CleanupStepInput, StepInput
 from stack.platform import Platform
@@ -92,8 +92,8 @@ class Shops:
             "redis": {"enabled": False},
             "search": {"enabled": False},
         } | ({"domain": domain} if domain else {})
-        # Paused: a worker that runs beside the tests must leave it alone; the steps themselves do not ask.
-        metadata = {"name": name, "namespace": self.namespace, "annotations": {PAUSED_ANNOTATION: "true"}}
+        # Not paused: the steps ask. No worker runs beside these tests (tests/conftest.py, WITH_PROCESSES).
+        metadata = {"name": name, "namespace": self.namespace}
         body = {"apiVersion": API_VERSION, "kind": "Application", "metadata": metadata, "spec": spec}
         held = await self.kube.apply(custom_resource(Kind.APPLICATION), body, self.namespace)
         envelope = Envelope.from_api(Kind.APPLICATION, held)
