@@ -161,10 +161,12 @@ class ClaimActivities:
 
         A resync of what runs already says nothing.
         """
-        kept = {field: envelope.status[field] for field in (STATUS_FIELD,) if field in envelope.status}
+        fields: Json = {}
+        if STATUS_FIELD in envelope.status:
+            fields[STATUS_FIELD] = envelope.status[STATUS_FIELD]
         if _is_new_spec(envelope) or envelope.status.get("phase", Phase.PENDING) == Phase.PENDING:
-            kept["phase"] = str(Phase.PROVISIONING)
-        return await self._show(body, envelope.kind, kept)
+            fields["phase"] = str(Phase.PROVISIONING)
+        return await self._show(body, envelope.kind, fields)
 
     async def _show(self, body: Json, kind: Kind, fields: Json) -> bool:
         status = body.get("status", {})
