@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Any
 
-import boto3
 import httpx
 import psycopg
 import pytest
-from botocore.config import Config
 
 from activities.clients.kube import KubeClient
 from activities.clients.resources import LEASES
@@ -23,6 +21,7 @@ from plattr.objects import ObjectReference, Owner
 from plattr.steps import ClaimInput
 from plattr.target import owner_annotations, owner_labels
 from stack.platform import Platform
+from tests.e2e.view import s3_of
 from tests.fix_kubernetes import Cluster, application_spec, random_name
 
 GONE = ObjectReference(namespace="gone", name=f"app-{uuid.uuid4().hex[:6]}")
@@ -166,15 +165,7 @@ def _leave_database(platform: Platform, stack: ExitStack) -> None:
 
 
 def _leave_bucket(platform: Platform, stack: ExitStack) -> None:
-    endpoints = platform.endpoints
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=endpoints.s3_url,
-        aws_access_key_id=endpoints.s3_key,
-        aws_secret_access_key=endpoints.s3_secret,
-        region_name="us-east-1",
-        config=Config(s3={"addressing_style": "path"}),
-    )
+    s3 = s3_of(platform)
     stack.callback(s3.close)
     for name in (BUCKET, f"{BUCKET}-2"):
         s3.create_bucket(Bucket=name)
