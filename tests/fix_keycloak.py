@@ -26,6 +26,7 @@ from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference
 from plattr.settings import Settings
 from plattr.steps import CleanupStepInput, StepInput
 from stack.platform import Platform
+from tests.inputs import cleanup_of, step_of
 
 TOKEN_PATH = "/realms/master/protocol/openid-connect/token"
 ISSUER_BASE = "https://auth.example.test"
@@ -176,12 +177,10 @@ class Subject:
 
     @property
     def step(self) -> StepInput:
-        metadata = self.envelope.metadata
-        return StepInput(reference=self.reference, uid=metadata.uid, generation=metadata.generation)
+        return step_of(self.envelope)
 
     def cleanup(self, *outliving: Claim, retain: bool = False) -> CleanupStepInput:
-        uid = self.envelope.metadata.uid
-        return CleanupStepInput(reference=self.reference, uid=uid, retain=retain, outliving=outliving)
+        return cleanup_of(self.envelope, *outliving, retain=retain)
 
 
 class Subjects:

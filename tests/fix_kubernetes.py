@@ -24,10 +24,8 @@ from activities.clients.resources import (
 from activities.loading import TargetLoader
 from activities.release import ReleaseActivities
 from activities.status import StatusActivities
-from plattr.claims import Claim
 from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference
 from plattr.settings import Settings
-from plattr.steps import CleanupStepInput, StatusInput, StepInput
 from plattr.target import OWNER_NAMESPACE_LABEL
 from stack.platform import Platform
 
@@ -146,24 +144,6 @@ class Cluster:
         """Take every finalizer off, so that a deleted object goes."""
         drop: list[Json] = [{"op": "add", "path": "/metadata/finalizers", "value": []}]
         await self.admin.json_patch(custom_resource(reference.kind), reference.name, drop, reference.namespace)
-
-
-def step_of(envelope: Envelope) -> StepInput:
-    """Return a step's input for exactly this object."""
-    metadata = envelope.metadata
-    return StepInput(reference=envelope.reference, uid=metadata.uid, generation=metadata.generation)
-
-
-def status_of(envelope: Envelope, **changes: object) -> StatusInput:
-    """Return a status input for exactly this object."""
-    metadata = envelope.metadata
-    status = StatusInput(reference=envelope.reference, uid=metadata.uid, generation=metadata.generation)
-    return status.model_copy(update=changes)
-
-
-def cleanup_of(envelope: Envelope, *outliving: Claim, retain: bool = False) -> CleanupStepInput:
-    """Return a cleanup step's input for exactly this object."""
-    return CleanupStepInput(reference=envelope.reference, uid=envelope.metadata.uid, retain=retain, outliving=outliving)
 
 
 def config_map(name: str, values: dict[str, str] | None = None, **metadata: object) -> Json:

@@ -26,6 +26,7 @@ from plattr.steps import CleanupStepInput, StepInput
 from plattr.target import Target, application_target
 from stack.endpoints import Endpoints, environment
 from stack.platform import Platform
+from tests.inputs import cleanup_of, step_of
 
 Superuser = AsyncConnection[TupleRow]
 
@@ -128,12 +129,10 @@ class Tenant:
 
     @property
     def step(self) -> StepInput:
-        metadata = self.envelope.metadata
-        return StepInput(reference=self.envelope.reference, uid=metadata.uid, generation=metadata.generation)
+        return step_of(self.envelope)
 
     def cleanup(self, *outliving: Claim, retain: bool = False) -> CleanupStepInput:
-        uid = self.envelope.metadata.uid
-        return CleanupStepInput(reference=self.envelope.reference, uid=uid, retain=retain, outliving=outliving)
+        return cleanup_of(self.envelope, *outliving, retain=retain)
 
 
 class Tenants:

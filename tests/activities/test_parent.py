@@ -6,7 +6,8 @@ from activities.clients.resources import Json
 from plattr.errors import ParentNotFound
 from plattr.objects import Envelope, ObjectReference
 from plattr.steps import ClaimInput, ClaimResult, Step
-from tests.fix_kubernetes import Cluster, application_spec, random_name, status_of, step_of
+from tests.fix_kubernetes import Cluster, application_spec, random_name
+from tests.inputs import status_of, step_of
 
 REDIS = application_spec(redis={"enabled": True})
 

@@ -14,7 +14,8 @@ from plattr.errors import InvalidSpec, ParentNotFound, Superseded
 from plattr.objects import PAUSED_ANNOTATION, Envelope, Kind, ObjectReference
 from plattr.status import ConditionType, Finding
 from plattr.steps import ClaimInput, ExpiryInput, Lifetime, PreviewTerms
-from tests.fix_kubernetes import Cluster, random_name, status_of, step_of, version_of
+from tests.fix_kubernetes import Cluster, random_name, version_of
+from tests.inputs import status_of, step_of
 
 HOUR = timedelta(hours=1)
 

@@ -8,7 +8,8 @@ from plattr.objects import FINALIZER, Envelope, ObjectReference
 from plattr.status import ConditionType, Finding
 from plattr.steps import ClaimInput, CleanupInput, CleanupStepInput, StatusInput
 from plattr.target import OWNER_UID_ANNOTATION
-from tests.fix_kubernetes import Cluster, application_spec, cleanup_of, random_name, status_of
+from tests.fix_kubernetes import Cluster, application_spec, random_name
+from tests.inputs import cleanup_of, status_of
 
 FOREIGN_FINALIZER = "example.test/foreign"
 STUCK = Finding(

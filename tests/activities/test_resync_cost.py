@@ -20,7 +20,8 @@ from plattr.objects import Envelope
 from plattr.settings import Settings
 from plattr.steps import CLEANUP_ORDER, PROVISION_ORDER, ClaimInput, Finding, StatusInput, Step, StepResult
 from stack.platform import Platform
-from tests.fix_kubernetes import Cluster, application_spec, cleanup_of, random_name, step_of
+from tests.fix_kubernetes import Cluster, application_spec, random_name
+from tests.inputs import cleanup_of, step_of
 from worker.registry import Clients, build_activities
 
 FLEET = 1000

@@ -15,7 +15,8 @@ from plattr.objects import PAUSED_ANNOTATION, Envelope, ObjectReference
 from plattr.status import ConditionType, Finding, Phase
 from plattr.steps import StatusInput
 from plattr.target import Target
-from tests.fix_kubernetes import Cluster, application_spec, random_name, status_of, step_of
+from tests.fix_kubernetes import Cluster, application_spec, random_name
+from tests.inputs import status_of, step_of
 
 DATABASE_READY = Finding(type=ConditionType.DATABASE, status="True", reason="Ready", message="schema is there")
 AVAILABLE = Finding(type=ConditionType.DEPLOYMENT, status="True", reason="Available", message="2 replicas")
