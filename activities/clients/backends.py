@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import TypeVar
 
-from plattr.errors import PlattrError
+from plattr.errors import BackendUnavailable, PlattrError
 
 Error = TypeVar("Error", bound=PlattrError)
 
@@ -23,3 +23,7 @@ def of_backend(backend: Backend, error: Error) -> Error:
     """Return the error with the mark of the backend that it comes from, for the metrics."""
     error.backend = backend
     return error
+
+
+class NothingPending(BackendUnavailable):
+    """Raised when a backend did not do what it was asked and will not do it later: it was not asked, or said so."""

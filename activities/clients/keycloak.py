@@ -12,13 +12,13 @@ from functools import partial
 from typing import Any, Self
 from urllib.parse import quote
 
-from httpx import Request, Response
+from httpx import ConnectError, ConnectTimeout, PoolTimeout, Request, Response
 from keycloak import KeycloakOpenIDConnection
 from keycloak.exceptions import KeycloakConnectionError, KeycloakError
 from pydantic import SecretStr
 
 from activities.clients import fence, tracing
-from activities.clients.backends import Backend, of_backend
+from activities.clients.backends import Backend, NothingPending, of_backend
 from activities.clients.resources import Json
 from plattr.errors import BackendRefused, BackendUnavailable, Conflict, FencedOff, PlattrError
 from plattr.settings import Settings
@@ -35,6 +35,10 @@ _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _MESSAGE_LIMIT = 300
 # Comes with 400 to the loser of a race, also before the winner's realm can be seen.
 _RACE_ON_H2 = "Database operation failed"
+
+
+# Raised before a request is sent.
+_UNSENT = (ConnectError, ConnectTimeout, PoolTimeout)
 
 
 class OutcomeUnknown(BackendUnavailable):
@@ -266,7 +270,9 @@ class KeycloakClient:
             except (KeycloakConnectionError, TimeoutError) as error:
                 if isinstance(error.__cause__, FencedOff):
                     raise error.__cause__ from None
-                unavailable = OutcomeUnknown if is_write else BackendUnavailable
+                unavailable = BackendUnavailable
+                if is_write:
+                    unavailable = NothingPending if isinstance(error.__cause__, _UNSENT) else OutcomeUnknown
                 cause = f"no answer within {seconds:g} s" if isinstance(error, TimeoutError) else _cause(error)
                 away = unavailable(f"cannot {action}: Keycloak at {self._address} cannot be reached: {cause}")
                 raise of_backend(Backend.KEYCLOAK, away) from None
@@ -277,7 +283,7 @@ class KeycloakClient:
     def _login_error(self, error: KeycloakError) -> BackendRefused | BackendUnavailable:
         code = error.response_code
         if code is None or code in _PASSING:
-            return BackendUnavailable(f"cannot log in to Keycloak at {self._address}: it answered {code}")
+            return NothingPending(f"cannot log in to Keycloak at {self._address}: it answered {code}")
         who, settings = (
             (f"client {self._connection.client_id!r}", "KEYCLOAK_CLIENT_ID and KEYCLOAK_CLIENT_SECRET")
             if self._connection.grant_type == "client_credentials"
@@ -307,7 +313,9 @@ class KeycloakClient:
         code, reason = response.status_code, _reason(response)
         message = f"cannot {action}: Keycloak at {self._address} answered {code}: {reason}"
         if code in _PASSING:
-            return BackendUnavailable(message)
+            # A proxy's answer says nothing of what Keycloak is still doing; its own ends the call.
+            is_own = response.request.method != "GET" and _own_error(response) is not None
+            return NothingPending(message) if is_own else BackendUnavailable(message)
         if code in (404, 409) or reason == _RACE_ON_H2:
             return Conflict(f"{message}; somebody else changed the realm")
         if code == 403:
@@ -346,11 +354,16 @@ def _cause(error: KeycloakConnectionError) -> str:
 
 def _reason(response: Response) -> str:
     """Return Keycloak's own short text; never the body as it is, it may be a proxy's page."""
+    return _own_error(response) or response.reason_phrase
+
+
+def _own_error(response: Response) -> str | None:
+    """Return what Keycloak says of an error; None: the answer is not in Keycloak's form."""
     try:
         body = response.json()
     except ValueError:
-        return response.reason_phrase
+        return None
     if not isinstance(body, Mapping):
-        return response.reason_phrase
-    text = body.get("errorMessage") or body.get("error_description") or body.get("error") or response.reason_phrase
-    return str(text)[:_MESSAGE_LIMIT]
+        return None
+    text = body.get("errorMessage") or body.get("error_description") or body.get("error")
+    return str(text)[:_MESSAGE_LIMIT] if text else None

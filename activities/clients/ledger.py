@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from activities.clients.backends import NothingPending
 from activities.clients.concurrency import all_of
 from activities.clients.kube import KubeClient
 from activities.clients.resources import LEASES, Json
@@ -101,6 +102,9 @@ class Ledger:
         call = NotedCall()
         try:
             yield call
+        except NothingPending:
+            await self._note_answered(reference, claim, earlier, call)
+            raise
         except (BackendUnavailable, StillDeleting):
             # Not answered, not by the backend itself, or not for good.
             raise

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from activities.auth import AuthActivities
 from activities.clients import fence
+from activities.clients.backends import NothingPending
 from activities.clients.keycloak import KeycloakClient
 from plattr.errors import (
     BackendRefused,
@@ -77,8 +78,8 @@ async def test_a_realm_that_appears_meanwhile_and_is_foreign_is_refused(
         (400, BackendRefused),
         (403, BackendRefused),
         (409, Conflict),
-        (429, BackendUnavailable),
-        (500, BackendUnavailable),
+        (429, NothingPending),
+        (500, NothingPending),
     ],
 )
 async def test_a_create_that_fails_without_a_realm_says_why(

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from activities.clients.backends import NothingPending
 from activities.clients.ledger import Acquisition
 from activities.clients.resources import LEASES
 from plattr.claims import Claim, Holding
@@ -182,8 +183,8 @@ async def test_a_call_is_noted_until_it_is_answered(cluster: Cluster, namespace:
 
 @pytest.mark.parametrize(
     ("error", "stays"),
-    [(BackendUnavailable("no answer"), True), (BackendRefused("no"), False)],
-    ids=["lost", "refused"],
+    [(BackendUnavailable("no answer"), True), (NothingPending("not sent"), False), (BackendRefused("no"), False)],
+    ids=["lost", "not sent", "refused"],
 )
 async def test_a_call_whose_answer_is_lost_stays_noted(
     cluster: Cluster, namespace: str, error: PlattrError, *, stays: bool
