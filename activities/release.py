@@ -43,6 +43,8 @@ class ReleaseActivities:
     async def report_stuck(self, status: StatusInput) -> StatusResult:
         """Say on the object why its deletion does not get on; other conditions stay as they are.
 
+        An Event tells of a failure, not of what only takes its time.
+
         Raises:
             Conflict: the object changed under our hands.
         """
@@ -54,7 +56,7 @@ class ReleaseActivities:
         envelope = Envelope.from_api(reference.kind, body)
         if not envelope.is_deleting or status.uid not in ("", envelope.metadata.uid):
             return result
-        for finding in status.findings:
+        for finding in status.findings if status.gave_up else ():
             await self._events.record(
                 envelope.owner,
                 kind_of="Warning",

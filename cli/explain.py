@@ -8,11 +8,12 @@ from cli.claims import claim_words, held_claims
 from cli.connection import Session, perform
 from cli.objects import Found, ObjectNotFound, look_up, parse_name
 from cli.options import Name, Namespace
-from cli.runs import Run, read_run
+from cli.runs import Attempt, Run, read_run
 from cli.status import console, phase_of, show_conditions
 from cli.words import clock, duration, since
 from plattr.errors import BackendRefused
 from plattr.objects import ObjectReference
+from plattr.steps import Progress
 
 # The newest five tell what happened lately; kubectl describe has them all.
 EVENT_COUNT = 5
@@ -120,15 +121,23 @@ def _about_run(run: Run | None, found: Found | None) -> list[str]:
         elif attempt is None and progress.step is not None:
             lines.append(f"step      {progress.step} done; waits for the next change")
     if attempt is not None:
-        step = progress.step if progress is not None and progress.step is not None else attempt.activity
-        what = "runs" if attempt.is_running else "waits"
-        lines.append(f"step      {step}: attempt {attempt.number} of {attempt.maximum} {what}")
-        if attempt.last_failure:
-            lines.append(f"error     {attempt.last_failure}")
-        if attempt.next_at is not None and not attempt.is_running:
-            lines.append(f"retry     {clock(attempt.next_at)}")
+        lines += about_attempt(attempt, progress)
     elif progress is not None and progress.last_error is not None:
         lines.append(f"error     {progress.last_error.reason}: {progress.last_error.message}")
+    return lines
+
+
+def about_attempt(attempt: Attempt, progress: Progress | None) -> list[str]:
+    """Return the lines about the activity that a run waits for."""
+    step = progress.step if progress is not None and progress.step is not None else attempt.activity
+    what = "runs" if attempt.is_running else "waits"
+    lines = [f"step      {step}: attempt {attempt.number} of {attempt.maximum} {what}"]
+    if progress is not None and progress.waiting_for:
+        lines.append(f"waits for {progress.waiting_for}")
+    if attempt.last_failure:
+        lines.append(f"error     {attempt.last_failure}")
+    if attempt.next_at is not None and not attempt.is_running:
+        lines.append(f"retry     {clock(attempt.next_at)}")
     return lines
 
 

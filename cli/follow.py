@@ -64,6 +64,9 @@ class Narrator:
         for step in progress.done:
             took = progress.took.get(step)
             self._once((run.run_id, progress.round, step), f"✓ {step}  {duration(took) if took else ''}".rstrip())
+        if progress.waiting_for:
+            waits = f"… {progress.step} waits for {progress.waiting_for}"
+            self._once((run.run_id, progress.round, progress.step, "waits"), waits)
         attempt = run.attempt
         if attempt is not None and attempt.last_failure and attempt.number > 1:
             # Of the attempt before the one that waits or runs.

@@ -259,4 +259,6 @@ class Progress(FrozenModel):
     """How long each finished step took, by its name."""
     last_error: Problem | None = None
     next_retry: datetime | None = None
+    waiting_for: str = ""
+    """What the step has seen that it waits for, and will be called again for."""
     phase: Phase = Phase.PENDING

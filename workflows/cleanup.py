@@ -21,6 +21,8 @@ with workflow.unsafe.imports_passed_through():
         CleanupInput,
         CleanupPlan,
         CleanupStepInput,
+        Problem,
+        Remedy,
         RunInput,
         RunResult,
         StatusInput,
@@ -76,7 +78,7 @@ class CleanupRun(ObjectRun):
             except CalledOff:
                 continue
             except StepFailed as failure:
-                await self._report_stuck(reference, plan, failure)
+                await self._report(reference, plan, failure.step, failure.problem, is_stuck=True)
                 await self._pause()
             else:
                 # A new object of the same name may have knocked while the old one went.
@@ -85,23 +87,34 @@ class CleanupRun(ObjectRun):
 
     async def _remove_everything(self, reference: ObjectReference, plan: CleanupPlan) -> None:
         argument = CleanupStepInput(reference=reference, uid=plan.uid, retain=plan.retain, outliving=plan.outliving)
-        for step in self.steps:
-            await self._perform_until_done(step, DELETE[step], argument)
+        said: set[tuple[Step, str]] = set()
 
-    async def _report_stuck(self, reference: ObjectReference, plan: CleanupPlan | None, failure: StepFailed) -> None:
+        async def on_wait(step: Step, waiting_for: str) -> None:
+            # Once each: a bucket of a million objects is called for again and again.
+            if (step, waiting_for) not in said and workflow.patched("report-waiting"):
+                said.add((step, waiting_for))
+                await self._report(
+                    reference,
+                    plan,
+                    step,
+                    Problem(reason="Waiting", message=f"waits for {waiting_for}", remedy=Remedy.WAIT),
+                    is_stuck=False,
+                )
+
+        for step in self.steps:
+            await self._perform_until_done(step, DELETE[step], argument, on_wait)
+
+    async def _report(
+        self, reference: ObjectReference, plan: CleanupPlan | None, step: Step, problem: Problem, *, is_stuck: bool
+    ) -> None:
         """Say on the object why its deletion does not get on; that this fails too must not stop the cleanup."""
-        problem = failure.problem
-        condition = problem.condition or failure.step.condition
+        condition = problem.condition or step.condition
+        finding = Finding(type=condition, status="False", reason=problem.reason, message=problem.message)
         try:
             await self._perform(
                 Step.STATUS,
                 ReleaseActivities.report_stuck,
-                StatusInput(
-                    reference=reference,
-                    uid=plan.uid if plan else "",
-                    findings=(Finding(type=condition, status="False", reason=problem.reason, message=problem.message),),
-                    gave_up=True,
-                ),
+                StatusInput(reference=reference, uid=plan.uid if plan else "", findings=(finding,), gave_up=is_stuck),
             )
         except (CalledOff, StepFailed):
             self._show(last_error=problem)

@@ -11,7 +11,8 @@ def describe_progress(name: str, progress: Progress) -> str:
     if progress.next_retry is not None:
         lines.append(f"waiting until {progress.next_retry:%Y-%m-%d %H:%M:%S} UTC to begin round {progress.round + 1}")
     elif progress.step is not None:
-        lines.append(f"now: {progress.step}")
+        waits = f", waits for {progress.waiting_for}" if progress.waiting_for else ""
+        lines.append(f"now: {progress.step}{waits}")
     if progress.last_error is not None:
         lines.append(f"last error: {progress.last_error.reason}: {progress.last_error.message}")
     return "\n\n".join(lines)

@@ -136,7 +136,8 @@ class ObjectRun:
             CalledOff: the object changed before the step succeeded.
             StepFailed: the quick retries are used up, or none can help.
         """
-        self._show(step=step, next_retry=None)
+        waiting_for = self._progress.waiting_for if step is self._progress.step else ""
+        self._show(step=step, next_retry=None, waiting_for=waiting_for)
         started = workflow.now()
         handle = workflow.start_activity_method(
             activity,
@@ -176,14 +177,20 @@ class ObjectRun:
         step: Step,
         activity: Callable[[Any, Argument], Awaitable[StepResult]],
         argument: Argument,
+        on_wait: Callable[[Step, str], Awaitable[None]] | None = None,
     ) -> StepResult:
         """Call a step again for as long as it says that it is not done; each call is short and counts anew."""
         while True:
             result = await self._perform(step, activity, argument)
+            self._show(waiting_for=result.waiting_for)
             if result.is_done:
                 return result
             if self._changed:
                 raise CalledOff
+            if on_wait is not None:
+                await on_wait(step, result.waiting_for)
+                # What was said on the object was a step, too.
+                self._show(step=step, waiting_for=result.waiting_for)
 
     async def _pause(self, until: datetime | None = None) -> None:
         """Sleep between two rounds; any `changed` or `resync` cuts it short, and so does `until`."""

@@ -140,15 +140,23 @@ class TestStuckDeletion:
         self, cluster: Cluster, namespace: str
     ) -> None:
         application = await deleted(cluster, namespace)
-        await cluster.releases.report_stuck(status_of(application, findings=(STUCK,)))
+        await cluster.releases.report_stuck(status_of(application, findings=(STUCK,), gave_up=True))
         before = await cluster.body(application.reference)
 
-        result = await cluster.releases.report_stuck(status_of(application, findings=(STUCK,)))
+        result = await cluster.releases.report_stuck(status_of(application, findings=(STUCK,), gave_up=True))
 
         events = [event for event in await cluster.events_about(application) if event["reason"] == "DeletionStuck"]
         assert not result.is_written
         assert await cluster.body(application.reference) == before
         assert [event["count"] for event in events] == [2]
+
+    async def test_what_only_takes_its_time_is_no_event(self, cluster: Cluster, namespace: str) -> None:
+        application = await deleted(cluster, namespace)
+
+        result = await cluster.releases.report_stuck(status_of(application, findings=(STUCK,)))
+
+        assert result.is_written
+        assert [event["reason"] for event in await cluster.events_about(application)] == []
 
     async def test_conditions_of_other_steps_stay(self, cluster: Cluster, namespace: str) -> None:
         application = await deleted(cluster, namespace)

@@ -1,9 +1,11 @@
 import pytest
 
 from activities.clients import temporal
+from cli.explain import about_attempt
+from cli.runs import Attempt
 from plattr.claims import Claim, Holding
 from plattr.objects import Kind, ObjectReference, Owner
-from plattr.steps import ClaimInput
+from plattr.steps import ClaimInput, Progress, Step
 from tests.cli.test_apply import condition
 from tests.fix_kubernetes import application_spec, random_name
 
@@ -121,3 +123,12 @@ async def test_explain_tells_what_an_object_that_is_gone_has_left(plattr, cluste
 
     assert "gone" in outcome.stdout
     assert f"retained  schema {schema.name}" in outcome.stdout
+
+
+def test_what_a_step_waits_for_is_told_with_it():
+    attempt = Attempt(activity="delete_auth", number=1, maximum=4, is_running=True, last_failure="", next_at=None)
+    progress = Progress(step=Step.AUTH, waiting_for="bucket 'files' to be emptied")
+
+    told = about_attempt(attempt, progress)
+
+    assert told == ["step      auth: attempt 1 of 4 runs", "waits for bucket 'files' to be emptied"]

@@ -42,6 +42,7 @@ class FakePlatform:
         self.during: dict[str, Callable[[], Awaitable[None]]] = {}
         self.statuses: list[StatusInput] = []
         self.stuck: list[StatusInput] = []
+        self.waits: dict[str, list[str]] = defaultdict(list)
         self.claim_inputs: list[ClaimInput] = []
         self.cleanup_inputs: list[CleanupInput] = []
         self.retained: list[bool] = []
@@ -125,7 +126,8 @@ class FakePlatform:
             self.retained.append(step.retain)
             self.outliving.append(step.outliving)
             await self.call(name)
-            return StepResult()
+            waits = self.waits.get(name)
+            return StepResult(is_done=False, waiting_for=waits.pop(0)) if waits else StepResult()
 
         return run
 

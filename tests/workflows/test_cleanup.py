@@ -7,9 +7,10 @@ from temporalio.client import WorkflowExecutionStatus
 
 from plattr.claims import Claim, Holding
 from plattr.errors import BackendUnavailable, StillDeleting
-from plattr.steps import CleanupPlan, RunResult
+from plattr.steps import CleanupPlan, Progress, RunResult
 from tests.workflows.conftest import Stage
 from tests.workflows.fakes import UID, eventually
+from workflows.details import describe_progress
 
 IN_ORDER = [
     "plan_cleanup",
@@ -39,6 +40,29 @@ async def test_cleanup_never_gives_up_and_says_that_it_is_stuck(stage: Stage) ->
     assert len(stage.platform.stuck) == 10
     assert stage.platform.stuck[0].findings[0].reason == "BackendUnavailable"
     assert stage.platform.calls.count("release_object") == 1
+
+
+async def test_what_a_deletion_waits_for_is_said_once(stage: Stage) -> None:
+    stage.platform.waits["delete_auth"] = ["a late call", "a late call", "another"]
+    seen: list[Progress] = []
+
+    async def look() -> None:
+        seen.append(Progress.model_validate(await handle.query("progress")))
+
+    async def look_at_the_next() -> None:
+        stage.platform.during["delete_auth"] = look
+
+    stage.platform.during["report_stuck"] = look_at_the_next
+
+    handle = await stage.start("CleanupApplication")
+    await handle.result()
+
+    said = [(status.findings[0].type, status.findings[0].message, status.gave_up) for status in stage.platform.stuck]
+    assert said == [("AuthReady", f"waits for {what}", False) for what in ("a late call", "another")]
+    steps = [call for call in stage.platform.calls if call != "report_stuck"]
+    assert steps == [*IN_ORDER[:4], *["delete_auth"] * 4, *IN_ORDER[5:]]
+    assert [(progress.step, progress.waiting_for) for progress in seen] == [("auth", "a late call")]
+    assert "now: auth, waits for a late call" in describe_progress("app", seen[0])
 
 
 async def test_stuck_reports_that_fail_do_not_stop_the_cleanup(stage: Stage) -> None:
