@@ -15,11 +15,11 @@ from cli.auditing.auditor import audit
 from stack.platform import Platform
 from tests.faults import full, mutation, report
 from tests.faults.ground import ground, own_platform
-from tests.faults.lanes import open_lane, open_lanes
+from tests.faults.lanes import open_lanes
 from tests.faults.matrix import Matrix
 from tests.faults.scenarios import Actor
-from tests.faults.timing import EARNEST, QUICK
-from tests.faults.zombies import Evidence, haunt, zombies_of
+from tests.faults.timing import QUICK
+from tests.faults.zombies import Evidence, haunt, parent_of_previews, remove_haunted, zombies_of
 
 # Most of a place's time is spent waiting for a dead worker to be noticed, so lanes cost little.
 LANES = 6
@@ -58,20 +58,16 @@ async def _run_matrix(platform: Platform, actor: Actor, folder: Path) -> bool:
 async def _run_zombies(platform: Platform, actor: Actor, folder: Path) -> bool:
     environment, settings = platform.environment("worker"), platform.environment("cli")
     before = set(audit(settings).findings)
-    zombies = await zombies_of(actor, environment, folder / "places")
-    evidence: list[Evidence] = []
-    for first in range(0, len(zombies), ZOMBIES_AT_ONCE):
-        some = zombies[first : first + ZOMBIES_AT_ONCE]
-        own = folder / f"zombies-{first}"
-        evidence += await haunt(actor, environment, own, some, seconds=FROZEN_SECONDS)
-        tell(f"{len(evidence)} of {len(zombies)} zombies are done")
-    findings = set((await asyncio.to_thread(audit, settings)).findings) - before
-    async with open_lane(environment, folder / "cleanup", EARNEST) as lane:
-        for each in evidence:
-            if each.zombie.meanwhile == "made anew":
-                each.item.lane = lane
-                await actor.act("cleanup", each.item)
-                await actor.done("cleanup", each.item)
+    async with parent_of_previews(actor, environment, folder / "parent") as parent:
+        zombies = await zombies_of(actor, environment, folder / "places", parent)
+        evidence: list[Evidence] = []
+        for first in range(0, len(zombies), ZOMBIES_AT_ONCE):
+            some = zombies[first : first + ZOMBIES_AT_ONCE]
+            own = folder / f"zombies-{first}"
+            evidence += await haunt(actor, environment, own, some, seconds=FROZEN_SECONDS, parent=parent)
+            tell(f"{len(evidence)} of {len(zombies)} zombies are done")
+        findings = set((await asyncio.to_thread(audit, settings)).findings) - before
+        await remove_haunted(actor, environment, folder / "cleanup", evidence)
     text = (
         f"{len(evidence)} zombies, findings of the auditor: {len(findings)}. {report.when_and_where()}."
         f"\n\n{report.zombie_table(evidence)}"

@@ -6,10 +6,7 @@ from dataclasses import replace
 
 from tests.faults.lanes import Lane
 from tests.faults.matrix import Matrix, Point, points_of
-from tests.faults.scenarios import UPDATES, Actor, Item, Scenario
-
-# A ttl of one minute is over as soon as the object is older than that.
-_OLD_ENOUGH_SECONDS = 61
+from tests.faults.scenarios import OLD_ENOUGH_SECONDS, UPDATES, Actor, Item, Scenario
 
 
 async def places(actor: Actor, lanes: Sequence[Lane], parent: Item) -> dict[Scenario, list[Point]]:
@@ -21,7 +18,7 @@ async def places(actor: Actor, lanes: Sequence[Lane], parent: Item) -> dict[Scen
             workflow = item.workflow_of(scenario)
             seen = len(item.lane.journal(workflow))
             if scenario == "expiry":
-                await asyncio.sleep(_OLD_ENOUGH_SECONDS)
+                await asyncio.sleep(OLD_ENOUGH_SECONDS)
             if scenario == "cleanup":
                 await actor.write_data(item)
             await actor.act(scenario, item)
@@ -83,7 +80,7 @@ async def run(matrix: Matrix, actor: Actor, lanes: Sequence[Lane], tell: Callabl
     tell("preview is done")
     await matrix.perform("preview", previews[len(found["preview"]) :])
     await matrix.strike(zip(found["warning"], matrix.previews(parent, len(found["warning"])), strict=True))
-    await asyncio.sleep(_OLD_ENOUGH_SECONDS)
+    await asyncio.sleep(OLD_ENOUGH_SECONDS)
     await matrix.strike(zip(found["expiry"], previews, strict=False))
     await matrix.perform("cleanup", previews[len(found["expiry"]) :])
     await matrix.perform("cleanup", [parent])

@@ -37,6 +37,9 @@ UPDATES: tuple[Scenario, ...] = ("image changed", "domain changed", "bucket adde
 # `stuck cleanup` the obstacle is taken away once the object says what it waits for.
 ENDS: tuple[Scenario, ...] = ("half made", "cleanup", "stuck cleanup", "warning", "expiry")
 
+# A ttl of one minute is over as soon as the object is older than that.
+OLD_ENOUGH_SECONDS = 61
+
 SPEC: dict[str, Any] = {
     "repository": "https://git.example/my-app",
     "framework": "docker",

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from cli.auditing.auditor import audit
+from plattr.objects import Kind
 from stack.platform import Platform
 from tests.faults.lanes import open_lane
 from tests.faults.partition import Line
 from tests.faults.scenarios import Actor
 from tests.faults.timing import EARNEST
 from tests.faults.worker import Fault
-from tests.faults.zombies import Evidence, Zombie, haunt
+from tests.faults.zombies import Evidence, Zombie, haunt, parent_of_previews, remove_haunted
 
 # Longer than the fence (10 s) and the heartbeat timeout (15 s) as they are in earnest.
 FROZEN_SECONDS = 20.0
@@ -27,6 +28,8 @@ ZOMBIES = (
     Zombie("provision", "reconcile_workload", 3, "removed"),
     Zombie("cleanup", "delete_auth", 2, "made anew"),
     Zombie("cleanup", "delete_database", 4, "made anew"),
+    Zombie("preview", "reconcile_namespace", 1, "removed", Kind.PREVIEW),
+    Zombie("cleanup", "delete_namespace", 1, "made anew", Kind.PREVIEW),
 )
 
 
@@ -38,17 +41,13 @@ async def evidence(
     environment, folder = platform.environment("worker"), tmp_path_factory.mktemp("zombies")
     before = set(audit(platform.environment("cli")).findings)
 
-    found = await haunt(actor, environment, folder, ZOMBIES, seconds=FROZEN_SECONDS)
+    async with parent_of_previews(actor, environment, folder / "parent") as parent:
+        found = await haunt(actor, environment, folder, ZOMBIES, seconds=FROZEN_SECONDS, parent=parent)
 
-    findings = (await asyncio.to_thread(audit, platform.environment("cli"))).findings
-    assert set(findings) <= before
-    yield {each.zombie: each for each in found}
-    async with open_lane(environment, folder / "cleanup", EARNEST) as lane:
-        for each in found:
-            if each.zombie.meanwhile != "removed":
-                each.item.lane = lane
-                await actor.act("cleanup", each.item)
-                await actor.done("cleanup", each.item)
+        findings = (await asyncio.to_thread(audit, platform.environment("cli"))).findings
+        assert set(findings) <= before
+        yield {each.zombie: each for each in found}
+        await remove_haunted(actor, environment, folder / "cleanup", found)
 
 
 @pytest.mark.parametrize("zombie", ZOMBIES, ids=str)
