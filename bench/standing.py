@@ -35,13 +35,15 @@ CAUGHT_UP_SECONDS = 120.0
 async def measure(ground: Ground, count: int) -> None:
     async with ground.namespace(NAMESPACE), Sight.of(ground, NAMESPACE, applications_only=True) as sight:
         # The first three warm the connections.
-        empty = [await one_more(ground, sight, f"empty-{number}") for number in range(PROBES + 3)][3:]
+        empty = [await one_more(ground, sight, NAMESPACE, f"empty-{number}", COMMON) for number in range(PROBES + 3)][
+            3:
+        ]
         print(f"empty: one more p50 {statistics.median(empty) * 1000:.0f} ms of {PROBES}", flush=True)
         idle_empty = await idle(ground, "empty")
         outcome = await apply_all(ground.kube, sight, NAMESPACE, {f"settled-{each}": THIN for each in range(count)})
         print(f"filled: {outcome}", flush=True)
         idle_full = await idle(ground, f"{count} settled")
-        full = [await one_more(ground, sight, f"full-{number}") for number in range(PROBES)]
+        full = [await one_more(ground, sight, NAMESPACE, f"full-{number}", COMMON) for number in range(PROBES)]
         ratio = statistics.median(full) / statistics.median(empty)
         print(f"{count} settled: one more p50 {statistics.median(full) * 1000:.0f} ms, {ratio:.2f} times (goal 1.2)")
         caught_up = await restart_watcher(ground, count)
@@ -59,11 +61,12 @@ async def measure(ground: Ground, count: int) -> None:
     )
 
 
-async def one_more(ground: Ground, sight: Sight, name: str) -> float:
+async def one_more(ground: Ground, sight: Sight, namespace: str, name: str, spec: dict[str, Any]) -> float:
+    """Apply an application, take it away again, and return the seconds until it was Running."""
     begun = time.time()
-    await ground.kube.create(APPLICATIONS, manifest(NAMESPACE, name, COMMON), NAMESPACE)
+    await ground.kube.create(APPLICATIONS, manifest(namespace, name, spec), namespace)
     took = await sight.running(name) - begun
-    await ground.kube.delete(APPLICATIONS, name, NAMESPACE)
+    await ground.kube.delete(APPLICATIONS, name, namespace)
     await sight.gone(name)
     return took
 
