@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import pytest
 from temporalio.client import Client, WorkflowExecutionDescription
 from typer.testing import CliRunner
 
 from activities.clients import temporal
+from cli import runs
 from cli.main import app
 from plattr.naming import workflow_id
 from plattr.objects import Envelope, ObjectReference
@@ -34,6 +36,12 @@ Plattr = Callable[..., Awaitable[Outcome]]
 def run_plattr(*arguments: str, environment: dict[str, str] | None = None, answer: str | None = None) -> Outcome:
     result = CliRunner().invoke(app, arguments, env=environment, input=answer)
     return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second instead of five for the answer of a worker: there is none here."""
+    monkeypatch.setattr(runs, "QUERY_TIMEOUT", timedelta(seconds=0.5))
 
 
 @pytest.fixture

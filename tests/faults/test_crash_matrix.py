@@ -38,11 +38,9 @@ UPDATE = (
     Point("domain changed", "write_status", "after"),
 )
 RESYNC = (
-    Point("resync", "list_fleet", "before"),
     Point("resync", "list_fleet", "after"),
     Point("resync", "poke_fleet", "before"),
     Point("resync", "poke_fleet", "write", 3),
-    Point("resync", "poke_fleet", "after"),
 )
 CLEANUP = (
     Point("cleanup", "plan_cleanup", "after"),
