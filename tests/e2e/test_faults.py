@@ -1,15 +1,21 @@
 """What people fear: a backend that is away, a worker that dies half way, a deletion nobody saw."""
 
 import asyncio
-import time
+import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.client import Client
 from temporalio.service import RPCError
 
+from activities.clients.kube import KubeClient
+from activities.clients.resources import Json
+from stack.platform import Platform
+from tests.e2e.conftest import open_view
 from tests.e2e.view import EVERYTHING, SMALL, View, conditions, random_name
 
 DATABASE = SMALL | {"database": {"enabled": True}}
@@ -33,48 +39,81 @@ async def mended(view: View) -> AsyncIterator[View]:
     view.platform.start(apps=("worker", "watcher"))
 
 
-@pytest.mark.parametrize(
-    ("service", "spec", "condition"),
-    [("postgres", DATABASE, "DatabaseReady"), ("s3", STORAGE, "StorageReady"), ("keycloak", AUTH, "AuthReady")],
-    ids=["postgres", "s3", "keycloak"],
-)
-async def test_an_outage_is_said_retried_and_healed(
-    mended: View, service: str, spec: dict[str, Any], condition: str
-) -> None:
+@dataclass(frozen=True)
+class Outage:
+    """What an application went through whose backend was away until it had failed."""
+
+    failed: Json
+    attempts: int
+    delays: dict[int, float]
+    """The seconds between an attempt and the next, as far as they were seen."""
+
+
+NEEDS: dict[str, tuple[dict[str, Any], str]] = {
+    "postgres": (DATABASE, "DatabaseReady"),
+    "s3": (STORAGE, "StorageReady"),
+    "keycloak": (AUTH, "AuthReady"),
+}
+
+
+@pytest.fixture(scope="module")
+async def outages(system: Platform, admin: KubeClient, temporal: Client) -> AsyncIterator[dict[str, Outage]]:
+    """Three backends away at once, and an application for each that needs it alone: side by side they are one wait."""
+
+    async with contextlib.AsyncExitStack() as stack:
+        views = [await stack.enter_async_context(open_view(system, admin, temporal)) for _ in NEEDS]
+        for service in NEEDS:
+            system.stop_service(service)
+        try:
+            found = await asyncio.gather(*map(suffer, views, NEEDS))
+        finally:
+            system.start(apps=("worker", "watcher"))
+        yield dict(zip(NEEDS, found, strict=True))
+
+
+async def suffer(view: View, service: str) -> Outage:
+    """Apply what needs a backend that is away, and bring that back when it has failed."""
     name = random_name()
-    mended.platform.stop_service(service)
-    await mended.apply(name, spec)
-
-    failed = await mended.wait_failed(name, seconds=120)
-    history = await mended.run_of(name).fetch_history()
-    # Asynchronously: Keycloak takes its time to come up, and Plattr must not need anybody meanwhile.
-    await asyncio.to_thread(mended.platform.start_service, service)
-    await mended.wait_running(name, seconds=180)
-
-    assert conditions(failed)[condition]["status"] == "False"
-    assert conditions(failed)[condition]["reason"] == "BackendUnavailable"
+    await view.apply(name, NEEDS[service][0])
+    watching = asyncio.create_task(delays_of(view, name))
+    failed = await view.wait_failed(name, seconds=120)
+    watching.cancel()
+    history = await view.run_of(name).fetch_history()
+    # In a thread: Keycloak takes its time to come up, and Plattr must not need anybody meanwhile.
+    await asyncio.to_thread(view.platform.start_service, service)
+    await view.wait_running(name, seconds=180)
     started = [
-        event.activity_task_started_event_attributes
+        event.activity_task_started_event_attributes.attempt
         for event in history.events
         if event.HasField("activity_task_started_event_attributes")
     ]
-    assert max(attributes.attempt for attributes in started) == 4
+    return Outage(failed, max(started), await watching)
 
 
-async def test_the_delays_between_attempts_are_the_seeds(mended: View) -> None:
-    name = random_name()
-    mended.platform.stop_service("s3")
-    await mended.apply(name, STORAGE)
+async def delays_of(view: View, name: str) -> dict[int, float]:
+    """Watch a run until cancelled; return each delay before an attempt by the attempt that it follows."""
     delays: dict[int, float] = {}
+    with contextlib.suppress(asyncio.CancelledError):
+        while True:
+            activity = await pending(view, name)
+            if activity is not None and activity.attempt > 1 and activity.HasField("current_retry_interval"):
+                delays[activity.attempt - 1] = activity.current_retry_interval.ToTimedelta() / timedelta(seconds=1)
+            await asyncio.sleep(0.1)
+    return delays
 
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and len(delays) < 3:
-        activity = await pending(mended, name)
-        if activity is not None and activity.attempt > 1 and activity.HasField("current_retry_interval"):
-            delays[activity.attempt - 1] = activity.current_retry_interval.ToTimedelta() / timedelta(seconds=1)
-        await asyncio.sleep(0.05)
-    mended.platform.start_service("s3")
-    await mended.wait_running(name, seconds=120)
+
+@pytest.mark.parametrize("service", NEEDS)
+def test_an_outage_is_said_retried_and_healed(outages: dict[str, Outage], service: str) -> None:
+    outage = outages[service]
+    condition = conditions(outage.failed)[NEEDS[service][1]]
+
+    assert (condition["status"], condition["reason"]) == ("False", "BackendUnavailable")
+    assert outage.attempts == 4
+
+
+@pytest.mark.parametrize("service", NEEDS)
+def test_the_delays_between_attempts_are_the_seeds(outages: dict[str, Outage], service: str) -> None:
+    delays = outages[service].delays
 
     for attempt, delay in delays.items():
         assert 0.5 * 2 ** (attempt - 1) <= delay <= 1.5 * 2 ** (attempt - 1), (attempt, delay)
@@ -146,29 +185,26 @@ async def test_an_object_deleted_while_nobody_looked_is_cleaned_up(mended: View)
     assert mended.realm(name) is None
 
 
-async def test_a_crashing_image_is_said_and_heals_with_the_next_one(view: View) -> None:
-    name = random_name()
-    await view.apply(name, SMALL | {"imageRef": "registry.example/app:sim-crashloop"})
+async def test_images_that_do_not_run_are_said_found_by_their_phase_and_heal_with_the_next_one(view: View) -> None:
+    names = {"CrashLoopBackOff": random_name(), "ImagePullBackOff": random_name()}
+    for name, tag in zip(names.values(), ("sim-crashloop", "sim-imagepull"), strict=True):
+        await view.apply(name, SMALL | {"imageRef": f"registry.example/app:{tag}"})
 
-    failed = await view.wait_failed(name, seconds=90)
-    await view.apply(name, SMALL | {"imageRef": "registry.example/app:2"})
-    await view.wait_running(name)
-
-    assert conditions(failed)["DeploymentReady"]["reason"] == "CrashLoopBackOff"
-
-
-async def test_failed_objects_are_found_by_their_phase(view: View) -> None:
-    name = random_name()
-    await view.apply(name, SMALL | {"imageRef": "registry.example/app:sim-imagepull"})
-    await view.wait_failed(name, seconds=90)
-
-    async def listed() -> str:
+    for reason, name in names.items():
+        failed = await view.wait_failed(name, seconds=90)
+        assert conditions(failed)["DeploymentReady"]["reason"] == reason
         query = f'PlattrPhase="Failed" and PlattrName="{name}"'
-        return view.command("temporal", "workflow", "list", "--query", query).stdout
+        async with asyncio.timeout(10):
+            while f"application/{view.namespace}/{name}" not in listed(view, query):
+                await asyncio.sleep(0.2)
+    for name in names.values():
+        await view.apply(name, SMALL | {"imageRef": "registry.example/app:2"})
+    for name in names.values():
+        await view.wait_running(name)
 
-    async with asyncio.timeout(10):
-        while f"application/{view.namespace}/{name}" not in await listed():
-            await asyncio.sleep(0.2)
+
+def listed(view: View, query: str) -> str:
+    return view.command("temporal", "workflow", "list", "--query", query).stdout
 
 
 async def test_the_password_is_in_no_history_log_or_event(view: View) -> None:
