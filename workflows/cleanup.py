@@ -81,6 +81,7 @@ class CleanupRun(ObjectRun):
                 await self._report(reference, plan, failure.step, failure.problem, is_stuck=True)
                 await self._pause()
             else:
+                self._forget()
                 # A new object of the same name may have knocked while the old one went.
                 if not self._changed:
                     return RunResult(phase=None, summary=_summary(reference, plan))
@@ -101,8 +102,13 @@ class CleanupRun(ObjectRun):
                     is_stuck=False,
                 )
 
+        if plan.uid:
+            self._take_up(plan)
+        else:
+            # Of an object that is gone nothing tells whether it is the one of before.
+            self._forget()
         for step in self.steps:
-            await self._perform_until_done(step, DELETE[step], argument, on_wait)
+            await self._perform_once(step, DELETE[step], argument, on_wait)
 
     async def _report(
         self, reference: ObjectReference, plan: CleanupPlan | None, step: Step, problem: Problem, *, is_stuck: bool

@@ -68,6 +68,9 @@ class ObjectRun:
         self._unheard = 0
         self._progress = Progress()
         self._reference: ObjectReference | None = None
+        # The round that was called off: what it was about, and the steps that it had done.
+        self._about: FrozenModel | None = None
+        self._finished: dict[Step, StepResult] = {}
 
     @workflow.signal(name=CHANGED_SIGNAL)
     def changed(self) -> None:
@@ -81,6 +84,7 @@ class ObjectRun:
         What a person asks for; it cuts a pause short as well.
         """
         self._changed = True
+        self._forget()
         self._owe(Ask(every_step=True, take_over=True))
 
     @workflow.signal(name=REPAIR_SIGNAL)
@@ -92,6 +96,7 @@ class ObjectRun:
             self._unheard += 1
             return
         self._changed = True
+        self._forget()
         self._owe(Ask(every_step=True))
 
     @workflow.query(name=PROGRESS_QUERY)
@@ -112,6 +117,20 @@ class ObjectRun:
     def _take_ask(self) -> Ask:
         ask, self._ask = self._ask, Ask()
         return ask
+
+    def _take_up(self, about: FrozenModel) -> None:
+        """Begin the steps of a round; those that a round which was called off has done are done if nothing differs.
+
+        A watcher that starts tells every run that is open to look again. One that keeps on restarting must not keep
+        everybody at the first steps.
+        """
+        # Asked for only then, so that a run which is never called off has no marker of it in its history.
+        if about != self._about or not workflow.patched("take-up"):
+            self._about, self._finished = about, {}
+
+    def _forget(self) -> None:
+        """Let the next round begin with its first step."""
+        self._about, self._finished = None, {}
 
     def _show(self, **update: Any) -> None:
         """Keep the query's answer, and the UI's current details with it."""
@@ -192,8 +211,21 @@ class ObjectRun:
                 # What was said on the object was a step, too.
                 self._show(step=step, waiting_for=result.waiting_for)
 
+    async def _perform_once(
+        self,
+        step: Step,
+        activity: Callable[[Any, Argument], Awaitable[StepResult]],
+        argument: Argument,
+        on_wait: Callable[[Step, str], Awaitable[None]] | None = None,
+    ) -> StepResult:
+        """Run a step until it is done, unless the round that was called off had done it; see `_take_up`."""
+        if step not in self._finished:
+            self._finished[step] = await self._perform_until_done(step, activity, argument, on_wait)
+        return self._finished[step]
+
     async def _pause(self, until: datetime | None = None) -> None:
         """Sleep between two rounds; any `changed` or `resync` cuts it short, and so does `until`."""
+        self._forget()
         delay = slow_retry_delay(self._progress.round)
         if until is not None:
             delay = min(delay, max(until - workflow.now(), timedelta(0)))

@@ -55,11 +55,16 @@ class ProvisioningRun(ObjectRun):
         self._owe(Ask(every_step=ask.every_step, take_over=ask.take_over and outcome.claim is None))
 
     async def _pass(self, reference: ObjectReference, ask: Ask) -> PassOutcome:
-        """Run every step for the object as it is now.
+        """Run every step for the object as it is now; go on after those of a pass that was called off for nothing.
 
         Raises:
             CalledOff: the object changed on the way; read it again.
         """
+        outcome = await self._go_through(reference, ask)
+        self._forget()
+        return outcome
+
+    async def _go_through(self, reference: ObjectReference, ask: Ask) -> PassOutcome:
         try:
             claim = await self._perform(
                 Step.CLAIM,
@@ -78,12 +83,13 @@ class ProvisioningRun(ObjectRun):
         argument = StepInput(reference=reference, uid=claim.uid, generation=claim.generation)
         found: dict[ConditionType, Finding] = {finding.type: finding for finding in claim.kept}
         problems: dict[Step, Problem] = {}
+        self._take_up(claim)
         for step in (*claim.steps, Step.ROLLOUT):
             try:
                 if step is Step.ROLLOUT:
                     result = await self._perform_until_done(step, RolloutActivities.await_rollout, argument)
                 else:
-                    result = await self._perform(step, RECONCILE[step], argument)
+                    result = await self._perform_once(step, RECONCILE[step], argument)
             except StepFailed as failure:
                 problems[step] = failure.problem
                 if step not in DOES_NOT_BLOCK:

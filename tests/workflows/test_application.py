@@ -153,7 +153,21 @@ async def test_auth_that_fails_does_not_stop_the_workload(stage: Stage) -> None:
     assert stage.platform.calls.count("reconcile_auth") == 2
 
 
-async def test_a_change_waits_for_the_attempt_in_flight_and_begins_anew(stage: Stage) -> None:
+# What the object is when it is read again, and from which of the steps its run goes on.
+KNOCKS = {
+    "a change": ("changed", {"generation": 2}, 1),
+    "made anew": ("changed", {"uid": "uid-2"}, 1),
+    "for nothing": ("changed", {}, 3),
+    "a repair": ("repair", {}, 1),
+    "a resync": ("resync", {}, 1),
+}
+
+
+@pytest.mark.parametrize(("signal", "difference", "first"), KNOCKS.values(), ids=KNOCKS)
+async def test_a_knock_waits_for_the_attempt_in_flight_and_begins_anew_if_there_is_a_cause(
+    stage: Stage, signal: str, difference: dict[str, object], first: int
+) -> None:
+    stage.platform.claims = [stage.platform.claim(), stage.platform.claim(**difference)]
     entered, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow() -> None:
@@ -164,15 +178,35 @@ async def test_a_change_waits_for_the_attempt_in_flight_and_begins_anew(stage: S
         stage.platform.during["reconcile_storage"] = slow
         handle = await stage.start("ProvisionApplication")
         await entered.wait()
-        await handle.signal("changed")
+        await handle.signal(signal)
         await asyncio.sleep(0.5)
         in_between = list(stage.platform.calls)
         go_on.set()
         await handle.result()
 
     assert in_between == IN_ORDER[:3]
-    assert stage.platform.calls == IN_ORDER[:3] + IN_ORDER
+    assert stage.platform.calls == [*IN_ORDER[:3], IN_ORDER[0], *IN_ORDER[first:]]
     assert stage.platform.overlaps == []
+
+
+async def test_knocks_at_every_step_do_not_keep_a_run_at_the_first(stage: Stage) -> None:
+    async def knock() -> None:
+        await handle.signal("changed")
+
+    stage.platform.during = {name: knock for name in IN_ORDER if name not in ("claim_object", "write_status")}
+    handle = await stage.start("ProvisionApplication")
+    await handle.result()
+
+    calls = [name for name in stage.platform.calls if name.startswith("reconcile_")]
+    assert calls == [name for name in IN_ORDER if name.startswith("reconcile_")]
+
+
+async def test_a_step_that_a_failed_pass_had_done_is_done_again(stage: Stage) -> None:
+    stage.platform.failures["reconcile_search"] = [ProviderCredentialsMissing("not yet")]
+
+    await (await stage.start("ProvisionApplication")).result()
+
+    assert stage.platform.calls.count("reconcile_database") == 2
 
 
 async def test_a_change_calls_retries_off(stage: Stage) -> None:
@@ -213,6 +247,7 @@ async def test_a_deployment_lost_before_the_status_is_no_success(stage: Stage) -
 
 async def test_an_object_that_moved_on_is_read_again(stage: Stage) -> None:
     stage.platform.failures["reconcile_search"] = [Superseded("generation 2 is newer")]
+    stage.platform.claims = [stage.platform.claim(), stage.platform.claim(generation=2)]
 
     await (await stage.start("ProvisionApplication")).result()
 
