@@ -31,6 +31,9 @@ with workflow.unsafe.imports_passed_through():
 
 Result = TypeVar("Result")
 Argument = TypeVar("Argument")
+StepCall = Callable[[Any, Argument], Awaitable[StepResult]]
+# Told what a step waits for, each time that it has to be called again.
+OnWait = Callable[[Step, str], Awaitable[None]]
 
 
 class StepFailed(Exception):
@@ -192,11 +195,7 @@ class ObjectRun:
         return result
 
     async def _perform_until_done(
-        self,
-        step: Step,
-        activity: Callable[[Any, Argument], Awaitable[StepResult]],
-        argument: Argument,
-        on_wait: Callable[[Step, str], Awaitable[None]] | None = None,
+        self, step: Step, activity: StepCall[Argument], argument: Argument, on_wait: OnWait | None = None
     ) -> StepResult:
         """Call a step again for as long as it says that it is not done; each call is short and counts anew."""
         while True:
@@ -212,11 +211,7 @@ class ObjectRun:
                 self._show(step=step, waiting_for=result.waiting_for)
 
     async def _perform_once(
-        self,
-        step: Step,
-        activity: Callable[[Any, Argument], Awaitable[StepResult]],
-        argument: Argument,
-        on_wait: Callable[[Step, str], Awaitable[None]] | None = None,
+        self, step: Step, activity: StepCall[Argument], argument: Argument, on_wait: OnWait | None = None
     ) -> StepResult:
         """Run a step until it is done, unless the round that was called off had done it; see `_take_up`."""
         if step not in self._finished:
