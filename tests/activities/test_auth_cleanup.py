@@ -293,18 +293,29 @@ async def test_a_deletion_does_not_wait_for_a_call_that_was_never_sent(
     assert (await auth.delete_auth(subject.cleanup())).is_done
 
 
+@pytest.mark.parametrize("is_lost", [False, True], ids=["made", "made without an answer"])
 async def test_a_realm_of_ours_that_cannot_be_seen_any_more_is_an_error_and_stays(
     connect_auth: Connect,
     auth: AuthActivities,
     auth_ledger: Ledger,
     subjects: Subjects,
     administrator: Administrator,
+    keycloak_relay: Relay,
     realm_name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_lost: bool,
 ) -> None:
+    monkeypatch.setattr(activities.auth, "WAIT_SECONDS", 0.1)
     subject = await subjects.apply(realm_name)
     claim = Claim(holding=Holding.REALM, name=realm_name)
     await auth_ledger.acquire(subject.envelope.owner, [claim])
-    await auth.reconcile_auth(subject.step)
+    if is_lost:
+        keycloak_relay.faults.append(Fault("POST", "/admin/realms$", is_lost=True))
+        with pytest.raises(BackendUnavailable):
+            await auth.reconcile_auth(subject.step)
+    else:
+        await auth.reconcile_auth(subject.step)
     before = await administrator.read(f"/{realm_name}")
 
     async with (

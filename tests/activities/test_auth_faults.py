@@ -12,6 +12,8 @@ from activities.auth import AuthActivities
 from activities.clients import fence
 from activities.clients.backends import NothingPending
 from activities.clients.keycloak import KeycloakClient
+from activities.clients.ledger import Ledger
+from plattr.claims import Claim, Holding
 from plattr.errors import (
     BackendRefused,
     BackendUnavailable,
@@ -22,7 +24,7 @@ from plattr.errors import (
     Transient,
 )
 from plattr.settings import Settings
-from tests.fix_keycloak import TOKEN_PATH, Administrator, Connect, Fault, Relay, Subjects
+from tests.fix_keycloak import TOKEN_PATH, Administrator, Connect, Fault, Relay, Subject, Subjects
 
 CREATE = r"/admin/realms$"
 TAKEN = {"errorMessage": "Realm acme already exists"}
@@ -173,12 +175,27 @@ async def test_a_crash_after_any_write_is_mended_by_the_next_run(
     assert sorted(await administrator.providers(realm_name)) == ["github"]
 
 
+async def is_reconciled(activities: AuthActivities, subject: Subject) -> bool:
+    try:
+        await activities.reconcile_auth(subject.step)
+    except BackendRefused as error:
+        assert "cannot tell whose realm" in str(error)  # noqa: PT017  any other refusal is a failure
+        return False
+    return True
+
+
 async def test_a_keycloak_that_goes_and_comes_back_is_unavailable_and_nothing_else(
-    auth_settings: Settings, connect_auth: Connect, subjects: Subjects, administrator: Administrator, realm_name: str
+    auth_settings: Settings,
+    connect_auth: Connect,
+    auth_ledger: Ledger,
+    subjects: Subjects,
+    administrator: Administrator,
+    realm_name: str,
 ) -> None:
     relay = Relay(auth_settings.keycloak_url)
     await relay.start()
     subject = await subjects.apply(realm_name, providers=("google", "github"))
+    await auth_ledger.acquire(subject.envelope.owner, [Claim(holding=Holding.REALM, name=realm_name)])
     async with connect_auth(keycloak_url=relay.url) as activities:
         runs = [asyncio.create_task(activities.reconcile_auth(subject.step)) for _ in range(4)]
         await asyncio.sleep(0.1)
@@ -192,7 +209,10 @@ async def test_a_keycloak_that_goes_and_comes_back_is_unavailable_and_nothing_el
         results += await asyncio.gather(activities.reconcile_auth(subject.step), return_exceptions=True)
         await asyncio.sleep(0.1)
         relay.forget()
-        await activities.reconcile_auth(subject.step)
+        # Seen once: a realm that Keycloak made while four asked for it, it showed to its maker only later.
+        async with asyncio.timeout(30):
+            while not await is_reconciled(activities, subject):
+                await asyncio.sleep(0.5)
     await relay.stop()
 
     errors = [result for result in results if isinstance(result, BaseException)]
