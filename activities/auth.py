@@ -90,8 +90,7 @@ class AuthActivities:
             BackendRefused: a realm that the owner made cannot be seen any more.
         """
         held = await self._ledger.held_by(step.reference, Holding.REALM)
-        # What was never answered may have been made.
-        made = {claim.claim.name for claim in held if claim.is_made or claim.unanswered_since}
+        made = {claim.claim.name for claim in held if claim.may_be_made}
         spared = await living_uid(self._kube, step)
         for name in sorted({claim.claim.name for claim in held} | set(possible_realms(step.reference))):
             realm = await self._keycloak.get_realm(name)
@@ -148,8 +147,8 @@ class AuthActivities:
         if holder == reference.key:
             return
         for held in await self._ledger.held_by(reference, Holding.REALM):
-            # Without an answer it may be ours as well; and Keycloak may show a realm that it has just made only later.
-            if held.claim == _claim_of(target) and (held.is_made or held.unanswered_since):
+            # Keycloak may show a realm that it has just made only later.
+            if held.claim == _claim_of(target) and held.may_be_made:
                 _ensure_visible(realm, reference)
         raise OwnedElsewhere(
             f"cannot adopt realm {target.names.realm!r} for {reference}: it belongs to"

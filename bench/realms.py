@@ -31,10 +31,7 @@ STEPS = 4
 
 
 async def measure(ground: Ground, count: int) -> None:
-    settings = Settings.model_validate(
-        {name.lower(): text for name, text in ground.platform.environment("worker").items()}
-    )
-    keycloak = KeycloakClient.connect(settings)
+    keycloak = KeycloakClient.connect(Settings.from_mapping(ground.platform.environment("worker")))
     rows = []
     try:
         async with ground.namespace(NAMESPACE), Sight.of(ground, NAMESPACE, applications_only=True) as sight:

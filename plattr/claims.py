@@ -73,6 +73,11 @@ class HeldClaim(FrozenModel):
     unanswered_since: datetime | None = None
     """When a call about the name was sent whose answer never came: the backend may still do what it asks."""
 
+    @property
+    def may_be_made(self) -> bool:
+        """Tell whether what bears the name may be the owner's making: a call without an answer may have made it."""
+        return self.is_made or self.unanswered_since is not None
+
 
 def is_data(claim: Claim) -> bool:
     """Tell whether what bears the name can outlive its object."""

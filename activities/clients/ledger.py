@@ -102,14 +102,10 @@ class Ledger:
         call = NotedCall()
         try:
             yield call
-        except NothingPending:
-            await self._note_answered(reference, claim, earlier, call)
-            raise
-        except (BackendUnavailable, StillDeleting):
-            # Not answered, not by the backend itself, or not for good.
-            raise
-        except PlattrError:
-            await self._note_answered(reference, claim, earlier, call)
+        except PlattrError as error:
+            # The others: not answered, not by the backend itself, or not for good.
+            if isinstance(error, NothingPending) or not isinstance(error, BackendUnavailable | StillDeleting):
+                await self._note_answered(reference, claim, earlier, call)
             raise
         await self._note_answered(reference, claim, earlier, call)
 
