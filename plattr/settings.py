@@ -112,8 +112,8 @@ class Settings(WatcherSettings):
     placeholder_image: str = "nginxinc/nginx-unprivileged:1.27-alpine"
     placeholder_port: int = Field(default=8080, ge=1, le=65535)
     irsa_role_arn: str | None = None
-    # 6: see worker/admission.py; docs/scaling.md says when more help.
-    runs_at_once: int = Field(default=6, ge=1, le=200)
+    # 3: see worker/admission.py; docs/scaling.md says when more help.
+    runs_at_once: int = Field(default=3, ge=1, le=200)
     # 180: a thousand Applications with two buckets each then cost no backend, the API server included, five requests a
     # second; see tests/activities/test_resync_cost.py.
     resync_interval_minutes: int = Field(default=180, ge=1)

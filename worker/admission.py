@@ -5,6 +5,10 @@ the worker's own (sticky) queue, first come, first served. So a worker that begi
 later wait behind all of them at every step. Those that it does not begin wait in the server, where they are in turn,
 where another worker may take them, and where KEDA counts them.
 https://github.com/temporalio/temporal/blob/v1.32.0/service/matching/task_queue_partition_manager.go (SupportsFairness)
+
+By default the server breaks this bound: while the normal queue's oldest task is more than 5 s old it sends the polls of
+sticky queues there as well. `matching.priorityBacklogForwarding` has to be false; see docs/operating.md.
+https://github.com/temporalio/temporal/blob/v1.32.0/service/matching/pri_matcher.go (UpdateRemotePriorityBacklogs)
 """
 
 import asyncio
@@ -26,13 +30,20 @@ from temporalio.worker import (
 
 # 10 s: a step that takes longer waits for a backend that hangs; those that need another one must not wait for it.
 WORKS_SECONDS = 10.0
-# 3 s: a rollout that has not come by then waits for an image or a probe, and asks once a second.
-ROLLOUT_SECONDS = 3.0
+# 1 s: a rollout that has not come by then waits for an image or a probe, and asks once a second.
+ROLLOUT_SECONDS = 1.0
 # 15 s: after a step a run begins the next within milliseconds, or is taken over by another worker and never comes back.
 GOES_ON_SECONDS = 15.0
 
 # After these nothing more comes, or only after a pause.
-_LAST = frozenset({"write_status", "release_object", "report_stuck", "delete_expired", "warn_of_expiry", "poke_fleet"})
+_LAST = frozenset(
+    {
+        *("write_status", "release_object", "report_stuck", "delete_expired", "warn_of_expiry"),
+        *("list_fleet", "poke_fleet"),
+    }
+)
+# What is being deleted goes on as another run, which is taken on like any other.
+_GOES_ON = frozenset({"proceed", "alive"})
 
 
 class UnderWay:
@@ -126,7 +137,7 @@ class _CountedActivity(ActivityInboundInterceptor):
         goes_on = False
         try:
             result = await super().execute_activity(input)
-            goes_on = name not in _LAST and getattr(result, "verdict", "proceed") in ("proceed", "alive", "deleting")
+            goes_on = name not in _LAST and getattr(result, "verdict", "proceed") in _GOES_ON
             return result
         finally:
             self._under_way.end_step(run, goes_on=goes_on)

@@ -15,6 +15,9 @@ DYNAMIC_CONFIG = (
     # Turns are taken within a partition; the default of four is for thousands of tasks a second.
     "matching.numTaskqueueReadPartitions=1",
     "matching.numTaskqueueWritePartitions=1",
+    # Else a queue that is older than 5 s is also served to the polls for runs that a worker has begun, and it begins
+    # all that wait in a few seconds, whatever worker/admission.py bounds.
+    "matching.priorityBacklogForwarding=false",
 )
 
 
