@@ -12,6 +12,7 @@ https://github.com/temporalio/temporal/blob/v1.32.0/service/matching/pri_matcher
 """
 
 import asyncio
+import logging
 import threading
 import time
 from typing import Any
@@ -26,10 +27,13 @@ from temporalio.worker import (
     SlotPermit,
     SlotReleaseContext,
     SlotReserveContext,
+    WorkflowSlotInfo,
 )
 
-# 10 s: a step that takes longer waits for a backend that hangs; those that need another one must not wait for it.
-WORKS_SECONDS = 10.0
+logger = logging.getLogger(__name__)
+
+# 5 s: a step that takes longer waits for a backend that hangs; those that need another one must not wait for it.
+WORKS_SECONDS = 5.0
 # 1 s: a rollout that has not come by then waits for an image or a probe, and asks once a second.
 ROLLOUT_SECONDS = 1.0
 # 15 s: after a step a run begins the next within milliseconds, or is taken over by another worker and never comes back.
@@ -158,6 +162,7 @@ class TurnSlots(CustomSlotSupplier):
         self._begun = asyncio.Semaphore(turns)
         self._under_way = under_way
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._has_warned = False
 
     async def reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit:
         """Wait for a slot; called before each poll."""
@@ -173,7 +178,14 @@ class TurnSlots(CustomSlotSupplier):
         return None
 
     def mark_slot_used(self, ctx: SlotMarkUsedContext) -> None:
-        """Nothing: a slot counts from its reservation on."""
+        """Say once when the server lets the bound be broken; a slot counts from its reservation on."""
+        is_new = isinstance(ctx.slot_info, WorkflowSlotInfo) and not ctx.slot_info.is_sticky
+        if is_new and isinstance(ctx.permit, _Permit) and not ctx.permit.is_new and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "more runs begin than RUNS_AT_ONCE says: Temporal gives those that wait to polls for begun ones; set"
+                " matching.priorityBacklogForwarding to false there, see docs/operating.md"
+            )
 
     def release_slot(self, ctx: SlotReleaseContext) -> None:
         """Take a slot back; called from a thread of the SDK's."""

@@ -1,11 +1,14 @@
 """What counts as a run under way, and who is let in when."""
 
 import asyncio
+import logging
+from dataclasses import dataclass
 
 import pytest
+from temporalio.worker import SlotPermit
 
 from worker import admission
-from worker.admission import UnderWay
+from worker.admission import TurnSlots, UnderWay
 
 
 async def waits(under_way: UnderWay) -> bool:
@@ -72,3 +75,38 @@ async def test_a_run_that_another_worker_took_over_is_forgotten(monkeypatch: pyt
 
     assert await waits(under_way)
     await asyncio.wait_for(under_way.take_on(), 1)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What the SDK tells of a slot's task."""
+
+    is_sticky: bool
+    workflow_type: str = "ProvisionApplication"
+
+
+@dataclass(frozen=True)
+class Poll:
+    """A poll, and what became of it."""
+
+    is_sticky: bool
+    permit: SlotPermit | None = None
+    slot_info: Slot | None = None
+
+
+async def test_a_server_that_breaks_the_bound_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    slots = TurnSlots(8, UnderWay(1))
+    begun, new = [await slots.reserve_slot(Poll(is_sticky=sticky)) for sticky in (True, False)]  # type: ignore[arg-type]
+
+    with caplog.at_level(logging.WARNING):
+        # As it is to be: each poll brings what it asked for.
+        slots.mark_slot_used(Poll(is_sticky=True, permit=begun, slot_info=Slot(is_sticky=True)))  # type: ignore[arg-type]
+        slots.mark_slot_used(Poll(is_sticky=False, permit=new, slot_info=Slot(is_sticky=False)))  # type: ignore[arg-type]
+        assert not caplog.records
+
+        for _ in range(2):
+            slots.mark_slot_used(Poll(is_sticky=True, permit=begun, slot_info=Slot(is_sticky=False)))  # type: ignore[arg-type]
+
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "more runs begin than RUNS_AT_ONCE says"
+    ]
