@@ -45,7 +45,7 @@ test: check ## every test, on real backends that it starts and stops itself
 test-long: setup ## the long forms: 100 applications at four workers, 12,000 changes of one object
 	@$(UV) run --frozen pytest -m long
 
-bench: setup ## what Plattr adds to the backends' own calls, and how it grows; 20 minutes, then docs/performance's plot
+bench: setup ## what Plattr adds to the backends' own calls, and how it grows; 15 minutes, then docs/performance's plot
 	@for bench in provision load fairness standing scale_out plot; do $(UV) run --frozen python -m bench.$$bench || exit; done
 
 faults: setup ## the crash matrix: kill -9 at every place of every activity; writes docs/guarantees.md; FAULTS="--only mutants"
