@@ -5,9 +5,12 @@ import re
 from typing import Any, get_args
 
 import pytest
+import yaml
 from pydantic import SecretStr
 
 from plattr.settings import DOMAIN_PATTERN, URL_PATTERN, Settings
+from plattr.steps import TASK_QUEUE
+from stack.services.temporal import DYNAMIC_CONFIG
 from tests.deploy.helm import CHART, LEAST, ROOT, Helm, Json, merged, only
 from worker.__main__ import GRACE
 
@@ -236,3 +239,22 @@ def test_either_way_of_signing_in_suffices(helm: Helm) -> None:
     )
 
     assert objects
+
+
+def _dynamic_configuration() -> dict[str, Json]:
+    entries = yaml.safe_load((ROOT / "deploy/examples/temporal-dynamic-config.yaml").read_text())
+    return {name: value for name, [value] in entries.items()}
+
+
+def test_the_dynamic_configuration_to_copy_is_that_of_the_tests() -> None:
+    told = {f"{name}={json.dumps(entry['value'])}" for name, entry in _dynamic_configuration().items()}
+
+    # That the dev server does not ask for newer versions is nobody else's affair.
+    assert told == {flag for flag in DYNAMIC_CONFIG if not flag.startswith("frontend.")}
+
+
+def test_only_what_is_plattrs_is_changed_on_a_server_that_others_share() -> None:
+    places = [entry["constraints"] for name, entry in _dynamic_configuration().items() if name.startswith("matching.")]
+
+    assert places
+    assert all(place == {"namespace": "plattr", "taskQueueName": TASK_QUEUE} for place in places)
