@@ -242,7 +242,7 @@ def test_either_way_of_signing_in_suffices(helm: Helm) -> None:
 
 
 def _dynamic_configuration() -> dict[str, Json]:
-    entries = yaml.safe_load((ROOT / "deploy/examples/temporal-dynamic-config.yaml").read_text())
+    entries = yaml.safe_load((ROOT / "deploy/temporal-dynamic-config.yaml").read_text())
     return {name: value for name, [value] in entries.items()}
 
 
