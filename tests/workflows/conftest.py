@@ -18,6 +18,7 @@ from temporalio.worker import Worker
 from activities.clients.temporal import ENVIRONMENT_ATTRIBUTE, NAME_ATTRIBUTE, NAMESPACE_ATTRIBUTE, PHASE_ATTRIBUTE
 from activities.interceptor import AttemptGuard
 from plattr.steps import RunInput
+from stack.services.temporal import DYNAMIC_CONFIG
 from tests.workflows.fakes import FakePlatform
 from workflows.application import CleanupApplication, ProvisionApplication
 from workflows.fleet import ResyncFleet
@@ -28,15 +29,9 @@ SKIPPING = (
     "frontend.WorkflowTimeSkippingEnabled=true",
     "frontend.WorkflowTimeSkippingMaxSkipPerSession=100000",
     'history.timerProcessorMaxTimeShift="10ms"',
-    "history.timerProcessorMaxPollRPS=2000",
-    "history.transferProcessorMaxPollRPS=2000",
-    "history.visibilityProcessorMaxPollRPS=2000",
-    # As stack/services/temporal.py has it.
-    "matching.enableFairness=true",
-    "matching.numTaskqueueReadPartitions=1",
-    "matching.numTaskqueueWritePartitions=1",
-    "matching.priorityBacklogForwarding=false",
-    # What that forbids would begin after 5 s by default, and no test has a queue for so long.
+    # The poll limits among them; and turns between namespaces, with few runs begun at once.
+    *DYNAMIC_CONFIG,
+    # What priorityBacklogForwarding does would begin after 5 s by default, and no test has a queue for so long.
     'matching.backlogNegligibleAge="50ms"',
     'matching.ephemeralDataUpdateInterval="50ms"',
     # 4096 by default: a history that long takes a test half a minute.
