@@ -42,8 +42,13 @@ GOES_ON_SECONDS = 15.0
 # After these nothing more comes, or only after a pause.
 _LAST = frozenset(
     {
-        *("write_status", "release_object", "report_stuck", "delete_expired", "warn_of_expiry"),
-        *("list_fleet", "poke_fleet"),
+        "write_status",
+        "release_object",
+        "report_stuck",
+        "delete_expired",
+        "warn_of_expiry",
+        "list_fleet",
+        "poke_fleet",
     }
 )
 # What is being deleted goes on as another run, which is taken on like any other.
