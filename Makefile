@@ -5,7 +5,7 @@ CACHE := $(or $(PLATTR_CACHE),$(if $(filter 0,$(shell id -u)),/var/cache/plattr,
 UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 PLATTR := $(UV) run --frozen plattr
 
-.PHONY: demo dev test test-long check unit stop bench faults faults-long outages prove setup help
+.PHONY: demo dev test test-long attack check unit stop bench faults faults-long outages prove setup help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,9 @@ test: check ## every test, on real backends that it starts and stops itself
 
 test-long: setup ## the long forms: 100 applications at four workers, 12,000 changes of one object
 	@$(UV) run --frozen pytest -m long
+
+attack: setup ## every attack as a tenant on the local platform; docs/guarantees.md, "What a tenant cannot do"
+	@$(UV) run --frozen pytest -m attack
 
 bench: setup ## what Plattr adds to the backends' own calls, and how it grows; 15 minutes, then docs/performance's plot
 	@for bench in provision load fairness standing scale_out plot; do $(UV) run --frozen python -m bench.$$bench || exit; done
