@@ -7,41 +7,30 @@ from typing import Any
 from temporalio import activity
 
 from activities.clients.kube import KubeClient
-from activities.clients.postgres import PostgresClient, Transaction
+from activities.clients.postgres import PostgresClient
 from activities.clients.resources import SECRETS, Json
 from activities.loading import TargetLoader
-from activities.ownership import ensure_adoptable, living_uid, remove_owned
+from activities.ownership import ensure_adoptable
 from plattr import sql
-from plattr.claims import Holding
 from plattr.database import (
-    RECORD_PREFIX,
     DatabaseState,
-    Inventory,
     database_environment,
-    locking_statements,
     missing_statements,
-    record_beginning,
     refuse_foreign,
-    removal_statements,
 )
 from plattr.errors import BackendRefused, Conflict, StillDeleting
-from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.manifests.secret import build_database_secret
-from plattr.naming import roles_of
-from plattr.objects import ObjectReference
 from plattr.settings import Settings
 from plattr.status import ConditionType, Finding
-from plattr.steps import CleanupStepInput, StepInput, StepResult
+from plattr.steps import StepInput, StepResult
 from plattr.target import Target
 
 # Source: shared/spec.md, section 3.
 PASSWORD_BYTES = 32
 
-_REMOVE = "remove the database"
-
 
 class DatabaseActivities:
-    """Make an owner's database what the spec says, or remove it."""
+    """Make an owner's database what the spec says."""
 
     def __init__(self, loader: TargetLoader, kube: KubeClient, postgres: PostgresClient, settings: Settings) -> None:
         self._loader = loader
@@ -67,27 +56,6 @@ class DatabaseActivities:
         message = f"schema {target.names.schema_name!r} is ready"
         finding = Finding(type=ConditionType.DATABASE, status="True", reason="Provisioned", message=message)
         return StepResult(findings=(finding,))
-
-    @activity.defn
-    async def delete_database(self, step: CleanupStepInput) -> StepResult:
-        """Remove what the owner's comments name, then its Secret; what is missing already is success.
-
-        Data that is retained stays, under the owner's record, and nobody can log in to it. The Secret goes all the
-        same: the object made again gets a new password, and finds its data.
-
-        Raises:
-            BackendRefused: the admin lacks a right.
-            BackendUnavailable: PostgreSQL or the API server cannot be reached.
-            Conflict: a lock did not come free within 5 s.
-            StillDeleting: something is left: a session that did not end, a Secret with a finalizer.
-        """
-        spared = await living_uid(self._kube, step)
-        await self._lock_out(step.reference, spared)
-        if not step.retain:
-            await self._remove(step, spared)
-        labels = {FEATURE_LABEL: "database"}
-        await remove_owned(self._kube, step.reference, [SECRETS], spared_uid=spared, labels=labels)
-        return StepResult()
 
     async def _secret_password(self, target: Target) -> str:
         """Return the password of the target's Secret, which is made, or brought up to date, before."""
@@ -150,55 +118,6 @@ class DatabaseActivities:
                 f"cannot log in as role {role!r} for {reference}: {cause}; check pg_hba.conf and who may CONNECT to"
                 f" database {self._settings.db_name!r}"
             )
-
-    async def _lock_out(self, reference: ObjectReference, spared: str | None) -> None:
-        """Keep the owner's roles out, in a transaction of its own, so that no new session comes; end the old ones."""
-        async with self._postgres.locked(reference, _REMOVE) as transaction:
-            inventory = (await _inventory(transaction, reference)).without(spared)
-            await transaction.write(locking_statements(inventory, has_grant_options=transaction.has_grant_options))
-        async with self._postgres.locked(reference, _REMOVE) as transaction:
-            await transaction.call(sql.END_SESSIONS, roles=inventory.role_ids)
-            await transaction.fetch(sql.FORGET_SESSIONS)
-            [row] = await transaction.fetch(sql.COUNT_SESSIONS, roles=inventory.role_ids)
-        if row["sessions"]:
-            raise StillDeleting(f"cannot {_REMOVE} for {reference}: {row['sessions']} sessions have not ended yet")
-
-    async def _remove(self, step: CleanupStepInput, spared: str | None) -> None:
-        reference = step.reference
-        while await self._unlink_large_objects(step, spared) == sql.LARGE_OBJECT_BATCH:
-            pass
-        async with self._postgres.locked(reference, _REMOVE) as transaction:
-            inventory = await _doomed(transaction, step, spared)
-            await transaction.write(removal_statements(inventory))
-        async with self._postgres.locked(reference, _REMOVE) as transaction:
-            left = await _doomed(transaction, step, spared)
-        if left.schemas or left.roles:
-            names = ", ".join(repr(name) for name in left.schema_names + left.role_names)
-            raise StillDeleting(f"cannot {_REMOVE} for {reference}: {names} are still there")
-
-    async def _unlink_large_objects(self, step: CleanupStepInput, spared: str | None) -> int:
-        async with self._postgres.locked(step.reference, _REMOVE) as transaction:
-            inventory = await _doomed(transaction, step, spared)
-            [row] = await transaction.call(
-                sql.UNLINK_LARGE_OBJECTS, roles=inventory.role_ids, batch=sql.LARGE_OBJECT_BATCH
-            )
-            return int(row["unlinked"])
-
-
-async def _inventory(transaction: Transaction, reference: ObjectReference) -> Inventory:
-    beginning = record_beginning(reference)
-    schemas = await transaction.fetch(sql.OWNED_SCHEMAS, beginning=beginning, prefix=RECORD_PREFIX)
-    roles = await transaction.fetch(sql.OWNED_ROLES, beginning=beginning)
-    return Inventory.model_validate({"schemas": schemas, "roles": roles})
-
-
-async def _doomed(transaction: Transaction, step: CleanupStepInput, spared: str | None) -> Inventory:
-    """Return what a cleanup removes: neither what a living incarnation has, nor what is retained."""
-    inventory = (await _inventory(transaction, step.reference)).without(spared)
-    return inventory.without_names(
-        schemas={claim.name for claim in step.outliving if claim.holding is Holding.SCHEMA},
-        roles={role for claim in step.outliving if claim.holding is Holding.ROLES for role in roles_of(claim.name)},
-    )
 
 
 def _password_in(secret: Json) -> str | None:

@@ -1,8 +1,6 @@
 """What an application's database looks like: who owns it, how it differs from the spec, and what brings it there."""
 
 import json
-from collections.abc import Collection
-from typing import Self
 from urllib.parse import quote
 
 from plattr import sql
@@ -38,65 +36,6 @@ class DatabaseState(FrozenModel):
     anon_has_usage: bool
     anon_reads_new_tables: bool
     unreadable_tables: tuple[str, ...]
-
-
-class OwnedSchema(FrozenModel):
-    """One schema of an owner: a row of `sql.OWNED_SCHEMAS`."""
-
-    name: str
-    record: str
-
-
-class OwnedRole(FrozenModel):
-    """One role of an owner: a row of `sql.OWNED_ROLES`."""
-
-    oid: int
-    name: str
-    record: str
-    can_login: bool
-    admin_has_it: bool
-
-
-class Inventory(FrozenModel):
-    """Every schema and role that an owner has."""
-
-    schemas: tuple[OwnedSchema, ...]
-    roles: tuple[OwnedRole, ...]
-
-    def without(self, uid: str | None) -> Self:
-        """Return what is not of this incarnation of the owner."""
-        if uid is None:
-            return self
-        return self.model_copy(
-            update={
-                "schemas": tuple(schema for schema in self.schemas if recorded_uid(schema.record) != uid),
-                "roles": tuple(role for role in self.roles if recorded_uid(role.record) != uid),
-            }
-        )
-
-    def without_names(self, *, schemas: Collection[str], roles: Collection[str]) -> Self:
-        """Return what bears none of these names."""
-        return self.model_copy(
-            update={
-                "schemas": tuple(schema for schema in self.schemas if schema.name not in schemas),
-                "roles": tuple(role for role in self.roles if role.name not in roles),
-            }
-        )
-
-    @property
-    def schema_names(self) -> list[str]:
-        """Return the schemas' names."""
-        return [schema.name for schema in self.schemas]
-
-    @property
-    def role_names(self) -> list[str]:
-        """Return the roles' names."""
-        return [role.name for role in self.roles]
-
-    @property
-    def role_ids(self) -> list[int]:
-        """Return the roles' object ids."""
-        return [role.oid for role in self.roles]
 
 
 def owner_record(owner: Owner) -> str:
@@ -218,30 +157,6 @@ def _schema(state: DatabaseState, target: Target) -> list[sql.Statement]:
     if state.unreadable_tables:
         statements.append(sql.grant_select(schema, state.unreadable_tables, anon))
     return statements
-
-
-def locking_statements(inventory: Inventory, *, has_grant_options: bool) -> list[sql.Statement]:
-    """Return what keeps an owner's roles from logging in again, and lets the admin end their sessions."""
-    return [
-        *(sql.set_login(role.name, allowed=False) for role in inventory.roles if role.can_login),
-        *(
-            sql.join_admin(role.name, has_options=has_grant_options)
-            for role in inventory.roles
-            if not role.admin_has_it
-        ),
-    ]
-
-
-def removal_statements(inventory: Inventory) -> list[sql.Statement]:
-    """Return what removes an owner's schemas and roles, in the order of shared/spec.md, section 5.
-
-    The seed's REVOKE and ALTER DEFAULT PRIVILEGES have nothing left to do: the schema takes its tables' grants with
-    it, and DROP OWNED the defaults. See docs/decisions/0012-schema-dropped-first.md.
-    """
-    return [
-        *(sql.drop_schema(schema) for schema in inventory.schema_names),
-        *(sql.drop_role(role) for role in inventory.role_names),
-    ]
 
 
 def database_environment(target: Target, settings: Settings, password: str) -> dict[str, str]:

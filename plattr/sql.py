@@ -1,4 +1,4 @@
-"""Every SQL text that Plattr sends, composed and quoted by psycopg.
+"""Every SQL text that Plattr sends but to remove, composed and quoted by psycopg; the rest is in `sql_removal.py`.
 
 Utility statements take no bind parameters, so names go in as identifiers and values as literals.
 """
@@ -71,86 +71,40 @@ LEFT JOIN pg_roles AS pg_group ON pg_group.rolname = %(group)s
 WHERE admin.rolname = current_user
 """
 
-# What an owner has, found by the comments alone. The comment on a schema's owning role counts before the one on
-# the schema: an application owns its schema and can write anything there, but not on its role.
-OWNED_ROLES = """
-SELECT
-    role.oid::bigint AS oid,
-    role.rolname AS name,
-    record.description AS record,
-    role.rolcanlogin AS can_login,
-    pg_has_role(role.oid, 'USAGE') AND pg_has_role(role.oid, %(admin_privilege)s) AS admin_has_it
-FROM pg_roles AS role
-JOIN pg_shdescription AS record ON record.objoid = role.oid AND record.classoid = 'pg_authid'::regclass
-WHERE starts_with(record.description, %(beginning)s)
-ORDER BY role.rolname
-"""
-OWNED_SCHEMAS = """
-SELECT found.name, found.record
-FROM (
-    SELECT
-        ns.nspname AS name,
-        CASE WHEN starts_with(role.description, %(prefix)s) THEN role.description ELSE own.description END AS record
-    FROM pg_namespace AS ns
-    LEFT JOIN pg_description AS own
-        ON own.objoid = ns.oid AND own.classoid = 'pg_namespace'::regclass AND own.objsubid = 0
-    LEFT JOIN pg_shdescription AS role ON role.objoid = ns.nspowner AND role.classoid = 'pg_authid'::regclass
-) AS found
-WHERE starts_with(found.record, %(beginning)s)
-ORDER BY found.name
-"""
-
-# usesysid: background workers have none, and ending one of those fails with 42501.
-# 2000 ms: a healthy backend ends within a few; the rest of the wait is for one that is swapped out.
-END_SESSIONS = """
-SELECT pid, pg_terminate_backend(pid, 2000) FROM pg_stat_activity
-WHERE usesysid = ANY (%(roles)s) AND pid <> pg_backend_pid()
-"""
-# A transaction keeps the list of sessions that it read first.
-FORGET_SESSIONS = "SELECT pg_stat_clear_snapshot()"
-COUNT_SESSIONS = "SELECT count(*) AS sessions FROM pg_stat_activity WHERE usesysid = ANY (%(roles)s)"
-# Large objects live outside every schema. 1000 at a time: each takes a lock, and the lock table is bounded.
-LARGE_OBJECT_BATCH = 1000
-UNLINK_LARGE_OBJECTS = """
-SELECT count(lo_unlink(oid)) AS unlinked FROM (
-    SELECT oid FROM pg_largeobject_metadata WHERE lomowner = ANY (%(roles)s) LIMIT %(batch)s
-) AS batch
-"""
-
 
 def create_login_role(role: RoleName, verifier: str) -> Statement:
     """Return the statement that makes the app role; `verifier` is the password as SCRAM keeps it, never in plain."""
-    return _compose("CREATE ROLE {} LOGIN PASSWORD {}", Identifier(role), Literal(verifier))
+    return compose("CREATE ROLE {} LOGIN PASSWORD {}", Identifier(role), Literal(verifier))
 
 
 def create_group_role(role: RoleName) -> Statement:
     """Return the statement that makes a role nobody logs in as."""
-    return _compose("CREATE ROLE {} NOLOGIN", Identifier(role))
+    return compose("CREATE ROLE {} NOLOGIN", Identifier(role))
 
 
 def set_login(role: str, *, allowed: bool) -> Statement:
     """Return the statement that lets a role log in, or keeps it out."""
-    return _compose("ALTER ROLE {} LOGIN" if allowed else "ALTER ROLE {} NOLOGIN", Identifier(role))
+    return compose("ALTER ROLE {} LOGIN" if allowed else "ALTER ROLE {} NOLOGIN", Identifier(role))
 
 
 def set_password(role: RoleName, verifier: str) -> Statement:
     """Return the statement that gives a role its password and lifts an expiry, which looks like a wrong password."""
-    return _compose("ALTER ROLE {} PASSWORD {} VALID UNTIL 'infinity'", Identifier(role), Literal(verifier))
+    return compose("ALTER ROLE {} PASSWORD {} VALID UNTIL 'infinity'", Identifier(role), Literal(verifier))
 
 
 def set_search_path(role: RoleName, schema: SchemaName) -> Statement:
     """Return the statement by which a role's sessions find their schema."""
-    return _compose("ALTER ROLE {} SET search_path TO {}", Identifier(role), Identifier(schema))
+    return compose("ALTER ROLE {} SET search_path TO {}", Identifier(role), Identifier(schema))
 
 
 def comment_on_role(role: RoleName, comment: str) -> Statement:
     """Return the statement that records a role's owner."""
-    return _compose("COMMENT ON ROLE {} IS {}", Identifier(role), Literal(comment))
+    return compose("COMMENT ON ROLE {} IS {}", Identifier(role), Literal(comment))
 
 
 def comment_on_schema(schema: SchemaName, comment: str) -> Statement:
     """Return the statement that records a schema's owner."""
-    return _compose("COMMENT ON SCHEMA {} IS {}", Identifier(schema), Literal(comment))
+    return compose("COMMENT ON SCHEMA {} IS {}", Identifier(schema), Literal(comment))
 
 
 def join_admin(role: str, *, has_options: bool) -> Statement:
@@ -161,38 +115,38 @@ def join_admin(role: str, *, has_options: bool) -> Statement:
     and without it he could neither change nor drop the role.
     """
     options = " WITH INHERIT TRUE, SET TRUE" if has_options else " WITH ADMIN OPTION"
-    return _compose(f"GRANT {{}} TO CURRENT_USER{options}", Identifier(role))
+    return compose(f"GRANT {{}} TO CURRENT_USER{options}", Identifier(role))
 
 
 def grant_role(role: str, member: RoleName) -> Statement:
     """Return the statement that makes `member` a member of `role`."""
-    return _compose("GRANT {} TO {}", Identifier(role), Identifier(member))
+    return compose("GRANT {} TO {}", Identifier(role), Identifier(member))
 
 
 def create_schema(schema: SchemaName, owner: RoleName) -> Statement:
     """Return the statement that makes a schema."""
-    return _compose("CREATE SCHEMA {} AUTHORIZATION {}", Identifier(schema), Identifier(owner))
+    return compose("CREATE SCHEMA {} AUTHORIZATION {}", Identifier(schema), Identifier(owner))
 
 
 def own_schema(schema: SchemaName, owner: RoleName) -> Statement:
     """Return the statement that gives a schema back to its role."""
-    return _compose("ALTER SCHEMA {} OWNER TO {}", Identifier(schema), Identifier(owner))
+    return compose("ALTER SCHEMA {} OWNER TO {}", Identifier(schema), Identifier(owner))
 
 
 def grant_usage(schema: SchemaName, role: RoleName) -> Statement:
     """Return the statement that opens a schema to a role."""
-    return _compose("GRANT USAGE ON SCHEMA {} TO {}", Identifier(schema), Identifier(role))
+    return compose("GRANT USAGE ON SCHEMA {} TO {}", Identifier(schema), Identifier(role))
 
 
 def grant_select(schema: SchemaName, tables: Sequence[str], role: RoleName) -> Statement:
     """Return the statement that lets a role read these tables."""
     names = SQL(", ").join(Identifier(schema, table) for table in tables)
-    return _compose("GRANT SELECT ON TABLE {} TO {}", names, Identifier(role))
+    return compose("GRANT SELECT ON TABLE {} TO {}", names, Identifier(role))
 
 
 def grant_select_on_new_tables(schema: SchemaName, creator: RoleName, role: RoleName) -> Statement:
     """Return the statement that lets a role read what `creator` will make; without FOR ROLE it means the admin's."""
-    return _compose(
+    return compose(
         "ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {} GRANT SELECT ON TABLES TO {}",
         Identifier(creator),
         Identifier(schema),
@@ -202,19 +156,7 @@ def grant_select_on_new_tables(schema: SchemaName, creator: RoleName, role: Role
 
 def reload_postgrest() -> Statement:
     """Return the statement by which every PostgREST of this database reads its schema anew."""
-    return _compose("NOTIFY pgrst, 'reload schema'")
-
-
-def drop_schema(schema: str) -> Statement:
-    """Return the statement that drops a schema and all that is in it."""
-    return _compose("DROP SCHEMA IF EXISTS {} CASCADE", Identifier(schema))
-
-
-def drop_role(role: str) -> Statement:
-    """Return the seed's last three statements of a role's end; the owner is never hard-coded as postgres."""
-    return _compose(
-        "REASSIGN OWNED BY {0} TO CURRENT_USER; DROP OWNED BY {0}; DROP ROLE IF EXISTS {0}", Identifier(role)
-    )
+    return compose("NOTIFY pgrst, 'reload schema'")
 
 
 def batch(statements: Sequence[Statement]) -> Statement:
@@ -222,5 +164,6 @@ def batch(statements: Sequence[Statement]) -> Statement:
     return SQL("; ").join(statements)
 
 
-def _compose(text: LiteralString, *parts: Composed | Identifier | Literal) -> Statement:
+def compose(text: LiteralString, *parts: Composed | Identifier | Literal) -> Statement:
+    """Return the text with its placeholders filled in, quoted."""
     return SQL(text).format(*parts)

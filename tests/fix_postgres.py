@@ -16,6 +16,7 @@ from activities.clients.kube import KubeClient
 from activities.clients.postgres import PostgresClient, Transaction
 from activities.clients.resources import NAMESPACES, SECRETS, custom_resource
 from activities.database import DatabaseActivities
+from activities.database_removal import DatabaseRemovalActivities
 from activities.loading import TargetLoader
 from plattr.claims import Claim
 from plattr.naming import Names
@@ -201,6 +202,16 @@ class Tenants:
             await drop_everything(self._superuser, names)
 
 
+class Databases:
+    """Both halves of the database step."""
+
+    def __init__(self, kube: KubeClient, postgres: PostgresClient, settings: Settings) -> None:
+        provisioning = DatabaseActivities(TargetLoader(kube, settings), kube, postgres, settings)
+        removal = DatabaseRemovalActivities(kube, postgres)
+        self.reconcile_database = provisioning.reconcile_database
+        self.delete_database = removal.delete_database
+
+
 async def drop_everything(superuser: Superuser, names: Names) -> None:
     """Remove schema and roles by name, whoever has them."""
     roles = [names.app_role, names.anon_role]
@@ -282,9 +293,7 @@ async def postgres(database_settings: Settings) -> AsyncIterator[PostgresClient]
 
 
 @pytest.fixture(scope="session")
-async def databases(
-    database_kube: KubeClient, database_settings: Settings, postgres: PostgresClient
-) -> DatabaseActivities:
+async def databases(database_kube: KubeClient, database_settings: Settings, postgres: PostgresClient) -> Databases:
     return activities_with(database_kube, postgres, database_settings)
 
 
@@ -309,5 +318,5 @@ def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("activities.clients.postgres.POOL_SECONDS", 2.0)
 
 
-def activities_with(kube: KubeClient, postgres: PostgresClient, settings: Settings) -> DatabaseActivities:
-    return DatabaseActivities(TargetLoader(kube, settings), kube, postgres, settings)
+def activities_with(kube: KubeClient, postgres: PostgresClient, settings: Settings) -> Databases:
+    return Databases(kube, postgres, settings)

@@ -16,6 +16,7 @@ from activities.clients.postgres import PostgresClient
 from activities.clients.s3 import S3Client
 from activities.config_maps import ConfigMapActivities
 from activities.database import DatabaseActivities
+from activities.database_removal import DatabaseRemovalActivities
 from activities.fleet import FleetActivities
 from activities.loading import TargetLoader
 from activities.namespace import NamespaceActivities
@@ -75,6 +76,7 @@ def build_activities(
     classes: tuple[object, ...] = (
         ClaimActivities(kube, ledger, loader, events),
         DatabaseActivities(loader, kube, clients.postgres, settings),
+        DatabaseRemovalActivities(kube, clients.postgres),
         StorageActivities(loader, kube, clients.s3, ledger, settings),
         AuthActivities(loader, kube, clients.keycloak, ledger, settings),
         ConfigMapActivities(loader, kube, settings),

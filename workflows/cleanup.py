@@ -9,7 +9,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.auth import AuthActivities
     from activities.claim import ClaimActivities
     from activities.config_maps import ConfigMapActivities
-    from activities.database import DatabaseActivities
+    from activities.database_removal import DatabaseRemovalActivities
     from activities.namespace import NamespaceActivities
     from activities.release import ReleaseActivities
     from activities.storage import StorageActivities
@@ -39,7 +39,7 @@ DELETE: dict[Step, CleanupActivity] = {
     Step.REDIS: ConfigMapActivities.delete_redis,
     Step.AUTH: AuthActivities.delete_auth,
     Step.STORAGE: StorageActivities.delete_storage,
-    Step.DATABASE: DatabaseActivities.delete_database,
+    Step.DATABASE: DatabaseRemovalActivities.delete_database,
     Step.NAMESPACE: NamespaceActivities.delete_namespace,
     Step.RELEASE: ReleaseActivities.release_object,
 }

@@ -12,7 +12,6 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from activities.clients.kube import KubeClient
 from activities.clients.resources import SECRETS
-from activities.database import DatabaseActivities
 from plattr.database import owner_record
 from plattr.manifests.secret import build_database_secret
 from plattr.settings import Settings
@@ -22,6 +21,7 @@ from plattr.steps import StepInput
 from tests.fix_postgres import (
     STRANGER,
     Crash,
+    Databases,
     Fuse,
     FusedKube,
     FusedPostgres,
@@ -48,7 +48,7 @@ async def assert_usable(tenants: Tenants, tenant: Tenant) -> None:
 
 
 @pytest.mark.every_postgres
-async def test_application_works_with_nothing_but_its_url(databases: DatabaseActivities, tenants: Tenants) -> None:
+async def test_application_works_with_nothing_but_its_url(databases: Databases, tenants: Tenants) -> None:
     tenant = await tenants.apply()
 
     result = await databases.reconcile_database(tenant.step)
@@ -58,9 +58,7 @@ async def test_application_works_with_nothing_but_its_url(databases: DatabaseAct
     await assert_usable(tenants, tenant)
 
 
-async def test_secret_holds_the_seven_keys(
-    databases: DatabaseActivities, tenants: Tenants, database_settings: Settings
-) -> None:
+async def test_secret_holds_the_seven_keys(databases: Databases, tenants: Tenants, database_settings: Settings) -> None:
     tenant = await tenants.apply()
     names, settings = tenant.names, database_settings
 
@@ -82,7 +80,7 @@ async def test_secret_holds_the_seven_keys(
 
 
 @pytest.mark.every_postgres
-async def test_anon_cannot_write(databases: DatabaseActivities, tenants: Tenants) -> None:
+async def test_anon_cannot_write(databases: Databases, tenants: Tenants) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
 
@@ -93,7 +91,7 @@ async def test_anon_cannot_write(databases: DatabaseActivities, tenants: Tenants
 
 
 @pytest.mark.every_postgres
-async def test_another_application_sees_nothing(databases: DatabaseActivities, tenants: Tenants) -> None:
+async def test_another_application_sees_nothing(databases: Databases, tenants: Tenants) -> None:
     tenant, other = await tenants.apply(), await tenants.apply()
     await databases.reconcile_database(tenant.step)
     await databases.reconcile_database(other.step)
@@ -104,7 +102,7 @@ async def test_another_application_sees_nothing(databases: DatabaseActivities, t
 
 
 async def test_only_scram_verifiers_reach_the_server(
-    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+    databases: Databases, tenants: Tenants, superuser: Superuser
 ) -> None:
     tenant = await tenants.apply()
 
@@ -158,7 +156,7 @@ async def test_crash_at_any_write_is_mended_by_the_next_run(
     expected_writes: int,
     database_kube: KubeClient,
     database_settings: Settings,
-    databases: DatabaseActivities,
+    databases: Databases,
     fused_postgres: FusedPostgres,
     tenants: Tenants,
 ) -> None:
@@ -182,7 +180,7 @@ async def test_crash_at_any_write_is_mended_by_the_next_run(
 
 
 @pytest.mark.every_postgres
-async def test_deleted_secret_means_a_new_password(databases: DatabaseActivities, tenants: Tenants) -> None:
+async def test_deleted_secret_means_a_new_password(databases: Databases, tenants: Tenants) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
     old = (await tenants.secret(tenant))["DATABASE_URL"]
@@ -196,7 +194,7 @@ async def test_deleted_secret_means_a_new_password(databases: DatabaseActivities
 
 
 async def test_password_somebody_put_into_the_secret_becomes_the_roles(
-    databases: DatabaseActivities, database_kube: KubeClient, tenants: Tenants
+    databases: Databases, database_kube: KubeClient, tenants: Tenants
 ) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
@@ -211,7 +209,7 @@ async def test_password_somebody_put_into_the_secret_becomes_the_roles(
 
 
 async def test_changed_host_is_written_with_the_same_password(
-    database_kube: KubeClient, database_settings: Settings, databases: DatabaseActivities, postgres, tenants: Tenants
+    database_kube: KubeClient, database_settings: Settings, databases: Databases, postgres, tenants: Tenants
 ) -> None:
     moved = database_settings.model_copy(update={"db_host": "old.example.test"})
     tenant = await tenants.apply()
@@ -286,7 +284,7 @@ async def test_what_was_changed_by_hand_is_mended(
 
 
 async def test_table_name_of_a_tenant_is_only_a_name(
-    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+    databases: Databases, tenants: Tenants, superuser: Superuser
 ) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
@@ -304,7 +302,7 @@ async def test_table_name_of_a_tenant_is_only_a_name(
 
 @pytest.mark.every_postgres
 async def test_table_of_a_third_role_is_left_alone(
-    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+    databases: Databases, tenants: Tenants, superuser: Superuser
 ) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
@@ -316,7 +314,7 @@ async def test_table_of_a_third_role_is_left_alone(
     await assert_usable(tenants, tenant)
 
 
-async def test_names_of_63_bytes_work(databases: DatabaseActivities, tenants: Tenants) -> None:
+async def test_names_of_63_bytes_work(databases: Databases, tenants: Tenants) -> None:
     # prod_{name}_anon is the longest of them.
     tenant = await tenants.apply(f"d{secrets.token_hex(26)}", schemaName=f"s{'x' * 49}{secrets.token_hex(4)}")
 
@@ -327,9 +325,7 @@ async def test_names_of_63_bytes_work(databases: DatabaseActivities, tenants: Te
 
 
 # Source: shared/traps.md, P1: without the lock most of these fail.
-async def test_sixteen_applications_at_once_do_not_disturb_each_other(
-    databases: DatabaseActivities, tenants: Tenants
-) -> None:
+async def test_sixteen_applications_at_once_do_not_disturb_each_other(databases: Databases, tenants: Tenants) -> None:
     made = [await tenants.apply() for _ in range(16)]
 
     await at_once([tenant.step for tenant in made] * 5, databases.reconcile_database)
@@ -338,9 +334,7 @@ async def test_sixteen_applications_at_once_do_not_disturb_each_other(
         await assert_usable(tenants, tenant)
 
 
-async def test_one_application_eight_times_at_once_has_one_password(
-    databases: DatabaseActivities, tenants: Tenants
-) -> None:
+async def test_one_application_eight_times_at_once_has_one_password(databases: Databases, tenants: Tenants) -> None:
     tenant = await tenants.apply()
 
     await at_once([tenant.step] * 8, databases.reconcile_database)

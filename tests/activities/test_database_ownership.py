@@ -5,11 +5,10 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from activities.clients.kube import KubeClient
 from activities.clients.resources import SECRETS
-from activities.database import DatabaseActivities
 from plattr.database import owner_record
 from plattr.errors import OwnedElsewhere
 from plattr.manifests.secret import build_database_secret
-from tests.fix_postgres import STRANGER, Superuser, Tenants, catalogue_rows
+from tests.fix_postgres import STRANGER, Databases, Superuser, Tenants, catalogue_rows
 
 FOREIGN = {
     "schema-without-a-record": "CREATE SCHEMA {schema}",
@@ -25,7 +24,7 @@ FOREIGN = {
 @pytest.mark.every_postgres
 @pytest.mark.parametrize("statement", FOREIGN.values(), ids=FOREIGN)
 async def test_what_is_not_ours_is_never_adopted_changed_or_deleted(
-    statement: str, databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+    statement: str, databases: Databases, tenants: Tenants, superuser: Superuser
 ) -> None:
     tenant = await tenants.apply()
     names = {
@@ -48,7 +47,7 @@ async def test_what_is_not_ours_is_never_adopted_changed_or_deleted(
 
 
 async def test_secret_of_another_is_never_adopted(
-    databases: DatabaseActivities, database_kube: KubeClient, tenants: Tenants, superuser: Superuser
+    databases: Databases, database_kube: KubeClient, tenants: Tenants, superuser: Superuser
 ) -> None:
     tenant = await tenants.apply()
     body = build_database_secret(tenant.target.model_copy(update={"owner": STRANGER}), {"DB_PASSWORD": "theirs"})
@@ -63,9 +62,7 @@ async def test_secret_of_another_is_never_adopted(
 
 
 @pytest.mark.every_postgres
-async def test_object_made_again_finds_its_data(
-    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
-) -> None:
+async def test_object_made_again_finds_its_data(databases: Databases, tenants: Tenants, superuser: Superuser) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
     await tenants.query(tenant, "CREATE TABLE page AS SELECT 1 AS id")

@@ -11,7 +11,6 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from activities.clients.kube import KubeClient
 from activities.clients.resources import SECRETS, custom_resource
-from activities.database import DatabaseActivities
 from plattr.claims import Claim, Holding
 from plattr.database import owner_record
 from plattr.errors import Conflict
@@ -19,6 +18,7 @@ from plattr.objects import Kind, ObjectReference, Owner
 from plattr.settings import Settings
 from tests.fix_postgres import (
     Crash,
+    Databases,
     Fuse,
     FusedKube,
     FusedPostgres,
@@ -51,7 +51,7 @@ async def large_objects(superuser: Superuser) -> set[int]:
 
 @pytest.mark.every_postgres
 async def test_nothing_is_left_and_others_are_untouched(
-    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+    databases: Databases, tenants: Tenants, superuser: Superuser
 ) -> None:
     tenant, other = await tenants.apply(), await tenants.apply()
     await databases.reconcile_database(tenant.step)
@@ -91,7 +91,7 @@ async def test_crash_at_any_write_is_finished_by_the_next_run(
     after: bool,
     database_kube: KubeClient,
     database_settings: Settings,
-    databases: DatabaseActivities,
+    databases: Databases,
     fused_postgres: FusedPostgres,
     tenants: Tenants,
     superuser: Superuser,
@@ -116,7 +116,7 @@ async def test_crash_at_any_write_is_finished_by_the_next_run(
 
 @pytest.mark.every_postgres
 async def test_sessions_of_the_application_are_ended_first(
-    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+    databases: Databases, tenants: Tenants, superuser: Superuser
 ) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
@@ -134,9 +134,7 @@ async def test_sessions_of_the_application_are_ended_first(
     await idle.close()
 
 
-async def test_database_under_load_goes_at_once(
-    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
-) -> None:
+async def test_database_under_load_goes_at_once(databases: Databases, tenants: Tenants, superuser: Superuser) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
     await tenants.query(tenant, "CREATE TABLE page (id int)")
@@ -164,7 +162,7 @@ async def test_database_under_load_goes_at_once(
 
 
 async def test_lock_of_somebody_else_is_a_conflict_and_no_loss(
-    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+    databases: Databases, tenants: Tenants, superuser: Superuser
 ) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
@@ -183,9 +181,7 @@ async def test_lock_of_somebody_else_is_a_conflict_and_no_loss(
 
 
 @pytest.mark.every_postgres
-async def test_large_objects_go_with_their_owner(
-    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
-) -> None:
+async def test_large_objects_go_with_their_owner(databases: Databases, tenants: Tenants, superuser: Superuser) -> None:
     tenant, other = await tenants.apply(), await tenants.apply()
     await databases.reconcile_database(tenant.step)
     await databases.reconcile_database(other.step)
@@ -203,7 +199,7 @@ async def test_large_objects_go_with_their_owner(
 
 @pytest.mark.every_postgres
 async def test_tables_of_a_third_role_go_with_the_schema(
-    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+    databases: Databases, tenants: Tenants, superuser: Superuser
 ) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
@@ -214,7 +210,7 @@ async def test_tables_of_a_third_role_go_with_the_schema(
     assert await left_of(superuser, tenants, tenant) == set()
 
 
-async def test_former_schema_goes_too(databases: DatabaseActivities, tenants: Tenants, superuser: Superuser) -> None:
+async def test_former_schema_goes_too(databases: Databases, tenants: Tenants, superuser: Superuser) -> None:
     former = await tenants.apply()
     await databases.reconcile_database(former.step)
     tenant = await tenants.apply(former.names.stem, schemaName=f"s{secrets.token_hex(4)}")
@@ -236,7 +232,7 @@ LIES = {
 
 @pytest.mark.parametrize("statement", LIES.values(), ids=LIES)
 async def test_application_cannot_talk_its_schema_out_of_the_cleanup(
-    statement: str, databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+    statement: str, databases: Databases, tenants: Tenants, superuser: Superuser
 ) -> None:
     tenant, other = await tenants.apply(), await tenants.apply()
     await databases.reconcile_database(tenant.step)
@@ -252,9 +248,7 @@ async def test_application_cannot_talk_its_schema_out_of_the_cleanup(
     assert await left_of(superuser, tenants, tenant) == set()
 
 
-async def test_owner_whose_name_begins_alike_keeps_its_database(
-    databases: DatabaseActivities, tenants: Tenants
-) -> None:
+async def test_owner_whose_name_begins_alike_keeps_its_database(databases: Databases, tenants: Tenants) -> None:
     tenant = await tenants.apply()
     longer = await tenants.apply(f"{tenant.names.stem}-2")
     await databases.reconcile_database(tenant.step)
@@ -267,7 +261,7 @@ async def test_owner_whose_name_begins_alike_keeps_its_database(
 
 @pytest.mark.every_postgres
 async def test_retained_data_stays_and_nobody_logs_in(
-    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+    databases: Databases, tenants: Tenants, superuser: Superuser
 ) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
@@ -289,7 +283,7 @@ async def test_retained_data_stays_and_nobody_logs_in(
 
 @pytest.mark.every_postgres
 async def test_object_made_again_after_retain_finds_its_data_under_a_new_password(
-    databases: DatabaseActivities, tenants: Tenants
+    databases: Databases, tenants: Tenants
 ) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
@@ -305,7 +299,7 @@ async def test_object_made_again_after_retain_finds_its_data_under_a_new_passwor
 
 
 async def test_what_the_predecessor_retained_outlives_an_object_that_took_another_schema(
-    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+    databases: Databases, tenants: Tenants, superuser: Superuser
 ) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
@@ -334,9 +328,7 @@ async def test_what_the_predecessor_retained_outlives_an_object_that_took_anothe
     assert await tenants.query(again, "SELECT id FROM page ORDER BY id") == [(1,), (3,)]
 
 
-async def test_late_cleanup_leaves_the_living_incarnation_alone(
-    databases: DatabaseActivities, tenants: Tenants
-) -> None:
+async def test_late_cleanup_leaves_the_living_incarnation_alone(databases: Databases, tenants: Tenants) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
     again = await tenants.recreate(tenant)
@@ -348,7 +340,7 @@ async def test_late_cleanup_leaves_the_living_incarnation_alone(
 
 
 async def test_cleanup_needs_no_object(
-    databases: DatabaseActivities, database_kube: KubeClient, tenants: Tenants, superuser: Superuser
+    databases: Databases, database_kube: KubeClient, tenants: Tenants, superuser: Superuser
 ) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
@@ -360,7 +352,7 @@ async def test_cleanup_needs_no_object(
 
 
 async def test_secret_of_another_feature_stays(
-    databases: DatabaseActivities, database_kube: KubeClient, tenants: Tenants
+    databases: Databases, database_kube: KubeClient, tenants: Tenants
 ) -> None:
     tenant = await tenants.apply()
     name = tenant.names.user_env
@@ -373,7 +365,7 @@ async def test_secret_of_another_feature_stays(
     assert await database_kube.get(SECRETS, name, tenants.namespace) is not None
 
 
-async def test_owner_without_a_database_is_success(databases: DatabaseActivities, tenants: Tenants) -> None:
+async def test_owner_without_a_database_is_success(databases: Databases, tenants: Tenants) -> None:
     owner = Owner(reference=ObjectReference(namespace=tenants.namespace, name="nobody"), uid="1")
     tenant = await tenants.apply()
 

@@ -10,12 +10,11 @@ from psycopg.sql import SQL, Identifier
 
 from activities.clients.kube import KubeClient
 from activities.clients.postgres import PostgresClient
-from activities.database import DatabaseActivities
 from plattr.settings import Settings
 from stack.endpoints import Endpoints
 from stack.platform import Platform
 from stack.services.postgres import ADMIN
-from tests.fix_postgres import Superuser, Tenant, Tenants, activities_with, catalogue_rows, drop_everything
+from tests.fix_postgres import Databases, Superuser, Tenant, Tenants, activities_with, catalogue_rows, drop_everything
 from tests.fix_postgres_versions import OTHER_VERSIONS
 
 
@@ -47,7 +46,7 @@ async def test_the_server_is_of_the_version_that_is_meant_and_its_admin_no_super
 
 @pytest.mark.parametrize("database_endpoints", ["postgres-15"], indirect=True)
 async def test_admin_gets_back_before_16_what_an_upgrade_would_ask_for(
-    databases: DatabaseActivities, tenants: Tenants, superuser: Superuser
+    databases: Databases, tenants: Tenants, superuser: Superuser
 ) -> None:
     tenant = await tenants.apply()
     await databases.reconcile_database(tenant.step)
@@ -65,7 +64,7 @@ async def test_admin_gets_back_before_16_what_an_upgrade_would_ask_for(
 async def test_database_of_an_older_server_lives_on_and_goes_after_an_upgrade(
     database_kube: KubeClient,
     database_endpoints: Endpoints,
-    databases: DatabaseActivities,
+    databases: Databases,
     tenants: Tenants,
     platform: Platform,
     newest: Superuser,

@@ -14,14 +14,13 @@ from pydantic import SecretStr
 from activities.clients import fence
 from activities.clients.kube import KubeClient
 from activities.clients.postgres import PostgresClient
-from activities.database import DatabaseActivities
 from plattr import sql
 from plattr.errors import BackendRefused, BackendUnavailable, Conflict, FencedOff, MissingSetting, PlattrError
 from plattr.naming import RoleName
 from plattr.objects import ObjectReference
 from plattr.settings import Settings
 from stack.endpoints import Endpoints
-from tests.fix_postgres import Superuser, Tenants, activities_with
+from tests.fix_postgres import Databases, Superuser, Tenants, activities_with
 
 REFERENCE = ObjectReference(namespace="client", name="test")
 
@@ -198,7 +197,7 @@ async def test_owner_whose_lock_is_held_is_a_conflict(postgres: PostgresClient) 
 
 
 async def test_attempt_whose_lease_ran_out_writes_nothing(
-    databases: DatabaseActivities, postgres: PostgresClient, superuser: Superuser
+    databases: Databases, postgres: PostgresClient, superuser: Superuser
 ) -> None:
     role = RoleName(f"fenced_{secrets.token_hex(4)}")
     token = fence.lease.set(fence.Lease(time.monotonic() - 1))

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from activities.clients import tracing
 from activities.clients.backends import Backend
-from plattr import sql
+from plattr import sql, sql_removal
 from plattr.errors import BackendRefused
 from plattr.naming import RoleName
 
@@ -48,7 +48,7 @@ def test_a_failed_call_keeps_only_the_class_of_its_error(spans, error, status):
         (sql.STATE, "SELECT"),
         (sql.LOCK, "SELECT"),
         (next(iter(sql.set_password(RoleName("shop_app"), CANARY))).as_string(), "ALTER ROLE"),
-        (next(iter(sql.drop_role("shop_app"))).as_string(), "REASSIGN OWNED BY"),
+        (next(iter(sql_removal.drop_role("shop_app"))).as_string(), "REASSIGN OWNED BY"),
         (f"'{CANARY}'", ""),
     ],
     ids=["query", "lock", "password", "drop", "no-keyword"],

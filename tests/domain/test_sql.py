@@ -9,22 +9,18 @@ from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
-from plattr import sql
+from plattr import sql, sql_removal
 from plattr.database import (
     DatabaseState,
-    Inventory,
-    OwnedRole,
-    OwnedSchema,
     database_environment,
-    locking_statements,
     missing_statements,
     owner_record,
     record_beginning,
     recorded_owner,
     recorded_uid,
     refuse_foreign,
-    removal_statements,
 )
+from plattr.database_removal import Inventory, OwnedRole, OwnedSchema, locking_statements, removal_statements
 from plattr.errors import OwnedElsewhere
 from plattr.naming import RoleName, SchemaName, application_names
 from plattr.objects import Kind, ObjectReference, Owner
@@ -124,8 +120,8 @@ STATEMENTS = {
     "grant-usage": sql.grant_usage(SCHEMA, ROLE),
     "grant-select": sql.grant_select(SCHEMA, [HOSTILE, HOSTILE], ROLE),
     "grant-select-on-new-tables": sql.grant_select_on_new_tables(SCHEMA, ROLE, ROLE),
-    "drop-schema": sql.drop_schema(SCHEMA),
-    "drop-role": sql.drop_role(ROLE),
+    "drop-schema": sql_removal.drop_schema(SCHEMA),
+    "drop-role": sql_removal.drop_role(ROLE),
 }
 
 
