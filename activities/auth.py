@@ -21,7 +21,7 @@ from plattr.errors import BackendRefused, Conflict, OwnedElsewhere, ProviderCred
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.naming import possible_realms
-from plattr.objects import ObjectReference
+from plattr.objects import NO_OWNER, ObjectReference
 from plattr.settings import ProviderCredentials, Settings
 from plattr.spec import Provider
 from plattr.status import ConditionType, Finding
@@ -152,7 +152,7 @@ class AuthActivities:
                 _ensure_visible(realm, reference)
         raise OwnedElsewhere(
             f"cannot adopt realm {target.names.realm!r} for {reference}: it belongs to"
-            f" {holder or 'nobody that Plattr knows'}; choose another name or remove it"
+            f" {holder or NO_OWNER}; choose another name or remove it"
         )
 
     async def _reconcile_providers(self, target: Target, providers: Iterable[Json]) -> None:

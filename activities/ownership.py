@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from activities.clients.kube import KubeClient
 from activities.clients.resources import NAMESPACES, Json, Resource, custom_resource
 from plattr.errors import Conflict, OwnedElsewhere, StillDeleting
-from plattr.objects import Kind, ObjectReference, Owner
+from plattr.objects import NO_OWNER, Kind, ObjectReference, Owner, owner_named
 from plattr.status import ConditionType
 from plattr.steps import CleanupStepInput
 from plattr.target import OWNER_ANNOTATION, OWNER_UID_ANNOTATION, owner_labels
@@ -33,7 +33,7 @@ def ensure_adoptable(
         return
     metadata = body["metadata"]
     place = f" in namespace {metadata['namespace']!r}" if "namespace" in metadata else ""
-    holder = _holder(body) or "nobody that Plattr knows"
+    holder = _holder(body) or NO_OWNER
     error = OwnedElsewhere(
         f"cannot adopt {resource.kind} {metadata['name']!r}{place} for {owner.reference}: it belongs to {holder};"
         " choose another name or remove it"
@@ -124,8 +124,7 @@ async def remove_owned(
 
 
 def _holder(body: Json) -> str | None:
-    annotation: str | None = body["metadata"].get("annotations", {}).get(OWNER_ANNOTATION)
-    return annotation
+    return owner_named(body["metadata"].get("annotations", {}).get(OWNER_ANNOTATION))
 
 
 def _owner_uid(body: Json) -> str | None:

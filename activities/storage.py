@@ -32,7 +32,7 @@ from plattr.errors import Conflict, OwnedElsewhere, PlattrError, Refusal, StillD
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.naming import BucketName, possible_bucket_prefixes
-from plattr.objects import ObjectReference, Owner
+from plattr.objects import NO_OWNER, ObjectReference, Owner, owner_named
 from plattr.settings import Settings
 from plattr.status import ConditionType, Finding
 from plattr.steps import CleanupStepInput, StepInput, StepResult
@@ -166,9 +166,9 @@ class StorageActivities:
             # at once, so the claim is the proof: it says that there was no such bucket when we set out to make it,
             # and nobody else has it. Whatever carries a tag or holds anything was made by others all the same.
             if tags or not is_made or not (is_new or await self._s3.is_empty(bucket)):
-                raise _elsewhere(owner, bucket, "nobody that Plattr knows")
+                raise _elsewhere(owner, bucket, NO_OWNER)
         elif tags[OWNER_TAG] != owner.reference.key:
-            raise _elsewhere(owner, bucket, tags[OWNER_TAG])
+            raise _elsewhere(owner, bucket, owner_named(tags[OWNER_TAG]) or NO_OWNER)
         # PutBucketTagging replaces all tags: a cost tag that somebody added must survive.
         wanted = tags | owner_tags(owner)
         if tags != wanted:

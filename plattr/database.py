@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from plattr import sql
 from plattr.errors import OwnedElsewhere
-from plattr.objects import FrozenModel, ObjectReference, Owner
+from plattr.objects import NO_OWNER, FrozenModel, ObjectReference, Owner, owner_named
 from plattr.settings import Settings
 from plattr.target import Target
 
@@ -50,7 +50,7 @@ def record_beginning(reference: ObjectReference) -> str:
 
 def recorded_owner(comment: str | None) -> str | None:
     """Return the key of the owner that a comment names; None when it is not a record of ours."""
-    return _recorded(comment, "owner")
+    return owner_named(_recorded(comment, "owner"))
 
 
 def recorded_uid(comment: str | None) -> str | None:
@@ -89,7 +89,7 @@ def refuse_foreign(state: DatabaseState, target: Target) -> None:
         if exists and holder != target.owner.reference.key:
             raise OwnedElsewhere(
                 f"cannot adopt {what} for {target.owner.reference}: it belongs to"
-                f" {holder or 'nobody that Plattr knows'}; choose another name or remove it"
+                f" {holder or NO_OWNER}; choose another name or remove it"
             )
 
 

@@ -4,7 +4,8 @@ Nothing is ever truncated: two applications whose names agree in the first 63 by
 """
 
 import re
-from typing import NewType
+from collections.abc import Mapping
+from typing import Any, NewType
 
 from plattr.errors import InvalidSpec, NameTooLong
 from plattr.objects import OBJECT_NAME_PATTERN, FrozenModel, Kind, ObjectReference
@@ -151,9 +152,9 @@ def preview_names(preview: PreviewSpec, parent: ApplicationSpec, *, base_domain:
 def _preview_names(preview: PreviewSpec, *, base_domain: str) -> Names:
     application, number = preview.application_ref, preview.pull_request
     check_object_name(application, "spec.applicationRef")
-    stem = f"{application}-pr{number}"
+    stem = _preview_stem(application, number)
     return Names(
-        namespace=f"preview-{application}-pr-{number}",
+        namespace=_preview_namespace(application, number),
         stem=stem,
         sql_stem=_sql(stem),
         schema_name=SchemaName(_sql(stem)),
@@ -162,6 +163,19 @@ def _preview_names(preview: PreviewSpec, *, base_domain: str) -> Names:
         client_id=stem,
         host=HostName(f"pr-{number}.{application}.preview.{base_domain}"),
     )
+
+
+def deployment_place(reference: ObjectReference, spec: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return namespace and name of an object's Deployment, from its spec as the API server holds it.
+
+    None: a preview's spec names no Application or pull request.
+    """
+    if reference.kind is Kind.APPLICATION:
+        return reference.namespace, reference.name
+    application, number = spec.get("applicationRef"), spec.get("pullRequest")
+    if not isinstance(application, str) or not isinstance(number, int):
+        return None
+    return _preview_namespace(application, number), _preview_stem(application, number)
 
 
 def possible_realms(reference: ObjectReference) -> tuple[RealmName, ...]:
@@ -221,6 +235,14 @@ def bucket_size_variable(name: str) -> str:
 def platform_hosts(base_domain: str) -> frozenset[str]:
     """Return the hosts that the platform keeps for itself."""
     return frozenset({base_domain, f"auth.{base_domain}"})
+
+
+def _preview_namespace(application: str, number: int) -> str:
+    return f"preview-{application}-pr-{number}"
+
+
+def _preview_stem(application: str, number: int) -> str:
+    return f"{application}-pr{number}"
 
 
 def _realm(name: str, environment: Environment) -> RealmName:

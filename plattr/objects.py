@@ -1,5 +1,6 @@
 """References to the custom resources, and their envelope."""
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -15,6 +16,13 @@ PAUSED_ANNOTATION = f"{GROUP}/paused"
 
 # A Service's name begins with a letter; so do SQL names made of it.
 OBJECT_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+
+UNREADABLE_OWNER = "an unreadable owner"
+NO_OWNER = "nobody that Plattr knows"
+_KEY_PATTERN = re.compile(
+    # A namespace, and a name that Plattr takes: DNS labels of at most 63 characters. `\Z`: `$` takes a newline as well.
+    r"(?P<namespace>[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)/(?P<kind>[A-Za-z]+)/(?P<name>[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?)\Z"
+)
 
 
 class FrozenModel(BaseModel):
@@ -49,6 +57,25 @@ class ObjectReference(FrozenModel):
 
     def __str__(self) -> str:
         return self.key
+
+
+def parse_key(text: str) -> ObjectReference | None:
+    """Return which object a key is of; None: it is no key that Plattr would write."""
+    match = _KEY_PATTERN.match(text)
+    if match is None or match["kind"] not in set(Kind):
+        return None
+    return ObjectReference(kind=Kind(match["kind"]), namespace=match["namespace"], name=match["name"])
+
+
+def owner_named(mark: object) -> str | None:
+    """Return the key in an owner's mark, as a resource carries it; None: it carries none.
+
+    Tenants can write on what is theirs: comments, tags, annotations. What is no key becomes `UNREADABLE_OWNER`, which
+    is no object's, so that nothing they write there is quoted in a condition, an Event, the UI or a terminal.
+    """
+    if mark is None or mark == "":
+        return None
+    return mark if isinstance(mark, str) and parse_key(mark) else UNREADABLE_OWNER
 
 
 class Owner(FrozenModel):

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from plattr.objects import Owner
+from plattr.objects import Owner, owner_named
 from plattr.settings import ProviderCredentials
 from plattr.spec import Provider
 from plattr.target import Target
@@ -102,8 +102,7 @@ def fingerprint(credentials: ProviderCredentials) -> str:
 
 def holder_of(realm: Mapping[str, Any]) -> str | None:
     """Return the key of a realm's owner; None when it has none, or Keycloak may not show us its attributes."""
-    holder: str | None = realm.get("attributes", {}).get(OWNER_ATTRIBUTE)
-    return holder
+    return owner_named(realm.get("attributes", {}).get(OWNER_ATTRIBUTE))
 
 
 def is_visible(realm: Mapping[str, Any]) -> bool:

@@ -4,6 +4,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
 
 from activities.clients.resources import Json
 from plattr.objects import Kind, ObjectReference
@@ -19,6 +21,17 @@ logger = logging.getLogger(__name__)
 # contradicts after that is a flip, and not the other half of news that is on its way.
 DOUBT_SECONDS = 2.0
 
+Place = tuple[str, str]
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One that Plattr, or somebody who says so, has made."""
+
+    owner: ObjectReference
+    is_available: bool
+
 
 class Fleet:
     """Turn lists and events into pokes; `put` takes each poke and must not lose it."""
@@ -32,9 +45,10 @@ class Fleet:
         self._seen: dict[ObjectReference, Observed] = {}
         # What each object was poked for last, or was seen settled at.
         self._handled: dict[ObjectReference, Incarnation] = {}
-        # Each owner has one Deployment.
-        self._owners: dict[tuple[str, str], ObjectReference] = {}
-        self._available: dict[ObjectReference, bool] = {}
+        # By namespace and name: anybody can write an owner's labels on a Deployment of his own, so they count only on
+        # the one that the owner's own would be.
+        self._deployments: dict[Place, Deployment] = {}
+        self._expecting: dict[Place, set[ObjectReference]] = {}
         # Since when an owner's status and its Deployment contradict each other, and what it was told of already.
         self._doubted: dict[ObjectReference, float] = {}
         self._told: dict[ObjectReference, bool] = {}
@@ -71,32 +85,27 @@ class Fleet:
 
     def replace_deployments(self, bodies: Iterable[Json]) -> None:
         """Take a list of all Deployments that Plattr made."""
-        listed = {_place(body): body for body in bodies}
-        for place in [known for known in self._owners if known not in listed]:
-            self._lose(place)
-        for body in listed.values():
-            self.change_deployment("MODIFIED", body)
+        listed = {_place(body) for body in bodies if self._keep(body)}
+        for place in [known for known in self._deployments if known not in listed]:
+            del self._deployments[place]
         self._knows_deployments = True
-        # One may have vanished while nobody looked.
-        for reference in [seen for seen in self._seen if seen not in self._available]:
+        # One may have vanished, or flipped, while nobody looked.
+        for reference in self._seen:
             self._compare(reference)
 
     def change_deployment(self, event: str, body: Json) -> None:
         """Take one event of the Deployments' watch; one that is gone is an unavailable one."""
-        place, owner = _place(body), owner_of_deployment(body)
-        if event == "DELETED" or owner is None:
-            self._lose(place)
-            return
-        self._owners[place] = owner
-        self._available[owner] = _is_available(body)
-        self._compare(owner)
+        if event == "DELETED" or not self._keep(body):
+            self._deployments.pop(_place(body), None)
+        for reference in self._expecting.get(_place(body), ()):
+            self._compare(reference)
 
     def confirm(self) -> None:
         """Poke the owners whose status has contradicted their Deployment for long enough; call it each second."""
         due = self._clock() - DOUBT_SECONDS
         for reference in [doubted for doubted, since in self._doubted.items() if since <= due]:
             del self._doubted[reference]
-            is_available = self._available.get(reference, False)
+            is_available = self._is_available(reference)
             signal = decide_availability(self._seen.get(reference), is_available=is_available)
             if signal is not None:
                 self._told[reference] = is_available
@@ -106,6 +115,7 @@ class Fleet:
         reference = seen.reference
         before = self._seen.get(reference)
         self._seen[reference] = seen
+        self._expect(before, seen)
         self._waiting.look(seen)
         signal = decide(seen, before, self._handled.get(reference), is_from_list=is_from_list)
         if signal is not None or seen.is_settled:
@@ -114,19 +124,22 @@ class Fleet:
         if signal is not None:
             self._put(Poke(reference=reference, is_deleting=seen.is_deleting, signal=signal))
         # The Deployment may have flipped while a run was open, and nobody was told.
-        if self._knows_deployments or reference in self._available:
+        if self._knows_deployments or seen.place in self._deployments:
             self._compare(reference)
         if before is None or before.awaited_parent != seen.awaited_parent:
             self._list_refused(before, seen)
         for preview in (reference, *self._refused.get(reference, ())):
             self._meet_parent(self._seen[preview])
 
+    def _expect(self, before: Observed | None, seen: Observed | None) -> None:
+        if before is not None and before.place is not None:
+            _drop(self._expecting, before.place, before.reference)
+        if seen is not None and seen.place is not None:
+            self._expecting.setdefault(seen.place, set()).add(seen.reference)
+
     def _list_refused(self, before: Observed | None, seen: Observed | None) -> None:
         if before is not None and before.awaited_parent is not None:
-            siblings = self._refused[before.awaited_parent]
-            siblings.discard(before.reference)
-            if not siblings:
-                del self._refused[before.awaited_parent]
+            _drop(self._refused, before.awaited_parent, before.reference)
         if seen is not None and seen.awaited_parent is not None:
             self._refused.setdefault(seen.awaited_parent, set()).add(seen.reference)
 
@@ -139,8 +152,21 @@ class Fleet:
             self._met[preview.reference] = parent.incarnation
             self._put(Poke(reference=preview.reference, is_deleting=False, signal=CHANGED_SIGNAL))
 
+    def _keep(self, body: Json) -> bool:
+        """Remember a Deployment's state; False: it says of nobody that it is his."""
+        owner = owner_of_deployment(body)
+        if owner is None:
+            return False
+        self._deployments[_place(body)] = Deployment(owner, is_available=_is_available(body))
+        return True
+
+    def _is_available(self, reference: ObjectReference) -> bool:
+        seen = self._seen.get(reference)
+        deployment = self._deployments.get(seen.place) if seen is not None and seen.place is not None else None
+        return deployment is not None and deployment.owner == reference and deployment.is_available
+
     def _compare(self, reference: ObjectReference) -> None:
-        is_available = self._available.get(reference, False)
+        is_available = self._is_available(reference)
         signal = decide_availability(self._seen.get(reference), is_available=is_available)
         if signal is None:
             self._told.pop(reference, None)
@@ -148,14 +174,9 @@ class Fleet:
         elif self._told.get(reference) is not is_available:
             self._doubted.setdefault(reference, self._clock())
 
-    def _lose(self, place: tuple[str, str]) -> None:
-        owner = self._owners.pop(place, None)
-        if owner is not None:
-            self._available.pop(owner, None)
-            self._compare(owner)
-
     def _forget(self, reference: ObjectReference) -> None:
         lost = self._seen.pop(reference, None)
+        self._expect(lost, None)
         self._list_refused(lost, None)
         self._waiting.forget(reference)
         for memory in (self._handled, self._told, self._doubted, self._met):
@@ -174,7 +195,14 @@ class Fleet:
             )
 
 
-def _place(body: Json) -> tuple[str, str]:
+def _drop(index: dict[Key, set[ObjectReference]], key: Key, reference: ObjectReference) -> None:
+    members = index[key]
+    members.discard(reference)
+    if not members:
+        del index[key]
+
+
+def _place(body: Json) -> Place:
     return body["metadata"]["namespace"], body["metadata"]["name"]
 
 

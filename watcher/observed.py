@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from activities.clients.resources import Json
+from plattr import naming
 from plattr.errors import InvalidSpec, NameTooLong, ParentNotFound
-from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Kind, ObjectReference
+from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Kind, ObjectReference, parse_key
 from plattr.status import ConditionType, Phase
 from plattr.target import KIND_LABEL, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL
 
@@ -43,6 +44,8 @@ class Observed:
     """DeploymentReady is False: the workload is why the object is not Running."""
     awaited_parent: ObjectReference | None
     """The Application of a preview that was refused as a whole: it may lack it, or break a rule because of it."""
+    place: tuple[str, str] | None
+    """Namespace and name of its Deployment; None: its spec does not say."""
     environment: str
     resource_version: str
     created_at: float
@@ -67,8 +70,9 @@ def observe(kind: Kind, body: Json) -> Observed:
     """Read an object as the API server sends it; a status that nobody wrote yet is all defaults."""
     metadata, status = body["metadata"], body.get("status") or {}
     conditions = status.get("conditions") or []
+    reference = ObjectReference(kind=kind, namespace=metadata["namespace"], name=metadata["name"])
     return Observed(
-        reference=ObjectReference(kind=kind, namespace=metadata["namespace"], name=metadata["name"]),
+        reference=reference,
         incarnation=Incarnation(
             uid=metadata["uid"],
             generation=metadata.get("generation", 0),
@@ -83,6 +87,7 @@ def observe(kind: Kind, body: Json) -> Observed:
             for condition in conditions
         ),
         awaited_parent=_awaited_parent(kind, body, conditions),
+        place=naming.deployment_place(reference, body.get("spec") or {}),
         environment="preview" if kind is Kind.PREVIEW else (body.get("spec") or {}).get("environment", ""),
         resource_version=metadata.get("resourceVersion", ""),
         created_at=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
@@ -100,10 +105,7 @@ def _awaited_parent(kind: Kind, body: Json, conditions: Iterable[Json]) -> Objec
 
 
 def owner_of_deployment(body: Json) -> ObjectReference | None:
-    """Return whose Deployment this is by its labels; None when they name no owner."""
+    """Return whose Deployment this says it is, by its labels; None when they name no owner."""
     labels = body["metadata"].get("labels") or {}
     kind = _KINDS.get(labels.get(KIND_LABEL, ""))
-    namespace, name = labels.get(OWNER_NAMESPACE_LABEL), labels.get(OWNER_NAME_LABEL)
-    if kind is None or not namespace or not name:
-        return None
-    return ObjectReference(kind=kind, namespace=namespace, name=name)
+    return parse_key(f"{labels.get(OWNER_NAMESPACE_LABEL)}/{kind}/{labels.get(OWNER_NAME_LABEL)}")

@@ -1,6 +1,11 @@
 """What a person reads at the top of a run in the Temporal UI."""
 
+import re
+
 from plattr.steps import Progress
+
+# What means something in Markdown, wherever it stands. https://spec.commonmark.org/0.31.2/#backslash-escapes
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#!|~:&])")
 
 
 def describe_progress(name: str, progress: Progress) -> str:
@@ -11,8 +16,13 @@ def describe_progress(name: str, progress: Progress) -> str:
     if progress.next_retry is not None:
         lines.append(f"waiting until {progress.next_retry:%Y-%m-%d %H:%M:%S} UTC to begin round {progress.round + 1}")
     elif progress.step is not None:
-        waits = f", waits for {progress.waiting_for}" if progress.waiting_for else ""
+        waits = f", waits for {_quoted(progress.waiting_for)}" if progress.waiting_for else ""
         lines.append(f"now: {progress.step}{waits}")
     if progress.last_error is not None:
-        lines.append(f"last error: {progress.last_error.reason}: {progress.last_error.message}")
+        lines.append(f"last error: {progress.last_error.reason}: {_quoted(progress.last_error.message)}")
     return "\n\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    """Return a text that the UI shows as it is: part of it may be a tenant's, as the answer of his own webhook."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))

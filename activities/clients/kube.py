@@ -25,7 +25,7 @@ from activities.clients.backends import Backend, of_backend
 from activities.clients.kube_errors import GoneError, NamespaceEnding, raise_for_event, raise_for_status
 from activities.clients.resources import Json, Resource
 from plattr.errors import BackendUnavailable, MissingSetting, OwnedElsewhere, StillDeleting
-from plattr.objects import Owner
+from plattr.objects import NO_OWNER, Owner, owner_named
 from plattr.target import OWNER_ANNOTATION
 
 __all__ = ["FIELD_MANAGER", "GoneError", "KubeClient", "Listing", "NamespaceEnding"]
@@ -170,10 +170,10 @@ class KubeClient:
             # Without force: what appears between the read and this write is not ours.
             return await self.apply(resource, body, namespace, force=False)
         what = _what(resource, body["metadata"]["name"], namespace)
-        holder = existing["metadata"].get("annotations", {}).get(OWNER_ANNOTATION)
+        holder = owner_named(existing["metadata"].get("annotations", {}).get(OWNER_ANNOTATION))
         if holder != owner.reference.key:
             raise OwnedElsewhere(
-                f"cannot adopt {what} for {owner.reference}: it belongs to {holder or 'nobody that Plattr knows'};"
+                f"cannot adopt {what} for {owner.reference}: it belongs to {holder or NO_OWNER};"
                 " choose another name or remove it"
             )
         if "deletionTimestamp" in existing["metadata"]:

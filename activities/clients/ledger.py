@@ -12,7 +12,7 @@ from activities.clients.kube import KubeClient
 from activities.clients.resources import LEASES, Json
 from plattr.claims import Claim, HeldClaim, Holding
 from plattr.errors import BackendUnavailable, Conflict, OwnedElsewhere, PlattrError, StillDeleting
-from plattr.objects import GROUP, ObjectReference, Owner
+from plattr.objects import GROUP, NO_OWNER, ObjectReference, Owner, owner_named
 from plattr.target import OWNER_UID_ANNOTATION, owner_annotations, owner_labels
 
 HOLDING_LABEL = f"{GROUP}/holding"
@@ -256,7 +256,7 @@ def _annotation(name: str) -> str:
 
 
 def _holder(lease: Json) -> str:
-    return str(lease.get("spec", {}).get("holderIdentity", ""))
+    return owner_named(lease.get("spec", {}).get("holderIdentity")) or ""
 
 
 def _ensure_ours(claim: Claim, lease: Json, owner: Owner) -> None:
@@ -265,7 +265,7 @@ def _ensure_ours(claim: Claim, lease: Json, owner: Owner) -> None:
         return
     error = OwnedElsewhere(
         f"cannot claim {claim.holding} {claim.name!r} for {owner.reference}: it belongs to"
-        f" {holder or 'nobody that Plattr knows'}; choose another name or remove it"
+        f" {holder or NO_OWNER}; choose another name or remove it"
     )
     error.condition = claim.holding.condition
     raise error

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from cli.auditing.inventory import Finding, Found, Problem, Subject, Thing, ThingKind
 from plattr import naming
+from plattr.objects import NO_OWNER
 
 # How the names begin and end that Plattr gives to what carries no owner until a second call has written it.
 _OURS = {
@@ -63,7 +64,7 @@ def _judge(subject: Subject, thing: Thing, found: Found | None) -> Iterable[Find
     if found is None:
         yield Finding(problem=Problem.MISSING, thing=thing, owner=subject.key)
     elif found.owner != subject.key:
-        holder = found.owner or "nobody that Plattr knows"
+        holder = found.owner or NO_OWNER
         yield Finding(problem=Problem.FOREIGN, thing=thing, owner=subject.key, detail=f"it belongs to {holder}")
     elif found.uid is not None and found.uid != subject.uid:
         detail = f"it is recorded for an earlier object of the name, uid {found.uid}"

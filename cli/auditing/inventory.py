@@ -1,9 +1,13 @@
 """What the auditor looks at: things in the backends, the objects they belong to, and what can be wrong with them."""
 
+import re
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BeforeValidator
 
 from plattr.errors import PlattrError
-from plattr.objects import FrozenModel
+from plattr.objects import FrozenModel, owner_named
 
 
 class AuditFailed(PlattrError):
@@ -46,13 +50,20 @@ class Thing(FrozenModel):
         return f"{self.kind} {self.scope}/{self.name}" if self.scope else f"{self.kind} {self.name}"
 
 
+def _uid_named(mark: object) -> str | None:
+    if mark is None or (isinstance(mark, str) and re.fullmatch(r"[-A-Za-z0-9]{1,64}", mark)):
+        return mark
+    return "unreadable"
+
+
 class Found(FrozenModel):
     """A thing that exists, and whose it says it is."""
 
     thing: Thing
-    owner: str | None
+    # Tenants can write on what is theirs, and an operator's terminal takes what is printed for commands.
+    owner: Annotated[str | None, BeforeValidator(owner_named)]
     """The owner's key, `{namespace}/{kind}/{name}`; None: it carries none of ours."""
-    uid: str | None = None
+    uid: Annotated[str | None, BeforeValidator(_uid_named)] = None
     is_retained: bool = False
     """Of a claim: what it stands for outlives its object."""
 

@@ -293,3 +293,62 @@ def test_a_preview_that_has_found_its_parent_or_is_gone_is_not_told(stage):
     stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object("shop", phase="Running"))
 
     assert len(stage.pokes) == before
+
+
+def labelled(owner: str, *, namespace: str, name: str, available: bool):
+    """A Deployment with an owner's labels, wherever it is."""
+    body = deployment(owner, available=available)
+    body["metadata"] |= {"namespace": namespace, "name": name}
+    return body
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("place", [("evil", "shop"), ("team", "other")], ids=["his-namespace", "another-name"])
+def test_a_strangers_deployment_with_anothers_labels_says_nothing(stage, place):
+    namespace, name = place
+    stage.fleet.replace(Kind.APPLICATION, [custom_object(phase="Running")])
+    stage.fleet.replace_deployments([deployment(available=True)])
+
+    # Blind to it once it has gone again ...
+    stage.fleet.change_deployment("ADDED", labelled("shop", namespace=namespace, name=name, available=True))
+    stage.fleet.change_deployment("DELETED", labelled("shop", namespace=namespace, name=name, available=True))
+    # ... and neither deaf nor alarmed while it stays.
+    stage.fleet.change_deployment("ADDED", labelled("shop", namespace=namespace, name=name, available=False))
+    stage.settle()
+    assert stage.signals == []
+    stage.fleet.change_deployment("ADDED", labelled("shop", namespace=namespace, name=name, available=True))
+    stage.fleet.change_deployment("MODIFIED", deployment(available=False))
+    stage.settle()
+
+    assert stage.signals == ["repair"]
+
+
+@pytest.mark.attack
+def test_a_previews_deployment_counts_in_its_own_namespace_only(stage):
+    preview = custom_object("shop-7", phase="Running")
+    preview["spec"] = {"applicationRef": "shop", "pullRequest": 7}
+    stage.fleet.replace(Kind.PREVIEW, [preview])
+    stage.pokes.clear()
+    own = deployment("shop-7", available=True, kind=Kind.PREVIEW)
+    own["metadata"] |= {"namespace": "preview-shop-pr-7", "name": "shop-pr7"}
+    stage.fleet.replace_deployments([own])
+    stage.settle()
+    assert stage.signals == []
+
+    stage.fleet.change_deployment("ADDED", deployment("shop-7", available=True, kind=Kind.PREVIEW))
+    stage.fleet.change_deployment("DELETED", own)
+    stage.settle()
+
+    assert stage.signals == ["repair"]
+
+
+@pytest.mark.attack
+def test_the_own_deployment_whose_labels_name_another_is_lost(stage):
+    stage.fleet.replace(Kind.APPLICATION, [custom_object(phase="Running"), custom_object("other")])
+    stage.fleet.replace_deployments([deployment(available=True)])
+    stage.pokes.clear()
+
+    stage.fleet.change_deployment("MODIFIED", labelled("other", namespace="team", name="shop", available=True))
+    stage.settle()
+
+    assert [(poke.reference.name, poke.signal) for poke in stage.pokes] == [("shop", "repair")]
