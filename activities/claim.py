@@ -10,12 +10,13 @@ from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
 from activities.clients.resources import Json, custom_resource
 from activities.loading import TargetLoader
+from activities.status import conditions_of, with_summary
 from plattr.claims import Claim, HeldClaim, Holding, claims_of, outliving
 from plattr.errors import PlattrError, Superseded
 from plattr.objects import FINALIZER, Envelope, Kind
 from plattr.parent import STATUS_FIELD
 from plattr.spec import parse_preview_spec
-from plattr.status import ConditionType, Finding, Phase
+from plattr.status import ConditionType, Finding, Phase, begun, ending
 from plattr.steps import PROVISION_ORDER, ClaimInput, ClaimResult, CleanupInput, CleanupPlan, Step
 from plattr.target import Target
 from plattr.ttl import expires_at
@@ -114,7 +115,11 @@ class ClaimActivities:
             await self._kube.delete(resource, reference.name, reference.namespace, uid=envelope.metadata.uid)
         body = await self._kube.get(resource, reference.name, reference.namespace)
         if body is not None and body["metadata"]["uid"] == envelope.metadata.uid:
-            await self._show(body, envelope.kind, {"phase": str(Phase.TERMINATING)})
+            fields: Json = {"phase": str(Phase.TERMINATING)}
+            # The deletion has raised the generation.
+            generation = body["metadata"]["generation"]
+            fields = with_summary(fields, conditions_of(envelope), ending(), generation=generation)
+            await self._show(body, envelope.kind, fields)
         return CleanupPlan(
             verdict="proceed",
             uid=envelope.metadata.uid,
@@ -164,8 +169,12 @@ class ClaimActivities:
         fields: Json = {}
         if STATUS_FIELD in envelope.status:
             fields[STATUS_FIELD] = envelope.status[STATUS_FIELD]
-        if _is_new_spec(envelope) or envelope.status.get("phase", Phase.PENDING) == Phase.PENDING:
-            fields["phase"] = str(Phase.PROVISIONING)
+        old = conditions_of(envelope)
+        is_refused = any(condition.type is ConditionType.STALLED for condition in old)
+        if _is_new_spec(envelope) or is_refused:
+            generation = envelope.metadata.generation
+            fields |= {"phase": str(Phase.PROVISIONING), "observedGeneration": generation}
+            fields |= with_summary(fields, old, begun(), generation=generation)
         return await self._show(body, envelope.kind, fields)
 
     async def _show(self, body: Json, kind: Kind, fields: Json) -> bool:

@@ -16,12 +16,14 @@ from plattr.objects import Envelope, Kind
 from plattr.spec import preview_ttl
 from plattr.status import (
     INFORMATIVE,
+    SUMMARY,
     Condition,
     ConditionType,
     Finding,
     Phase,
     derive_phase,
     merge_conditions,
+    summary,
 )
 from plattr.steps import StatusInput, StatusResult
 from plattr.target import Target
@@ -58,11 +60,13 @@ class StatusActivities:
         old = conditions_of(envelope)
         untouched = _untouched(status, old, findings)
         findings += _not_reached(status, old, findings)
-        phase = derive_phase(
+        summed = summary(
             [*findings, *(_as_finding(condition) for condition in untouched)],
-            is_deleting=False,
             gave_up=status.gave_up,
+            is_refused=status.is_refused,
         )
+        findings = (*(finding for finding in findings if finding.type not in SUMMARY), *summed)
+        phase = derive_phase(summed, gave_up=status.gave_up)
         wanted = with_conditions(
             {
                 **envelope.status,
@@ -92,11 +96,8 @@ class StatusActivities:
     async def _tell(
         self, envelope: Envelope, old: Sequence[Condition], findings: Sequence[Finding], phase: Phase
     ) -> None:
-        before = {condition.type: condition for condition in old}
-        for finding in findings:
-            known = before.get(finding.type)
-            is_known = known is not None and _as_finding(known) == finding
-            if finding.status == "False" and finding.type not in INFORMATIVE and not is_known:
+        for finding in _news(old, findings):
+            if finding.status == "False":
                 await self._events.record(
                     envelope.owner, kind_of="Warning", reason=finding.reason, message=finding.message
                 )
@@ -135,6 +136,12 @@ def with_conditions(
     return {**status, "conditions": [condition.model_dump(mode="json", by_alias=True) for condition in merged]}
 
 
+def with_summary(status: Json, old: Sequence[Condition], findings: Sequence[Finding], *, generation: int) -> Json:
+    """Return a status with only the conditions that sum the others up made anew."""
+    untouched = [condition for condition in old if condition.type not in SUMMARY]
+    return with_conditions(status, old, findings, generation=generation, untouched=untouched)
+
+
 def _ensure_current(status: StatusInput, envelope: Envelope) -> None:
     metadata = envelope.metadata
     if envelope.is_deleting:
@@ -157,8 +164,23 @@ def _untouched(status: StatusInput, old: Sequence[Condition], findings: Sequence
     kept = set(status.unreached) | INFORMATIVE
     if not status.uid:
         # Refused before any step was known: what ran before runs on.
-        kept = set(ConditionType) - {ConditionType.ACCEPTED}
+        kept = set(ConditionType) - SUMMARY
     return tuple(condition for condition in old if condition.type in kept - named)
+
+
+def _news(old: Sequence[Condition], findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings that the status does not say yet; what Ready only repeats is told by its own condition."""
+    before = {condition.type: _as_finding(condition) for condition in old}
+    own = [finding for finding in findings if finding.type not in INFORMATIVE | SUMMARY]
+    said = {(finding.reason, finding.message) for finding in own}
+    whole = [
+        finding
+        for finding in findings
+        if finding.type is ConditionType.READY
+        and (finding.reason, finding.message) not in said
+        and not any(each.status == finding.status for each in own)
+    ]
+    return [finding for finding in [*own, *whole] if before.get(finding.type) != finding]
 
 
 def _not_reached(status: StatusInput, old: Sequence[Condition], findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from cli.connection import Session, perform
 from cli.objects import Found, ObjectNotFound, find, find_preview, list_all
 from cli.options import Namespace
-from cli.words import MARKS, brief_conditions, clock, coloured, since
+from cli.words import brief_conditions, clock, coloured, mark, since
 from plattr.spec import Environment
 
 # Into a pipe nothing is folded: the next program wants whole words.
@@ -101,7 +101,7 @@ def show_conditions(out: Console, found: Found) -> None:
     for condition in found.conditions:
         table.add_row(
             condition["type"],
-            MARKS.get(condition["status"], condition["status"]),
+            mark(condition),
             condition.get("reason", ""),
             escape(condition.get("message", "")),
             since(condition.get("lastTransitionTime")),

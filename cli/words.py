@@ -3,7 +3,10 @@
 from datetime import UTC, datetime, timedelta
 
 from activities.clients.resources import Json
+from plattr.status import SUMMARY
 
+# What is True of an object that is not well, or not yet.
+ABNORMAL = {"Reconciling": "[yellow]…[/]", "Stalled": "[red]✗[/]"}
 MARKS = {"True": "[green]✓[/]", "False": "[red]✗[/]", "Unknown": "[yellow]…[/]"}
 COLOURS = {
     "Running": "green",
@@ -47,16 +50,30 @@ def coloured(phase: str) -> str:
     return f"[{COLOURS.get(phase, 'default')}]{phase}[/]"
 
 
+def mark(condition: Json) -> str:
+    """Return a condition's status as a mark; of two of them True is no good news."""
+    if condition["status"] == "True":
+        return ABNORMAL.get(condition["type"], MARKS["True"])
+    return MARKS.get(condition["status"], "?")
+
+
 def brief_conditions(conditions: list[Json]) -> str:
     """Return all conditions in one cell: a mark and a word each, and the reason of those that are not True."""
     parts = []
     for condition in conditions:
+        # The phase stands beside them; the conditions that sum up say it once more.
+        if condition["type"] in SUMMARY:
+            continue
         name = str(condition["type"]).removesuffix("Ready")
         reason = "" if condition["status"] == "True" else f" {condition.get('reason', '')}"
-        parts.append(f"{MARKS.get(condition['status'], '?')} {name}{reason}")
+        parts.append(f"{mark(condition)} {name}{reason}")
+    if not parts:
+        # Refused before any step was known.
+        parts = [f"{mark(each)} {each['type']} {each.get('reason', '')}" for each in failures(conditions)]
     return "  ".join(parts)
 
 
 def failures(conditions: list[Json]) -> list[Json]:
-    """Return the conditions that are False and decide the phase."""
-    return [condition for condition in conditions if condition["status"] == "False"]
+    """Return the conditions that are False and decide the phase; Ready only where it is not another one's echo."""
+    failed = [condition for condition in conditions if condition["status"] == "False"]
+    return [condition for condition in failed if condition["type"] not in SUMMARY] or failed

@@ -84,7 +84,7 @@ class ParentNotFound(Unmet):
 
     reason = "ParentNotFound"
     # Whichever step noticed it: no feature is at fault.
-    condition = "Accepted"
+    condition = "Ready"
 
 
 class BackendUnavailable(Transient):

@@ -29,9 +29,15 @@ class Phase(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """What can be true of an object. ACCEPTED appears only while it is False: the object is refused."""
+    """What can be true of an object.
 
-    ACCEPTED = "Accepted"
+    The first three sum the others up, as kstatus, hence Flux, Helm and Argo CD, reads them. RECONCILING and STALLED are
+    there only while they are True.
+    """
+
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
     DATABASE = "DatabaseReady"
     STORAGE = "StorageReady"
     AUTH = "AuthReady"
@@ -44,6 +50,12 @@ class ConditionType(StrEnum):
 
 # Conditions that inform and do not decide the phase.
 INFORMATIVE = frozenset({ConditionType.EXPIRING})
+# Conditions that follow from the others. A finding of READY says why the object as a whole is not.
+# https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md
+SUMMARY = frozenset({ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED})
+
+
+_UNDER_WAY = "a run is under way"
 
 
 class Finding(FrozenModel):
@@ -66,24 +78,71 @@ class Condition(FrozenModel):
     observed_generation: int = Field(ge=0)
 
 
-def derive_phase(findings: Iterable[Finding], *, is_deleting: bool, gave_up: bool) -> Phase:
-    """Return the phase that the findings add up to.
+def summary(findings: Iterable[Finding], *, gave_up: bool, is_refused: bool) -> tuple[Finding, ...]:
+    """Return the conditions that sum the others up: Ready, and why it is not.
 
     Args:
-        findings: every condition of the object.
-        is_deleting: the object has a deletionTimestamp.
+        findings: every condition of the object; one of READY is the cause that counts for the whole.
+        gave_up: the retries of what is False are used up.
+        is_refused: no retry can mend it.
+    """
+    ready = _ready(list(findings))
+    if ready.status == "True":
+        return (ready,)
+    if is_refused:
+        return ready, ready.model_copy(update={"type": ConditionType.STALLED, "status": "True"})
+    if gave_up:
+        return ready, _reconciling("Retrying", "what failed is tried again by itself, and at every change")
+    return ready, _reconciling("Provisioning", _UNDER_WAY)
+
+
+def begun() -> tuple[Finding, ...]:
+    """Return what sums up an object whose run has begun."""
+    ready = Finding(type=ConditionType.READY, status="Unknown", reason="Provisioning", message=_UNDER_WAY)
+    return ready, _reconciling("Provisioning", _UNDER_WAY)
+
+
+def ending() -> tuple[Finding, ...]:
+    """Return what sums up an object that is being deleted."""
+    message = "it is being deleted"
+    ready = Finding(type=ConditionType.READY, status="False", reason="Terminating", message=message)
+    return ready, _reconciling("Terminating", message)
+
+
+def derive_phase(findings: Iterable[Finding], *, gave_up: bool) -> Phase:
+    """Return the phase of an object that is not being deleted.
+
+    Args:
+        findings: its conditions, among them Ready.
         gave_up: the retries of what is False are used up.
 
     Source: shared/spec.md, section 3.
     """
-    deciding = [finding for finding in findings if finding.type not in INFORMATIVE]
-    if is_deleting:
-        return Phase.TERMINATING
-    if gave_up and any(finding.status == "False" for finding in deciding):
-        return Phase.FAILED
-    if deciding and all(finding.status == "True" for finding in deciding):
+    (ready,) = (finding for finding in findings if finding.type is ConditionType.READY)
+    if ready.status == "True":
         return Phase.RUNNING
-    return Phase.PROVISIONING
+    return Phase.FAILED if gave_up and ready.status == "False" else Phase.PROVISIONING
+
+
+def _ready(findings: Sequence[Finding]) -> Finding:
+    whole = [finding for finding in findings if finding.type is ConditionType.READY]
+    if whole:
+        return whole[-1]
+    deciding = [finding for finding in findings if finding.type not in INFORMATIVE | SUMMARY]
+    for status in ("False", "Unknown"):
+        for finding in deciding:
+            if finding.status == status:
+                message = f"{finding.type} is {status}" + (f": {finding.message}" if finding.message else "")
+                return finding.model_copy(update={"type": ConditionType.READY, "message": message})
+    if not deciding:
+        return Finding(type=ConditionType.READY, status="Unknown", reason="Provisioning", message=_UNDER_WAY)
+    return Finding(
+        type=ConditionType.READY, status="True", reason="Ready", message="all that the spec asks for is there"
+    )
+
+
+def _reconciling(reason: str, message: str) -> Finding:
+    return Finding(type=ConditionType.RECONCILING, status="True", reason=reason, message=message)
 
 
 def merge_conditions(

@@ -41,8 +41,8 @@ class Step(StrEnum):
 
     @property
     def condition(self) -> ConditionType:
-        """Return the condition that is False when this step fails."""
-        return _STEP_CONDITIONS.get(self, ConditionType.ACCEPTED)
+        """Return the condition that is False when this step fails: its feature's, or the whole object's."""
+        return _STEP_CONDITIONS.get(self, ConditionType.READY)
 
 
 _STEP_CONDITIONS = {
@@ -139,6 +139,8 @@ class StatusInput(FrozenModel):
     """Conditions of steps this run did not come to: what the status says of them stays, or Unknown/Waiting."""
     gave_up: bool = False
     """The retries of what is False are used up: phase Failed."""
+    is_refused: bool = False
+    """No retry can mend it: the condition Stalled says why."""
 
 
 class StatusResult(FrozenModel):

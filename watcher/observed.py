@@ -97,7 +97,7 @@ def observe(kind: Kind, body: Json) -> Observed:
 def _awaited_parent(kind: Kind, body: Json, conditions: Iterable[Json]) -> ObjectReference | None:
     parent = (body.get("spec") or {}).get("applicationRef")
     is_refused = any(
-        each.get("type") == ConditionType.ACCEPTED and each.get("reason") in _BY_PARENT for each in conditions
+        each.get("type") == ConditionType.READY and each.get("reason") in _BY_PARENT for each in conditions
     )
     if kind is not Kind.PREVIEW or not is_refused or not parent:
         return None

@@ -128,6 +128,11 @@ class ProvisioningRun(ObjectRun):
         for step, problem in problems.items():
             condition = problem.condition or step.condition
             found[condition] = Finding(type=condition, status="False", reason=problem.reason, message=problem.message)
+        worst = max(problems.values(), key=lambda problem: problem.remedy is Remedy.CHANGE)
+        is_refused = worst.remedy is Remedy.CHANGE
+        found[ConditionType.READY] = Finding(
+            type=ConditionType.READY, status="False", reason=worst.reason, message=worst.message
+        )
         expected = [step.condition for step in (*(claim.steps if claim else ()), Step.ROLLOUT)]
         expected.append(ConditionType.INGRESS)
         try:
@@ -141,6 +146,7 @@ class ProvisioningRun(ObjectRun):
                     findings=tuple(found.values()),
                     unreached=tuple(dict.fromkeys(condition for condition in expected if condition not in found)),
                     gave_up=True,
+                    is_refused=is_refused,
                 ),
             )
         except StepFailed as failure:
@@ -148,8 +154,6 @@ class ProvisioningRun(ObjectRun):
             self._show(phase=Phase.FAILED)
             return PassOutcome(verdict="failed", claim=claim, phase=Phase.FAILED, problem=failure.problem)
         self._show(phase=Phase.FAILED)
-        worst = max(problems.values(), key=lambda problem: problem.remedy is Remedy.CHANGE)
-        is_refused = worst.remedy is Remedy.CHANGE
         return PassOutcome(
             verdict="refused" if is_refused else "failed", claim=claim, phase=Phase.FAILED, problem=worst
         )

@@ -9,10 +9,12 @@ from activities.clients.resources import APPLICATIONS
 from plattr.claims import Claim, Holding, is_data
 from plattr.errors import Conflict, InvalidSpec, OwnedElsewhere, ParentNotFound, Superseded
 from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Envelope, Kind, ObjectReference
-from plattr.status import ConditionType
+from plattr.status import ConditionType, Finding, Phase
 from plattr.steps import ClaimInput, CleanupInput, Step
 from plattr.target import OWNER_UID_ANNOTATION
 from tests.fix_kubernetes import Cluster, application_spec, random_name
+from tests.inputs import status_of
+from tests.kstatus import kstatus
 
 FOREIGN_FINALIZER = "example.test/foreign"
 ALL_DATA = {
@@ -20,6 +22,9 @@ ALL_DATA = {
     "storage": {"enabled": True, "buckets": [{"name": "uploads"}]},
     "auth": {"enabled": True},
 }
+
+
+DATABASE_READY = Finding(type=ConditionType.DATABASE, status="True", reason="Provisioned")
 
 
 def claim_of(envelope: Envelope, *, every_step: bool = False) -> ClaimInput:
@@ -94,6 +99,46 @@ class TestClaiming:
         claimed = await cluster.read(application.reference)
         assert claimed.metadata.finalizers == (FINALIZER,)
         assert claimed.status["phase"] == "Provisioning"
+
+    @pytest.mark.attack
+    @pytest.mark.parametrize("kind", list(Kind))
+    async def test_nobody_who_waits_takes_an_object_that_has_begun_for_done(
+        self, cluster: Cluster, namespace: str, kind: Kind
+    ) -> None:
+        name = random_name()
+        created = await cluster.apply(namespace, name)
+        if kind is Kind.PREVIEW:
+            created = await cluster.preview(namespace, random_name(), name)
+        said = [kstatus(await cluster.body(created.reference))]
+
+        await cluster.claims.claim_object(claim_of(created))
+        said.append(kstatus(await cluster.body(created.reference)))
+        settled = await cluster.statuses.write_status(status_of(created, findings=(DATABASE_READY,)))
+        said.append(kstatus(await cluster.body(created.reference)))
+        if kind is Kind.PREVIEW:
+            changed = await cluster.preview(namespace, created.metadata.name, name, ttl="5h")
+        else:
+            changed = await cluster.apply(namespace, name, application_spec(branch="next"))
+        said.append(kstatus(await cluster.body(created.reference)))
+        await cluster.claims.claim_object(claim_of(changed))
+        said.append(kstatus(await cluster.body(created.reference)))
+
+        ready = {each["type"]: each for each in (await cluster.read(created.reference)).status["conditions"]}["Ready"]
+        assert settled.phase is Phase.RUNNING
+        assert said == ["InProgress", "InProgress", "Current", "InProgress", "InProgress"]
+        # What kubectl wait looks at: it takes no condition of an older generation.
+        assert (ready["status"], ready["observedGeneration"]) == ("Unknown", changed.metadata.generation)
+
+    async def test_a_refusal_whose_cause_is_gone_is_not_said_any_more(self, cluster: Cluster, namespace: str) -> None:
+        application = await cluster.apply(namespace, random_name())
+        refused = Finding(type=ConditionType.READY, status="False", reason="OwnedElsewhere", message="cannot adopt it")
+        status = status_of(application, findings=(refused,), gave_up=True, is_refused=True)
+        await cluster.statuses.write_status(status)
+        before = kstatus(await cluster.body(application.reference))
+
+        await cluster.claims.claim_object(claim_of(application))
+
+        assert (before, kstatus(await cluster.body(application.reference))) == ("Failed", "InProgress")
 
     async def test_a_foreign_finalizer_survives(self, cluster: Cluster, namespace: str) -> None:
         application = await cluster.apply(namespace, random_name(), metadata={"finalizers": [FOREIGN_FINALIZER]})
@@ -186,7 +231,7 @@ class TestClaiming:
         await cluster.claims.claim_object(claim_of(changed))
 
         after = await cluster.read(application.reference)
-        assert (after.status["phase"], after.status["observedGeneration"]) == ("Provisioning", 1)
+        assert (after.status["phase"], after.status["observedGeneration"]) == ("Provisioning", 2)
 
     async def test_an_invalid_spec_writes_nothing(self, cluster: Cluster, namespace: str) -> None:
         # The CRD cannot know the platform's own domain.
@@ -376,7 +421,11 @@ class TestPlanningACleanup:
         plan = await cluster.claims.plan_cleanup(CleanupInput(reference=application.reference))
 
         assert (plan.verdict, plan.uid, plan.retain) == ("proceed", application.metadata.uid, retain)
-        assert (await cluster.read(application.reference)).status["phase"] == "Terminating"
+        status = (await cluster.read(application.reference)).status
+        ready, reconciling = status["conditions"]
+        assert status["phase"] == "Terminating"
+        assert (ready["type"], ready["status"], ready["reason"]) == ("Ready", "False", "Terminating")
+        assert (reconciling["type"], reconciling["status"]) == ("Reconciling", "True")
 
     async def test_planning_twice_writes_nothing(self, cluster: Cluster, namespace: str) -> None:
         application = await self._claimed(cluster, namespace)

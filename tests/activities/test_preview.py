@@ -161,7 +161,7 @@ async def test_a_later_status_keeps_the_warning(
 
 
 def accepted_not() -> Finding:
-    return Finding(type=ConditionType.ACCEPTED, status="False", reason="ParentNotFound", message="not there")
+    return Finding(type=ConditionType.READY, status="False", reason="ParentNotFound", message="not there")
 
 
 async def test_a_grown_ttl_makes_the_warning_stale_and_it_is_taken_back(
@@ -285,7 +285,7 @@ async def test_a_missing_parent_is_nobody_elses_fault(cluster: Cluster, preview:
     with pytest.raises(ParentNotFound) as caught:
         await cluster.loader.load(step_of(preview))
 
-    assert caught.value.condition == ConditionType.ACCEPTED
+    assert caught.value.condition == ConditionType.READY
 
 
 async def test_a_preview_without_parent_shows_its_end(cluster: Cluster, namespace: str) -> None:

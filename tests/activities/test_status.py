@@ -17,6 +17,7 @@ from plattr.steps import StatusInput
 from plattr.target import Target
 from tests.fix_kubernetes import Cluster, application_spec, random_name
 from tests.inputs import status_of, step_of
+from tests.kstatus import kstatus
 
 DATABASE_READY = Finding(type=ConditionType.DATABASE, status="True", reason="Ready", message="schema is there")
 AVAILABLE = Finding(type=ConditionType.DEPLOYMENT, status="True", reason="Available", message="2 replicas")
@@ -108,7 +109,7 @@ class TestConditions:
         )
 
         conditions = (await cluster.read(application.reference)).status["conditions"]
-        assert [condition["type"] for condition in conditions] == ["AuthReady"]
+        assert [condition["type"] for condition in conditions] == ["Ready", "AuthReady"]
 
     async def test_the_warning_of_a_previews_end_is_left_to_whoever_gave_it(
         self, cluster: Cluster, application: Envelope
@@ -119,7 +120,7 @@ class TestConditions:
         await cluster.statuses.write_status(status_of(application, findings=(DATABASE_READY,)))
 
         conditions = (await cluster.read(application.reference)).status["conditions"]
-        assert [condition["type"] for condition in conditions] == ["DatabaseReady", "Expiring"]
+        assert [condition["type"] for condition in conditions] == ["Ready", "DatabaseReady", "Expiring"]
 
     async def test_what_a_run_did_not_reach_keeps_its_word_or_waits(
         self, cluster: Cluster, application: Envelope
@@ -174,7 +175,7 @@ class TestSuperseded:
         with pytest.raises(Superseded):
             await cluster.statuses.write_status(status_of(application, findings=(DATABASE_READY,)))
 
-        assert "observedGeneration" not in (await cluster.read(reference)).status
+        assert (await cluster.read(reference)).status["observedGeneration"] == 0
 
     async def test_a_re_created_object_is_not_given_the_status_of_the_first(
         self, cluster: Cluster, application: Envelope
@@ -215,40 +216,43 @@ class TestRefusedObjects:
     async def test_a_refused_spec_is_said_to_be_so_and_has_no_url(self, cluster: Cluster, namespace: str) -> None:
         spec = application_spec(domain=cluster.settings.base_domain)
         application = await cluster.apply(namespace, random_name(), spec)
-        refused = Finding(type=ConditionType.ACCEPTED, status="False", reason="InvalidSpec", message="cannot accept")
+        refused = Finding(type=ConditionType.READY, status="False", reason="InvalidSpec", message="cannot accept")
 
         result = await cluster.statuses.write_status(
-            StatusInput(reference=application.reference, findings=(refused,), gave_up=True)
+            StatusInput(reference=application.reference, findings=(refused,), gave_up=True, is_refused=True)
         )
 
         after = await cluster.read(application.reference)
         (event,) = await cluster.events_about(application)
         assert result.phase is Phase.FAILED
-        assert condition_of(after, ConditionType.ACCEPTED)["reason"] == "InvalidSpec"
+        assert condition_of(after, ConditionType.READY)["reason"] == "InvalidSpec"
+        assert kstatus(await cluster.body(application.reference)) == "Failed"
         assert "url" not in after.status
         assert (event["type"], event["reason"], event["message"]) == ("Warning", "InvalidSpec", "cannot accept")
 
     async def test_what_ran_before_a_refusal_is_not_forgotten(self, cluster: Cluster, application: Envelope) -> None:
         await cluster.statuses.write_status(status_of(application, findings=(DATABASE_READY,)))
-        refused = Finding(type=ConditionType.ACCEPTED, status="False", reason="InvalidSpec", message="cannot accept")
+        refused = Finding(type=ConditionType.READY, status="False", reason="InvalidSpec", message="cannot accept")
 
         await cluster.statuses.write_status(
-            StatusInput(reference=application.reference, findings=(refused,), gave_up=True)
+            StatusInput(reference=application.reference, findings=(refused,), gave_up=True, is_refused=True)
         )
 
         after = await cluster.read(application.reference)
         assert condition_of(after, ConditionType.DATABASE)["status"] == "True"
 
     async def test_an_acceptance_later_takes_the_refusal_away(self, cluster: Cluster, application: Envelope) -> None:
-        refused = Finding(type=ConditionType.ACCEPTED, status="False", reason="InvalidSpec", message="cannot accept")
+        refused = Finding(type=ConditionType.READY, status="False", reason="InvalidSpec", message="cannot accept")
         await cluster.statuses.write_status(
-            StatusInput(reference=application.reference, findings=(refused,), gave_up=True)
+            StatusInput(reference=application.reference, findings=(refused,), gave_up=True, is_refused=True)
         )
 
         result = await cluster.statuses.write_status(status_of(application, findings=(DATABASE_READY,)))
 
         assert result.phase is Phase.RUNNING
-        assert len((await cluster.read(application.reference)).status["conditions"]) == 1
+        types = [each["type"] for each in (await cluster.read(application.reference)).status["conditions"]]
+        assert types == ["Ready", "DatabaseReady"]
+        assert kstatus(await cluster.body(application.reference)) == "Current"
 
 
 class TestEvents:

@@ -178,7 +178,7 @@ def test_object_is_pending_before_anybody_looked_at_it(kind: Kind, api_server: A
 
     read = api_server.api.get_namespaced_custom_object(GROUP, VERSION, namespace, kind.plural, "my-app")
 
-    assert read["status"] == {"phase": "Pending"}
+    assert read["status"] == {"phase": "Pending", "observedGeneration": 0}
     assert created["metadata"]["generation"] == 1
 
 

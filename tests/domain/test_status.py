@@ -13,6 +13,7 @@ from plattr.status import (
     Phase,
     derive_phase,
     merge_conditions,
+    summary,
 )
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -27,29 +28,56 @@ def _findings(**statuses: str) -> list[Finding]:
 
 
 @pytest.mark.parametrize(
-    ("statuses", "is_deleting", "gave_up", "expected"),
+    ("statuses", "gave_up", "expected"),
     [
-        ({}, False, False, Phase.PROVISIONING),
-        ({}, True, False, Phase.TERMINATING),
-        ({"DATABASE": "True", "DEPLOYMENT": "True"}, False, False, Phase.RUNNING),
-        ({"DATABASE": "True", "DEPLOYMENT": "True"}, False, True, Phase.RUNNING),
-        ({"DATABASE": "True", "DEPLOYMENT": "True"}, True, False, Phase.TERMINATING),
-        ({"DATABASE": "True", "DEPLOYMENT": "False"}, False, False, Phase.PROVISIONING),
-        ({"DATABASE": "True", "DEPLOYMENT": "False"}, False, True, Phase.FAILED),
-        ({"DATABASE": "False", "DEPLOYMENT": "Unknown"}, False, True, Phase.FAILED),
-        ({"DATABASE": "True", "DEPLOYMENT": "Unknown"}, False, False, Phase.PROVISIONING),
-        ({"DATABASE": "True", "DEPLOYMENT": "Unknown"}, False, True, Phase.PROVISIONING),
-        ({"ACCEPTED": "False"}, False, True, Phase.FAILED),
-        ({"DATABASE": "False"}, True, True, Phase.TERMINATING),
-        ({"DEPLOYMENT": "True", "EXPIRING": "True"}, False, False, Phase.RUNNING),
-        ({"DEPLOYMENT": "True", "EXPIRING": "False"}, False, True, Phase.RUNNING),
-        ({"EXPIRING": "True"}, False, False, Phase.PROVISIONING),
+        ({}, False, Phase.PROVISIONING),
+        ({"DATABASE": "True", "DEPLOYMENT": "True"}, False, Phase.RUNNING),
+        ({"DATABASE": "True", "DEPLOYMENT": "True"}, True, Phase.RUNNING),
+        ({"DATABASE": "True", "DEPLOYMENT": "False"}, False, Phase.PROVISIONING),
+        ({"DATABASE": "True", "DEPLOYMENT": "False"}, True, Phase.FAILED),
+        ({"DATABASE": "False", "DEPLOYMENT": "Unknown"}, True, Phase.FAILED),
+        ({"DATABASE": "Unknown", "DEPLOYMENT": "False"}, True, Phase.FAILED),
+        ({"DATABASE": "True", "DEPLOYMENT": "Unknown"}, False, Phase.PROVISIONING),
+        ({"DATABASE": "True", "DEPLOYMENT": "Unknown"}, True, Phase.PROVISIONING),
+        ({"READY": "False"}, True, Phase.FAILED),
+        ({"READY": "False", "DATABASE": "True"}, True, Phase.FAILED),
+        ({"DEPLOYMENT": "True", "EXPIRING": "True"}, False, Phase.RUNNING),
+        ({"DEPLOYMENT": "True", "EXPIRING": "False"}, True, Phase.RUNNING),
+        ({"EXPIRING": "True"}, False, Phase.PROVISIONING),
     ],
 )
-def test_phase_is_derived_from_the_conditions(
-    statuses: dict[str, str], is_deleting: bool, gave_up: bool, expected: Phase
+def test_phase_is_derived_from_the_conditions(statuses: dict[str, str], gave_up: bool, expected: Phase) -> None:
+    summed = summary(_findings(**statuses), gave_up=gave_up, is_refused=False)
+
+    assert derive_phase(summed, gave_up=gave_up) == expected
+
+
+@pytest.mark.parametrize(
+    ("statuses", "gave_up", "is_refused", "expected"),
+    [
+        ({"DATABASE": "True"}, False, False, {"Ready": "True"}),
+        ({"DATABASE": "True"}, True, False, {"Ready": "True"}),
+        ({"DATABASE": "False"}, False, False, {"Ready": "False", "Reconciling": "True"}),
+        ({"DATABASE": "False"}, True, False, {"Ready": "False", "Reconciling": "True"}),
+        ({"DATABASE": "False"}, True, True, {"Ready": "False", "Stalled": "True"}),
+        ({"READY": "False", "DATABASE": "True"}, True, True, {"Ready": "False", "Stalled": "True"}),
+        ({"DEPLOYMENT": "Unknown"}, False, False, {"Ready": "Unknown", "Reconciling": "True"}),
+    ],
+)
+def test_an_object_is_ready_or_reconciling_or_stalled(
+    statuses: dict[str, str], gave_up: bool, is_refused: bool, expected: dict[str, str]
 ) -> None:
-    assert derive_phase(_findings(**statuses), is_deleting=is_deleting, gave_up=gave_up) == expected
+    summed = summary(_findings(**statuses), gave_up=gave_up, is_refused=is_refused)
+
+    assert {finding.type: finding.status for finding in summed} == expected
+
+
+def test_what_is_stalled_says_why_it_is_refused() -> None:
+    cause = Finding(type=ConditionType.READY, status="False", reason="InvalidSpec", message="cannot accept it")
+
+    _, stalled = summary([*_findings(DATABASE="True"), cause], gave_up=True, is_refused=True)
+
+    assert (stalled.reason, stalled.message) == ("InvalidSpec", "cannot accept it")
 
 
 def test_new_condition_begins_now() -> None:

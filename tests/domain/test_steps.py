@@ -91,7 +91,7 @@ def test_steps_run_in_the_order_of_the_specification() -> None:
 @pytest.mark.parametrize(
     ("step", "condition"),
     [
-        (Step.CLAIM, "Accepted"),
+        (Step.CLAIM, "Ready"),
         (Step.DATABASE, "DatabaseReady"),
         (Step.STORAGE, "StorageReady"),
         (Step.AUTH, "AuthReady"),

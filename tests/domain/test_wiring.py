@@ -70,7 +70,7 @@ def test_every_step_has_activity_condition_and_crd_field(step: Step) -> None:
     assert _name(RECONCILE[step]) == f"reconcile_{step}"
     assert _name(DELETE[step]) == f"delete_{step}"
     assert step in CLEANUP_ORDER
-    assert step.condition is not ConditionType.ACCEPTED
+    assert step.condition is not ConditionType.READY
     assert step.condition in status["conditions"]["items"]["properties"]["type"]["enum"]
     assert field in spec
     assert field in ApplicationSpec.model_fields

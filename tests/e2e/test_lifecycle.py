@@ -54,10 +54,14 @@ async def test_everything_is_there_when_the_application_runs(view: View) -> None
     stem = f"prod_{name.replace('-', '_')}"
     await view.apply(name, EVERYTHING)
 
-    body = await view.wait_running(name)
+    # Nothing of ours knows when it is done: only the condition does.
+    view.command("kubectl", "wait", "--for=condition=Ready", f"app/{name}", "-n", view.namespace, "--timeout=60s")
 
+    body = await view.application(name)
+    assert body is not None
     assert {kind: c["status"] for kind, c in conditions(body).items()} == dict.fromkeys(
         (
+            "Ready",
             "DatabaseReady",
             "StorageReady",
             "AuthReady",

@@ -229,7 +229,7 @@ async def test_a_preview_waits_for_its_parent_and_outlives_it_until_it_is_cleane
     await view.delete(name, PREVIEWS)
     await view.wait_gone(name, resource=PREVIEWS)
 
-    assert conditions(orphan)["Accepted"]["reason"] == "ParentNotFound"
+    assert conditions(orphan)["Ready"]["reason"] == "ParentNotFound"
     assert await left_of(view, name, parent, 3) == []
 
 

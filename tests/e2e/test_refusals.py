@@ -6,6 +6,7 @@ import pytest
 
 from activities.clients.resources import EVENTS
 from tests.e2e.view import EVERYTHING, SMALL, View, conditions, random_name
+from tests.kstatus import kstatus
 
 # The only activities of a run that is refused before any backend is called.
 HARMLESS = {"claim_object", "write_status"}
@@ -42,9 +43,10 @@ async def test_what_only_the_models_refuse_is_said_and_touches_nothing(
     body = await view.wait_failed(name)
     await view.settle(name)
 
-    accepted = conditions(body)["Accepted"]
-    assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
-    assert field in accepted["message"]
+    ready, stalled = conditions(body)["Ready"], conditions(body)["Stalled"]
+    assert (ready["status"], ready["reason"]) == ("False", "InvalidSpec")
+    assert (stalled["status"], stalled["reason"]) == ("True", "InvalidSpec")
+    assert field in ready["message"]
     assert await activities_of(view, name) <= HARMLESS
     assert "InvalidSpec" in await warnings(view, name)
     description = await view.run_of(name).describe()
@@ -81,6 +83,11 @@ async def test_a_name_that_another_application_holds_is_refused(
     assert late in refused["message"]
     assert await activities_of(view, late) <= HARMLESS
     assert "OwnedElsewhere" in await warnings(view, late)
+    # Whoever waits for it, waits in vain, and is told.
+    wait = ("kubectl", "wait", f"app/{late}", "-n", view.namespace, "--timeout=1s")
+    assert view.command(*wait, "--for=condition=Ready", check=False).returncode != 0
+    assert view.command(*wait, "--for=condition=Stalled").returncode == 0
+    assert kstatus(body) == "Failed"
 
 
 async def test_the_api_server_names_the_field_that_the_crd_refuses(view: View) -> None:

@@ -49,7 +49,7 @@ def orphan(
     """A preview that was refused because its parent is missing, or for another reason."""
     body = custom_object(name, phase="Failed", **more)
     body["spec"] = {"applicationRef": parent}
-    body["status"]["conditions"] = [{"type": "Accepted", "status": "False", "reason": reason}]
+    body["status"]["conditions"] = [{"type": "Ready", "status": "False", "reason": reason}]
     return body
 
 

@@ -77,8 +77,10 @@ async def test_four_attempts_then_failed_then_healed_after_half_a_minute(stage: 
     failed, healed = stage.platform.statuses
     assert failed.gave_up
     assert [(f.type, f.status, f.reason) for f in failed.findings] == [
-        (ConditionType.DATABASE, "False", "BackendUnavailable")
+        (ConditionType.DATABASE, "False", "BackendUnavailable"),
+        (ConditionType.READY, "False", "BackendUnavailable"),
     ]
+    assert not failed.is_refused
     assert ConditionType.STORAGE in failed.unreached
     assert not healed.gave_up
 
@@ -118,7 +120,7 @@ async def test_an_outage_of_hours_heals_by_itself(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("activity", "error", "condition"),
     [
-        ("claim_object", InvalidSpec("spec.domain", "bad"), ConditionType.ACCEPTED),
+        ("claim_object", InvalidSpec("spec.domain", "bad"), ConditionType.READY),
         ("reconcile_database", OwnedElsewhere("cannot adopt"), ConditionType.DATABASE),
         ("reconcile_auth", OwnedElsewhere("cannot adopt"), ConditionType.AUTH),
     ],
@@ -136,8 +138,14 @@ async def test_a_refusal_fails_the_run_at_once(
     assert isinstance(caught.value.cause, ApplicationError)
     assert caught.value.cause.type == error.reason
     assert stage.platform.calls.count(activity) == 1
-    assert stage.platform.statuses[-1].findings[-1].type is condition
-    assert stage.platform.statuses[-1].gave_up
+    status = stage.platform.statuses[-1]
+    whole = [finding for finding in status.findings if finding.type is ConditionType.READY]
+    assert status.gave_up
+    assert status.is_refused
+    assert [(finding.status, finding.reason, finding.message) for finding in whole] == [
+        ("False", error.reason, str(error))
+    ]
+    assert condition in {finding.type for finding in status.findings if finding.status == "False"}
 
 
 async def test_auth_that_fails_does_not_stop_the_workload(stage: Stage) -> None:

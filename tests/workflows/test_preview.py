@@ -239,7 +239,8 @@ async def test_a_missing_parent_is_waited_for(stage: Stage, preview: FakePlatfor
 
     failed = preview.statuses[0]
     assert failed.gave_up
-    assert [(f.type, f.reason) for f in failed.findings] == [("Accepted", "ParentNotFound")]
+    assert [(f.type, f.reason) for f in failed.findings] == [("Ready", "ParentNotFound")]
+    assert not failed.is_refused
     # Not retried quickly: five failures are five rounds.
     assert len([status for status in preview.statuses if status.gave_up]) == 5
     assert preview.statuses[-1].gave_up is False
@@ -313,7 +314,7 @@ async def test_a_ttl_that_says_nothing_fails_the_run(stage: Stage, preview: Fake
 
     assert isinstance(caught.value.cause, ApplicationError)
     assert caught.value.cause.type == "InvalidSpec"
-    assert preview.statuses[0].findings[0].type == "Accepted"
+    assert preview.statuses[0].findings[0].type == "Ready"
 
 
 @pytest.mark.parametrize("presence", ["paused", "gone"])
