@@ -74,10 +74,12 @@ class TargetLoader:
                 envelope,
                 base_domain=self._settings.base_domain,
                 client_suffix=self._settings.oidc_client_suffix,
-                reserved_hosts=self._settings.own_hosts,
+                hosts=self._settings.host_rules,
             )
         parent = taken_parent(envelope) or await self._living_parent(envelope)
-        return preview_target(envelope, parent.spec, base_domain=self._settings.base_domain)
+        return preview_target(
+            envelope, parent.spec, base_domain=self._settings.base_domain, hosts=self._settings.host_rules
+        )
 
     async def _living_parent(self, envelope: Envelope) -> Parent:
         name = parse_preview_spec(envelope.spec).application_ref

@@ -232,11 +232,6 @@ def bucket_size_variable(name: str) -> str:
     return f"S3_MAX_FILE_SIZE_{name.upper().replace('-', '_')}"
 
 
-def platform_hosts(base_domain: str) -> frozenset[str]:
-    """Return the hosts that the platform keeps for itself."""
-    return frozenset({base_domain, f"auth.{base_domain}"})
-
-
 def _preview_namespace(application: str, number: int) -> str:
     return f"preview-{application}-pr-{number}"
 

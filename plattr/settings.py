@@ -1,13 +1,14 @@
 """The platform's settings; the processes pass their environment in, nothing here reads it."""
 
+import json
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from plattr.errors import MissingSetting
+from plattr.hosts import HostRules, below, hosts_in, parse_patterns
 from plattr.objects import FrozenModel
 from plattr.spec import Provider
 
@@ -16,6 +17,29 @@ DOMAIN_PATTERN = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z]([-a-z0-9]{0,61}
 URL_PATTERN = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/\S*)?$"
 
 Url = Annotated[str, StringConstraints(pattern=URL_PATTERN)]
+
+# How a setting that holds an address ends. All but the one the worker itself listens at are the platform's hosts.
+_ADDRESS_ENDINGS = ("_url", "_endpoint", "_host", "_address")
+_LISTENS_AT = "metrics_host"
+# What is below these is served by them as well: realms by Keycloak, and S3 has a host for each bucket.
+_WITH_ALL_BELOW = ("auth_url", "keycloak_url", "aws_endpoint_url", "s3_public_endpoint")
+
+
+def _parse_reserved(value: Any) -> Any:
+    return parse_patterns(part for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _parse_domains(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        lists = json.loads(value)
+        is_map = isinstance(lists, dict) and all(isinstance(each, list) for each in lists.values())
+    except ValueError:
+        is_map = False
+    if not is_map or not all(isinstance(domain, str) for domains in lists.values() for domain in domains):
+        raise ValueError('it must be JSON such as {"team-a": ["shop.example.org", "*.team-a.example.org"]}')
+    return {namespace: parse_patterns(domains) for namespace, domains in lists.items()}
 
 
 class ProviderCredentials(FrozenModel):
@@ -68,7 +92,7 @@ class WatcherSettings(BaseSettings):
             if not first["loc"]:
                 raise MissingSetting(first["msg"].removeprefix("Value error, ")) from None
             name = str(first["loc"][0]).upper()
-            cause = "it is not set" if first["type"] == "missing" else first["msg"]
+            cause = "it is not set" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
             raise MissingSetting(f"cannot start: setting {name}: {cause}; see docs/settings.md") from None
 
 
@@ -87,6 +111,11 @@ class Settings(WatcherSettings):
     # Where applications reach S3, when that differs from where the worker does.
     s3_public_endpoint: Url | None = None
     base_domain: str = Field(min_length=3, pattern=DOMAIN_PATTERN)
+    reserved_hosts: Annotated[tuple[str, ...], BeforeValidator(_parse_reserved)] = ()
+    domains_by_namespace: Annotated[dict[str, tuple[str, ...]] | None, BeforeValidator(_parse_domains)] = None
+    # Read by the libraries; here only because an application must not be served at their hosts.
+    temporal_address: str = "localhost:7233"
+    otel_exporter_otlp_endpoint: str | None = None
     keycloak_url: Url
     keycloak_admin_user: str | None = None
     keycloak_admin_password: SecretStr | None = None
@@ -134,10 +163,19 @@ class Settings(WatcherSettings):
         return self
 
     @property
-    def own_hosts(self) -> frozenset[str]:
-        """Return the hosts of Keycloak, inside and outside: an application there would see the platform's logins."""
-        hosts = (urlsplit(url).hostname for url in (self.issuer_base, self.keycloak_url))
-        return frozenset(host for host in hosts if host)
+    def host_rules(self) -> HostRules:
+        """Return which hosts no object is served at, every one that a setting names among them."""
+        named = {name: getattr(self, name) for name in type(self).model_fields if name.endswith(_ADDRESS_ENDINGS)}
+        named["auth_url"] = self.issuer_base
+        patterns = set(self.reserved_hosts)
+        for name, address in named.items():
+            if address is None or name == _LISTENS_AT:
+                continue
+            hosts = hosts_in(address.get_secret_value() if isinstance(address, SecretStr) else address)
+            patterns |= set(hosts)
+            if name in _WITH_ALL_BELOW:
+                patterns |= {pattern for host in hosts for pattern in below(host, self.base_domain)}
+        return HostRules(reserved=tuple(sorted(patterns)), by_namespace=self.domains_by_namespace)
 
     @property
     def issuer_base(self) -> str:

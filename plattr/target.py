@@ -1,11 +1,11 @@
 """What one run works towards: the effective application, the same for an Application and a preview."""
 
-from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
 from plattr import naming
 from plattr.errors import InvalidSpec
+from plattr.hosts import HostRules
 from plattr.naming import Names
 from plattr.objects import GROUP, Envelope, FrozenModel, Kind, ObjectReference, Owner
 from plattr.spec import (
@@ -82,7 +82,7 @@ def owner_annotations(owner: Owner) -> dict[str, str]:
 
 
 def application_target(
-    envelope: Envelope, *, base_domain: str, client_suffix: str = "", reserved_hosts: Collection[str] = ()
+    envelope: Envelope, *, base_domain: str, client_suffix: str = "", hosts: HostRules | None = None
 ) -> Target:
     """Return what an Application asks for.
 
@@ -90,25 +90,28 @@ def application_target(
         envelope: the Application.
         base_domain: the platform's domain.
         client_suffix: what the platform appends to OIDC client ids.
-        reserved_hosts: where the platform itself is served, beside the base domain and its auth host.
+        hosts: the installation's rules of hosts; None: the built-in ones.
 
     Raises:
         InvalidSpec: a rule is broken; no backend has been called yet.
     """
     spec = parse_application_spec(envelope.spec)
     names = naming.application_names(envelope.reference, spec, base_domain=base_domain, client_suffix=client_suffix)
-    _check_domain(spec, names, base_domain, reserved_hosts)
+    _check_domain(spec, names, base_domain, hosts or HostRules())
     _check_secret_references(spec, names)
     return Target(owner=envelope.owner, generation=envelope.metadata.generation, spec=spec, names=names)
 
 
-def preview_target(envelope: Envelope, parent: dict[str, Any], *, base_domain: str) -> Target:
+def preview_target(
+    envelope: Envelope, parent: dict[str, Any], *, base_domain: str, hosts: HostRules | None = None
+) -> Target:
     """Return what a preview asks for: its parent's features under names of its own.
 
     Args:
         envelope: the PreviewEnvironment.
         parent: the spec of the Application it names, as the API server holds it.
         base_domain: the platform's domain.
+        hosts: the installation's rules of hosts; None: the built-in ones.
 
     Raises:
         InvalidSpec: a rule is broken, in the preview or in its parent.
@@ -118,11 +121,13 @@ def preview_target(envelope: Envelope, parent: dict[str, Any], *, base_domain: s
     preview = parse_preview_spec(envelope.spec)
     application = parse_application_spec(parent)
     spec, dropped = _effective(preview, application)
+    names = naming.preview_names(preview, spec, base_domain=base_domain)
+    (hosts or HostRules()).ensure_free(names.host, base_domain=base_domain, field="spec.applicationRef")
     return Target(
         owner=envelope.owner,
         generation=envelope.metadata.generation,
         spec=spec,
-        names=naming.preview_names(preview, spec, base_domain=base_domain),
+        names=names,
         expires_at=expires_at(envelope.metadata.creation_timestamp, preview.ttl),
         parent=preview.application_ref,
         pull_request=preview.pull_request,
@@ -149,11 +154,12 @@ def _effective(preview: PreviewSpec, parent: ApplicationSpec) -> tuple[Applicati
     return spec, dropped
 
 
-def _check_domain(spec: ApplicationSpec, names: Names, base_domain: str, reserved_hosts: Collection[str]) -> None:
-    if names.host in naming.platform_hosts(base_domain) or names.host in reserved_hosts:
-        raise InvalidSpec("spec.domain", f"{names.host!r} belongs to the platform itself; choose another")
+def _check_domain(spec: ApplicationSpec, names: Names, base_domain: str, hosts: HostRules) -> None:
+    hosts.ensure_free(names.host, base_domain=base_domain, field="spec.domain" if spec.domain else "metadata.name")
     if spec.domain and spec.domain.endswith(f".preview.{base_domain}"):
         raise InvalidSpec("spec.domain", f"hosts below 'preview.{base_domain}' belong to PreviewEnvironments")
+    if spec.domain:
+        hosts.ensure_allowed(spec.domain, names.namespace)
 
 
 def _check_secret_references(spec: ApplicationSpec, names: Names) -> None:

@@ -145,13 +145,13 @@ def _expected(envelope: Envelope, applications: Mapping[str, Envelope], settings
                 envelope,
                 base_domain=settings.base_domain,
                 client_suffix=settings.oidc_client_suffix,
-                reserved_hosts=settings.own_hosts,
+                hosts=settings.host_rules,
             )
         else:
             parent = taken_parent(envelope) or _living_parent(envelope, applications)
             if parent is None:
                 return None
-            target = preview_target(envelope, parent.spec, base_domain=settings.base_domain)
+            target = preview_target(envelope, parent.spec, base_domain=settings.base_domain, hosts=settings.host_rules)
     except InvalidSpec:
         # Running by an older, laxer Plattr, or under a parent that has been refused since.
         return None

@@ -96,6 +96,18 @@ def test_the_worker_takes_its_environment(rendered: Rendered) -> None:
             assert getattr(settings, name.lower()) == SecretStr(KEPT.get(name, f"kept-{name}")), name
 
 
+def test_the_worker_takes_lists_as_they_were_given(helm: Helm) -> None:
+    lists: Json = {
+        "RESERVED_HOSTS": "wiki.example.test, *.corp.test",
+        "DOMAINS_BY_NAMESPACE": {"team": ["shop.example.test", "*.shop.example.test"], "*": []},
+    }
+
+    settings = Settings.from_mapping(variables(helm.render(merged(LEAST, {"settings": lists})), "worker"))
+
+    assert settings.reserved_hosts == ("wiki.example.test", "*.corp.test")
+    assert settings.domains_by_namespace == {"team": ("shop.example.test", "*.shop.example.test"), "*": ()}
+
+
 def test_the_watcher_takes_its_environment(rendered: Rendered) -> None:
     settings = WatcherSettings.from_mapping(variables(rendered.objects, "watcher"))
 

@@ -8,7 +8,7 @@ import pytest
 from plattr.errors import InvalidSpec
 from plattr.objects import Kind
 from plattr.spec import ApplicationSpec, Environment
-from plattr.target import Target, application_target, owner_annotations, owner_labels, preview_target
+from plattr.target import Target, owner_annotations, owner_labels, preview_target
 from tests.domain.corpus import APPLICATION, BASE_DOMAIN, Case, envelope_of, target_of
 
 PARENT: dict[str, Any] = {
@@ -111,27 +111,6 @@ def test_parents_bucket_whose_name_is_too_long_for_a_preview_is_refused() -> Non
     with pytest.raises(InvalidSpec) as refusal:
         _preview(parent)
     assert refusal.value.field == "spec.storage.buckets[0].name"
-
-
-@pytest.mark.parametrize(
-    "domain",
-    [BASE_DOMAIN, f"auth.{BASE_DOMAIN}", "login.example.org", f"pr-42.other.preview.{BASE_DOMAIN}"],
-    ids=["base-domain", "auth", "keycloak-elsewhere", "previews"],
-)
-def test_domain_of_the_platform_is_refused(domain: str) -> None:
-    with pytest.raises(InvalidSpec) as refusal:
-        application_target(
-            envelope_of(Case("", {"domain": domain})), base_domain=BASE_DOMAIN, reserved_hosts={"login.example.org"}
-        )
-
-    assert refusal.value.field == "spec.domain"
-
-
-def test_application_named_for_the_platforms_host_is_refused() -> None:
-    with pytest.raises(InvalidSpec) as refusal:
-        target_of(Case("", name="auth"))
-
-    assert refusal.value.field == "spec.domain"
 
 
 def test_domain_below_the_platforms_is_allowed() -> None:
