@@ -28,6 +28,10 @@ from plattr.target import Target
 # Source: shared/spec.md, section 3.
 PASSWORD_BYTES = 32
 
+# 200 ms: what is locked here is a catalogue row of the application's own, and nobody but its own sessions, or another
+# attempt, writes there. It is tried again after a second; meanwhile others have use for the connection.
+_PATIENCE = "200ms"
+
 
 class DatabaseActivities:
     """Make an owner's database what the spec says."""
@@ -82,7 +86,7 @@ class DatabaseActivities:
     async def _provision(self, target: Target, password: str) -> None:
         names = target.names
         action = f"provision schema {names.schema_name!r}"
-        async with self._postgres.locked(target.owner.reference, action) as transaction:
+        async with self._postgres.locked(target.owner.reference, action, patience=_PATIENCE) as transaction:
             rows = await transaction.fetch(
                 sql.STATE,
                 schema=names.schema_name,
@@ -106,7 +110,8 @@ class DatabaseActivities:
         role, reference = target.names.app_role, target.owner.reference
         if await self._postgres.login_failure(role, password) is None:
             return
-        async with self._postgres.locked(reference, f"set the password of role {role!r}") as transaction:
+        action = f"set the password of role {role!r}"
+        async with self._postgres.locked(reference, action, patience=_PATIENCE) as transaction:
             secret = await self._kube.get(SECRETS, target.names.database_secret, target.names.namespace)
             # A Secret deleted meanwhile has another password by now, and another attempt may have set it.
             if secret is None or _password_in(secret) != password:

@@ -45,6 +45,7 @@ class DatabaseRemovalActivities:
             await self._remove(step, spared)
         labels = {FEATURE_LABEL: "database"}
         await remove_owned(self._kube, step.reference, [SECRETS], spared_uid=spared, labels=labels)
+        await self._postgres.forget(step.reference)
         return StepResult()
 
     async def _lock_out(self, reference: ObjectReference, spared: str | None) -> None:

@@ -22,6 +22,10 @@ HostName = NewType("HostName", str)
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 NAME_LIMIT = 63
 
+# Where Plattr keeps what it has to remember in the database; no application's name leads to it, since these have a
+# prefix of `_PREFIXES` or end in `_pr` and a number.
+PRIVATE_SCHEMA = SchemaName("plattr_private")
+
 # Keycloak's own realm, and the clients that it puts into every realm.
 # https://www.keycloak.org/docs/latest/server_admin/#the-master-realm
 RESERVED_REALM = "master"

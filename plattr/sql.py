@@ -16,11 +16,6 @@ Statement = Composed
 # fails with XX000 when several come at once (measured: 25 of 60 at 50 sessions).
 APPLICATIONS_ROLE = "plattr_apps"
 
-# One lock an owner, held to the end of the transaction. Measured with 50 sessions on 15.18 and 18.6, these very
-# statements: the same owner eight times at once fails 233 to 250 of 480 without it (42710, 23505, XX000) and 0 of 480
-# with it; different owners fail 0 of 750 either way, so one lock for all would only make them wait for each other.
-LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('plattr:' || %(owner)s, 0))"
-
 # Everything reconcile_database compares, in one round trip; a row of plattr.database.DatabaseState.
 # `set_privilege` is SET where the server knows it (16 and later), else MEMBER; `admin_privilege` is SET, too, else
 # MEMBER WITH ADMIN OPTION, as `join_admin` grants it.

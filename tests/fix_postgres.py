@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
 from activities.clients.kube import KubeClient
-from activities.clients.postgres import PostgresClient, Transaction
+from activities.clients.postgres import PATIENCE, PostgresClient, Transaction
 from activities.clients.resources import NAMESPACES, SECRETS, custom_resource
 from activities.database import DatabaseActivities
 from activities.database_removal import DatabaseRemovalActivities
@@ -80,9 +80,11 @@ class FusedPostgres(PostgresClient):
     fuse: Fuse
 
     @asynccontextmanager
-    async def locked(self, reference: ObjectReference, action: str) -> AsyncIterator[Transaction]:
+    async def locked(
+        self, reference: ObjectReference, action: str, *, patience: str = PATIENCE
+    ) -> AsyncIterator[Transaction]:
         wrote: list[Statement] = []
-        async with super().locked(reference, action) as transaction:
+        async with super().locked(reference, action, patience=patience) as transaction:
             yield FusedTransaction(transaction._connection, self.fuse, wrote)
         if wrote:
             async with self.fuse.write():
@@ -105,16 +107,30 @@ class FusedTransaction(Transaction):
 
 
 class WatchedPostgres(PostgresClient):
-    """The PostgreSQL client, which keeps the number of every transaction that wrote."""
+    """The PostgreSQL client, which keeps the number of every transaction that wrote; a row that is locked is none."""
 
     numbers: list[str]
 
     @asynccontextmanager
-    async def locked(self, reference: ObjectReference, action: str) -> AsyncIterator[Transaction]:
-        async with super().locked(reference, action) as transaction:
-            yield transaction
-            [row] = await transaction.fetch("SELECT pg_current_xact_id_if_assigned()::text AS number")
-            self.numbers += [row["number"]] if row["number"] is not None else []
+    async def locked(
+        self, reference: ObjectReference, action: str, *, patience: str = PATIENCE
+    ) -> AsyncIterator[Transaction]:
+        async with super().locked(reference, action, patience=patience) as transaction:
+            watched = WatchedTransaction(transaction._connection)
+            yield watched
+            if watched.has_written:
+                [row] = await transaction.fetch("SELECT pg_current_xact_id()::text AS number")
+                self.numbers.append(row["number"])
+
+
+class WatchedTransaction(Transaction):
+    """A transaction that knows whether it was given statements to write."""
+
+    has_written = False
+
+    async def write(self, statements: Sequence[Statement]) -> None:
+        self.has_written = self.has_written or bool(statements)
+        await super().write(statements)
 
 
 @dataclass(frozen=True)
@@ -288,6 +304,9 @@ async def tenants(
 @pytest.fixture(scope="session")
 async def postgres(database_settings: Settings) -> AsyncIterator[PostgresClient]:
     client = await PostgresClient.connect(database_settings)
+    # The private schema is this admin's, whichever other one a test brings along.
+    async with client.locked(STRANGER.reference, "make the private schema"):
+        pass
     yield client
     await client.close()
 

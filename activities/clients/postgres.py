@@ -1,20 +1,24 @@
 """PostgreSQL as its admin: locked transactions, logins as an application would do them, errors in our words."""
 
 import asyncio
+import random
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any, Self
 
 from psycopg import AsyncConnection, Error, OperationalError, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.errors import UndefinedTable
 from psycopg.rows import dict_row
 from psycopg.sql import SQL
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from activities.clients import fence, tracing
 from activities.clients.backends import Backend, of_backend
+from activities.clients.private_schema import ensure_private_schema
 from activities.clients.secrets_manager import SecretsManagerClient
-from plattr import sql
+from plattr import sql, sql_private
 from plattr.errors import BackendRefused, BackendUnavailable, Conflict, MissingSetting, PlattrError
 from plattr.objects import ObjectReference
 from plattr.settings import Settings
@@ -32,8 +36,14 @@ IDLE_SECONDS = 600.0
 # 20 s: the server ends a statement after 15 s itself; this is for a server that no longer answers, and a third of
 # the activity's 60 s.
 TRANSACTION_SECONDS = 20.0
+# 5 s, without a connection in hand: a provision takes milliseconds, so an attempt that waits longer waits for one
+# that waits itself, and is tried again by Temporal.
+LOCK_SECONDS = 5.0
+# Of two that wait, neither comes always first.
+LOCK_PAUSE_SECONDS = (0.02, 0.2)
 
-# Statements take milliseconds. 5 s: a table that a tenant keeps locked is tried again by Temporal, not waited for.
+# Statements take milliseconds. 5 s: an autovacuum gives way to a removal after one; what a tenant keeps locked is
+# tried again by Temporal, not waited for. Provisioning, which asks for no table's lock, is given less (PATIENCE).
 # 10 s: as long as a silent attempt may write at all (activities/interceptor.py). What a worker that froze in its
 # transaction would still send is refused by the server itself, and its lock is free before another takes over at 15 s.
 # search_path: what somebody put into `public` must never stand in for a function of the server's.
@@ -41,6 +51,7 @@ _SESSION = """
 SELECT set_config('statement_timeout', '15s', false), set_config('lock_timeout', '5s', false),
     set_config('idle_in_transaction_session_timeout', '10s', false), set_config('search_path', 'pg_catalog', false)
 """
+PATIENCE = "5s"
 _PARAMETERS: Mapping[str, Any] = {
     "connect_timeout": CONNECT_SECONDS,
     "application_name": "plattr",
@@ -62,6 +73,7 @@ _CONFLICTS = frozenset(
         "40001",  # serialization_failure
         "40P01",  # deadlock_detected
         "42704",  # undefined_object: dropped since it was read
+        "42P01",  # undefined_table, as when somebody dropped the private schema
         "42710",  # duplicate_object: made since it was read
         "42P06",  # duplicate_schema
         "3F000",  # invalid_schema_name: dropped since it was read
@@ -133,6 +145,8 @@ class PostgresClient:
         self._logins = asyncio.Semaphore(settings.db_pool_size)
         # The address of the server that answered last; with several hosts in the URL, the one that accepts writes.
         self._server: dict[str, Any] = {}
+        # Once is enough for a process; whoever takes the schema away from under it is noticed by the next lock.
+        self._has_private_schema = False
         self._static = self._static_parameters()
         self._pool = AsyncConnectionPool(
             self._conninfo,
@@ -177,29 +191,69 @@ class PostgresClient:
                 await connection.execute("SELECT")
 
     @asynccontextmanager
-    async def locked(self, reference: ObjectReference, action: str) -> AsyncIterator[Transaction]:
+    async def locked(
+        self, reference: ObjectReference, action: str, *, patience: str = PATIENCE
+    ) -> AsyncIterator[Transaction]:
         """Open a transaction that no other of the same owner runs beside.
 
         Args:
             reference: whose database it is about.
             action: what is being done, as it follows `cannot` in an error.
+            patience: how long a statement may wait for what somebody else has locked, as `lock_timeout` takes it.
 
         Raises:
             BackendUnavailable: the server cannot be reached or is overloaded.
-            Conflict: somebody else wrote at the same time, or holds a lock for longer than 5 s.
+            Conflict: somebody else wrote at the same time, or holds a lock for too long.
             BackendRefused: the server says no, as when the admin lacks a right.
         """
         with self._translated(f"{action} for {reference}"), tracing.span(Backend.POSTGRESQL, "transaction"):
-            async with (
-                asyncio.timeout(TRANSACTION_SECONDS),
-                self._connection() as connection,
-                connection.transaction(),
-            ):
-                found = connection.info
-                self._server = {"host": found.host, "hostaddr": found.hostaddr, "port": found.port}
-                # In a statement of its own: the next one's snapshot is then taken after the lock.
-                await connection.execute(sql.LOCK, {"owner": reference.key})
+            async with self._locked(reference.key, f"{action} for {reference}", patience) as connection:
                 yield Transaction(connection)
+
+    async def forget(self, reference: ObjectReference) -> None:
+        """Remove an owner's lock, when nothing is left that it could guard; the next one who asks makes it anew."""
+        async with self.locked(reference, "forget the lock") as transaction:
+            fence.ensure_live()
+            await transaction.fetch(sql_private.FORGET_OWNER, owner=reference.key)
+
+    @asynccontextmanager
+    async def _locked(self, owner: str, action: str, patience: str) -> AsyncIterator[AsyncConnection[Any]]:
+        """Hold an owner's lock; while somebody else has it, hold no connection: others have use for that."""
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            async with asyncio.timeout(TRANSACTION_SECONDS), self._connection() as connection:
+                await self._prepare(connection)
+                async with connection.transaction():
+                    # In a statement of its own: the next one's snapshot is then taken after the lock.
+                    is_mine, is_known = await self._try_lock(connection, owner, patience)
+                    if is_mine:
+                        yield connection
+                        return
+                if not is_known:
+                    fence.ensure_live()
+                    await connection.execute(sql_private.KNOW_OWNER.encode(), {"owner": owner})
+                    continue
+            if time.monotonic() > until:
+                raise Conflict(
+                    f"cannot {action}: another attempt for the same object is at work for {LOCK_SECONDS:.0f} s"
+                )
+            await asyncio.sleep(random.uniform(*LOCK_PAUSE_SECONDS))  # noqa: S311  no secret
+
+    async def _prepare(self, connection: AsyncConnection[Any]) -> None:
+        found = connection.info
+        self._server = {"host": found.host, "hostaddr": found.hostaddr, "port": found.port}
+        if not self._has_private_schema:
+            await ensure_private_schema(connection)
+            self._has_private_schema = True
+
+    async def _try_lock(self, connection: AsyncConnection[Any], owner: str, patience: str) -> tuple[bool, bool]:
+        try:
+            cursor = await connection.execute(sql_private.TRY_LOCK.encode(), {"owner": owner, "patience": patience})
+        except UndefinedTable:
+            self._has_private_schema = False
+            raise
+        [(is_mine, is_known, _)] = await cursor.fetchall()
+        return is_mine, is_known
 
     async def login_failure(self, role: str, password: str) -> str | None:
         """Log in as an application would; return the server's reason for refusing it, None when it works.

@@ -16,7 +16,7 @@ from activities.clients.kube import KubeClient
 from activities.clients.postgres import PostgresClient
 from plattr import sql
 from plattr.errors import BackendRefused, BackendUnavailable, Conflict, FencedOff, MissingSetting, PlattrError
-from plattr.naming import RoleName
+from plattr.naming import PRIVATE_SCHEMA, RoleName
 from plattr.objects import ObjectReference
 from plattr.settings import Settings
 from stack.endpoints import Endpoints
@@ -95,7 +95,9 @@ async def gated(gate: Gate, database_settings: Settings) -> AsyncIterator[Postgr
 
 
 @pytest.fixture
-async def plain_admin(superuser: Superuser, database_settings: Settings) -> AsyncIterator[Settings]:
+async def plain_admin(
+    superuser: Superuser, database_settings: Settings, postgres: PostgresClient
+) -> AsyncIterator[Settings]:
     """Settings of an admin to whom the server grants nothing of what it makes."""
     role, password = f"admin_{secrets.token_hex(4)}", secrets.token_hex(16)
     names = {
@@ -103,11 +105,14 @@ async def plain_admin(superuser: Superuser, database_settings: Settings) -> Asyn
         "password": Literal(password),
         "database": Identifier(database_settings.db_name),
         "group": Identifier(sql.APPLICATIONS_ROLE),
+        "private": Identifier(PRIVATE_SCHEMA),
     }
     for statement in (
         "CREATE ROLE {role} LOGIN CREATEROLE PASSWORD {password}",
         "GRANT CONNECT, CREATE ON DATABASE {database} TO {role}",
         "GRANT {group} TO {role} WITH ADMIN OPTION",
+        "GRANT ALL ON SCHEMA {private} TO {role}",
+        "GRANT ALL ON ALL TABLES IN SCHEMA {private} TO {role}",
     ):
         await superuser.execute(SQL(statement).format(**names))
     url = admin_url(database_settings, user=role, password=password)
@@ -236,6 +241,7 @@ async def test_superuser_as_admin_joins_no_role(
     tenants: Tenants,
     database_endpoints: Endpoints,
     superuser: Superuser,
+    postgres: PostgresClient,
 ) -> None:
     url = SecretStr(database_endpoints.database_superuser_url)
     settings = database_settings.model_copy(update={"db_admin_url": url})
