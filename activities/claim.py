@@ -42,7 +42,8 @@ class ClaimActivities:
     async def claim_object(self, claim: ClaimInput) -> ClaimResult:
         """Read the object; if it has work to do, add the finalizer and claim every name it needs.
 
-        Writes nothing when all that is done already, and nothing at all before the spec is known to be good.
+        Writes nothing but a lost finalizer when all that is done already, and nothing at all before the spec is known
+        to be good.
 
         Raises:
             InvalidSpec: a rule is broken.
@@ -62,6 +63,8 @@ class ClaimActivities:
         if envelope.is_paused:
             return _without_work("paused", envelope)
         if envelope.is_settled and not claim.every_step:
+            # Somebody may have taken it off, as by replacing the object with a manifest that does not have it.
+            await self._with_finalizer(body, envelope)
             return _without_work("settled", envelope)
 
         found = envelope.status

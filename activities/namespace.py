@@ -47,7 +47,7 @@ class NamespaceActivities:
         spared = await living_uid(self._kube, step)
         going: list[Json] = []
         async for _ in moments(WAIT_SECONDS):
-            found = await list_owned(self._kube, NAMESPACES, step.reference)
+            found = await list_owned(self._kube, NAMESPACES, step.reference, metadata_only=False)
             going = await delete_all(self._kube, NAMESPACES, found, spared_uid=spared)
             if not going:
                 await self._release_claims(step, spared)

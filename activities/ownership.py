@@ -49,10 +49,13 @@ async def list_owned(
     namespace: str = "",
     *,
     labels: Mapping[str, str] | None = None,
+    metadata_only: bool = True,
 ) -> list[Json]:
     """Return the owner's objects; one that carries the labels but another owner's annotation, or none, is left out."""
-    found = await kube.list(resource, namespace, label_selector=owner_selector(reference, labels))
-    return [body for body in found if belongs_to(body, reference)]
+    pages = kube.pages(
+        resource, namespace, label_selector=owner_selector(reference, labels), metadata_only=metadata_only
+    )
+    return [body async for page in pages for body in page.items if belongs_to(body, reference)]
 
 
 async def namespaces_of(kube: KubeClient, reference: ObjectReference) -> list[str]:

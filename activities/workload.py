@@ -161,7 +161,7 @@ class WorkloadActivities:
     async def _config_maps(self, target: Target) -> dict[str, Json]:
         """Return the owner's ConfigMaps, and whatever bears the name of one that it should have."""
         namespace = target.names.namespace
-        owned = await list_owned(self._kube, CONFIG_MAPS, target.owner.reference, namespace)
+        owned = await list_owned(self._kube, CONFIG_MAPS, target.owner.reference, namespace, metadata_only=False)
         found = {body["metadata"]["name"]: body for body in owned}
         for feature in config_map_features(target):
             name = target.names.config_map(feature)

@@ -1,5 +1,6 @@
 """`plattr status`: how the objects are."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -8,10 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from activities.clients.ledger import Ledger
+from activities.vanished import find_vanished
 from cli.connection import Session, perform
 from cli.objects import Found, ObjectNotFound, find, find_preview, list_all
 from cli.options import Namespace
 from cli.words import brief_conditions, clock, coloured, mark, since
+from plattr.errors import BackendRefused
+from plattr.objects import ObjectReference
 from plattr.spec import Environment
 
 # Into a pipe nothing is folded: the next program wants whole words.
@@ -40,7 +45,8 @@ def status(
         elif name:
             show_one(await find(session, name, env or namespace or session.default_namespace))
         else:
-            show_table(await list_all(session, env or namespace))
+            place = env or namespace
+            show_table(await list_all(session, place), await _vanished(session, place))
         return 0
 
     perform(work)
@@ -52,9 +58,17 @@ def console() -> Console:
     return made if made.is_terminal else Console(width=PIPE_WIDTH)
 
 
-def show_table(objects: list[Found]) -> None:
-    """Print all objects, one a line."""
-    if not objects:
+async def _vanished(session: Session, namespace: str) -> list[ObjectReference]:
+    """Return what is gone without a cleanup; none for a person who may not read the platform's claims."""
+    try:
+        return await find_vanished(session.kube, Ledger(session.kube, session.lease_namespace), namespace)
+    except BackendRefused:
+        return []
+
+
+def show_table(objects: list[Found], vanished: Sequence[ObjectReference] = ()) -> None:
+    """Print all objects, one a line, and those that are gone while their names are still claimed for them."""
+    if not objects and not vanished:
         raise ObjectNotFound("cannot show any object: there is none; plattr apply FILE makes one")
     table = Table(box=box.SIMPLE)
     for column in ("kind", "namespace", "name", "environment", "phase", "url", "conditions"):
@@ -69,6 +83,16 @@ def show_table(objects: list[Found]) -> None:
             phase_of(found),
             escape(found.status.get("url", "")),
             brief_conditions(found.conditions),
+        )
+    for reference in vanished:
+        table.add_row(
+            str(reference.kind),
+            reference.namespace,
+            reference.name,
+            "",
+            coloured("vanished"),
+            "",
+            f"gone without a cleanup: plattr cleanup {reference.name} -n {reference.namespace} --orphan",
         )
     console().print(table)
 

@@ -15,6 +15,7 @@ COLOURS = {
     "Terminating": "yellow",
     "Pending": "dim",
     "paused": "yellow",
+    "vanished": "red",
 }
 
 

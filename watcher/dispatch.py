@@ -29,11 +29,22 @@ def decide(
         return _if(not seen.is_settled or seen.reference.kind is Kind.PREVIEW)
     if seen.is_paused:
         return None
+    if _has_lost_finalizer(seen, before):
+        # A `kubectl replace` without it, say. A deletion that came now would leave everything behind.
+        return CHANGED_SIGNAL
     is_new_preview = seen.reference.kind is Kind.PREVIEW and (before is None or is_from_list)
     if is_new_preview:
         # Settled or not: its workflow is its timer, and a run that is open only hears one signal.
         return CHANGED_SIGNAL
     return _if(not seen.is_settled and (is_from_list or seen.incarnation != handled))
+
+
+def _has_lost_finalizer(seen: Observed, before: Observed | None) -> bool:
+    """Tell whether our finalizer is missing on an object that had it: nobody who has claimed anything goes without."""
+    if seen.has_finalizer:
+        return False
+    had_it = before is not None and before.incarnation.uid == seen.incarnation.uid and before.has_finalizer
+    return had_it or seen.is_settled
 
 
 def decide_availability(owner: Observed | None, *, is_available: bool) -> str | None:

@@ -5,9 +5,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Coroutine, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 from prometheus_client import REGISTRY
 from temporalio.client import Client
@@ -22,6 +23,7 @@ from temporalio.worker import (
 )
 
 from activities.clients import tracing
+from activities.clients.ledger import Ledger
 from activities.clients.sdk_metrics import SdkMetrics
 from activities.clients.telemetry import HealthServer, configure_logging
 from activities.clients.temporal import connect_temporal, translated
@@ -34,6 +36,7 @@ from plattr.steps import TASK_QUEUE
 from worker.admission import CountRuns, TurnSlots, UnderWay
 from worker.registry import WORKFLOWS, Clients, build_activities, connect_clients
 from worker.schedule import keep_schedule
+from worker.vanished import keep_counting
 from worker.vitals import Vitals
 
 logger = logging.getLogger("worker")
@@ -79,7 +82,11 @@ async def run(settings: Settings) -> None:
         client = await _connect(stop, sdk.runtime)
         if client is not None:
             interval = timedelta(minutes=settings.resync_interval_minutes)
-            await _serve(client, build_worker(client, settings, clients), interval, vitals, stop)
+            beside = [
+                keep_schedule(client, interval),
+                keep_counting(clients.kube, Ledger(clients.kube, settings.lease_namespace)),
+            ]
+            await _serve(client, build_worker(client, settings, clients), beside, vitals, stop)
     finally:
         await clients.close()
         await health.stop()
@@ -88,14 +95,14 @@ async def run(settings: Settings) -> None:
 
 
 async def _serve(
-    client: Client, worker: Worker, resync_interval: timedelta, vitals: Vitals, stop: asyncio.Event
+    client: Client, worker: Worker, loops: Iterable[Coroutine[Any, Any, None]], vitals: Vitals, stop: asyncio.Event
 ) -> None:
     probe = TemporalProbe(client)
     # The connection was made just now.
     probe.heard()
     serving = asyncio.create_task(worker.run())
     # None of these ends by itself: whichever does has failed, and the process with it.
-    beside = [asyncio.create_task(probe.run()), asyncio.create_task(keep_schedule(client, resync_interval))]
+    beside = [asyncio.create_task(loop) for loop in (probe.run(), *loops)]
     stopping = asyncio.create_task(stop.wait())
     vitals.serves(worker, serving, probe)
     logger.info("worker started", extra={"task_queue": TASK_QUEUE, "namespace": client.namespace})

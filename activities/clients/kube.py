@@ -42,14 +42,19 @@ WATCH_SILENCE_SECONDS = 70.0
 POOL_SIZE = 16
 # The size of client-go's pages.
 PAGE_SIZE = 500
+# 8 MiB: fewer objects are asked for when a page is longer. A tenant's object can have 1.5 MB, and 500 of those would be
+# three quarters of a gigabyte before the first was looked at.
+PAGE_BYTES = 8 * 2**20
 
 _APPLY = "application/apply-patch+yaml"
 _JSON_PATCH = "application/json-patch+json"
+_JSON = "application/json"
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """All objects of a resource, and the version from which a watch goes on without a gap."""
+    """Objects of a resource, all or a page, and the version from which a watch of all goes on without a gap."""
 
     items: list[Json]
     resource_version: str
@@ -230,15 +235,50 @@ class KubeClient:
         self, resource: Resource, namespace: str = "", *, label_selector: str = "", field_selector: str = ""
     ) -> Listing:
         """Return what `list` returns, with the version to watch from."""
-        query = {"limit": str(PAGE_SIZE), "labelSelector": label_selector, "fieldSelector": field_selector}
         items: list[Json] = []
+        version = ""
+        async for page in self.pages(resource, namespace, label_selector=label_selector, field_selector=field_selector):
+            items += page.items
+            version = page.resource_version
+        return Listing(items, version)
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        metadata_only: bool = False,
+    ) -> AsyncIterator[Listing]:
+        """Yield what `list` returns in pages of bounded size, for whoever keeps only a little of each object.
+
+        Args:
+            resource: what to list.
+            namespace: of one namespace; empty: of all.
+            label_selector: as kubectl's.
+            field_selector: as kubectl's.
+            metadata_only: neither spec nor status nor data; nothing of them leaves the API server.
+
+        Raises:
+            GoneError: the pages took so long that the server has forgotten their version: list again.
+        """
+        query = {"labelSelector": label_selector, "fieldSelector": field_selector}
+        limit = PAGE_SIZE
         while True:
-            page = await self._expect("GET", _path(resource, namespace), f"list {resource.plural}", resource, query)
-            items += page["items"]
-            token = page["metadata"].get("continue")
-            if not token:
-                return Listing(items, page["metadata"]["resourceVersion"])
-            query["continue"] = token
+            text = await self._page(resource, namespace, query | {"limit": str(limit)}, metadata_only=metadata_only)
+            if text is None:
+                limit = max(1, limit // 4)
+                continue
+            if len(text) < PAGE_BYTES // 4:
+                limit = min(limit * 2, PAGE_SIZE)
+            page: Json = json.loads(text)
+            del text
+            # Of metadata alone an empty list is null.
+            yield Listing(page["items"] or [], page["metadata"]["resourceVersion"])
+            query["continue"] = page["metadata"].get("continue", "")
+            if not query["continue"]:
+                return
 
     async def watch(
         self,
@@ -268,7 +308,7 @@ class KubeClient:
             if response.status >= 400:
                 text = await response.read()
                 raise_for_status(action, resource, response.status, text, is_personal=self._is_personal)
-            async for line in response.content:
+            async for line in _lines(response.content):
                 event: Json = json.loads(line)
                 if event["type"] == "ERROR":
                     raise_for_event(action, resource, event["object"], is_personal=self._is_personal)
@@ -281,6 +321,24 @@ class KubeClient:
         """Return all objects that match, of one namespace or of all; items carry no kind of their own."""
         listing = await self.snapshot(resource, namespace, label_selector=label_selector, field_selector=field_selector)
         return listing.items
+
+    async def _page(
+        self, resource: Resource, namespace: str, query: Mapping[str, str], *, metadata_only: bool
+    ) -> bytes | None:
+        """Return one page of a list as the server wrote it; None: it is too large, unless it is of a single object."""
+        action, path = f"list {resource.plural}", _path(resource, namespace)
+        timeout = aiohttp.ClientTimeout(total=TOTAL_SECONDS, sock_connect=CONNECT_SECONDS)
+        accept = _METADATA if metadata_only else _JSON
+        most = PAGE_BYTES if query["limit"] != "1" else None
+        with tracing.span(Backend.KUBERNETES, "request", {"http.request.method": "GET", "url.path": path}):
+            async with self._send("GET", path, action, query, accept=accept, timeout=timeout) as response:
+                text = await _read(response.content, most)
+                if text is None:
+                    # The rest is on its way; this connection is of no use any more.
+                    response.close()
+        if text is not None and response.status >= 400:
+            raise_for_status(action, resource, response.status, text, is_personal=self._is_personal)
+        return text
 
     async def _expect(
         self,
@@ -306,7 +364,7 @@ class KubeClient:
         query: Mapping[str, str] | None = None,
         *,
         body: object = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
         or_none: tuple[int | str, ...] = (),
     ) -> Json | None:
         """Send one request; None for the codes or reasons in `or_none`."""
@@ -335,10 +393,13 @@ class KubeClient:
         query: Mapping[str, str] | None = None,
         *,
         body: object = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
+        accept: str = _JSON,
         timeout: aiohttp.ClientTimeout,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": self._field_manager}
+        # Not compressed: a megabyte of one letter is a kilobyte on the wire, so its size would be known too late.
+        headers = {"Accept": accept, "Accept-Encoding": "identity"}
+        headers |= {"Content-Type": content_type, "User-Agent": self._field_manager}
         parameters = {name: value for name, value in (query or {}).items() if value}
         url = self._api.configuration.host + path + (f"?{urlencode(parameters)}" if parameters else "")
         try:
@@ -356,6 +417,31 @@ def _proxy_from_environment(url: str) -> str | None:
     """Return the proxy that HTTPS_PROXY and NO_PROXY name for the API server, as every client of Kubernetes has it."""
     parts = urlsplit(url)
     return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+
+async def _read(content: aiohttp.StreamReader, most: int | None) -> bytes | None:
+    """Return the whole answer; None as soon as it has become longer than `most`."""
+    chunks, size = [], 0
+    async for chunk in content.iter_any():
+        size += len(chunk)
+        if most is not None and size > most:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Yield an answer's lines as they come; aiohttp's own reading of lines fails at one that outgrows its buffer."""
+    parts: list[bytes] = []
+    async for chunk in content.iter_any():
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            yield b"".join([*parts, end])
+            parts = []
+        if rest:
+            parts.append(rest)
+    if parts:
+        yield b"".join(parts)
 
 
 def _unavailable(action: str, error: Exception) -> NoReturn:

@@ -10,10 +10,10 @@ from activities.clients.backends import NothingPending
 from activities.clients.concurrency import all_of
 from activities.clients.kube import KubeClient
 from activities.clients.resources import LEASES, Json
-from plattr.claims import Claim, HeldClaim, Holding
+from plattr.claims import Claim, HeldClaim, Holding, is_data
 from plattr.errors import BackendUnavailable, Conflict, OwnedElsewhere, PlattrError, StillDeleting
-from plattr.objects import GROUP, NO_OWNER, ObjectReference, Owner, owner_named
-from plattr.target import OWNER_UID_ANNOTATION, owner_annotations, owner_labels
+from plattr.objects import GROUP, NO_OWNER, ObjectReference, Owner, owner_named, parse_key
+from plattr.target import OWNER_ANNOTATION, OWNER_UID_ANNOTATION, owner_annotations, owner_labels
 
 HOLDING_LABEL = f"{GROUP}/holding"
 # The Lease's own name has hyphens where the claimed name may have underscores.
@@ -75,6 +75,16 @@ class Ledger:
         """Return what an owner holds, under any of its uids; of one kind, or all."""
         held = [_held(lease, reference) for lease in await self._leases_of(reference, holding)]
         return sorted(held, key=lambda one: one.claim.lease_name)
+
+    async def holders(self) -> frozenset[ObjectReference]:
+        """Return who holds any name that goes with its object."""
+        found = set()
+        async for page in self._kube.pages(LEASES, self._namespace, label_selector=HOLDING_LABEL, metadata_only=True):
+            for lease in page.items:
+                holder = parse_key(lease["metadata"].get("annotations", {}).get(OWNER_ANNOTATION, ""))
+                if holder is not None and goes_with_object(_held(lease, holder)):
+                    found.add(holder)
+        return frozenset(found)
 
     async def note_made(self, reference: ObjectReference, claim: Claim) -> None:
         """Note that nothing bore the name and its owner makes what bears it now; the second time writes nothing.
@@ -228,6 +238,11 @@ class Ledger:
         # The uid: a claim that was released and taken by another since must survive.
         metadata = lease["metadata"]
         await self._kube.delete(LEASES, metadata["name"], self._namespace, uid=metadata["uid"])
+
+
+def goes_with_object(held: HeldClaim) -> bool:
+    """Tell whether the end of its object gives this name back: all but the data that was to be retained."""
+    return not (held.is_retained and is_data(held.claim))
 
 
 def _lease(claim: Claim, owner: Owner, namespace: str, *, is_retained: bool) -> Json:

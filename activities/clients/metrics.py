@@ -1,6 +1,6 @@
 """What the worker counts, in the process's one registry; docs/operating.md says what each is good for."""
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 STEP_SECONDS = Histogram(
     "plattr_step_duration_seconds",
@@ -14,5 +14,8 @@ STEP_ATTEMPTS = Counter(
 )
 BACKEND_ERRORS = Counter(
     "plattr_backend_errors", "Attempts that failed by a backend's answer or silence", ["backend", "reason"]
+)
+VANISHED = Gauge(
+    "plattr_vanished_objects", "Objects that are gone without a cleanup, whose names are still claimed for them"
 )
 EVENTS_LOST = Counter("plattr_events_lost", "Events about objects that the API server refused", ["event"])

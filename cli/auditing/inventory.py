@@ -97,7 +97,8 @@ class Problem(StrEnum):
 
 
 _MEANINGS = {
-    Problem.ORPHAN: "its owner does not exist, and nothing says that it is to outlive it",
+    Problem.ORPHAN: "its owner does not exist, and nothing says that it is to outlive it; of an object that vanished,"
+    " plattr cleanup --orphan removes what is left",
     Problem.UNMARKED: "named like Plattr's own, and says of no owner that it is his",
     Problem.MISSING: "a Running object lacks it",
     Problem.DUPLICATE: "a Running object has it beside what it asks for",

@@ -17,6 +17,8 @@ from stack.services.base import Site
 NAMESPACE = "plattr-system"
 # The ServiceAccounts that deploy/rbac makes, by role.
 ACCOUNTS = {"worker": "plattr-worker", "watcher": "plattr-watcher"}
+# What of deploy/ the local platform has as it stands.
+APPLIED = ("crds", "rbac", "admission")
 TOKEN_SECONDS = 8760 * 3600
 NODE = {
     "apiVersion": "v1",
@@ -71,18 +73,18 @@ class Cluster:
         self.apply_manifests()
 
     def has_changed_manifests(self) -> bool:
-        """Tell whether deploy/crds or deploy/rbac changed since they were applied."""
+        """Tell whether a manifest of `APPLIED` changed since they were applied."""
         return not self._mark.exists() or self._mark.read_text() != fingerprint()
 
     def apply_manifests(self) -> bool:
-        """Apply deploy/crds and deploy/rbac and write the kubeconfigs; tells whether a CRD is new.
+        """Apply the manifests of `APPLIED` and write the kubeconfigs; tells whether a CRD is new.
 
         Raises:
             PlatformError: the API server refuses a manifest.
         """
         path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
         before, mark = self.find(path), fingerprint()
-        for folder in (DEPLOY / "crds", DEPLOY / "rbac"):
+        for folder in (DEPLOY / part for part in APPLIED):
             if manifests(folder):
                 kubectl = (self.site.tool("kubectl"), "--kubeconfig", str(self.admin_kubeconfig))
                 arguments = ("apply", "--server-side", "--force-conflicts", "-f", str(folder))
@@ -139,8 +141,8 @@ def manifests(folder: Path) -> list[Path]:
 
 
 def fingerprint() -> str:
-    """Return what changes when a manifest of deploy/crds or deploy/rbac does."""
-    files = [path for part in ("crds", "rbac") for path in manifests(DEPLOY / part)]
+    """Return what changes when a manifest of `APPLIED` does."""
+    files = [path for part in APPLIED for path in manifests(DEPLOY / part)]
     return json.dumps([[str(path), path.stat().st_mtime_ns, path.stat().st_size] for path in files])
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from activities.clients.metrics import BACKEND_ERRORS, STEP_ATTEMPTS, STEP_SECONDS
+from activities.clients.metrics import BACKEND_ERRORS, STEP_ATTEMPTS, STEP_SECONDS, VANISHED
 from tests.deploy.helm import CHART, EXAMPLES, PROCESSES, ROOT, Helm, Json, container_of, environment_of, only
 from watcher.metrics import PhaseCollector, WatcherMetrics
 from worker.__main__ import GRACE
@@ -80,6 +80,19 @@ def test_the_rights_of_people_are_those_of_deploy_rbac(helm: Helm, role: str) ->
 
     assert rendered["rules"] == source["rules"]
     assert source["metadata"]["labels"].items() <= rendered["metadata"]["labels"].items()
+
+
+def test_the_finalizers_policy_is_that_of_deploy_admission_for_the_releases_own_worker(helm: Helm) -> None:
+    text = (ROOT / "deploy" / "admission" / "finalizer.yaml").read_text()
+    account = "system:serviceaccount:platform:fleet-plattr-worker"
+    policy, binding = yaml.safe_load_all(text.replace("system:serviceaccount:plattr-system:plattr-worker", account))
+
+    objects = helm.render(release="fleet", namespace="platform")
+
+    name = "fleet-plattr-cleanup-finalizer"
+    assert only(objects, policy["kind"], name)["spec"] == policy["spec"]
+    assert only(objects, binding["kind"], name)["spec"] == binding["spec"] | {"policyName": name}
+    assert not any("admission" in each["apiVersion"] for each in helm.render({"admission": {"create": False}}))
 
 
 def test_nothing_else_grants_a_right(helm: Helm) -> None:
@@ -208,6 +221,7 @@ def test_keda_counts_the_task_queue_and_owns_the_replicas(helm: Helm) -> None:
 
 def test_what_needs_an_operator_is_off_unless_asked_for(helm: Helm) -> None:
     native = ("v1", "apps/v1", "policy/v1", "networking.k8s.io/v1", "rbac.authorization.k8s.io/v1")
+    native += ("admissionregistration.k8s.io/v1",)
 
     assert {each["apiVersion"] for each in helm.render()} <= set(native)
 
@@ -234,7 +248,7 @@ def test_alerts_and_dashboard_ask_for_metrics_that_exist(helm: Helm) -> None:
     registry = CollectorRegistry()
     WatcherMetrics(registry)
     registry.register(PhaseCollector(lambda: {("Application", "production", "Running"): 1}))
-    for metric in (STEP_SECONDS, STEP_ATTEMPTS, BACKEND_ERRORS):
+    for metric in (STEP_SECONDS, STEP_ATTEMPTS, BACKEND_ERRORS, VANISHED):
         registry.register(metric)
     suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
     reported = {f"{metric.name}{suffix}" for metric in registry.collect() for suffix in suffixes[metric.type]}

@@ -352,3 +352,29 @@ def test_the_own_deployment_whose_labels_name_another_is_lost(stage):
     stage.settle()
 
     assert [(poke.reference.name, poke.signal) for poke in stage.pokes] == [("shop", "repair")]
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("phase", ["Running", "Failed"])
+def test_a_living_object_that_lost_its_finalizer_is_claimed_again_at_once(stage, phase):
+    stage.fleet.replace(Kind.APPLICATION, [custom_object(phase=phase)])
+    stage.pokes.clear()
+
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(phase=phase, finalizer=False))
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(phase=phase))
+
+    assert stage.signals == ["changed"]
+
+
+@pytest.mark.attack
+def test_one_that_lost_it_while_nobody_looked_is_claimed_again_too(stage):
+    stage.fleet.replace(Kind.APPLICATION, [custom_object(phase="Running", finalizer=False)])
+
+    assert stage.signals == ["changed"]
+
+
+def test_a_refused_object_which_never_had_one_is_left_alone(stage):
+    stage.fleet.change(Kind.APPLICATION, "ADDED", custom_object(finalizer=False))
+    stage.fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(phase="Failed", finalizer=False))
+
+    assert stage.signals == ["changed"]

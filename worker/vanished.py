@@ -1,0 +1,38 @@
+"""Counts the objects that vanished without a cleanup, again and again, so that an alert can tell somebody."""
+
+import asyncio
+import logging
+import random
+
+from activities.clients.kube import KubeClient
+from activities.clients.ledger import Ledger
+from activities.clients.metrics import VANISHED
+from activities.vanished import find_vanished
+from plattr.errors import PlattrError
+
+logger = logging.getLogger(__name__)
+
+# 5 min: nothing gets worse meanwhile, and ten thousand objects have some 120 pages of claims.
+PERIOD_SECONDS = 300.0
+
+
+async def keep_counting(kube: KubeClient, ledger: Ledger, *, period_seconds: float = PERIOD_SECONDS) -> None:
+    """Count until cancelled; while the API server is away the count stays as it was."""
+    told: frozenset[str] = frozenset()
+    while True:
+        try:
+            found = frozenset(reference.key for reference in await find_vanished(kube, ledger))
+        except PlattrError as error:
+            # The next period looks again; a backend that is away has alerts of its own.
+            logger.warning("cannot look for vanished objects", extra={"cause": str(error)})
+        else:
+            VANISHED.set(len(found))
+            for key in sorted(found - told):
+                logger.warning(
+                    "object vanished without a cleanup, its finalizer was taken off;"
+                    " what it left goes by plattr cleanup --orphan",
+                    extra={"object": key},
+                )
+            told = found
+        # Jittered: replicas must not all list at once.
+        await asyncio.sleep(period_seconds * random.uniform(0.8, 1.2))  # noqa: S311  jitter, not a secret
