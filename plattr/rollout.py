@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from plattr.denials import denial
 from plattr.objects import FrozenModel
 
 Json = dict[str, Any]
@@ -102,7 +103,9 @@ def deployment_trouble(deployment: Json) -> list[Trouble]:
     failure, progressing = conditions.get("ReplicaFailure", {}), conditions.get("Progressing", {})
     troubles = []
     if failure.get("status") == "True":
-        message = f"its pods are refused: {failure.get('message', '')}"
+        # Of a denial the controller quotes all; else the API server may have echoed a variable's value.
+        cause = denial(str(failure.get("message", "")), deployment["spec"])
+        message = f"its pods are refused: {cause or 'the API server finds them invalid'}"
         troubles.append(_of_deployment(failure.get("reason") or "ReplicaFailure", message))
     if progressing.get("reason") == "ProgressDeadlineExceeded":
         message = f"it made no progress for {deployment['spec'].get('progressDeadlineSeconds', 600)} s"

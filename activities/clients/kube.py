@@ -381,7 +381,9 @@ class KubeClient:
         if response.status < 400:
             answer: Json = json.loads(text)
             return answer
-        raise_for_status(action, resource, response.status, text, or_none=or_none, is_personal=self._is_personal)
+        raise_for_status(
+            action, resource, response.status, text, sent=body, or_none=or_none, is_personal=self._is_personal
+        )
         return None
 
     @asynccontextmanager

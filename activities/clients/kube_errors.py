@@ -15,13 +15,11 @@ from activities.clients.resources import (
     Json,
     Resource,
 )
+from plattr.denials import denial, one_line
 from plattr.errors import BackendRefused, BackendUnavailable, Conflict, PlattrError, Transient
 
 # Their fields may hold secrets, and the API server quotes what it finds invalid: only the fields' names pass.
 _CONFIDENTIAL = frozenset({SECRETS, CONFIG_MAPS, DEPLOYMENTS, REPLICA_SETS, PODS, APPLICATIONS, PREVIEWS})
-
-# Longer texts come from admission webhooks that print whole objects.
-_MESSAGE_LIMIT = 1000
 
 # Too Many Requests, Request Timeout, and a server that is not itself.
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
@@ -48,38 +46,52 @@ def raise_for_status(
     code: int,
     text: bytes,
     *,
+    sent: object = None,
     or_none: tuple[int | str, ...] = (),
     is_personal: bool = False,
 ) -> None:
-    """Raise what an answer of 400 and above means; return for a code or a reason in `or_none`."""
+    """Raise what an answer of 400 and above means; return for a code or a reason in `or_none`.
+
+    A denial is none of those whatever its code: a webhook chooses it, and 404 of one that forbids a deletion does not
+    say that nothing is there.
+    """
     status = _status(text)
-    if code in or_none or status.get("reason") in or_none:
+    denied = denial(_message(status), sent)
+    if denied is None and (code in or_none or status.get("reason") in or_none):
         return
-    raise _error(action, resource, code, status, is_personal=is_personal)
+    raise _error(action, resource, code, status, denied, is_personal=is_personal)
 
 
 def raise_for_event(action: str, resource: Resource, status: Json, *, is_personal: bool = False) -> NoReturn:
     """Raise what an ERROR event of a watch means."""
-    raise _error(action, resource, int(status.get("code", 500)), status, is_personal=is_personal)
+    raise _error(action, resource, int(status.get("code", 500)), status, None, is_personal=is_personal)
 
 
-def _error(action: str, resource: Resource, code: int, status: Json, *, is_personal: bool) -> PlattrError:
-    cause = _cause(resource, code, status, is_personal=is_personal)
-    return of_backend(Backend.KUBERNETES, _meaning(action, code, status, cause))
+def _error(
+    action: str, resource: Resource, code: int, status: Json, denied: str | None, *, is_personal: bool
+) -> PlattrError:
+    cause = _cause(resource, code, status, denied, is_personal=is_personal)
+    return of_backend(Backend.KUBERNETES, _meaning(action, code, status, cause, is_denied=denied is not None))
 
 
-def _meaning(action: str, code: int, status: Json, cause: str) -> PlattrError:
+def _meaning(action: str, code: int, status: Json, cause: str, *, is_denied: bool) -> PlattrError:
+    if code == 403 and _ends(status):
+        return NamespaceEnding(f"cannot {action}: {cause}")
+    if is_denied and code not in _PASSING:
+        return BackendRefused(f"cannot {action}: the API server refused it with {code}: {cause}")
     if code == 410:
         return GoneError(f"cannot {action}: {cause}")
     if code == 409 or (code == 422 and _is_failed_patch(status)):
         return Conflict(f"cannot {action}: somebody else changed it: {cause}")
-    if code == 403 and _ends(status):
-        return NamespaceEnding(f"cannot {action}: {cause}")
-    if code == 413 or any(text in str(status.get("message")) for text in _TOO_LARGE):
+    if code == 413 or any(text in _message(status) for text in _TOO_LARGE):
         return BackendRefused(f"cannot {action}: it is too large for the API server (about 1.5 MB); shorten its values")
     if code in _PASSING:
         return BackendUnavailable(f"cannot {action}: the API server answered {code}: {cause}")
     return BackendRefused(f"cannot {action}: the API server refused it with {code}: {cause}")
+
+
+def _message(status: Json) -> str:
+    return str(status.get("message") or "")
 
 
 def _status(text: bytes) -> Json:
@@ -104,15 +116,16 @@ def _ends(status: Json) -> bool:
     return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
 
 
-def _cause(resource: Resource, code: int, status: Json, *, is_personal: bool) -> str:
+def _cause(resource: Resource, code: int, status: Json, denied: str | None, *, is_personal: bool) -> str:
     reason = str(status.get("reason") or f"HTTP {code}")
-    # 403 and 409 speak of rights, quotas and versions; only of a Secret may even they quote too much.
     # At a person's own terminal there is nobody to hide it from: it quotes what they wrote.
-    is_quotable = (
-        is_personal or resource not in _CONFIDENTIAL or (code in (401, 403, 404, 409, 410) and resource != SECRETS)
-    )
-    if is_quotable:
-        return str(status.get("message") or reason)[:_MESSAGE_LIMIT]
+    if is_personal:
+        return one_line(_message(status) or reason)
+    if denied is not None:
+        return denied
+    # 401 and the like speak of rights and versions; only of a Secret may even they quote too much.
+    if resource not in _CONFIDENTIAL or (code in (401, 403, 404, 409, 410) and resource != SECRETS):
+        return one_line(_message(status) or reason)
     causes = (status.get("details") or {}).get("causes") or []
     fields = ", ".join(str(cause.get("field")) for cause in causes if cause.get("field"))
-    return f"{reason} in {fields}"[:_MESSAGE_LIMIT] if fields else reason
+    return one_line(f"{reason} in {fields}") if fields else one_line(reason)
