@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from temporalio import activity
@@ -34,9 +34,6 @@ FEATURE = "auth"
 
 # 10 s: a deletion that outlives its answer is rare; the next attempt goes on waiting.
 ABSENCE_SECONDS = 10.0
-# 5 min: Keycloak ends a transaction after this time and with it a call that nobody waits for any more; one of a worker
-# that died has been seen to make its realm after a minute. https://www.keycloak.org/server/all-config
-LATE_CALL = timedelta(minutes=5)
 # 20 s: a third of the activity's start-to-close; the workflow calls again.
 WAIT_SECONDS = 20.0
 
@@ -85,12 +82,16 @@ class AuthActivities:
     async def delete_auth(self, step: CleanupStepInput) -> StepResult:
         """Delete the owner's realms and ConfigMap, or only disable the realms when they are retained.
 
+        What a call that was never answered may still make or delete holds nothing up: its name goes into quarantine
+        (`release_object`), and the cleanup looks again when that ends.
+
         Raises:
             StillDeleting: Keycloak has not finished yet, or a finalizer holds the ConfigMap.
             BackendRefused: a realm that the owner made cannot be seen any more.
         """
         held = await self._ledger.held_by(step.reference, Holding.REALM)
         made = {claim.claim.name for claim in held if claim.may_be_made}
+        given_back = {claim.claim.name for claim in held if claim.quarantined_until is not None}
         spared = await living_uid(self._kube, step)
         for name in sorted({claim.claim.name for claim in held} | set(possible_realms(step.reference))):
             realm = await self._keycloak.get_realm(name)
@@ -100,10 +101,11 @@ class AuthActivities:
                 continue
             if spared is not None and realms.uid_of(realm) == spared:
                 continue
-            await self._remove_realm(step.reference, realm, is_retained=step.retains(Holding.REALM, name))
+            is_retained = step.retains(Holding.REALM, name) and name not in given_back
+            await self._remove_realm(step.reference, realm, is_retained=is_retained)
         labels = {FEATURE_LABEL: FEATURE}
         await remove_owned(self._kube, step.reference, [CONFIG_MAPS], spared_uid=spared, labels=labels)
-        return StepResult() if spared is not None else await self._await_late_calls(step.reference)
+        return StepResult() if spared is not None else await self._await_late_calls(step)
 
     async def _reconcile_realm(self, target: Target) -> list[Json]:
         """Bring realm and client to the spec; return the identity providers as they were found."""
@@ -214,13 +216,18 @@ class AuthActivities:
                     return
             raise StillDeleting(f"cannot finish deleting realm {name!r}: Keycloak is still at it")
 
-    async def _await_late_calls(self, reference: ObjectReference) -> StepResult:
-        """Wait for calls that were never answered: a realm that one of them still makes would outlive its owner.
+    async def _await_late_calls(self, step: CleanupStepInput) -> StepResult:
+        """Wait for calls that were never answered about realms that are retained: one still made would stand open.
 
-        Not done while there may be any; who calls again looks at the realms anew.
+        Their claims stay, so there is no quarantine after which anybody looks. Not done while there may be any; who
+        calls again looks at the realms anew.
         """
-        held = await self._ledger.held_by(reference, Holding.REALM)
-        ends = {each.claim.name: each.unanswered_since + LATE_CALL for each in held if each.unanswered_since}
+        held = await self._ledger.held_by(step.reference, Holding.REALM)
+        ends = {
+            each.claim.name: each.unanswered_until
+            for each in held
+            if each.unanswered_until and each.quarantined_until is None and step.retains(Holding.REALM, each.claim.name)
+        }
         now = datetime.now(UTC)
         late = {name: end for name, end in ends.items() if end > now}
         if not late:

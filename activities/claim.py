@@ -48,6 +48,7 @@ class ClaimActivities:
         Raises:
             InvalidSpec: a rule is broken.
             OwnedElsewhere: a name belongs to another object; this one has its finalizer, and no new claim.
+            NameQuarantined: a name was an object's that is gone, and a call about it may still come true.
             ParentNotFound: a preview's Application is missing.
             Conflict: the object changed under our hands.
             Superseded: the object went under our hands.
@@ -110,7 +111,8 @@ class ClaimActivities:
             if cleanup.purge or (cleanup.delete_object and not cleanup.uid):
                 return CleanupPlan(verdict="proceed", purge=True)
             held = await self._ledger.held_by(reference)
-            return CleanupPlan(verdict="proceed", retain=any(claim.is_retained for claim in held))
+            retained = [claim for claim in held if claim.is_retained and claim.quarantined_until is None]
+            return CleanupPlan(verdict="proceed", retain=bool(retained))
         if not envelope.is_deleting:
             if not cleanup.delete_object or cleanup.uid not in ("", envelope.metadata.uid):
                 return CleanupPlan(verdict="recreated", uid=envelope.metadata.uid)

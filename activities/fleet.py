@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+from collections.abc import Collection
+from datetime import UTC, datetime
 
 from temporalio import activity
 from temporalio.client import Client
 
 from activities.clients.backends import Backend
 from activities.clients.kube import KubeClient
+from activities.clients.ledger import Ledger
 from activities.clients.metrics import BACKEND_ERRORS
 from activities.clients.resources import custom_resource
 from activities.clients.temporal import poke
@@ -25,8 +28,9 @@ _SIGNALS = {"resync": REPAIR_SIGNAL, "restore": CHANGED_SIGNAL}
 class FleetActivities:
     """List and poke; what an object needs, its own run finds out."""
 
-    def __init__(self, kube: KubeClient, temporal: Client, task_queue: str = TASK_QUEUE) -> None:
+    def __init__(self, kube: KubeClient, ledger: Ledger, temporal: Client, task_queue: str = TASK_QUEUE) -> None:
         self._kube = kube
+        self._ledger = ledger
         self._temporal = temporal
         self._task_queue = task_queue
 
@@ -34,17 +38,31 @@ class FleetActivities:
     async def list_fleet(self, query: FleetQuery) -> FleetPage:
         """Return the objects after a key that are to be poked; paused ones are not.
 
+        And those that are gone, with a name whose quarantine is over: their cleanup looks once more and gives it back.
+        It waits for that moment itself; here only the names of runs that were lost are found.
+
         The whole fleet is listed for each page: the API server's own page tokens expire within minutes, and a
         period takes longer.
         """
-        members = []
+        members, known = [], set[str]()
         for kind in Kind:
             for body in await self._kube.list(custom_resource(kind)):
                 envelope = Envelope.from_api(kind, body)
+                known.add(envelope.reference.key)
                 if envelope.reference.key > query.after and _is_wanted(envelope, query):
                     members.append(Member(reference=envelope.reference, is_deleting=envelope.is_deleting))
+        members += await self._to_look_after(known, query)
         members.sort(key=lambda member: member.reference.key)
         return FleetPage(members=tuple(members[: query.limit]), remaining=len(members))
+
+    async def _to_look_after(self, known: Collection[str], query: FleetQuery) -> list[Member]:
+        now = datetime.now(UTC)
+        over = {reference for reference, end in await self._ledger.quarantined() if end < now}
+        return [
+            Member(reference=reference, is_deleting=True)
+            for reference in over
+            if reference.key > query.after and reference.key not in known
+        ]
 
     @activity.defn
     async def poke_fleet(self, batch: FleetBatch) -> FleetProgress:

@@ -193,7 +193,13 @@ def problem_of(error: Exception) -> Problem:
     """Return what the workflow has to know of an error."""
     if isinstance(error, PlattrError):
         condition = getattr(error, "condition", None)
-        return Problem(reason=reason_of(error), message=str(error), remedy=_remedy_of(error), condition=condition)
+        return Problem(
+            reason=reason_of(error),
+            message=str(error),
+            remedy=_remedy_of(error),
+            condition=condition,
+            again_at=error.again_at,
+        )
     # Tried again like a transient fault: a defect may depend on what the backends hold at the moment.
     return Problem(
         reason=UNEXPECTED,

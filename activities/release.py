@@ -26,18 +26,20 @@ class ReleaseActivities:
     async def release_object(self, step: CleanupStepInput) -> StepResult:
         """Give the owner's names back, then remove our finalizer and nobody else's; the second run does nothing.
 
+        A name about which a call was never answered is in quarantine then; the result says when to look again.
+
         Raises:
             Conflict: the object or a claim changed under our hands.
         """
         reference = step.reference
         spared = await living_uid(self._kube, step)
         held = [claim for claim in await self._ledger.held_by(reference) if claim.owner.uid != spared]
-        kept = [each for each in held if is_data(each.claim) and step.retains(each.claim.holding, each.claim.name)]
+        kept = [each for each in held if _is_kept(each, step)]
         await self._mark_retained(kept)
-        await self._ledger.release(reference, [claim.claim for claim in held if claim not in kept])
+        end = await self._ledger.release(reference, [claim.claim for claim in held if claim not in kept])
         # Last: with the finalizer gone nobody is left to ask for the rest.
         await self._remove_finalizer(step)
-        return StepResult()
+        return StepResult(look_again_at=end)
 
     @activity.defn
     async def report_stuck(self, status: StatusInput) -> StatusResult:
@@ -100,3 +102,9 @@ class ReleaseActivities:
             {"op": "remove", "path": path},
         ]
         await self._kube.json_patch(resource, reference.name, operations, reference.namespace)
+
+
+def _is_kept(held: HeldClaim, step: CleanupStepInput) -> bool:
+    # What is in quarantine was given back by an earlier run.
+    is_held = held.quarantined_until is None
+    return is_held and is_data(held.claim) and step.retains(held.claim.holding, held.claim.name)

@@ -70,13 +70,15 @@ class HeldClaim(FrozenModel):
     """The owner's deletionPolicy was Retain when it last asked: what the name stands for outlives the object."""
     is_made: bool = False
     """Nothing bore the name when the owner set out to make it: what bears it since is the owner's, marked or not."""
-    unanswered_since: datetime | None = None
-    """When a call about the name was sent whose answer never came: the backend may still do what it asks."""
+    unanswered_until: datetime | None = None
+    """Until when a call about the name may come true whose answer never came; the note outlives that moment."""
+    quarantined_until: datetime | None = None
+    """The owner is gone and has given the name back; nobody has it before that call can come true no more."""
 
     @property
     def may_be_made(self) -> bool:
         """Tell whether what bears the name may be the owner's making: a call without an answer may have made it."""
-        return self.is_made or self.unanswered_since is not None
+        return self.is_made or self.unanswered_until is not None
 
 
 def is_data(claim: Claim) -> bool:

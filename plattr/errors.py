@@ -5,6 +5,7 @@ a `Transient` fault is tried again by the table of the seed, and `Superseded` me
 """
 
 import re
+from datetime import datetime
 from typing import ClassVar
 
 # What the API server takes as a condition's reason.
@@ -22,6 +23,8 @@ class PlattrError(Exception):
     reason: ClassVar[str] = "Error"
     condition: str | None = None
     """The ConditionType that the raiser knows to be False, where it knows better than the step does."""
+    again_at: datetime | None = None
+    """When trying again can help, where that is known."""
     backend: str | None = None
     """Which backend's answer, or silence, the error is; None when it is nobody's but the object's or ours."""
 
@@ -85,6 +88,17 @@ class ParentNotFound(Unmet):
     reason = "ParentNotFound"
     # Whichever step noticed it: no feature is at fault.
     condition = "Ready"
+
+
+class NameQuarantined(Unmet):
+    """Raised when a name is nobody's yet: a call about it was never answered, and may still come true."""
+
+    reason = "NameQuarantined"
+
+    def __init__(self, message: str, until: datetime) -> None:
+        """Keep the moment apart, so that the run begins anew then and not at its next turn."""
+        super().__init__(message)
+        self.again_at = until
 
 
 class BackendUnavailable(Transient):

@@ -83,6 +83,8 @@ class Problem(FrozenModel):
     remedy: Remedy
     condition: ConditionType | None = None
     """Set when the error knows its condition better than the step does (a claim held elsewhere)."""
+    again_at: datetime | None = None
+    """When trying again can help, where that is known."""
 
 
 class ClaimInput(FrozenModel):
@@ -125,6 +127,8 @@ class StepResult(FrozenModel):
     is_done: bool = True
     """False when the step used up its time and wants to be called again: rollout, storage cleanup."""
     waiting_for: str = ""
+    look_again_at: datetime | None = None
+    """Of a cleanup: a call that was never answered may come true until then, and what it makes has to go as well."""
 
 
 class StatusInput(FrozenModel):

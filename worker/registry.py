@@ -86,7 +86,7 @@ def build_activities(
         ReleaseActivities(kube, ledger, events),
         NamespaceActivities(loader, kube, ledger),
         PreviewActivities(kube, events, loader),
-        FleetActivities(kube, temporal, task_queue),
+        FleetActivities(kube, ledger, temporal, task_queue),
     )
     return [activity for instance in classes for activity in _activities_of(instance)]
 

@@ -44,7 +44,7 @@ class ProvisionApplication(ProvisioningRun):
             if outcome.verdict == "refused":
                 raise as_refusal(outcome.problem)
             self._owe_after(outcome, ask)
-            await self._pause()
+            await self._pause(outcome.again_at)
 
     def _continue_if_long(self, run: RunInput) -> None:
         """Begin a new history before this one grows long; the object is read anew there, so nothing is lost."""

@@ -1,6 +1,8 @@
 """Taking one object's resources down, in order, for as long as it takes."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any
 
 from temporalio import workflow
@@ -74,7 +76,7 @@ class CleanupRun(ObjectRun):
                 if plan.verdict == "recreated":
                     return None
                 self._show(phase=Phase.TERMINATING)
-                await self._remove_everything(reference, plan)
+                end = await self._remove_everything(reference, plan)
             except CalledOff:
                 continue
             except StepFailed as failure:
@@ -82,11 +84,28 @@ class CleanupRun(ObjectRun):
                 await self._pause()
             else:
                 self._forget()
+                if end is not None:
+                    await self._await_late_calls(end)
                 # A new object of the same name may have knocked while the old one went.
-                if not self._changed:
+                elif not self._changed:
                     return RunResult(phase=None, summary=_summary(reference, plan))
 
-    async def _remove_everything(self, reference: ObjectReference, plan: CleanupPlan) -> None:
+    async def _await_late_calls(self, end: datetime) -> None:
+        """Sleep until nothing can come true any more; the object is gone by now, and the next round looks again."""
+        self._show(
+            step=Step.RELEASE,
+            waiting_for=f"calls that were never answered: they may come true until {end:%H:%M:%S} UTC",
+        )
+        # 1 s: the worker's clock may go behind the server's.
+        delay = max(end - workflow.now(), timedelta(0)) + timedelta(seconds=1)
+        with suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: self._changed, timeout=delay, timeout_summary=f"last look for what {self._reference} left"
+            )
+        self._show(waiting_for="", done=(), took={})
+
+    async def _remove_everything(self, reference: ObjectReference, plan: CleanupPlan) -> datetime | None:
+        """Return when to look again; None: nothing can come any more."""
         argument = CleanupStepInput(reference=reference, uid=plan.uid, retain=plan.retain, outliving=plan.outliving)
         said: set[tuple[Step, str]] = set()
 
@@ -107,8 +126,10 @@ class CleanupRun(ObjectRun):
         else:
             # Of an object that is gone nothing tells whether it is the one of before.
             self._forget()
+        result = StepResult()
         for step in self.steps:
-            await self._perform_once(step, DELETE[step], argument, on_wait)
+            result = await self._perform_once(step, DELETE[step], argument, on_wait)
+        return result.look_again_at
 
     async def _report(
         self, reference: ObjectReference, plan: CleanupPlan | None, step: Step, problem: Problem, *, is_stuck: bool

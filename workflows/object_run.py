@@ -219,11 +219,12 @@ class ObjectRun:
         return self._finished[step]
 
     async def _pause(self, until: datetime | None = None) -> None:
-        """Sleep between two rounds; any `changed` or `resync` cuts it short, and so does `until`."""
+        """Sleep between two rounds; any `changed` or `resync` cuts it short, and so does `until` if it is to come."""
         self._forget()
         delay = slow_retry_delay(self._progress.round)
-        if until is not None:
-            delay = min(delay, max(until - workflow.now(), timedelta(0)))
+        if until is not None and until > workflow.now():
+            # 1 s: the worker's clock may go behind the server's.
+            delay = min(delay, until - workflow.now() + timedelta(seconds=1))
         self._show(next_retry=workflow.now() + delay)
         with suppress(TimeoutError):
             await workflow.wait_condition(

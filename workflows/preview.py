@@ -86,7 +86,7 @@ class PreviewLifecycle(ProvisioningRun):
         if outcome.verdict in ("failed", "refused"):
             self._owe_after(outcome, ask)
         if outcome.verdict == "failed":
-            await self._pause()
+            await self._pause(outcome.again_at)
         elif outcome.verdict in ("settled", "refused"):
             await self._rest(outcome)
         return "again"

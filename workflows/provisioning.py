@@ -1,6 +1,7 @@
 """One pass over the provisioning steps; an Application's run and a preview's run share it."""
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any, Literal
 
 from temporalio import workflow
@@ -45,6 +46,11 @@ class PassOutcome(FrozenModel):
     claim: ClaimResult | None = None
     phase: Phase | None = None
     problem: Problem | None = None
+
+    @property
+    def again_at(self) -> datetime | None:
+        """Return when beginning anew can help, where that is known."""
+        return self.problem.again_at if self.problem is not None else None
 
 
 class ProvisioningRun(ObjectRun):

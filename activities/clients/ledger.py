@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from activities.clients.backends import NothingPending
@@ -11,7 +11,7 @@ from activities.clients.concurrency import all_of
 from activities.clients.kube import KubeClient
 from activities.clients.resources import LEASES, Json
 from plattr.claims import Claim, HeldClaim, Holding, is_data
-from plattr.errors import BackendUnavailable, Conflict, OwnedElsewhere, PlattrError, StillDeleting
+from plattr.errors import BackendUnavailable, Conflict, NameQuarantined, OwnedElsewhere, PlattrError, StillDeleting
 from plattr.objects import GROUP, NO_OWNER, ObjectReference, Owner, owner_named, parse_key
 from plattr.target import OWNER_ANNOTATION, OWNER_UID_ANNOTATION, owner_annotations, owner_labels
 
@@ -24,6 +24,12 @@ RETAINED_ANNOTATION = f"{GROUP}/retained"
 # lost its rights in Keycloak shows no attributes.
 MADE_ANNOTATION = f"{GROUP}/made"
 UNANSWERED_ANNOTATION = f"{GROUP}/unanswered-since"
+QUARANTINE_LABEL = f"{GROUP}/quarantined"
+QUARANTINE_ANNOTATION = f"{GROUP}/quarantined-until"
+
+# 5 min: Keycloak ends a transaction after this time and with it a call that nobody waits for any more; one of a worker
+# that died has been seen to make its realm after a minute. https://www.keycloak.org/server/all-config
+LATE_CALL = timedelta(minutes=5)
 
 
 @dataclass
@@ -56,12 +62,16 @@ class Ledger:
         A claim of the same owner under another uid is adopted: the object was created anew.
 
         Raises:
+            NameQuarantined: a call about one of the names, made for an object that is gone, may still come true.
             OwnedElsewhere: another owner holds one of the names; then none is newly claimed. Its `condition` tells
                 which.
             Conflict: a claim changed under our hands.
         """
         leases = {lease["metadata"]["name"]: lease for lease in await self._leases_of(owner.reference)}
         missing = [claim for claim in claims if claim.lease_name not in leases]
+        for claim in claims:
+            if claim.lease_name in leases:
+                _ensure_out_of_quarantine(claim, leases[claim.lease_name], owner)
         if missing:
             await self._take(owner, missing, is_retained=is_retained)
         await all_of(
@@ -69,7 +79,8 @@ class Ledger:
             for claim in claims
             if claim.lease_name in leases
         )
-        return Acquisition(new=missing, held=[_held(lease, owner.reference) for lease in leases.values()])
+        held = [_held(lease, owner.reference) for lease in leases.values()]
+        return Acquisition(new=missing, held=[each for each in held if each.quarantined_until is None])
 
     async def held_by(self, reference: ObjectReference, holding: Holding | None = None) -> list[HeldClaim]:
         """Return what an owner holds, under any of its uids; of one kind, or all."""
@@ -119,13 +130,23 @@ class Ledger:
             raise
         await self._note_answered(reference, claim, earlier, call)
 
-    async def release(self, reference: ObjectReference, claims: Sequence[Claim]) -> None:
+    async def quarantined(self) -> list[tuple[ObjectReference, datetime]]:
+        """Return whose each name in quarantine was, and until when it is in quarantine."""
+        leases = await self._kube.list(LEASES, self._namespace, label_selector=QUARANTINE_LABEL)
+        ends = [(parse_key(_holder(lease)), _quarantine_end(lease)) for lease in leases]
+        return [(reference, end) for reference, end in ends if reference is not None and end is not None]
+
+    async def release(self, reference: ObjectReference, claims: Sequence[Claim]) -> datetime | None:
         """Give names back; one that is free already, or somebody else's, stays as it is.
+
+        One about which a call was never answered goes into quarantine instead: what comes true late must not meet
+        the next owner's. Returns when the last of them can be given back, by releasing it once more.
 
         Raises:
             Conflict: a claim changed under our hands.
         """
-        await all_of(self._release(reference, claim) for claim in claims)
+        ends = await all_of(self._release(reference, claim) for claim in claims)
+        return max((end for end in ends if end is not None), default=None)
 
     async def _note_unanswered(self, reference: ObjectReference, claim: Claim, since: str) -> str | None:
         """Write the note and return the one before; a claim that is missing, or somebody else's, stays as it is."""
@@ -202,6 +223,7 @@ class Ledger:
             # One of the owner's own that has lost its labels is in no list.
             lease = await self._read(claim)
             if lease is not None and _holder(lease) == owner.reference.key:
+                _ensure_out_of_quarantine(claim, lease, owner)
                 await self._settle(claim, lease, owner, is_retained=is_retained)
             else:
                 lost.append(claim)
@@ -217,8 +239,13 @@ class Ledger:
     async def _settle(self, claim: Claim, lease: Json, owner: Owner, *, is_retained: bool) -> None:
         """Bring labels and annotations of an owner's own Lease to what a new one would have; others' stay."""
         wanted, present = _lease(claim, owner, self._namespace, is_retained=is_retained)["metadata"], lease["metadata"]
-        labels = present.get("labels", {}) | wanted["labels"]
-        annotations = present.get("annotations", {}) | wanted["annotations"]
+        former, noted = present.get("labels", {}), present.get("annotations", {})
+        if QUARANTINE_LABEL in former:
+            # It is over, and with it the call that it was for.
+            former = {name: text for name, text in former.items() if name != QUARANTINE_LABEL}
+            over = (QUARANTINE_ANNOTATION, UNANSWERED_ANNOTATION)
+            noted = {name: text for name, text in noted.items() if name not in over}
+        labels, annotations = former | wanted["labels"], noted | wanted["annotations"]
         if (labels, annotations) == (present.get("labels"), present.get("annotations")):
             return
         operations = [
@@ -229,10 +256,30 @@ class Ledger:
         ]
         await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
 
-    async def _release(self, reference: ObjectReference, claim: Claim) -> None:
+    async def _release(self, reference: ObjectReference, claim: Claim) -> datetime | None:
         lease = await self._read(claim)
-        if lease is not None and _holder(lease) == reference.key:
+        if lease is None or _holder(lease) != reference.key:
+            return None
+        end = _end_of_late_call(lease)
+        if end is None or end <= datetime.now(UTC):
             await self._delete(lease)
+            return None
+        await self._quarantine(claim, lease, end)
+        return end
+
+    async def _quarantine(self, claim: Claim, lease: Json, end: datetime) -> None:
+        metadata = lease["metadata"]
+        marks = {QUARANTINE_ANNOTATION: end.isoformat(timespec="seconds")}
+        if marks.items() <= metadata["annotations"].items():
+            return
+        operations = [
+            {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
+            # The note, too: a call that was made since would last longer.
+            {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
+            {"op": "add", "path": "/metadata/labels", "value": metadata["labels"] | {QUARANTINE_LABEL: "true"}},
+            {"op": "add", "path": "/metadata/annotations", "value": metadata["annotations"] | marks},
+        ]
+        await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
 
     async def _delete(self, lease: Json) -> None:
         # The uid: a claim that was released and taken by another since must survive.
@@ -278,12 +325,42 @@ def _ensure_ours(claim: Claim, lease: Json, owner: Owner) -> None:
     holder = _holder(lease)
     if holder == owner.reference.key:
         return
+    if (end := _quarantine_end(lease)) is not None:
+        # Its owner's cleanup looks once more at the end, removes what came, and gives the name back.
+        raise _quarantined(claim, owner, end)
     error = OwnedElsewhere(
         f"cannot claim {claim.holding} {claim.name!r} for {owner.reference}: it belongs to"
         f" {holder or NO_OWNER}; choose another name or remove it"
     )
     error.condition = claim.holding.condition
     raise error
+
+
+def _ensure_out_of_quarantine(claim: Claim, lease: Json, owner: Owner) -> None:
+    """Return when no call made for an earlier object of this name can come true any more."""
+    end = _end_of_late_call(lease)
+    is_anothers = lease["metadata"].get("annotations", {}).get(OWNER_UID_ANNOTATION) != owner.uid
+    if end is not None and end > datetime.now(UTC) and (is_anothers or _quarantine_end(lease) is not None):
+        raise _quarantined(claim, owner, end)
+
+
+def _quarantined(claim: Claim, owner: Owner, end: datetime) -> NameQuarantined:
+    error = NameQuarantined(
+        f"cannot claim {claim.holding} {claim.name!r} for {owner.reference}: it was another object's, and a call about"
+        f" it that was never answered may come true until {end:%H:%M:%S} UTC; it is tried again then",
+        end,
+    )
+    error.condition = claim.holding.condition
+    return error
+
+
+def _end_of_late_call(lease: Json) -> datetime | None:
+    since = _moment(lease["metadata"].get("annotations", {}).get(UNANSWERED_ANNOTATION))
+    return since + LATE_CALL if since is not None else None
+
+
+def _quarantine_end(lease: Json) -> datetime | None:
+    return _moment(lease["metadata"].get("annotations", {}).get(QUARANTINE_ANNOTATION))
 
 
 def _held(lease: Json, reference: ObjectReference) -> HeldClaim:
@@ -294,7 +371,8 @@ def _held(lease: Json, reference: ObjectReference) -> HeldClaim:
         owner=Owner(reference=reference, uid=annotations[OWNER_UID_ANNOTATION]),
         is_retained=annotations.get(RETAINED_ANNOTATION) == "true",
         is_made=annotations.get(MADE_ANNOTATION) == "true",
-        unanswered_since=_moment(annotations.get(UNANSWERED_ANNOTATION)),
+        unanswered_until=_end_of_late_call(lease),
+        quarantined_until=_quarantine_end(lease),
     )
 
 

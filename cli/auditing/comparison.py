@@ -72,9 +72,9 @@ def _judge(subject: Subject, thing: Thing, found: Found | None) -> Iterable[Find
 
 
 def _without_object(living: Collection[str], found: Collection[Found]) -> Iterable[Finding]:
-    retained = _stands_for(each for each in found if each.thing.kind is ThingKind.CLAIM and each.is_retained)
+    outliving = _stands_for(each for each in found if each.is_retained or each.is_quarantined)
     for each in found:
-        if each.owner is not None and each.owner not in living and each.thing not in retained[each.owner]:
+        if each.owner is not None and each.owner not in living and _home(each.thing) not in outliving[each.owner]:
             yield Finding(problem=Problem.ORPHAN, thing=each.thing, owner=each.owner)
 
 
@@ -90,6 +90,11 @@ def _unmarked(living: Collection[str], settled: Mapping[str, Subject], found: Co
             continue
         if pattern.fullmatch(each.thing.name):
             yield Finding(problem=Problem.UNMARKED, thing=each.thing, owner="")
+
+
+def _home(thing: Thing) -> Thing:
+    """Return what a thing goes with: a client with its realm."""
+    return Thing(kind=ThingKind.REALM, name=thing.scope) if thing.kind is ThingKind.CLIENT else thing
 
 
 def _stands_for(claims: Iterable[Found]) -> dict[str, set[Thing]]:

@@ -66,6 +66,8 @@ class Found(FrozenModel):
     uid: Annotated[str | None, BeforeValidator(_uid_named)] = None
     is_retained: bool = False
     """Of a claim: what it stands for outlives its object."""
+    is_quarantined: bool = False
+    """Of a claim: its object is gone, and a call that was never answered may still make what it stands for."""
 
 
 class Subject(FrozenModel):

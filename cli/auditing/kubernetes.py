@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -32,6 +33,9 @@ _OURS = f"{MANAGED_BY_LABEL}=plattr"
 _HOLDING_LABEL = f"{GROUP}/holding"
 _CLAIMED_NAME_ANNOTATION = f"{GROUP}/claimed-name"
 _RETAINED_ANNOTATION = f"{GROUP}/retained"
+_QUARANTINE_ANNOTATION = f"{GROUP}/quarantined-until"
+# The cleanup that waits for the end of a quarantine looks once more then, and may find a backend away.
+_LAST_LOOK = timedelta(minutes=10)
 
 _PATHS = {
     ThingKind.NAMESPACE: "/api/v1/namespaces",
@@ -189,7 +193,12 @@ def _claim(lease: Json) -> Found:
         owner=lease.get("spec", {}).get("holderIdentity"),
         uid=annotations.get(OWNER_UID_ANNOTATION),
         is_retained=annotations.get(_RETAINED_ANNOTATION) == "true",
+        is_quarantined=_is_ahead(annotations.get(_QUARANTINE_ANNOTATION)),
     )
+
+
+def _is_ahead(end: str | None) -> bool:
+    return end is not None and datetime.fromisoformat(end) + _LAST_LOOK > datetime.now(UTC)
 
 
 def _labelled_owner(body: Json) -> str | None:

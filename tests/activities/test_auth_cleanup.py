@@ -1,9 +1,11 @@
+import asyncio
 from datetime import timedelta
 
 import pytest
 
 import activities.auth
 from activities.auth import AuthActivities
+from activities.clients import ledger
 from activities.clients.keycloak import KeycloakClient
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
@@ -12,6 +14,7 @@ from plattr.claims import Claim, Holding
 from plattr.errors import BackendRefused, BackendUnavailable, OwnedElsewhere, StillDeleting
 from plattr.realm import OWNER_ATTRIBUTE, OWNER_UID_ATTRIBUTE
 from plattr.settings import Settings
+from plattr.steps import CleanupStepInput
 from tests.fix_keycloak import Administrator, Connect, Fault, Relay, Subjects
 
 
@@ -206,26 +209,53 @@ async def test_a_realm_made_after_its_maker_gave_up_does_not_outlive_its_owner(
     realm_name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(activities.auth, "LATE_CALL", timedelta(seconds=6))
-    subject = await subjects.apply(realm_name)
-    await auth_ledger.acquire(subject.envelope.owner, [Claim(holding=Holding.REALM, name=realm_name)])
+    claim, subject = Claim(holding=Holding.REALM, name=realm_name), await subjects.apply(realm_name)
+    await auth_ledger.acquire(subject.envelope.owner, [claim])
     keycloak_relay.faults.append(Fault("POST", "/admin/realms$", queued_seconds=3))
     async with connect_auth(seconds=1.0) as impatient:
         with pytest.raises(BackendUnavailable):
             await impatient.reconcile_auth(subject.step)
 
     async with connect_auth() as auth:
-        first = await auth.delete_auth(subject.cleanup())
-        while not (result := await auth.delete_auth(subject.cleanup())).is_done:
-            assert realm_name in result.waiting_for
+        # The object goes at once, and its name is kept from everybody.
+        assert (await auth.delete_auth(subject.cleanup())).is_done
+        assert await administrator.read(f"/{realm_name}") is None
+        assert await auth_ledger.release(subject.reference, [claim]) is not None
+        await subjects.delete(subject)
+        while await administrator.read(f"/{realm_name}") is None:
+            await asyncio.sleep(0.1)
+        monkeypatch.setattr(ledger, "LATE_CALL", timedelta(0))
+        # The second look, as at the end of the quarantine.
+        assert (await auth.delete_auth(CleanupStepInput(reference=subject.reference))).is_done
 
-    assert not first.is_done
+    assert await auth_ledger.release(subject.reference, [claim]) is None
     assert ("POST", "/admin/realms") in keycloak_relay.writes
-    assert ("DELETE", f"/admin/realms/{realm_name}") in keycloak_relay.writes
+    assert await administrator.read(f"/{realm_name}") is None
+    assert await auth_ledger.held_by(subject.reference) == []
+
+
+async def test_a_late_realm_goes_although_other_data_of_its_owner_is_retained(
+    auth: AuthActivities,
+    auth_ledger: Ledger,
+    subjects: Subjects,
+    administrator: Administrator,
+    realm_name: str,
+) -> None:
+    claim, subject = Claim(holding=Holding.REALM, name=realm_name), await subjects.apply(realm_name)
+    await auth_ledger.acquire(subject.envelope.owner, [claim])
+    with pytest.raises(BackendUnavailable):
+        async with auth_ledger.call_noted(subject.reference, claim):
+            raise BackendUnavailable("no answer")
+    await auth_ledger.release(subject.reference, [claim])
+    await auth.reconcile_auth(subject.step)
+    await subjects.delete(subject)
+
+    await auth.delete_auth(CleanupStepInput(reference=subject.reference, retain=True))
+
     assert await administrator.read(f"/{realm_name}") is None
 
 
-async def test_a_call_that_was_never_answered_holds_a_deletion_up_for_a_bounded_time(
+async def test_a_call_that_was_never_answered_holds_a_deletion_up_only_where_the_realm_is_retained(
     auth: AuthActivities,
     auth_ledger: Ledger,
     subjects: Subjects,
@@ -240,11 +270,13 @@ async def test_a_call_that_was_never_answered_holds_a_deletion_up_for_a_bounded_
             raise BackendUnavailable("no answer")
     monkeypatch.setattr(activities.auth, "WAIT_SECONDS", 0.1)
 
-    early = await auth.delete_auth(subject.cleanup())
-    monkeypatch.setattr(activities.auth, "LATE_CALL", timedelta(0))
-    late = await auth.delete_auth(subject.cleanup())
+    going = await auth.delete_auth(subject.cleanup())
+    early = await auth.delete_auth(subject.cleanup(retain=True))
+    monkeypatch.setattr(ledger, "LATE_CALL", timedelta(0))
+    late = await auth.delete_auth(subject.cleanup(retain=True))
 
-    assert (early.is_done, late.is_done) == (False, True)
+    assert (going.is_done, early.is_done, late.is_done) == (True, False, True)
+    assert realm_name in early.waiting_for
 
 
 # Keycloak's own words for a defect of its own: a race in its cache of roles gave them (26.7.3).
@@ -252,33 +284,31 @@ BROKEN = {"error": "unknown_error", "error_description": "For more on this error
 
 
 @pytest.mark.parametrize(
-    ("body", "is_done"), [(BROKEN, True), ("<html>Bad Gateway</html>", False)], ids=["Keycloak's own", "a proxy's"]
+    ("body", "is_free"), [(BROKEN, True), ("<html>Bad Gateway</html>", False)], ids=["Keycloak's own", "a proxy's"]
 )
-async def test_a_deletion_waits_for_a_call_unless_keycloak_itself_said_that_it_failed(
+async def test_a_name_is_free_after_a_failed_call_if_keycloak_itself_said_that_it_failed(
     auth: AuthActivities,
     auth_ledger: Ledger,
     subjects: Subjects,
     keycloak_relay: Relay,
     realm_name: str,
-    monkeypatch: pytest.MonkeyPatch,
     body: object,
     *,
-    is_done: bool,
+    is_free: bool,
 ) -> None:
-    subject = await subjects.apply(realm_name)
-    await auth_ledger.acquire(subject.envelope.owner, [Claim(holding=Holding.REALM, name=realm_name)])
+    claim, subject = Claim(holding=Holding.REALM, name=realm_name), await subjects.apply(realm_name)
+    await auth_ledger.acquire(subject.envelope.owner, [claim])
     keycloak_relay.faults.append(Fault("POST", "/admin/realms$", status=500, body=body))
     with pytest.raises(BackendUnavailable):
         await auth.reconcile_auth(subject.step)
-    monkeypatch.setattr(activities.auth, "WAIT_SECONDS", 0.1)
 
-    result = await auth.delete_auth(subject.cleanup())
+    await auth.delete_auth(subject.cleanup())
 
-    assert result.is_done == is_done
+    assert (await auth_ledger.release(subject.reference, [claim]) is None) == is_free
 
 
-async def test_a_deletion_does_not_wait_for_a_call_that_was_never_sent(
-    auth_settings: Settings, auth: AuthActivities, auth_ledger: Ledger, subjects: Subjects, realm_name: str
+async def test_a_name_is_free_after_a_call_that_was_never_sent(
+    auth_settings: Settings, auth_ledger: Ledger, subjects: Subjects, realm_name: str
 ) -> None:
     subject = await subjects.apply(realm_name)
     claim = Claim(holding=Holding.REALM, name=realm_name)
@@ -290,7 +320,7 @@ async def test_a_deletion_does_not_wait_for_a_call_that_was_never_sent(
             await keycloak.create_realm({"realm": realm_name})
     await keycloak.close()
 
-    assert (await auth.delete_auth(subject.cleanup())).is_done
+    assert await auth_ledger.release(subject.reference, [claim]) is None
 
 
 @pytest.mark.parametrize("is_lost", [False, True], ids=["made", "made without an answer"])

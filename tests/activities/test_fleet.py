@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -12,10 +13,14 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
+from activities.clients.ledger import QUARANTINE_ANNOTATION
+from activities.clients.resources import LEASES, Json
 from activities.fleet import FleetActivities
+from plattr.claims import Claim, Holding
+from plattr.errors import BackendUnavailable
 from plattr.fleet import FleetBatch, FleetQuery, Member
 from plattr.naming import workflow_id
-from plattr.objects import PAUSED_ANNOTATION, Envelope, ObjectReference
+from plattr.objects import PAUSED_ANNOTATION, Envelope, ObjectReference, Owner
 from plattr.steps import RunInput
 from stack.platform import Platform
 from tests.fix_kubernetes import Cluster, random_name
@@ -31,7 +36,7 @@ async def temporal(platform: Platform) -> Client:
 @pytest.fixture
 async def fleet(cluster: Cluster, temporal: Client, namespace: str) -> AsyncIterator[FleetActivities]:
     """Its runs wait in a queue of their own, which no worker reads, and are terminated in the end."""
-    yield FleetActivities(cluster.kube, temporal, f"test-{uuid.uuid4()}")
+    yield FleetActivities(cluster.kube, cluster.ledger, temporal, f"test-{uuid.uuid4()}")
     query = f'PlattrNamespace="{namespace}" and ExecutionStatus="Running"'
     async for run in temporal.list_workflows(query):
         await temporal.get_workflow_handle(run.id).terminate()
@@ -93,6 +98,37 @@ async def test_a_restore_leaves_out_applications_that_have_settled(
 
     assert {member.reference for member in restored} == {waiting.reference, preview.reference}
     assert {member.reference for member in resynced} == {each.reference for each in (settled, waiting, preview)}
+
+
+@pytest.mark.parametrize("purpose", ["resync", "restore"])
+async def test_of_the_gone_those_are_listed_whose_names_come_out_of_quarantine(
+    fleet: FleetActivities, cluster: Cluster, namespace: str, purpose: str
+) -> None:
+    async def quarantine(owner: Owner, end: datetime) -> None:
+        claim = Claim(holding=Holding.REALM, name=random_name())
+        await cluster.ledger.acquire(owner, [claim])
+        with pytest.raises(BackendUnavailable):
+            async with cluster.ledger.call_noted(owner.reference, claim):
+                raise BackendUnavailable("no answer")
+        await cluster.ledger.release(owner.reference, [claim])
+        path = f"/metadata/annotations/{QUARANTINE_ANNOTATION.replace('/', '~1')}"
+        moment: list[Json] = [{"op": "replace", "path": path, "value": end.isoformat()}]
+        await cluster.admin.json_patch(LEASES, claim.lease_name, moment, cluster.settings.lease_namespace)
+
+    now, minute = datetime.now(UTC), timedelta(minutes=1)
+    living = await cluster.settle(await cluster.apply(namespace, "living"))
+    over, ahead = (
+        Owner(reference=ObjectReference(namespace=namespace, name=name), uid="u") for name in ("over", "ahead")
+    )
+    await quarantine(living.owner, now - minute)
+    await quarantine(over, now - minute)
+    await quarantine(ahead, now + minute)
+
+    found = await members(fleet, namespace, purpose=purpose)
+
+    gone = [member for member in found if member.is_deleting]
+    assert gone == [Member(reference=over.reference, is_deleting=True)]
+    assert ahead.reference not in [member.reference for member in found]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +220,7 @@ async def test_what_temporal_refuses_is_passed_over_said_and_counted(
 async def test_without_search_attributes_all_are_refused_and_none_ends_the_batch(
     cluster: Cluster, bare: Client
 ) -> None:
-    refused = FleetActivities(cluster.kube, bare, "nobody-polls-this")
+    refused = FleetActivities(cluster.kube, cluster.ledger, bare, "nobody-polls-this")
     members = [{"reference": ObjectReference(namespace="team", name=name)} for name in ("one", "two")]
 
     progress = await refused.poke_fleet(

@@ -1,14 +1,16 @@
 """The ledger: who holds a name keeps it."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from activities.clients import ledger
 from activities.clients.backends import NothingPending
 from activities.clients.ledger import Acquisition
 from activities.clients.resources import LEASES
 from plattr.claims import Claim, Holding
-from plattr.errors import BackendRefused, BackendUnavailable, OwnedElsewhere, PlattrError
+from plattr.errors import BackendRefused, BackendUnavailable, NameQuarantined, OwnedElsewhere, PlattrError
 from plattr.objects import ObjectReference, Owner
 from plattr.status import ConditionType
 from plattr.target import OWNER_UID_ANNOTATION
@@ -167,7 +169,7 @@ async def test_that_a_resource_is_being_made_is_noted_once_and_outlives_a_new_in
 
 
 async def unanswered(cluster: Cluster, owner: Owner) -> list[bool]:
-    return [held.unanswered_since is not None for held in await cluster.ledger.held_by(owner.reference)]
+    return [held.unanswered_until is not None for held in await cluster.ledger.held_by(owner.reference)]
 
 
 async def test_a_call_is_noted_until_it_is_answered(cluster: Cluster, namespace: str) -> None:
@@ -210,6 +212,64 @@ async def test_an_answer_does_not_take_back_the_note_of_an_earlier_call(cluster:
         pass
 
     assert await unanswered(cluster, owner) == [True]
+
+
+async def lost_call(cluster: Cluster, owner: Owner, claim: Claim) -> None:
+    """Claim the name and lose the answer to a call about it."""
+    await cluster.ledger.acquire(owner, [claim])
+    with pytest.raises(BackendUnavailable):
+        async with cluster.ledger.call_noted(owner.reference, claim):
+            raise BackendUnavailable("no answer")
+
+
+async def test_a_name_with_a_lost_call_is_nobodys_until_that_can_come_true_no_more(
+    cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, free, owner = schema(random_name()), schema(random_name()), owner_of(namespace)
+    await lost_call(cluster, owner, claim)
+    before = datetime.now(UTC)
+
+    end = await cluster.ledger.release(owner.reference, [claim])
+
+    assert end is not None
+    assert timedelta(minutes=4) < end - before <= timedelta(minutes=5)
+    assert (owner.reference, end) in await cluster.ledger.quarantined()
+    for other in (owner, owner_of(namespace, uid="uid-2"), owner_of(await cluster.new_namespace())):
+        with pytest.raises(NameQuarantined, match=claim.name) as caught:
+            await cluster.ledger.acquire(other, [free, claim])
+        assert caught.value.again_at == end
+        assert free not in [held.claim for held in await cluster.ledger.held_by(other.reference)]
+    assert await cluster.ledger.release(owner.reference, [claim]) == end
+    monkeypatch.setattr(ledger, "LATE_CALL", timedelta(0))
+    assert await cluster.ledger.release(owner.reference, [claim]) is None
+    assert await cluster.leases(namespace) == []
+
+
+async def test_the_same_owner_takes_a_name_over_when_its_quarantine_is_over(
+    cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, owner = schema(random_name()), owner_of(namespace, uid="uid-2")
+    await lost_call(cluster, owner_of(namespace), claim)
+    await cluster.ledger.release(owner.reference, [claim])
+    monkeypatch.setattr(ledger, "LATE_CALL", timedelta(0))
+
+    await cluster.ledger.acquire(owner, [claim])
+
+    monkeypatch.undo()
+    (held,) = await cluster.ledger.held_by(owner.reference)
+    assert (held.owner, held.quarantined_until, held.unanswered_until) == (owner, None, None)
+    assert owner.reference not in [reference for reference, _ in await cluster.ledger.quarantined()]
+
+
+async def test_an_object_made_anew_by_force_waits_for_its_predecessors_lost_call_and_the_same_one_does_not(
+    cluster: Cluster, namespace: str
+) -> None:
+    claim = schema(random_name())
+    await lost_call(cluster, owner_of(namespace), claim)
+
+    await cluster.ledger.acquire(owner_of(namespace), [claim])
+    with pytest.raises(NameQuarantined):
+        await cluster.ledger.acquire(owner_of(namespace, uid="uid-2"), [claim])
 
 
 async def test_a_call_about_anothers_name_is_not_noted(cluster: Cluster) -> None:

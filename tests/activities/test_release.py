@@ -1,9 +1,13 @@
 """The end of a cleanup: names given back, the finalizer gone, or a word about why not."""
 
+from datetime import timedelta
+
 import pytest
 
+from activities.clients import ledger
 from activities.clients.resources import NAMESPACES
-from plattr.claims import Holding
+from plattr.claims import Claim, Holding
+from plattr.errors import BackendUnavailable
 from plattr.objects import FINALIZER, Envelope, ObjectReference
 from plattr.status import ConditionType, Finding
 from plattr.steps import ClaimInput, CleanupInput, CleanupStepInput, StatusInput
@@ -63,6 +67,30 @@ class TestRelease:
 
         await cluster.releases.release_object(CleanupStepInput(reference=application.reference))
 
+        assert await cluster.leases(namespace) == []
+
+    async def test_an_object_goes_although_a_call_about_its_realm_may_still_come_true(
+        self, cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        application = await deleted(cluster, namespace)
+        claim = Claim(holding=Holding.REALM, name=application.reference.name)
+        await cluster.ledger.acquire(application.owner, [claim])
+        with pytest.raises(BackendUnavailable):
+            async with cluster.ledger.call_noted(application.reference, claim):
+                raise BackendUnavailable("no answer")
+
+        first = await cluster.releases.release_object(cleanup_of(application))
+        before = await cluster.leases(namespace)
+        second = await cluster.releases.release_object(CleanupStepInput(reference=application.reference, retain=True))
+
+        (held,) = await cluster.ledger.held_by(application.reference)
+        assert (await cluster.read(application.reference)).metadata.finalizers == (FOREIGN_FINALIZER,)
+        assert (held.claim, held.quarantined_until, held.is_retained) == (claim, first.look_again_at, False)
+        assert second.look_again_at == first.look_again_at
+        assert await cluster.leases(namespace) == before
+        monkeypatch.setattr(ledger, "LATE_CALL", timedelta(0))
+        last = await cluster.releases.release_object(CleanupStepInput(reference=application.reference))
+        assert last.look_again_at is None
         assert await cluster.leases(namespace) == []
 
     async def test_with_retain_only_what_served_the_workload_is_free_again(

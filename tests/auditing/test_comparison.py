@@ -22,9 +22,9 @@ def found(*things: Thing, owner: str | None = OWNER, uid: str | None = "u1") -> 
     return [Found(thing=thing, owner=owner, uid=uid) for thing in things]
 
 
-def claim(holding: str, name: str, *, is_retained: bool = False) -> Found:
+def claim(holding: str, name: str, *, is_retained: bool = False, is_quarantined: bool = False) -> Found:
     thing = Thing(kind=ThingKind.CLAIM, scope=holding, name=name)
-    return Found(thing=thing, owner=OWNER, uid="u1", is_retained=is_retained)
+    return Found(thing=thing, owner=OWNER, uid="u1", is_retained=is_retained, is_quarantined=is_quarantined)
 
 
 def problems(findings: list[Finding]) -> set[tuple[Problem, Thing]]:
@@ -80,6 +80,16 @@ def test_retained_data_and_its_claims_are_no_orphans_and_the_rest_is() -> None:
     findings = compare({}, [*found(*EXPECTED), *claims], {})
 
     assert problems(findings) == {(Problem.ORPHAN, DEPLOYMENT)}
+
+
+@pytest.mark.parametrize("mark", ["is_retained", "is_quarantined"])
+def test_a_realm_goes_with_its_claim_and_a_client_with_its_realm(mark: str) -> None:
+    realm = Thing(kind=ThingKind.REALM, name="shop")
+    client = Thing(kind=ThingKind.CLIENT, scope="shop", name="shop")
+
+    findings = compare({}, [*found(realm, client, BUCKET), claim("realm", "shop", **{mark: True})], {})
+
+    assert problems(findings) == {(Problem.ORPHAN, BUCKET)}
 
 
 def test_a_claim_that_is_not_retained_excuses_nothing() -> None:

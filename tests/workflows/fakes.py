@@ -43,6 +43,8 @@ class FakePlatform:
         self.statuses: list[StatusInput] = []
         self.stuck: list[StatusInput] = []
         self.waits: dict[str, list[str]] = defaultdict(list)
+        # When to look again after a release.
+        self.late_calls: list[datetime] = []
         self.claim_inputs: list[ClaimInput] = []
         self.cleanup_inputs: list[CleanupInput] = []
         self.retained: list[bool] = []
@@ -126,8 +128,10 @@ class FakePlatform:
             self.retained.append(step.retain)
             self.outliving.append(step.outliving)
             await self.call(name)
-            waits = self.waits.get(name)
-            return StepResult(is_done=False, waiting_for=waits.pop(0)) if waits else StepResult()
+            if waits := self.waits.get(name):
+                return StepResult(is_done=False, waiting_for=waits.pop(0))
+            is_late = name == "release_object" and bool(self.late_calls)
+            return StepResult(look_again_at=self.late_calls.pop(0) if is_late else None)
 
         return run
 
@@ -214,3 +218,12 @@ async def pausing(handle: WorkflowHandle[Any, Any], *, seconds: float = 20) -> P
         while not (progress := Progress.model_validate(await handle.query("progress"))).next_retry:
             await asyncio.sleep(0.02)
     return progress
+
+
+async def timers_of(handle: WorkflowHandle[Any, Any]) -> list[timedelta]:
+    """Return how long the run has slept each time, or wanted to."""
+    return [
+        event.timer_started_event_attributes.start_to_fire_timeout.ToTimedelta()
+        async for event in handle.fetch_history_events()
+        if event.HasField("timer_started_event_attributes")
+    ]

@@ -1,17 +1,24 @@
 """ProvisionApplication: order, retries, changes on the way, refusals."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 
-from plattr.errors import BackendUnavailable, InvalidSpec, OwnedElsewhere, ProviderCredentialsMissing, Superseded
+from plattr.errors import (
+    BackendUnavailable,
+    InvalidSpec,
+    NameQuarantined,
+    OwnedElsewhere,
+    ProviderCredentialsMissing,
+    Superseded,
+)
 from plattr.status import ConditionType, Phase
 from plattr.steps import ClaimResult, CleanupPlan, RunResult, Step
 from tests.workflows.conftest import Stage
-from tests.workflows.fakes import EVERYTHING, UID, eventually, pausing
+from tests.workflows.fakes import EVERYTHING, UID, eventually, pausing, timers_of
 from workflows.options import slow_retry_delay
 
 IN_ORDER = [
@@ -242,6 +249,19 @@ async def test_resync_cuts_the_slow_pause_short(stage: Stage) -> None:
     assert progress.last_error is not None
     assert progress.last_error.reason == "ProviderCredentialsMissing"
     assert stage.platform.claim_inputs[-1].every_step
+
+
+async def test_a_name_in_quarantine_is_asked_for_again_when_that_ends(stage: Stage) -> None:
+    error = NameQuarantined("cannot claim realm 'app' yet", datetime.now(UTC) + timedelta(minutes=5))
+    stage.platform.failures["claim_object"] = [error] * 4
+
+    handle = await stage.start("ProvisionApplication")
+    await handle.result()
+
+    slept = await timers_of(handle)
+    # And the last one not 240 s.
+    assert slept[:3] == [timedelta(seconds=seconds) for seconds in (30, 60, 120)]
+    assert timedelta(seconds=60) < slept[3] <= timedelta(seconds=91)
 
 
 async def test_a_deployment_lost_before_the_status_is_no_success(stage: Stage) -> None:

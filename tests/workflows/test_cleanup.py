@@ -1,6 +1,7 @@
 """CleanupApplication: order, persistence, and an object that comes back."""
 
-from datetime import timedelta
+import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from temporalio.client import WorkflowExecutionStatus
@@ -9,7 +10,7 @@ from plattr.claims import Claim, Holding
 from plattr.errors import BackendUnavailable, StillDeleting
 from plattr.steps import CleanupPlan, Progress, RunResult
 from tests.workflows.conftest import Stage
-from tests.workflows.fakes import UID, eventually
+from tests.workflows.fakes import UID, eventually, timers_of
 from workflows.details import describe_progress
 
 IN_ORDER = [
@@ -63,6 +64,33 @@ async def test_what_a_deletion_waits_for_is_said_once(stage: Stage) -> None:
     assert steps == [*IN_ORDER[:4], *["delete_auth"] * 4, *IN_ORDER[5:]]
     assert [(progress.step, progress.waiting_for) for progress in seen] == [("auth", "a late call")]
     assert "now: auth, waits for a late call" in describe_progress("app", seen[0])
+
+
+async def test_what_may_come_true_late_is_looked_for_once_more_when_it_can_no_more(stage: Stage) -> None:
+    stage.platform.late_calls = [datetime.now(UTC) + timedelta(minutes=5)]
+    stage.platform.plans = [CleanupPlan(verdict="proceed", uid=UID), CleanupPlan(verdict="proceed")]
+
+    handle = await stage.start("CleanupApplication")
+    await handle.result()
+
+    (slept,) = await timers_of(handle)
+    assert stage.platform.calls == IN_ORDER * 2
+    assert timedelta(minutes=4) < slept <= timedelta(minutes=5, seconds=1)
+    assert stage.platform.stuck == []
+
+
+async def test_an_object_made_anew_does_not_wait_for_the_last_look(stage: Stage) -> None:
+    with stage.environment.with_time_skipping_disabled():
+        stage.platform.late_calls = [datetime.now(UTC) + timedelta(hours=1)]
+        handle = await stage.start("CleanupApplication")
+        async with asyncio.timeout(20):
+            while "never answered" not in Progress.model_validate(await handle.query("progress")).waiting_for:
+                await asyncio.sleep(0.02)
+        stage.platform.plans = [CleanupPlan(verdict="recreated")]
+        await handle.signal("changed")
+        await handle.result()
+
+    assert "write_status" in stage.platform.calls
 
 
 async def test_stuck_reports_that_fail_do_not_stop_the_cleanup(stage: Stage) -> None:
