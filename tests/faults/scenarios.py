@@ -2,17 +2,20 @@
 
 import asyncio
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from activities.clients.resources import APPLICATIONS, PREVIEWS, Resource
+from activities.clients.ledger import Ledger
+from activities.clients.resources import APPLICATIONS, LEASES, PREVIEWS, Resource
 from activities.clients.temporal import poke
 from plattr.fleet import FleetRun
 from plattr.naming import workflow_id
 from plattr.objects import Kind, ObjectReference
+from stack.services.cluster import NAMESPACE
 from tests.e2e.view import View, is_settled
 from tests.faults.lanes import Lane
 from tests.faults.strangers import Stranger
@@ -171,6 +174,13 @@ class Actor:
         # A preview's run stays open until its end, and a cleanup that is stuck until it gets on.
         raw = description.raw_description
         return may_wait and not raw.pending_activities and not raw.HasField("pending_workflow_task")
+
+    async def forget(self, item: Item) -> None:
+        """End the run of an object that is gone, and remove what it still claims: its lane is no more."""
+        with suppress(RPCError):
+            await self._temporal.get_workflow_handle(item.workflow).terminate()
+        for held in await Ledger(self.view.kube, NAMESPACE).held_by(item.reference):
+            await self.view.kube.delete(LEASES, held.claim.lease_name, NAMESPACE)
 
     async def password(self, item: Item) -> str | None:
         namespace, stem = self.view.namespace, item.name

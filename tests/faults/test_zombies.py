@@ -1,14 +1,21 @@
 """A frozen worker, or one cut off from Temporal, writes nothing once another may act; see activities/interceptor.py."""
 
 import asyncio
+import signal
+import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from activities.clients.ledger import Ledger
+from activities.clients.resources import PREVIEWS
 from cli.auditing.auditor import audit
+from plattr.claims import Holding
 from plattr.objects import Kind
 from stack.platform import Platform
+from stack.services.cluster import NAMESPACE as LEASE_NAMESPACE
 from tests.faults.lanes import open_lane
 from tests.faults.partition import Line
 from tests.faults.scenarios import Actor
@@ -18,6 +25,8 @@ from tests.faults.zombies import Evidence, Zombie, haunt, parent_of_previews, re
 
 # Longer than the fence (10 s) and the heartbeat timeout (15 s) as they are in earnest.
 FROZEN_SECONDS = 20.0
+# The goal: what a frozen and killed worker had begun to delete is gone so soon after the next one begins.
+BACK_SECONDS = 20.0
 ZOMBIES = (
     Zombie("provision", "claim_object", 4, "finished"),
     Zombie("provision", "reconcile_database", 1, "removed"),
@@ -94,3 +103,43 @@ async def test_a_worker_cut_off_from_temporal_stops_writing_before_another_begin
             await actor.done("cleanup", item)
 
     assert late == []
+
+
+async def test_a_worker_killed_while_it_deletes_a_realm_holds_no_object_back(
+    platform: Platform, actor: Actor, tmp_path: Path
+) -> None:
+    """Frozen before Keycloak is asked, then killed: whether it was nobody knows, and for 5 min it may come true."""
+    environment, before = platform.environment("worker"), set(audit(platform.environment("cli")).findings)
+    timing = EARNEST.model_copy(update={"late_call": timedelta(minutes=5)})
+    async with open_lane(environment, tmp_path / "lane", timing) as lane:
+        parent = actor.new_application(lane)
+        await actor.act("provision", parent)
+        await actor.done("provision", parent)
+        preview = actor.new_preview(lane, parent)
+        await actor.act("preview", preview)
+        await actor.done("preview", preview)
+        fault = Fault(activity="delete_auth", point="write", count=2, workflow=parent.workflow, signal=signal.SIGSTOP)
+        lane.arm(fault)
+        await actor.act("cleanup", preview)
+        await actor.act("cleanup", parent)
+        await lane.frozen()
+        await asyncio.sleep(FROZEN_SECONDS)
+
+        # The lane starts the next one.
+        lane.signal(signal.SIGKILL)
+        began = time.monotonic()
+        await actor.view.wait_gone(parent.name)
+        await actor.view.wait_gone(preview.name, resource=PREVIEWS)
+        seconds = time.monotonic() - began
+        findings = set((await asyncio.to_thread(audit, platform.environment("cli"))).findings)
+
+    try:
+        assert seconds < BACK_SECONDS
+        assert findings <= before
+        ledger = Ledger(actor.view.kube, LEASE_NAMESPACE)
+        held = await ledger.held_by(parent.reference, Holding.REALM)
+        assert [each.claim.name for each in held if each.quarantined_until] == [parent.name]
+    finally:
+        # What waits for the end of the five minutes has no worker any more.
+        for item in (parent, preview):
+            await actor.forget(item)
