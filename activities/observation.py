@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from activities.clients.concurrency import all_of
 from activities.clients.kube import KubeClient
 from activities.clients.resources import DEPLOYMENTS, INGRESSES, Json
-from activities.ownership import belongs_to
+from activities.ownership import belongs_to, list_owned, namespaces_of
+from plattr.objects import ObjectReference
 from plattr.status import ConditionType, Finding
 from plattr.target import Target
 
@@ -17,6 +18,18 @@ async def observed(kube: KubeClient, target: Target, findings: Sequence[Finding]
     at again; a failure keeps the words of the step that failed.
     """
     return tuple(await all_of(_now(kube, target, finding) for finding in findings))
+
+
+async def gone_workload(kube: KubeClient, reference: ObjectReference) -> tuple[Finding, ...]:
+    """Return the conditions of an object that is being deleted whose Deployment, or Ingresses, are gone."""
+    namespaces = await namespaces_of(kube, reference)
+    kinds = {ConditionType.DEPLOYMENT: DEPLOYMENTS, ConditionType.INGRESS: INGRESSES}
+    gone = []
+    for kind, resource in kinds.items():
+        found = await all_of(list_owned(kube, resource, reference, namespace) for namespace in namespaces)
+        if not any(found):
+            gone.append(_false(kind, "Removed", "it is removed with the object"))
+    return tuple(gone)
 
 
 async def _now(kube: KubeClient, target: Target, finding: Finding) -> Finding:

@@ -1,16 +1,19 @@
 """The last step of a cleanup: give the names back, then let the object go."""
 
+from collections.abc import Sequence
+
 from temporalio import activity
 
 from activities.clients.events import EventRecorder
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
 from activities.clients.resources import Json, custom_resource
+from activities.observation import gone_workload
 from activities.ownership import living_uid
 from activities.status import conditions_of, with_conditions
 from plattr.claims import HeldClaim, is_data
 from plattr.objects import FINALIZER, Envelope
-from plattr.status import Phase
+from plattr.status import Condition, Finding, Phase
 from plattr.steps import CleanupStepInput, StatusInput, StatusResult, StepResult
 
 
@@ -43,7 +46,7 @@ class ReleaseActivities:
 
     @activity.defn
     async def report_stuck(self, status: StatusInput) -> StatusResult:
-        """Say on the object why its deletion does not get on; other conditions stay as they are.
+        """Say on the object why its deletion does not get on, and what is gone already; other conditions stay.
 
         An Event tells of a failure, not of what only takes its time.
 
@@ -66,11 +69,13 @@ class ReleaseActivities:
                 message=f"{finding.reason}: {finding.message}",
             )
         old = conditions_of(envelope)
-        named = {finding.type for finding in status.findings}
+        findings = [*_of_these(old, await gone_workload(self._kube, reference)), *_of_these(old, status.removed)]
+        findings += status.findings
+        named = {finding.type for finding in findings}
         wanted = with_conditions(
             {**envelope.status, "phase": str(Phase.TERMINATING)},
             old,
-            status.findings,
+            findings,
             generation=envelope.metadata.generation,
             untouched=[condition for condition in old if condition.type not in named],
         )
@@ -102,6 +107,12 @@ class ReleaseActivities:
             {"op": "remove", "path": path},
         ]
         await self._kube.json_patch(resource, reference.name, operations, reference.namespace)
+
+
+def _of_these(conditions: Sequence[Condition], findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings whose condition stands: what an object never had is not said to be gone."""
+    standing = {condition.type for condition in conditions}
+    return [finding for finding in findings if finding.type in standing]
 
 
 def _is_kept(held: HeldClaim, step: CleanupStepInput) -> bool:

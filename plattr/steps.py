@@ -145,6 +145,8 @@ class StatusInput(FrozenModel):
     """The retries of what is False are used up: phase Failed."""
     is_refused: bool = False
     """No retry can mend it: the condition Stalled says why."""
+    removed: tuple[Finding, ...] = ()
+    """Of a cleanup: conditions of what it has removed already; one that the status does not have is left out."""
 
 
 class StatusResult(FrozenModel):

@@ -46,6 +46,9 @@ DELETE: dict[Step, CleanupActivity] = {
     Step.RELEASE: ReleaseActivities.release_object,
 }
 
+# Whose data outlives an object with deletionPolicy Retain.
+RETAINING = frozenset({Step.DATABASE, Step.STORAGE, Step.AUTH})
+
 
 class CleanupRun(ObjectRun):
     """Removes what an owner has, backend by backend; it never gives up."""
@@ -141,10 +144,24 @@ class CleanupRun(ObjectRun):
             await self._perform(
                 Step.STATUS,
                 ReleaseActivities.report_stuck,
-                StatusInput(reference=reference, uid=plan.uid if plan else "", findings=(finding,), gave_up=is_stuck),
+                StatusInput(
+                    reference=reference,
+                    uid=plan.uid if plan else "",
+                    findings=(finding,),
+                    gave_up=is_stuck,
+                    removed=tuple(_removed(done, plan) for done in self._finished),
+                ),
             )
         except (CalledOff, StepFailed):
             self._show(last_error=problem)
+
+
+def _removed(step: Step, plan: CleanupPlan | None) -> Finding:
+    """Return what is true after a step of the cleanup."""
+    if plan is not None and plan.retain and step in RETAINING:
+        message = "its data is retained, and closed until the object is made anew"
+        return Finding(type=step.condition, status="False", reason="Retained", message=message)
+    return Finding(type=step.condition, status="False", reason="Removed", message="it is removed with the object")
 
 
 def _summary(reference: ObjectReference, plan: CleanupPlan) -> str:

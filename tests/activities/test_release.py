@@ -5,13 +5,13 @@ from datetime import timedelta
 import pytest
 
 from activities.clients import ledger
-from activities.clients.resources import NAMESPACES
+from activities.clients.resources import INGRESSES, NAMESPACES, Json
 from plattr.claims import Claim, Holding
 from plattr.errors import BackendUnavailable
 from plattr.objects import FINALIZER, Envelope, ObjectReference
 from plattr.status import ConditionType, Finding
 from plattr.steps import ClaimInput, CleanupInput, CleanupStepInput, StatusInput
-from plattr.target import OWNER_UID_ANNOTATION
+from plattr.target import OWNER_UID_ANNOTATION, owner_annotations, owner_labels
 from tests.fix_kubernetes import Cluster, application_spec, random_name
 from tests.inputs import cleanup_of, status_of
 
@@ -28,6 +28,17 @@ async def deleted(cluster: Cluster, namespace: str, **spec: object) -> Envelope:
     await cluster.claims.claim_object(ClaimInput(reference=application.reference))
     await cluster.delete(application.reference)
     return await cluster.read(application.reference)
+
+
+def ready(kind: str) -> Json:
+    return {
+        "type": kind,
+        "status": "True",
+        "reason": "Ready",
+        "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+        "observedGeneration": 1,
+    }
 
 
 class TestRelease:
@@ -186,16 +197,48 @@ class TestStuckDeletion:
         assert result.is_written
         assert [event["reason"] for event in await cluster.events_about(application)] == []
 
+    async def test_what_is_gone_is_not_said_to_be_there(self, cluster: Cluster, namespace: str) -> None:
+        application = await deleted(cluster, namespace)
+        present = ("DatabaseReady", "StorageReady", "AuthReady", "DeploymentReady", "IngressReady")
+        await cluster.set_status(application, conditions=[ready(kind) for kind in present])
+        # The Deployment is gone already, the Ingress has yet to go.
+        ingress = {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "Ingress",
+            "metadata": {
+                "name": application.reference.name,
+                "labels": owner_labels(application.reference),
+                "annotations": owner_annotations(application.owner),
+            },
+            "spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}},
+        }
+        await cluster.admin.create(INGRESSES, ingress, namespace)
+        removed = tuple(
+            Finding(type=kind, status="False", reason="Removed") for kind in (ConditionType.AUTH, ConditionType.REDIS)
+        )
+
+        await cluster.releases.report_stuck(status_of(application, findings=(STUCK,), removed=removed))
+        first = await self._conditions(cluster, application)
+        await cluster.admin.delete(INGRESSES, application.reference.name, namespace)
+        await cluster.releases.report_stuck(status_of(application, findings=(STUCK,), removed=removed))
+        second = await self._conditions(cluster, application)
+
+        assert first == {
+            "DatabaseReady": ("True", "Ready"),
+            "StorageReady": ("False", STUCK.reason),
+            "AuthReady": ("False", "Removed"),
+            "DeploymentReady": ("False", "Removed"),
+            "IngressReady": ("True", "Ready"),
+        }
+        assert second == first | {"IngressReady": ("False", "Removed")}
+
+    async def _conditions(self, cluster: Cluster, application: Envelope) -> dict[str, tuple[str, str]]:
+        conditions = (await cluster.read(application.reference)).status["conditions"]
+        return {each["type"]: (each["status"], each["reason"]) for each in conditions}
+
     async def test_conditions_of_other_steps_stay(self, cluster: Cluster, namespace: str) -> None:
         application = await deleted(cluster, namespace)
-        other = {
-            "type": "DatabaseReady",
-            "status": "True",
-            "reason": "Ready",
-            "message": "",
-            "lastTransitionTime": "2026-01-01T00:00:00Z",
-            "observedGeneration": 1,
-        }
+        other = ready("DatabaseReady")
         await cluster.set_status(application, conditions=[other])
 
         await cluster.releases.report_stuck(status_of(application, findings=(STUCK,)))

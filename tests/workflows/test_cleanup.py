@@ -43,6 +43,22 @@ async def test_cleanup_never_gives_up_and_says_that_it_is_stuck(stage: Stage) ->
     assert stage.platform.calls.count("release_object") == 1
 
 
+@pytest.mark.parametrize("retain", [False, True], ids=["delete", "retain"])
+async def test_a_stuck_deletion_says_what_is_gone_already(stage: Stage, *, retain: bool) -> None:
+    stage.platform.plans = [CleanupPlan(verdict="proceed", uid=UID, retain=retain)]
+    stage.platform.failures["delete_storage"] = [BackendUnavailable("cannot reach it")] * 4
+
+    await (await stage.start("CleanupApplication")).result()
+
+    (told,) = stage.platform.stuck
+    assert {finding.type: (finding.status, finding.reason) for finding in told.removed} == {
+        "DeploymentReady": ("False", "Removed"),
+        "SearchReady": ("False", "Removed"),
+        "RedisReady": ("False", "Removed"),
+        "AuthReady": ("False", "Retained" if retain else "Removed"),
+    }
+
+
 async def test_what_a_deletion_waits_for_is_said_once(stage: Stage) -> None:
     stage.platform.waits["delete_auth"] = ["a late call", "a late call", "another"]
     seen: list[Progress] = []
