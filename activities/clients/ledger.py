@@ -288,8 +288,11 @@ class Ledger:
 
 
 def goes_with_object(held: HeldClaim) -> bool:
-    """Tell whether the end of its object gives this name back: all but the data that was to be retained."""
-    return not (held.is_retained and is_data(held.claim))
+    """Tell whether the end of its object gives this name back: all but the data that was to be retained.
+
+    One that is in quarantine has been given back.
+    """
+    return held.quarantined_until is None and not (held.is_retained and is_data(held.claim))
 
 
 def _lease(claim: Claim, owner: Owner, namespace: str, *, is_retained: bool) -> Json:
