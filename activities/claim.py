@@ -9,6 +9,7 @@ from activities.clients.events import EventRecorder
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
 from activities.clients.resources import Json, custom_resource
+from activities.families import Families
 from activities.loading import TargetLoader
 from activities.status import conditions_of, with_summary
 from plattr.claims import Claim, HeldClaim, Holding, claims_of, outliving
@@ -37,6 +38,7 @@ class ClaimActivities:
         self._ledger = ledger
         self._loader = loader
         self._events = events
+        self._families = Families(kube, ledger)
 
     @activity.defn
     async def claim_object(self, claim: ClaimInput) -> ClaimResult:
@@ -47,7 +49,8 @@ class ClaimActivities:
 
         Raises:
             InvalidSpec: a rule is broken.
-            OwnedElsewhere: a name belongs to another object; this one has its finalizer, and no new claim.
+            OwnedElsewhere: a name belongs to another object, or to another namespace's previews; this one has no new
+                claim.
             NameQuarantined: a name was an object's that is gone, and a call about it may still come true.
             ParentNotFound: a preview's Application is missing.
             Conflict: the object changed under our hands.
@@ -72,8 +75,12 @@ class ClaimActivities:
         envelope = await self._loader.with_parent(envelope, take_over=claim.take_over)
         target = await self._loader.target_of(envelope)
         is_retained = target.spec.deletion_policy == "Retain"
+        await self._families.ensure_own(target)
+        needed, wanted = self._families.claims_of(target)
         body = await self._with_finalizer(body, envelope)
-        claims = await self._ledger.acquire(target.owner, claims_of(target), is_retained=is_retained)
+        claims = await self._ledger.acquire(
+            target.owner, [*claims_of(target), *needed], optional=wanted, is_retained=is_retained
+        )
         try:
             if _is_new_spec(envelope) or envelope.status != found:
                 # Before the status: once that is written nobody would know any more that these are news.

@@ -8,6 +8,7 @@ from activities.clients.events import EventRecorder
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
 from activities.clients.resources import Json, custom_resource
+from activities.families import Families
 from activities.observation import gone_workload
 from activities.ownership import living_uid
 from activities.status import conditions_of, with_conditions
@@ -24,6 +25,7 @@ class ReleaseActivities:
         self._kube = kube
         self._ledger = ledger
         self._events = events
+        self._families = Families(kube, ledger)
 
     @activity.defn
     async def release_object(self, step: CleanupStepInput) -> StepResult:
@@ -40,6 +42,7 @@ class ReleaseActivities:
         kept = [each for each in held if _is_kept(each, step)]
         await self._mark_retained(kept)
         end = await self._ledger.release(reference, [claim.claim for claim in held if claim not in kept])
+        await self._families.pass_on(reference)
         # Last: with the finalizer gone nobody is left to ask for the rest.
         await self._remove_finalizer(step)
         return StepResult(look_again_at=end)

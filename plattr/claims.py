@@ -9,6 +9,7 @@ from collections.abc import Collection
 from datetime import datetime
 from enum import StrEnum
 
+from plattr.naming import preview_families
 from plattr.objects import FrozenModel, Owner
 from plattr.status import ConditionType
 from plattr.target import Target
@@ -24,6 +25,8 @@ class Holding(StrEnum):
     HOST = "host"
     INGRESS = "ingress"
     NAMESPACE = "namespace"
+    PREVIEWS = "previews"
+    """The family of names that the previews of an application can have; its name is the application's."""
 
     @property
     def condition(self) -> ConditionType:
@@ -39,6 +42,7 @@ _CONDITIONS = {
     Holding.HOST: ConditionType.INGRESS,
     Holding.INGRESS: ConditionType.INGRESS,
     Holding.NAMESPACE: ConditionType.DEPLOYMENT,
+    Holding.PREVIEWS: ConditionType.INGRESS,
 }
 
 
@@ -129,3 +133,14 @@ def claims_of(target: Target) -> tuple[Claim, ...]:
     if spec.auth.enabled:
         claims.append(Claim(holding=Holding.REALM, name=names.realm))
     return tuple(claims)
+
+
+def previews_claim(application: str) -> Claim:
+    """Return the claim of the names that previews of an application of this name have, whatever its namespace."""
+    return Claim(holding=Holding.PREVIEWS, name=application)
+
+
+def other_families(target: Target) -> tuple[str, ...]:
+    """Return the applications, other than the target's own, whose previews could bear one of the target's names."""
+    own = target.parent if target.is_preview else target.owner.reference.name
+    return tuple(sorted(preview_families(target.names, target.spec) - {own}))

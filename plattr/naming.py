@@ -196,6 +196,25 @@ def possible_bucket_prefixes(reference: ObjectReference) -> tuple[str, ...]:
     return tuple(_bucket_prefix(prefix, reference.name) for prefix in _PREFIXES.values())
 
 
+def preview_families(names: Names, spec: ApplicationSpec) -> frozenset[str]:
+    """Return the applications whose previews could bear one of these names, as `shop-pr42` is a preview of `shop`."""
+    families: set[str] = set()
+    if spec.auth.enabled:
+        families |= _families(names.realm)
+    if spec.database.enabled:
+        families |= _families(names.schema_name) | _families(names.sql_stem)
+    if spec.storage.enabled:
+        prefix = _bucket_prefix_of_previews()
+        buckets = [names.bucket(bucket.name) for bucket in spec.storage.buckets]
+        # Each bucket can be read in several ways: plattr-preview-a-pr1-b-pr2-c.
+        families |= {
+            rest[: match.start()]
+            for rest in (bucket.removeprefix(prefix) for bucket in buckets if bucket.startswith(prefix))
+            for match in re.finditer(r"(?<=.)(?=-pr[1-9][0-9]*-.)", rest)
+        }
+    return frozenset(families)
+
+
 def check_object_name(name: str, field: str = "metadata.name") -> None:
     """Refuse a name of an object that cannot be a label, a Service's name or the beginning of an SQL name.
 
@@ -242,6 +261,16 @@ def _preview_namespace(application: str, number: int) -> str:
 
 def _preview_stem(application: str, number: int) -> str:
     return f"{application}-pr{number}"
+
+
+def _bucket_prefix_of_previews() -> str:
+    return _bucket_prefix(_PREFIXES[Environment.PREVIEW], "").removesuffix("-")
+
+
+def _families(name: str) -> set[str]:
+    # SQL names have underscores where the others have hyphens, and no application's name has one.
+    match = re.fullmatch(r"(.+)-pr[1-9][0-9]*", name.replace("_", "-"))
+    return {match[1]} if match else set()
 
 
 def _realm(name: str, environment: Environment) -> RealmName:

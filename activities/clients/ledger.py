@@ -56,8 +56,10 @@ class Ledger:
         self._kube = kube
         self._namespace = namespace
 
-    async def acquire(self, owner: Owner, claims: Sequence[Claim], *, is_retained: bool = False) -> Acquisition:
-        """Make every name the owner's; writes only what is not so yet.
+    async def acquire(
+        self, owner: Owner, claims: Sequence[Claim], *, optional: Sequence[Claim] = (), is_retained: bool = False
+    ) -> Acquisition:
+        """Make every name the owner's, and the optional ones that are free; writes only what is not so yet.
 
         A claim of the same owner under another uid is adopted: the object was created anew.
 
@@ -74,9 +76,14 @@ class Ledger:
                 _ensure_out_of_quarantine(claim, leases[claim.lease_name], owner)
         if missing:
             await self._take(owner, missing, is_retained=is_retained)
+        for claim in optional:
+            if claim.lease_name not in leases:
+                body = _lease(claim, owner, self._namespace, is_retained=is_retained)
+                if await self._kube.create(LEASES, body, self._namespace) is not None:
+                    missing.append(claim)
         await all_of(
             self._settle(claim, leases[claim.lease_name], owner, is_retained=is_retained)
-            for claim in claims
+            for claim in (*claims, *optional)
             if claim.lease_name in leases
         )
         held = [_held(lease, owner.reference) for lease in leases.values()]
@@ -96,6 +103,11 @@ class Ledger:
                 if holder is not None and goes_with_object(_held(lease, holder)):
                     found.add(holder)
         return frozenset(found)
+
+    async def holder_of(self, claim: Claim) -> ObjectReference | None:
+        """Return whose a name is; None when it is free."""
+        lease = await self._read(claim)
+        return None if lease is None else parse_key(_holder(lease))
 
     async def note_made(self, reference: ObjectReference, claim: Claim) -> None:
         """Note that nothing bore the name and its owner makes what bears it now; the second time writes nothing.

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from cli.auditing.inventory import Finding, Found, Problem, Subject, Thing, ThingKind
 from plattr import naming
-from plattr.objects import NO_OWNER
+from plattr.objects import NO_OWNER, Kind, parse_key
 
 # How the names begin and end that Plattr gives to what carries no owner until a second call has written it.
 _OURS = {
@@ -56,8 +56,15 @@ def _of_owners(settled: Mapping[str, Subject], found: Collection[Found]) -> Iter
         owner = settled.get(each.owner or "")
         if owner is None or owner.expected is None or each.thing in owner.expected or each.thing.kind in _UNLIMITED:
             continue
-        if each.thing not in kept[owner.key]:
+        if each.thing not in kept[owner.key] and not _is_own_family(each):
             yield Finding(problem=Problem.DUPLICATE, thing=each.thing, owner=owner.key)
+
+
+def _is_own_family(found: Found) -> bool:
+    """Tell whether it is the claim of an Application's previews: of several of one name only the first has it."""
+    thing, owner = found.thing, parse_key(found.owner or "")
+    is_family = thing.kind is ThingKind.CLAIM and thing.scope == "previews"
+    return is_family and owner is not None and (owner.kind, owner.name) == (Kind.APPLICATION, thing.name)
 
 
 def _judge(subject: Subject, thing: Thing, found: Found | None) -> Iterable[Finding]:

@@ -113,7 +113,7 @@ class TestRelease:
         await cluster.releases.release_object(cleanup_of(application, retain=True))
 
         after = {claim.claim for claim in await cluster.ledger.held_by(application.reference)}
-        assert {claim.holding for claim in before - after} == {Holding.HOST, Holding.INGRESS}
+        assert {claim.holding for claim in before - after} == {Holding.HOST, Holding.INGRESS, Holding.PREVIEWS}
         assert FINALIZER not in (await cluster.read(application.reference)).metadata.finalizers
 
     async def test_what_the_predecessor_retained_stays_claimed(self, cluster: Cluster, namespace: str) -> None:

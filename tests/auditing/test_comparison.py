@@ -57,6 +57,15 @@ def test_an_object_that_is_being_worked_on_lacks_nothing(before: dict[str, Subje
     assert compare(before, [], after) == []
 
 
+@pytest.mark.parametrize(("name", "is_finding"), [("shop", False), ("other", True)])
+def test_an_application_may_have_the_family_of_its_own_previews_and_no_other(name: str, *, is_finding: bool) -> None:
+    family = claim("previews", name)
+
+    findings = compare(subject(), [*found(*EXPECTED), family], subject())
+
+    assert problems(findings) == ({(Problem.DUPLICATE, family.thing)} if is_finding else set())
+
+
 def test_what_is_left_of_an_object_that_is_gone_is_an_orphan() -> None:
     findings = compare({}, found(*EXPECTED), {})
 

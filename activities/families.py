@@ -1,0 +1,85 @@
+"""Whose the previews of an application's name are: of the namespace that claimed the name first, in any environment.
+
+A pull request's names carry neither its namespace nor its environment, and an application's environments often live
+in several namespaces. The claim of the family is the Application's, beside its other claims; of Applications of one
+name the first has it, the others live without, and their previews are refused.
+"""
+
+from collections.abc import Sequence
+
+from activities.clients.kube import KubeClient
+from activities.clients.ledger import Ledger
+from activities.clients.resources import APPLICATIONS
+from plattr.claims import Claim, Holding, claims_of, other_families, previews_claim
+from plattr.errors import OwnedElsewhere
+from plattr.objects import FINALIZER, Envelope, Kind, ObjectReference
+from plattr.spec import Environment
+from plattr.target import Target
+
+
+class Families:
+    """Say which claims of families a target needs, refuse what is in another's, and pass on what is given back."""
+
+    def __init__(self, kube: KubeClient, ledger: Ledger) -> None:
+        self._kube = kube
+        self._ledger = ledger
+
+    async def ensure_own(self, target: Target) -> None:
+        """Return when no name of the target is a preview's of another namespace's application; reads only.
+
+        Raises:
+            OwnedElsewhere: one is, and the target does not have it yet.
+        """
+        own = [target.parent] if target.is_preview else []
+        for application in (*own, *other_families(target)):
+            holder = await self._ledger.holder_of(previews_claim(application))
+            namespace = target.owner.reference.namespace
+            if holder is None or holder.namespace == namespace or await self._has_all(target):
+                continue
+            error = OwnedElsewhere(
+                f"cannot claim the names of {target.owner.reference}: previews of applications named {application!r}"
+                f" belong to namespace {holder.namespace!r}, which claimed that name first; make the preview there, or"
+                " choose another name for the application"
+            )
+            error.condition = Holding.PREVIEWS.condition
+            raise error
+
+    @staticmethod
+    def claims_of(target: Target) -> tuple[Sequence[Claim], Sequence[Claim]]:
+        """Return the family's claim as one that the target needs, or as one that it takes if it is free.
+
+        In environment preview an Application's own names are beside its previews': it needs the family.
+        """
+        if target.is_preview:
+            return (), ()
+        claims = (previews_claim(target.owner.reference.name),)
+        return (claims, ()) if target.spec.environment is Environment.PREVIEW else ((), claims)
+
+    async def pass_on(self, reference: ObjectReference) -> None:
+        """Give the family of an Application that went to the oldest one of its name; the second time does nothing."""
+        claim = previews_claim(reference.name)
+        if reference.kind is not Kind.APPLICATION or await self._ledger.holder_of(claim) is not None:
+            return
+        bodies = await self._kube.list(APPLICATIONS, field_selector=f"metadata.name={reference.name}")
+        heirs = [Envelope.from_api(Kind.APPLICATION, body) for body in bodies]
+        for heir in sorted(heirs, key=lambda one: (one.metadata.creation_timestamp, one.reference.key)):
+            # One without our finalizer was never accepted, and what it is given nobody would give back.
+            if heir.is_deleting or FINALIZER not in heir.metadata.finalizers:
+                continue
+            given = await self._ledger.acquire(heir.owner, (), optional=(claim,))
+            # It may have gone meanwhile; whoever deletes it from here on finds the claim.
+            if await self._lives(heir):
+                return
+            await self._ledger.release(heir.reference, given.new)
+
+    async def _has_all(self, target: Target) -> bool:
+        held = {each.claim for each in await self._ledger.held_by(target.owner.reference)}
+        return held.issuperset(claims_of(target))
+
+    async def _lives(self, envelope: Envelope) -> bool:
+        reference = envelope.reference
+        body = await self._kube.get(APPLICATIONS, reference.name, reference.namespace)
+        if body is None:
+            return False
+        found = Envelope.from_api(Kind.APPLICATION, body)
+        return found.metadata.uid == envelope.metadata.uid and not found.is_deleting
