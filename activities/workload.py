@@ -130,7 +130,7 @@ class WorkloadActivities:
         settings = self._settings
         placeholder = Placeholder(image=settings.placeholder_image, port=settings.placeholder_port)
         wanted = [
-            _Wanted(SERVICE_ACCOUNTS, build_service_account(target, irsa_role_arn=settings.irsa_role_arn)),
+            _Wanted(SERVICE_ACCOUNTS, build_service_account(target, role_template=settings.irsa_role_arn_template)),
             _Wanted(DEPLOYMENTS, build_deployment(target, placeholder=placeholder, checksum=checksum)),
             _Wanted(SERVICES, build_service(target)),
             _Wanted(INGRESSES, build_ingress(target, profile=self._profile, cluster_issuer=settings.cluster_issuer)),

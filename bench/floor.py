@@ -205,7 +205,7 @@ class Floor:
         profile = ingress_profile("nginx", platform_namespace="plattr-system")
         for feature in _config_maps(target):
             await self._apply(CONFIG_MAPS, build_config_map(target, feature, {"BENCH": "1"}), target)
-        await self._apply(SERVICE_ACCOUNTS, build_service_account(target, irsa_role_arn=None), target)
+        await self._apply(SERVICE_ACCOUNTS, build_service_account(target, role_template=None), target)
         await self._apply(DEPLOYMENTS, _deployment(target), target)
         await self._apply(SERVICES, build_service(target), target)
         await self._apply(INGRESSES, build_ingress(target, profile=profile, cluster_issuer="x"), target)

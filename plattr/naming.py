@@ -245,6 +245,14 @@ def roles_of(sql_stem: str) -> tuple[RoleName, RoleName]:
     return RoleName(f"{sql_stem}_app"), RoleName(f"{sql_stem}_anon")
 
 
+def role_arn(template: str, names: Names) -> str:
+    """Return the IAM role of the application's ServiceAccount, by `IRSA_ROLE_ARN_TEMPLATE`.
+
+    The namespace and the name are the ServiceAccount's, as they stand in the subject of its tokens.
+    """
+    return template.replace("{namespace}", names.namespace).replace("{name}", names.stem)
+
+
 def bucket_variable(name: str) -> str:
     """Return the environment variable that carries a bucket's S3 name."""
     return f"S3_BUCKET_{name.upper().replace('-', '_')}"

@@ -1,10 +1,19 @@
 """The platform's settings; the processes pass their environment in, nothing here reads it."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from plattr.errors import MissingSetting
@@ -23,6 +32,24 @@ _ADDRESS_ENDINGS = ("_url", "_endpoint", "_host", "_address")
 _LISTENS_AT = "metrics_host"
 # What is below these is served by them as well: realms by Keycloak, and S3 has a host for each bucket.
 _WITH_ALL_BELOW = ("auth_url", "keycloak_url", "aws_endpoint_url", "s3_public_endpoint")
+
+
+# A role of IAM by its path and name, whose characters they are. Between the placeholders stands one that neither a
+# namespace nor a name has: else team-a's shop and team's a-shop would have one role.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+_ROLE_TEMPLATE = re.compile(
+    r"arn:aws[a-z-]*:iam::[0-9]{12}:role/"
+    r"X*(\{namespace\}X*[+=,.@_/]X*\{name\}|\{name\}X*[+=,.@_/]X*\{namespace\})X*".replace("X", "[A-Za-z0-9+=,.@_/-]")
+)
+
+
+def _is_role_template(value: str) -> str:
+    if not _ROLE_TEMPLATE.fullmatch(value):
+        raise ValueError(
+            "it must be a role's ARN with {namespace} and {name} once each, parted by one of + = , . @ _ /, as in"
+            " arn:aws:iam::123456789012:role/plattr/{namespace}/{name}"
+        )
+    return value
 
 
 def _parse_reserved(value: Any) -> Any:
@@ -140,7 +167,7 @@ class Settings(WatcherSettings):
     # A page on 8080 that any user may serve, and without arguments: agnhost, for one, only sleeps then.
     placeholder_image: str = "nginxinc/nginx-unprivileged:1.27-alpine"
     placeholder_port: int = Field(default=8080, ge=1, le=65535)
-    irsa_role_arn: str | None = None
+    irsa_role_arn_template: Annotated[str, AfterValidator(_is_role_template)] | None = None
     # 3: see worker/admission.py; docs/scaling.md says when more help.
     runs_at_once: int = Field(default=3, ge=1, le=200)
     # 180: a thousand Applications with two buckets each then cost no backend, the API server included, five requests a

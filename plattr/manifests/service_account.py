@@ -3,15 +3,16 @@
 from typing import Any
 
 from plattr.manifests.metadata import build_metadata
+from plattr.naming import role_arn
 from plattr.target import Target
 
 # https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
 IRSA_ANNOTATION = "eks.amazonaws.com/role-arn"
 
 
-def build_service_account(target: Target, *, irsa_role_arn: str | None) -> dict[str, Any]:
-    """Return the ServiceAccount; with a role, its pods get AWS credentials of that role."""
-    annotations = {IRSA_ANNOTATION: irsa_role_arn} if irsa_role_arn else {}
+def build_service_account(target: Target, *, role_template: str | None) -> dict[str, Any]:
+    """Return the ServiceAccount; with a role, its pods get AWS credentials of it: one of its own."""
+    annotations = {IRSA_ANNOTATION: role_arn(role_template, target.names)} if role_template else {}
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",

@@ -41,7 +41,7 @@ async def running_workload(cluster: Cluster, target: Target, *, outcome: str = "
     deployment["spec"]["template"]["metadata"].setdefault("annotations", {})["sim/outcome"] = outcome
     profile = ingress_profile("nginx", platform_namespace="plattr-system")
     ingress = build_ingress(target, profile=profile, cluster_issuer="letsencrypt")
-    account = build_service_account(target, irsa_role_arn=None)
+    account = build_service_account(target, role_template=None)
     await cluster.kube.apply_owned(SERVICE_ACCOUNTS, account, target.owner, names.namespace)
     await cluster.kube.apply_owned(DEPLOYMENTS, deployment, target.owner, names.namespace)
     await cluster.kube.apply_owned(INGRESSES, ingress, target.owner, names.namespace)

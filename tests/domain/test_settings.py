@@ -146,6 +146,34 @@ def test_public_address_of_keycloak_is_the_issuers() -> None:
     assert settings.issuer_base == "https://login.example.org"
 
 
+@pytest.mark.attack
+@pytest.mark.parametrize(
+    "template",
+    [
+        "arn:aws:iam::123456789012:role/applications",
+        "arn:aws:iam::123456789012:role/{namespace}",
+        "arn:aws:iam::123456789012:role/x/{name}",
+        "arn:aws:iam::123456789012:role/{namespace}-{name}",
+        "arn:aws:iam::123456789012:role/{namespace}{name}/x",
+        "arn:aws:iam::123456789012:role/{namespace}/{name}/{name}",
+        "arn:aws:iam::123456789012:role/{namespace}/{name.__class__}",
+        "{namespace}/{name}",
+    ],
+)
+def test_one_role_for_several_applications_stops_the_start(template: str) -> None:
+    with pytest.raises(MissingSetting) as refusal:
+        Settings.from_mapping({**LEAST, "IRSA_ROLE_ARN_TEMPLATE": template})
+
+    assert "setting IRSA_ROLE_ARN_TEMPLATE:" in str(refusal.value)
+
+
+@pytest.mark.parametrize("role", ["plattr/{namespace}/{name}", "{name}.{namespace}", "p-{namespace}_x-{name}-y"])
+def test_a_role_of_each_applications_own_is_taken(role: str) -> None:
+    template = f"arn:aws-us-gov:iam::123456789012:role/{role}"
+
+    assert Settings.from_mapping({**LEAST, "IRSA_ROLE_ARN_TEMPLATE": template}).irsa_role_arn_template == template
+
+
 @pytest.mark.parametrize(
     ("provider", "given", "expected"),
     [

@@ -13,6 +13,7 @@ from plattr.manifests.ingress import build_api_ingress, build_ingress, ingress_p
 from plattr.manifests.pod import Placeholder
 from plattr.manifests.service import build_service
 from plattr.manifests.service_account import build_service_account
+from plattr.naming import role_arn
 from plattr.target import OWNER_ANNOTATION, OWNER_UID_ANNOTATION, Target
 from tests.manifests.targets import application, preview, targets
 
@@ -37,7 +38,7 @@ def all_of(target: Target) -> Iterator[Json]:
     profile = ingress_profile("nginx", platform_namespace="plattr-system")
     yield deployment_of(target)
     yield build_service(target)
-    yield build_service_account(target, irsa_role_arn=None)
+    yield build_service_account(target, role_template=None)
     yield build_autoscaler(target)
     yield build_ingress(target, profile=profile, cluster_issuer="letsencrypt")
     yield build_api_ingress(target, profile=profile)
@@ -64,7 +65,7 @@ def test_service_autoscaler_and_spread_find_the_deployments_pods(target: Target)
     assert deployment["spec"]["template"]["metadata"]["labels"].items() >= selector.items()
     assert build_service(target)["spec"]["selector"] == selector == spread
     assert build_autoscaler(target)["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
-    assert pod_of(target)["serviceAccountName"] == build_service_account(target, irsa_role_arn=None)["metadata"]["name"]
+    assert pod_of(target)["serviceAccountName"] == build_service_account(target, role_template=None)["metadata"]["name"]
 
 
 @given(targets())
@@ -257,13 +258,27 @@ def test_a_new_incarnation_of_the_owner_leaves_the_pods_alone() -> None:
 
 
 def test_a_role_is_given_to_the_service_account_only_when_it_is_set() -> None:
-    role = "arn:aws:iam::1:role/apps"
+    template = "arn:aws:iam::123456789012:role/plattr/{namespace}/{name}"
 
-    with_role = build_service_account(application(), irsa_role_arn=role)["metadata"]["annotations"]
-    without = build_service_account(application(), irsa_role_arn=None)["metadata"]["annotations"]
+    with_role = build_service_account(application(), role_template=template)["metadata"]["annotations"]
+    without = build_service_account(application(), role_template=None)["metadata"]["annotations"]
 
-    assert with_role["eks.amazonaws.com/role-arn"] == role
+    assert with_role["eks.amazonaws.com/role-arn"] == "arn:aws:iam::123456789012:role/plattr/team-a/shop"
     assert "eks.amazonaws.com/role-arn" not in without
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("role", ["plattr/{namespace}/{name}", "{namespace}.{name}", "{name}@{namespace}"])
+def test_no_two_applications_have_one_role(role: str) -> None:
+    target = application()
+    names = [("team-a", "shop"), ("team", "a-shop"), ("shop", "team-a"), ("team-a-shop", "x"), ("team", "shop")]
+
+    roles = {
+        role_arn(f"arn:aws:iam::123456789012:role/{role}", target.names.model_copy(update={"namespace": n, "stem": s}))
+        for n, s in names
+    }
+
+    assert len(roles) == len(names)
 
 
 def _probe_port(probe: Json) -> str:
