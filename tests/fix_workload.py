@@ -35,6 +35,7 @@ from plattr.settings import Settings
 from plattr.steps import CleanupStepInput, StepInput
 from plattr.target import Target
 from stack.platform import Platform
+from tests.inputs import rollout_of
 
 WORKLOAD_KINDS = (SERVICE_ACCOUNTS, DEPLOYMENTS, SERVICES, INGRESSES, AUTOSCALERS)
 
@@ -156,7 +157,7 @@ class Team:
     async def running(self, step: StepInput) -> StepInput:
         """Reconcile and wait until the pods run."""
         await self.workload.reconcile_workload(step)
-        result = await self.rollout.await_rollout(step)
+        result = await self.rollout.await_rollout(rollout_of(step))
         assert result.is_done
         return step
 

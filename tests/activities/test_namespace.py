@@ -11,6 +11,7 @@ from plattr.claims import Claim, Holding
 from plattr.errors import OwnedElsewhere, StillDeleting
 from plattr.steps import StepInput
 from tests.fix_workload import Team
+from tests.inputs import rollout_of
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ async def test_a_preview_runs_in_its_own_namespace_and_leaves_it(team: Team, par
     name = body["metadata"]["name"]
     await team.config_maps.reconcile_redis(step)
     await team.workload.reconcile_workload(step)
-    rollout = await team.rollout.await_rollout(step)
+    rollout = await team.rollout.await_rollout(rollout_of(step))
     deployments = await team.kube.list(DEPLOYMENTS, name)
     cleanup = await team.delete(step)
 
