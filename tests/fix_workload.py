@@ -73,11 +73,16 @@ class Team:
         self.namespace = namespace
         self.ledger = Ledger(worker, settings.lease_namespace)
         self.loader = TargetLoader(worker, settings)
+        self._worker = worker
         # The activities have the worker's rights, the tests the administrator's.
         self.workload = WorkloadActivities(self.loader, worker, self.ledger, settings)
         self.rollout = RolloutActivities(self.loader, worker)
         self.config_maps = ConfigMapActivities(self.loader, worker, settings)
-        self.namespaces = NamespaceActivities(self.loader, worker, self.ledger)
+        self.namespaces = self.bounded(settings)
+
+    def bounded(self, settings: Settings) -> NamespaceActivities:
+        """Return the activities of a platform with other settings of previews."""
+        return NamespaceActivities(self.loader, self._worker, self.ledger, settings)
 
     async def create(self, name: str | None = None, **spec: Any) -> StepInput:
         """Create an Application with what its other steps would have made, and return its step."""
