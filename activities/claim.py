@@ -11,10 +11,11 @@ from activities.clients.ledger import Ledger
 from activities.clients.resources import Json, custom_resource
 from activities.crowd import Crowd
 from activities.families import Families
+from activities.handover import hand_over_left_hosts
 from activities.loading import TargetLoader
 from activities.status import conditions_of, with_summary
 from plattr.claims import Claim, HeldClaim, Holding, claims_of, outliving
-from plattr.errors import PlattrError, Superseded
+from plattr.errors import OwnedElsewhere, PlattrError, StillDeleting, Superseded
 from plattr.objects import FINALIZER, Envelope, Kind
 from plattr.parent import STATUS_FIELD
 from plattr.spec import parse_preview_spec
@@ -60,7 +61,8 @@ class ClaimActivities:
         Raises:
             InvalidSpec: a rule is broken.
             OwnedElsewhere: a name belongs to another object, or to another namespace's previews; this one has no new
-                claim.
+                claim. It is woken when the other gives the name back.
+            StillDeleting: the same, while the other is being deleted.
             NameQuarantined: a name was an object's that is gone, and a call about it may still come true.
             ParentNotFound: a preview's Application is missing.
             TooManyPreviews: its namespace has as many as it may have.
@@ -90,9 +92,13 @@ class ClaimActivities:
         await self._crowd.ensure_room(target)
         needed, wanted = self._families.claims_of(target)
         body = await self._with_finalizer(body, envelope)
-        claims = await self._ledger.acquire(
-            target.owner, [*claims_of(target), *needed], optional=wanted, is_retained=is_retained
-        )
+        try:
+            claims = await self._ledger.acquire(
+                target.owner, [*claims_of(target), *needed], optional=wanted, is_retained=is_retained
+            )
+        except (OwnedElsewhere, StillDeleting):
+            await hand_over_left_hosts(self._kube, self._ledger, target)
+            raise
         try:
             if _is_new_spec(envelope) or envelope.status != found:
                 # Before the status: once that is written nobody would know any more that these are news.

@@ -25,10 +25,10 @@ class Families:
         self._ledger = ledger
 
     async def ensure_own(self, target: Target) -> None:
-        """Return when no name of the target is a preview's of another namespace's application; reads only.
+        """Return when no name of the target is a preview's of another namespace's application.
 
         Raises:
-            OwnedElsewhere: one is, and the target does not have it yet.
+            OwnedElsewhere: one is, and the target does not have it yet; it is woken when the family is given back.
         """
         own = [target.parent] if target.is_preview else []
         for application in (*own, *other_families(target)):
@@ -36,6 +36,7 @@ class Families:
             namespace = target.owner.reference.namespace
             if holder is None or holder.namespace == namespace or await self._has_all(target):
                 continue
+            await self._ledger.wait_for(previews_claim(application), target.owner.reference)
             error = OwnedElsewhere(
                 f"cannot claim the names of {target.owner.reference}: previews of applications named {application!r}"
                 f" belong to namespace {holder.namespace!r}, which claimed that name first; make the preview there, or"

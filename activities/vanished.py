@@ -1,8 +1,9 @@
 """Objects that are gone although nobody cleaned up after them: somebody took their finalizer off."""
 
 from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger, goes_with_object
+from activities.clients.ledger import Ledger
 from activities.clients.resources import custom_resource
+from plattr.claims import goes_with_object
 from plattr.objects import Kind, ObjectReference
 
 

@@ -79,6 +79,9 @@ class HeldClaim(FrozenModel):
     quarantined_until: datetime | None = None
     """The owner is gone and has given the name back; nobody has it before that call can come true no more."""
 
+    is_sought: bool = False
+    """Others were refused for the name, and wait for it."""
+
     @property
     def may_be_made(self) -> bool:
         """Tell whether what bears the name may be the owner's making: a call without an answer may have made it."""
@@ -88,6 +91,11 @@ class HeldClaim(FrozenModel):
 def is_data(claim: Claim) -> bool:
     """Tell whether what bears the name can outlive its object."""
     return claim.holding in _DATA
+
+
+def goes_with_object(held: HeldClaim) -> bool:
+    """Tell whether the end of its object gives this name back: all but retained data, and names in quarantine."""
+    return held.quarantined_until is None and not (held.is_retained and is_data(held.claim))
 
 
 def outliving(held: Collection[HeldClaim], uid: str) -> tuple[Claim, ...]:

@@ -14,6 +14,7 @@ from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
 from activities.clients.postgres import PostgresClient
 from activities.clients.s3 import S3Client
+from activities.clients.temporal import poke
 from activities.config_maps import ConfigMapActivities
 from activities.database import DatabaseActivities
 from activities.database_removal import DatabaseRemovalActivities
@@ -26,6 +27,7 @@ from activities.rollout import RolloutActivities
 from activities.status import StatusActivities
 from activities.storage import StorageActivities
 from activities.workload import WorkloadActivities
+from plattr.objects import ObjectReference
 from plattr.settings import Settings
 from plattr.steps import TASK_QUEUE
 from workflows.application import CleanupApplication, ProvisionApplication
@@ -71,7 +73,11 @@ def build_activities(
 ) -> list[Callable[..., Any]]:
     """Return every activity; adding a reconciler adds one line here (docs/adding-a-reconciler.md)."""
     kube, loader = clients.kube, TargetLoader(clients.kube, settings)
-    ledger = Ledger(kube, settings.lease_namespace)
+
+    async def wake(reference: ObjectReference) -> None:
+        await poke(temporal, reference, is_deleting=False, task_queue=task_queue)
+
+    ledger = Ledger(kube, settings.lease_namespace, wake)
     events = EventRecorder(kube)
     classes: tuple[object, ...] = (
         ClaimActivities(kube, ledger, loader, events, previews_per_namespace=settings.previews_per_namespace),

@@ -218,15 +218,18 @@ class KubeClient:
         action = f"update the status of {_what(resource, name, namespace)}"
         return await self._expect("PUT", path, action, resource, {"fieldManager": self._field_manager}, body=body)
 
-    async def delete(self, resource: Resource, name: str, namespace: str = "", *, uid: str | None = None) -> bool:
+    async def delete(
+        self, resource: Resource, name: str, namespace: str = "", *, uid: str | None = None, version: str | None = None
+    ) -> bool:
         """Ask for the object's deletion; its dependents follow in the background. False: it was not there.
 
         Raises:
-            Conflict: the object of this name has another uid.
+            Conflict: the object of this name has another uid, or resourceVersion.
         """
         options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
-        if uid is not None:
-            options["preconditions"] = {"uid": uid}
+        conditions = {"uid": uid, "resourceVersion": version}
+        if given := {name: value for name, value in conditions.items() if value is not None}:
+            options["preconditions"] = given
         action = f"delete {_what(resource, name, namespace)}"
         path = _path(resource, namespace, name)
         return await self._call("DELETE", path, action, resource, body=options, or_none=(404,)) is not None

@@ -3,14 +3,32 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from activities.clients.backends import NothingPending
 from activities.clients.concurrency import all_of
+from activities.clients.giving_back import (
+    GIVING_BACK_ANNOTATION,
+    TRIES,
+    GivingBack,
+    Wake,
+    annotation_path,
+    waiting_for,
+    wake_nobody,
+)
 from activities.clients.kube import KubeClient
+from activities.clients.quarantine import (
+    QUARANTINE_ANNOTATION,
+    QUARANTINE_LABEL,
+    UNANSWERED_ANNOTATION,
+    end_of_late_call,
+    ensure_out_of_quarantine,
+    quarantine_end,
+    quarantined,
+)
 from activities.clients.resources import LEASES, Json
-from plattr.claims import Claim, HeldClaim, Holding, is_data
+from plattr.claims import Claim, HeldClaim, Holding, goes_with_object
 from plattr.errors import BackendUnavailable, Conflict, NameQuarantined, OwnedElsewhere, PlattrError, StillDeleting
 from plattr.objects import GROUP, NO_OWNER, ObjectReference, Owner, owner_named, parse_key
 from plattr.target import OWNER_ANNOTATION, OWNER_UID_ANNOTATION, owner_annotations, owner_labels
@@ -23,13 +41,6 @@ RETAINED_ANNOTATION = f"{GROUP}/retained"
 # The resource itself may not tell: a bucket cannot be created with its tags, and of a realm that an account has
 # lost its rights in Keycloak shows no attributes.
 MADE_ANNOTATION = f"{GROUP}/made"
-UNANSWERED_ANNOTATION = f"{GROUP}/unanswered-since"
-QUARANTINE_LABEL = f"{GROUP}/quarantined"
-QUARANTINE_ANNOTATION = f"{GROUP}/quarantined-until"
-
-# 5 min: Keycloak ends a transaction after this time and with it a call that nobody waits for any more; one of a worker
-# that died has been seen to make its realm after a minute. https://www.keycloak.org/server/all-config
-LATE_CALL = timedelta(minutes=5)
 
 
 @dataclass
@@ -52,9 +63,11 @@ class Acquisition(NamedTuple):
 class Ledger:
     """Claims, holds and releases names."""
 
-    def __init__(self, kube: KubeClient, namespace: str) -> None:
+    def __init__(self, kube: KubeClient, namespace: str, wake: Wake = wake_nobody) -> None:
+        """Keep the claims in `namespace`; `wake` tells an object's run that a name it waits for may be free."""
         self._kube = kube
         self._namespace = namespace
+        self._giving_back = GivingBack(kube, namespace, wake)
 
     async def acquire(
         self, owner: Owner, claims: Sequence[Claim], *, optional: Sequence[Claim] = (), is_retained: bool = False
@@ -66,14 +79,15 @@ class Ledger:
         Raises:
             NameQuarantined: a call about one of the names, made for an object that is gone, may still come true.
             OwnedElsewhere: another owner holds one of the names; then none is newly claimed. Its `condition` tells
-                which.
+                which. The object is woken when the name is given back.
+            StillDeleting: the same, by one who is being deleted, or gives the name back just now.
             Conflict: a claim changed under our hands.
         """
         leases = {lease["metadata"]["name"]: lease for lease in await self._leases_of(owner.reference)}
         missing = [claim for claim in claims if claim.lease_name not in leases]
         for claim in claims:
             if claim.lease_name in leases:
-                _ensure_out_of_quarantine(claim, leases[claim.lease_name], owner)
+                ensure_out_of_quarantine(claim, leases[claim.lease_name], owner)
         if missing:
             await self._take(owner, missing, is_retained=is_retained)
         for claim in optional:
@@ -109,13 +123,28 @@ class Ledger:
         lease = await self._read(claim)
         return None if lease is None else parse_key(_holder(lease))
 
+    async def wait_for(self, claim: Claim, reference: ObjectReference) -> Json | None:
+        """Have an object woken when another gives a name back; return the other's Lease, None: there is none any more.
+
+        Raises:
+            Conflict: the claim changes all the time.
+        """
+        for _ in range(TRIES):
+            lease = await self._read(claim)
+            if lease is None or _holder(lease) == reference.key:
+                return None
+            # Nobody gives back what has no holder.
+            if not _holder(lease) or await self._giving_back.wait(lease, reference):
+                return lease
+        raise Conflict(f"cannot claim {claim.holding} {claim.name!r} for {reference}: it changes all the time")
+
     async def note_made(self, reference: ObjectReference, claim: Claim) -> None:
         """Note that nothing bore the name and its owner makes what bears it now; the second time writes nothing.
 
         To be called before the creation where that cannot say whose the resource is, else after it. A claim that is
         missing, or somebody else's, stays as it is.
         """
-        operations = [_held_by(reference), {"op": "add", "path": _annotation(MADE_ANNOTATION), "value": "true"}]
+        operations = [_held_by(reference), {"op": "add", "path": annotation_path(MADE_ANNOTATION), "value": "true"}]
         # A conflict: it is somebody else's. A patch that changes nothing is none: the API server keeps the version.
         with suppress(Conflict):
             await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
@@ -145,11 +174,11 @@ class Ledger:
     async def quarantined(self) -> list[tuple[ObjectReference, datetime]]:
         """Return whose each name in quarantine was, and until when it is in quarantine."""
         leases = await self._kube.list(LEASES, self._namespace, label_selector=QUARANTINE_LABEL)
-        ends = [(parse_key(_holder(lease)), _quarantine_end(lease)) for lease in leases]
+        ends = [(parse_key(_holder(lease)), quarantine_end(lease)) for lease in leases]
         return [(reference, end) for reference, end in ends if reference is not None and end is not None]
 
     async def release(self, reference: ObjectReference, claims: Sequence[Claim]) -> datetime | None:
-        """Give names back; one that is free already, or somebody else's, stays as it is.
+        """Give names back and wake who waits for them; one that is free already, or somebody else's, stays as it is.
 
         One about which a call was never answered goes into quarantine instead: what comes true late must not meet
         the next owner's. Returns when the last of them can be given back, by releasing it once more.
@@ -162,7 +191,7 @@ class Ledger:
 
     async def _note_unanswered(self, reference: ObjectReference, claim: Claim, since: str) -> str | None:
         """Write the note and return the one before; a claim that is missing, or somebody else's, stays as it is."""
-        note = _annotation(UNANSWERED_ANNOTATION)
+        note = annotation_path(UNANSWERED_ANNOTATION)
         write: Json = {"op": "add", "path": note, "value": since}
         with suppress(Conflict):
             # A note that is not there equals null.
@@ -179,13 +208,13 @@ class Ledger:
     async def _note_answered(
         self, reference: ObjectReference, claim: Claim, earlier: str | None, call: NotedCall
     ) -> None:
-        note = _annotation(UNANSWERED_ANNOTATION)
+        note = annotation_path(UNANSWERED_ANNOTATION)
         operations = [_held_by(reference), {"op": "add", "path": note, "value": earlier or ""}]
         if earlier is None:
             # Added before it is removed: to remove what is not there would fail the whole patch.
             operations.append({"op": "remove", "path": note})
         if call.is_made:
-            operations.append({"op": "add", "path": _annotation(MADE_ANNOTATION), "value": "true"})
+            operations.append({"op": "add", "path": annotation_path(MADE_ANNOTATION), "value": "true"})
         # A conflict: the claim is somebody else's by now.
         with suppress(Conflict):
             await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
@@ -211,11 +240,11 @@ class Ledger:
             created, lost = await self._create(owner, missing, at_once=at_once, is_retained=is_retained)
             if not lost:
                 return
-            await all_of(self._delete(lease) for lease in created)
-            for claim in lost:
-                lease = await self._read(claim)
-                if lease is not None:
-                    _ensure_ours(claim, lease, owner)
+            await all_of(self._giving_back.give_back(lease) for lease in created)
+            refusals = [refusal for claim in lost if (refusal := await self._refusal(claim, owner)) is not None]
+            if refusals:
+                # What no retry mends says more than what only takes its time.
+                raise min(refusals, key=lambda refusal: not isinstance(refusal, OwnedElsewhere))
         names = ", ".join(f"{claim.holding} {claim.name!r}" for claim in lost)
         raise Conflict(f"cannot claim {names} for {owner.reference}: it changes hands")
 
@@ -235,7 +264,7 @@ class Ledger:
             # One of the owner's own that has lost its labels is in no list.
             lease = await self._read(claim)
             if lease is not None and _holder(lease) == owner.reference.key:
-                _ensure_out_of_quarantine(claim, lease, owner)
+                ensure_out_of_quarantine(claim, lease, owner)
                 await self._settle(claim, lease, owner, is_retained=is_retained)
             else:
                 lost.append(claim)
@@ -257,6 +286,7 @@ class Ledger:
             former = {name: text for name, text in former.items() if name != QUARANTINE_LABEL}
             over = (QUARANTINE_ANNOTATION, UNANSWERED_ANNOTATION)
             noted = {name: text for name, text in noted.items() if name not in over}
+        noted = {name: text for name, text in noted.items() if name != GIVING_BACK_ANNOTATION}
         labels, annotations = former | wanted["labels"], noted | wanted["annotations"]
         if (labels, annotations) == (present.get("labels"), present.get("annotations")):
             return
@@ -272,9 +302,9 @@ class Ledger:
         lease = await self._read(claim)
         if lease is None or _holder(lease) != reference.key:
             return None
-        end = _end_of_late_call(lease)
+        end = end_of_late_call(lease)
         if end is None or end <= datetime.now(UTC):
-            await self._delete(lease)
+            await self._giving_back.give_back(lease)
             return None
         await self._quarantine(claim, lease, end)
         return end
@@ -293,18 +323,34 @@ class Ledger:
         ]
         await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
 
-    async def _delete(self, lease: Json) -> None:
-        # The uid: a claim that was released and taken by another since must survive.
-        metadata = lease["metadata"]
-        await self._kube.delete(LEASES, metadata["name"], self._namespace, uid=metadata["uid"])
+    async def _refusal(self, claim: Claim, owner: Owner) -> OwnedElsewhere | StillDeleting | NameQuarantined | None:
+        """Return why the owner cannot have a name, having noted that it waits for it; None: it may have it by now.
 
+        Raises:
+            Conflict: the claim changes all the time.
+        """
+        lease = await self.wait_for(claim, owner.reference)
+        return None if lease is None else await self._words_of_refusal(claim, lease, owner)
 
-def goes_with_object(held: HeldClaim) -> bool:
-    """Tell whether the end of its object gives this name back: all but the data that was to be retained.
-
-    One that is in quarantine has been given back.
-    """
-    return held.quarantined_until is None and not (held.is_retained and is_data(held.claim))
+    async def _words_of_refusal(
+        self, claim: Claim, lease: Json, owner: Owner
+    ) -> OwnedElsewhere | StillDeleting | NameQuarantined:
+        holder = _holder(lease)
+        if (end := quarantine_end(lease)) is not None:
+            # Its owner's cleanup looks once more at the end, removes what came, and gives the name back.
+            return quarantined(claim, owner, end)
+        error: OwnedElsewhere | StillDeleting
+        if await self._giving_back.is_going(lease, parse_key(holder)):
+            error = StillDeleting(
+                f"cannot claim {claim.holding} {claim.name!r} for {owner.reference} yet: {holder} is giving it back"
+            )
+        else:
+            error = OwnedElsewhere(
+                f"cannot claim {claim.holding} {claim.name!r} for {owner.reference}: it belongs to"
+                f" {holder or NO_OWNER}; choose another name or remove it"
+            )
+        error.condition = claim.holding.condition
+        return error
 
 
 def _lease(claim: Claim, owner: Owner, namespace: str, *, is_retained: bool) -> Json:
@@ -327,55 +373,8 @@ def _held_by(reference: ObjectReference) -> Json:
     return {"op": "test", "path": "/spec/holderIdentity", "value": reference.key}
 
 
-def _annotation(name: str) -> str:
-    """Return an annotation's path; RFC 6901 escapes the slash."""
-    return f"/metadata/annotations/{name.replace('/', '~1')}"
-
-
 def _holder(lease: Json) -> str:
     return owner_named(lease.get("spec", {}).get("holderIdentity")) or ""
-
-
-def _ensure_ours(claim: Claim, lease: Json, owner: Owner) -> None:
-    holder = _holder(lease)
-    if holder == owner.reference.key:
-        return
-    if (end := _quarantine_end(lease)) is not None:
-        # Its owner's cleanup looks once more at the end, removes what came, and gives the name back.
-        raise _quarantined(claim, owner, end)
-    error = OwnedElsewhere(
-        f"cannot claim {claim.holding} {claim.name!r} for {owner.reference}: it belongs to"
-        f" {holder or NO_OWNER}; choose another name or remove it"
-    )
-    error.condition = claim.holding.condition
-    raise error
-
-
-def _ensure_out_of_quarantine(claim: Claim, lease: Json, owner: Owner) -> None:
-    """Return when no call made for an earlier object of this name can come true any more."""
-    end = _end_of_late_call(lease)
-    is_anothers = lease["metadata"].get("annotations", {}).get(OWNER_UID_ANNOTATION) != owner.uid
-    if end is not None and end > datetime.now(UTC) and (is_anothers or _quarantine_end(lease) is not None):
-        raise _quarantined(claim, owner, end)
-
-
-def _quarantined(claim: Claim, owner: Owner, end: datetime) -> NameQuarantined:
-    error = NameQuarantined(
-        f"cannot claim {claim.holding} {claim.name!r} for {owner.reference}: it was another object's, and a call about"
-        f" it that was never answered may come true until {end:%H:%M:%S} UTC; it is tried again then",
-        end,
-    )
-    error.condition = claim.holding.condition
-    return error
-
-
-def _end_of_late_call(lease: Json) -> datetime | None:
-    since = _moment(lease["metadata"].get("annotations", {}).get(UNANSWERED_ANNOTATION))
-    return since + LATE_CALL if since is not None else None
-
-
-def _quarantine_end(lease: Json) -> datetime | None:
-    return _moment(lease["metadata"].get("annotations", {}).get(QUARANTINE_ANNOTATION))
 
 
 def _held(lease: Json, reference: ObjectReference) -> HeldClaim:
@@ -386,10 +385,7 @@ def _held(lease: Json, reference: ObjectReference) -> HeldClaim:
         owner=Owner(reference=reference, uid=annotations[OWNER_UID_ANNOTATION]),
         is_retained=annotations.get(RETAINED_ANNOTATION) == "true",
         is_made=annotations.get(MADE_ANNOTATION) == "true",
-        unanswered_until=_end_of_late_call(lease),
-        quarantined_until=_quarantine_end(lease),
+        unanswered_until=end_of_late_call(lease),
+        quarantined_until=quarantine_end(lease),
+        is_sought=bool(waiting_for(lease)),
     )
-
-
-def _moment(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None

@@ -13,7 +13,7 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
-from activities.clients.ledger import QUARANTINE_ANNOTATION
+from activities.clients.quarantine import QUARANTINE_ANNOTATION
 from activities.clients.resources import LEASES, Json
 from activities.fleet import FleetActivities
 from plattr.claims import Claim, Holding

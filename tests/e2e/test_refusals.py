@@ -122,3 +122,17 @@ async def test_a_refused_object_is_deleted_without_touching_the_holder(view: Vie
 
     assert await view.secret(f"{holder}-db") == before
     assert len(view.buckets(f"plattr-prod-{holder}-")) == 2
+
+
+@pytest.mark.attack
+async def test_who_was_refused_for_a_host_runs_once_its_holder_is_gone(view: View) -> None:
+    holder, refused, domain = random_name(), random_name(), f"{random_name()}.example.test"
+    await view.apply(holder, SMALL | {"domain": domain})
+    await view.wait_running(holder)
+    await view.apply(refused, SMALL | {"domain": domain})
+    await view.wait_failed(refused)
+    await view.settle(refused)
+
+    await view.delete(holder)
+
+    await view.wait_running(refused)

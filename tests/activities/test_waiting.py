@@ -1,0 +1,170 @@
+"""A refusal ends with its cause: who was refused for a name is woken when it is given back."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from activities.claim import ClaimActivities
+from activities.clients.ledger import Ledger
+from activities.clients.resources import INGRESSES
+from activities.release import ReleaseActivities
+from activities.workload import WorkloadActivities
+from plattr.claims import Claim, Holding
+from plattr.errors import OwnedElsewhere, StillDeleting
+from plattr.objects import Envelope, ObjectReference
+from plattr.steps import ClaimInput, ClaimResult, CleanupStepInput, StepInput
+from tests.fix_kubernetes import Cluster, application_spec, random_name
+
+pytestmark = pytest.mark.attack
+
+Hook = Callable[[ObjectReference], Awaitable[None]]
+
+
+class Scene:
+    """What the worker does for several objects, and whom it woke."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.woken: list[str] = []
+        self.on_wake: Hook | None = None
+        self.cluster = cluster
+        self.ledger = Ledger(cluster.kube, cluster.settings.lease_namespace, self._wake)
+        self.claims = ClaimActivities(cluster.kube, self.ledger, cluster.loader, cluster.events)
+        self.releases = ReleaseActivities(cluster.kube, self.ledger, cluster.events)
+        self.workload = WorkloadActivities(cluster.loader, cluster.kube, self.ledger, cluster.settings)
+
+    async def _wake(self, reference: ObjectReference) -> None:
+        self.woken.append(reference.name)
+        if self.on_wake is not None:
+            await self.on_wake(reference)
+
+    async def ask(self, namespace: str, name: str, host: str) -> Envelope:
+        return await self.cluster.apply(namespace, name, application_spec(domain=host))
+
+    async def claim(self, envelope: Envelope) -> ClaimResult:
+        return await self.claims.claim_object(ClaimInput(reference=envelope.reference))
+
+    async def serve(self, envelope: Envelope) -> None:
+        """Go through the whole run of an Application without features."""
+        result = await self.claim(envelope)
+        step = StepInput(reference=envelope.reference, uid=result.uid, generation=result.generation)
+        await self.workload.reconcile_workload(step)
+
+    async def go(self, envelope: Envelope) -> None:
+        await self.releases.release_object(CleanupStepInput(reference=envelope.reference, uid=envelope.metadata.uid))
+
+    async def hosts(self, namespace: str) -> dict[str, str]:
+        bodies = await self.cluster.kube.list(INGRESSES, namespace)
+        return {body["metadata"]["name"]: body["spec"]["rules"][0]["host"] for body in bodies}
+
+
+@pytest.fixture
+def scene(cluster: Cluster) -> Scene:
+    return Scene(cluster)
+
+
+@pytest.fixture
+def host() -> str:
+    return f"{random_name()}.example.test"
+
+
+async def test_who_was_refused_for_a_host_is_woken_when_its_holder_goes(
+    scene: Scene, namespace: str, host: str
+) -> None:
+    holder, refused = await scene.ask(namespace, "holder", host), await scene.ask(namespace, "refused", host)
+    await scene.claim(holder)
+    with pytest.raises(OwnedElsewhere):
+        await scene.claim(refused)
+    assert scene.woken == []
+
+    await scene.cluster.delete(holder.reference)
+    await scene.go(holder)
+
+    assert set(scene.woken) == {"refused"}
+    assert (await scene.claim(refused)).verdict == "proceed"
+
+
+async def test_a_holder_that_is_being_deleted_is_waited_for(scene: Scene, namespace: str, host: str) -> None:
+    holder, late = await scene.ask(namespace, "holder", host), await scene.ask(namespace, "late", host)
+    await scene.claim(holder)
+    await scene.cluster.delete(holder.reference)
+
+    with pytest.raises(StillDeleting):
+        await scene.claim(late)
+    await scene.go(holder)
+
+    assert (await scene.claim(late)).verdict == "proceed"
+
+
+async def test_a_pull_request_opened_again_under_another_name_waits_for_its_predecessor(
+    scene: Scene, namespace: str
+) -> None:
+    name = random_name()
+    await scene.cluster.apply(namespace, name)
+    closed = await scene.cluster.preview(namespace, f"{name}-closed", name)
+    await scene.claim(closed)
+    opened = await scene.cluster.preview(namespace, f"{name}-opened", name)
+    with pytest.raises(OwnedElsewhere):
+        await scene.claim(opened)
+    await scene.cluster.delete(closed.reference)
+
+    with pytest.raises(StillDeleting):
+        await scene.claim(opened)
+    await scene.go(closed)
+
+    assert set(scene.woken) == {opened.reference.name}
+    assert (await scene.claim(opened)).verdict == "proceed"
+
+
+async def test_two_applications_swap_their_hosts(scene: Scene, namespace: str, host: str) -> None:
+    other = f"other-{host}"
+    for name, own in (("one", host), ("two", other)):
+        await scene.serve(await scene.ask(namespace, name, own))
+    one, two = await scene.ask(namespace, "one", other), await scene.ask(namespace, "two", host)
+
+    for envelope in (one, two):
+        with pytest.raises(OwnedElsewhere):
+            await scene.claim(envelope)
+    first, scene.woken = scene.woken, []
+    await scene.serve(one)
+    second = scene.woken
+    await scene.serve(two)
+
+    assert set(first) == {"one"}
+    assert set(second) == {"two"}
+    assert await scene.hosts(namespace) == {"one": other, "two": host}
+
+
+async def test_a_domain_that_is_refused_leaves_the_old_one_as_it_is(scene: Scene, namespace: str, host: str) -> None:
+    taken = f"taken-{host}"
+    await scene.claim(await scene.ask(namespace, "holder", taken))
+    await scene.serve(await scene.ask(namespace, "shop", host))
+
+    with pytest.raises(OwnedElsewhere):
+        await scene.claim(await scene.ask(namespace, "shop", taken))
+
+    assert await scene.hosts(namespace) == {"shop": host}
+
+
+async def test_whoever_asks_while_a_name_is_given_back_is_woken_too(scene: Scene, namespace: str, host: str) -> None:
+    holder, refused = await scene.ask(namespace, "holder", host), await scene.ask(namespace, "refused", host)
+    late = await scene.ask(namespace, "late", host)
+    await scene.claim(holder)
+    with pytest.raises(OwnedElsewhere):
+        await scene.claim(refused)
+    outcomes: list[str] = []
+
+    async def ask_meanwhile(_: ObjectReference) -> None:
+        # In the moment between the look at who waits and the deletion, of a holder that lives on.
+        if not outcomes:
+            with pytest.raises(StillDeleting) as waits:
+                await scene.claim(late)
+            outcomes.append(waits.value.reason)
+
+    scene.on_wake = ask_meanwhile
+    await scene.ledger.release(holder.reference, [Claim(holding=Holding.HOST, name=host)])
+
+    assert outcomes == [StillDeleting.reason]
+    # Before the deletion, after it, and once more for the one that came in between.
+    assert scene.woken.count("refused") >= 2
+    assert scene.woken.count("late") >= 2
+    assert (await scene.claim(late)).verdict == "proceed"

@@ -1,0 +1,36 @@
+"""Who waits for a name: a bounded list in which nobody pushes others out."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plattr.objects import ObjectReference
+from plattr.waiting import MOST, MOST_OF_A_NAMESPACE, read_waiting, with_waiting, write_waiting
+
+NAMES = st.from_regex(r"\A[a-z]([-a-z0-9]{0,61}[a-z0-9])?\Z")
+REFERENCES = st.builds(ObjectReference, namespace=NAMES, name=NAMES)
+
+
+@given(st.lists(REFERENCES, unique=True))
+def test_a_list_is_read_as_it_was_written(waiting: list[ObjectReference]) -> None:
+    assert read_waiting(write_waiting(waiting)) == tuple(waiting)
+
+
+def test_nothing_is_nobody() -> None:
+    assert read_waiting(None) == read_waiting("") == ()
+
+
+def test_a_namespace_with_hundreds_of_objects_leaves_room_for_others() -> None:
+    crowd = [ObjectReference(namespace="crowd", name=f"a{number}") for number in range(300)]
+    single = ObjectReference(namespace="team", name="shop")
+
+    waiting: tuple[ObjectReference, ...] = ()
+    for reference in [*crowd, single, single]:
+        waiting = with_waiting(waiting, reference)
+
+    assert waiting == (*crowd[:MOST_OF_A_NAMESPACE], single)
+
+
+def test_the_longest_list_fits_an_annotation() -> None:
+    longest = [ObjectReference(namespace="n" * 63, name=f"{'a' * 60}{number:03}") for number in range(MOST)]
+
+    assert len(write_waiting(longest)) < 64 * 1024
