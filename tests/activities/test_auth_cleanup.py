@@ -5,7 +5,7 @@ import pytest
 
 import activities.auth
 from activities.auth import AuthActivities
-from activities.clients import ledger
+from activities.clients import quarantine
 from activities.clients.keycloak import KeycloakClient
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
@@ -224,7 +224,7 @@ async def test_a_realm_made_after_its_maker_gave_up_does_not_outlive_its_owner(
         await subjects.delete(subject)
         while await administrator.read(f"/{realm_name}") is None:
             await asyncio.sleep(0.1)
-        monkeypatch.setattr(ledger, "LATE_CALL", timedelta(0))
+        monkeypatch.setattr(quarantine, "LATE_CALL", timedelta(0))
         # The second look, as at the end of the quarantine.
         assert (await auth.delete_auth(CleanupStepInput(reference=subject.reference))).is_done
 
@@ -272,7 +272,7 @@ async def test_a_call_that_was_never_answered_holds_a_deletion_up_only_where_the
 
     going = await auth.delete_auth(subject.cleanup())
     early = await auth.delete_auth(subject.cleanup(retain=True))
-    monkeypatch.setattr(ledger, "LATE_CALL", timedelta(0))
+    monkeypatch.setattr(quarantine, "LATE_CALL", timedelta(0))
     late = await auth.delete_auth(subject.cleanup(retain=True))
 
     assert (going.is_done, early.is_done, late.is_done) == (True, False, True)

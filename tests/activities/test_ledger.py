@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from activities.clients import ledger
+from activities.clients import quarantine
 from activities.clients.backends import NothingPending
 from activities.clients.ledger import Acquisition
 from activities.clients.resources import LEASES
@@ -240,7 +240,7 @@ async def test_a_name_with_a_lost_call_is_nobodys_until_that_can_come_true_no_mo
         assert caught.value.again_at == end
         assert free not in [held.claim for held in await cluster.ledger.held_by(other.reference)]
     assert await cluster.ledger.release(owner.reference, [claim]) == end
-    monkeypatch.setattr(ledger, "LATE_CALL", timedelta(0))
+    monkeypatch.setattr(quarantine, "LATE_CALL", timedelta(0))
     assert await cluster.ledger.release(owner.reference, [claim]) is None
     assert await cluster.leases(namespace) == []
 
@@ -251,7 +251,7 @@ async def test_the_same_owner_takes_a_name_over_when_its_quarantine_is_over(
     claim, owner = schema(random_name()), owner_of(namespace, uid="uid-2")
     await lost_call(cluster, owner_of(namespace), claim)
     await cluster.ledger.release(owner.reference, [claim])
-    monkeypatch.setattr(ledger, "LATE_CALL", timedelta(0))
+    monkeypatch.setattr(quarantine, "LATE_CALL", timedelta(0))
 
     await cluster.ledger.acquire(owner, [claim])
 

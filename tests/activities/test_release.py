@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from activities.clients import ledger
+from activities.clients import quarantine
 from activities.clients.resources import INGRESSES, NAMESPACES, Json
 from plattr.claims import Claim, Holding
 from plattr.errors import BackendUnavailable
@@ -99,7 +99,7 @@ class TestRelease:
         assert (held.claim, held.quarantined_until, held.is_retained) == (claim, first.look_again_at, False)
         assert second.look_again_at == first.look_again_at
         assert await cluster.leases(namespace) == before
-        monkeypatch.setattr(ledger, "LATE_CALL", timedelta(0))
+        monkeypatch.setattr(quarantine, "LATE_CALL", timedelta(0))
         last = await cluster.releases.release_object(CleanupStepInput(reference=application.reference))
         assert last.look_again_at is None
         assert await cluster.leases(namespace) == []

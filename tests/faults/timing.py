@@ -5,7 +5,7 @@ from functools import partial
 
 import temporalio.worker
 
-import activities.clients.ledger
+import activities.clients.quarantine
 import activities.interceptor
 import worker.__main__ as real_worker
 import workflows.fleet
@@ -31,7 +31,7 @@ class Timing(FrozenModel):
         workflows.options.SLOW_RETRY_FIRST = self.slow_retry
         activities.interceptor.FENCE_SECONDS = self.fence_seconds
         activities.interceptor.LONGEST_DELAY_SECONDS = self.longest_delay_seconds
-        activities.clients.ledger.LATE_CALL = self.late_call
+        activities.clients.quarantine.LATE_CALL = self.late_call
         real_worker.Worker = partial(
             temporalio.worker.Worker, sticky_queue_schedule_to_start_timeout=self.sticky_timeout
         )
