@@ -22,7 +22,7 @@ from plattr.claims import is_data, outliving
 from plattr.errors import BackendRefused
 from plattr.naming import workflow_id
 from plattr.objects import Kind, ObjectReference
-from plattr.steps import TASK_QUEUE, RunInput
+from plattr.steps import CASCADE_SIGNAL, CHANGED_SIGNAL, TASK_QUEUE, RunInput
 
 # As people write them before the name.
 _PREFIXES = {Kind.APPLICATION: "app", Kind.PREVIEW: "preview"}
@@ -34,6 +34,9 @@ def cleanup(
     orphan: Annotated[
         bool, typer.Option("--orphan", help="The object is gone; remove what it left, retained data as well.")
     ] = False,
+    cascade: Annotated[
+        bool, typer.Option("--cascade", help="What others made of its data, as views and foreign keys, goes as well.")
+    ] = False,
     yes: Yes = False,
     wait: Wait = False,
     timeout: Timeout = DEFAULT_TIMEOUT,
@@ -43,7 +46,7 @@ def cleanup(
     async def work(session: Session) -> int:
         place = namespace or session.default_namespace
         if orphan:
-            return await _clean_orphan(session, name, place, timeout, yes=yes, wait=wait)
+            return await _clean_orphan(session, name, place, timeout, cascade=cascade, yes=yes, wait=wait)
         if not await look_up(session, name, place):
             raise ObjectNotFound(
                 f"cannot clean up {name!r} in namespace {place!r}: there is no such object; --orphan removes what one"
@@ -51,14 +54,14 @@ def cleanup(
             )
         found = await find(session, name, place)
         if not yes:
-            typer.confirm(await _question(session, found), abort=True)
-        await _clean_up(session, found)
+            typer.confirm(await _question(session, found, cascade=cascade), abort=True)
+        await _clean_up(session, found, cascade=cascade)
         return await await_absence(session, found, timeout, say) if wait else 0
 
     perform(work)
 
 
-async def _question(session: Session, found: Found) -> str:
+async def _question(session: Session, found: Found, *, cascade: bool) -> str:
     """Return what to ask before an object goes: what goes with it, and what stays."""
     claims = await held_claims(session, found.reference)
     is_retaining = found.spec.get("deletionPolicy") == "Retain"
@@ -72,24 +75,27 @@ async def _question(session: Session, found: Found) -> str:
         question += f"; what is retained stays: {claim_words(staying)}"
     elif is_retaining:
         question += "; what is retained stays"
+    if cascade:
+        question += "; and what others made of its data"
     return f"{question}?"
 
 
-async def _clean_up(session: Session, found: Found) -> None:
+async def _clean_up(session: Session, found: Found, *, cascade: bool) -> None:
     reference = found.reference
     run = await read_run(session.temporal, reference, with_progress=False)
-    if (run is None or not run.is_open) and await _start(session, reference, uid=found.uid):
+    if (run is None or not run.is_open) and await _start(session, reference, uid=found.uid, cascade=cascade):
         say(f"cleanup of {_words(reference)} started")
         return
     # Its run is open and holds the object's lock: the deletion turns it into the cleanup.
     resource = custom_resource(reference.kind)
     await session.kube.delete(resource, reference.name, reference.namespace, uid=found.uid)
-    await temporal.poke(session.temporal, reference, is_deleting=True)
+    signal = CASCADE_SIGNAL if cascade else CHANGED_SIGNAL
+    await temporal.poke(session.temporal, reference, is_deleting=True, signal=signal)
     say(f"{_words(reference)} is being deleted; its open run goes on as the cleanup")
 
 
 async def _clean_orphan(
-    session: Session, name: str, namespace: str, timeout: timedelta, *, yes: bool, wait: bool
+    session: Session, name: str, namespace: str, timeout: timedelta, *, cascade: bool, yes: bool, wait: bool
 ) -> int:
     reference = await _orphan(session, name, namespace)
     claims = claim_words(await held_claims(session, reference))
@@ -97,24 +103,26 @@ async def _clean_orphan(
         owned = f": {claims}" if claims else "; no claim of it is known, so every backend is asked for its names"
         typer.confirm(f"Remove all that {_words(reference)} left, retained data as well{owned}?", abort=True)
     deadline = time.monotonic() + timeout.total_seconds()
-    code = await _purge(session, reference, deadline, wait=wait)
+    code = await _purge(session, reference, deadline, cascade=cascade, wait=wait)
     if code or not wait:
         return code
     return await await_nothing_left(session, reference, deadline, say)
 
 
-async def _purge(session: Session, reference: ObjectReference, deadline: float, *, wait: bool) -> int:
+async def _purge(session: Session, reference: ObjectReference, deadline: float, *, cascade: bool, wait: bool) -> int:
     """Start the cleanup as soon as no other run has the object's id; return the command's exit code so far."""
     told = ""
     while True:
         run = await read_run(session.temporal, reference, with_progress=False)
         if run is None or not run.is_open:
-            if await _start(session, reference, is_purge=True):
+            if await _start(session, reference, is_purge=True, cascade=cascade):
                 say(f"cleanup of what {_words(reference)} left started")
                 return 0
             continue
         if run.run_id != told:
             is_cleanup = temporal.is_cleanup(run.workflow_type)
+            if is_cleanup and cascade:
+                await temporal.poke(session.temporal, reference, is_deleting=True, signal=CASCADE_SIGNAL)
             if is_cleanup and not wait:
                 # It may go on for hours, while a backend is away; any other ends when it learns what has happened.
                 say(f"{run.workflow_type} of {_words(reference)} is open already; plattr explain tells more")
@@ -160,12 +168,21 @@ async def _orphan(session: Session, text: str, namespace: str) -> ObjectReferenc
     raise ObjectNotFound(f"{problem}: {f'{exists}, and ' if exists else ''}{cause}; write {spelled}")
 
 
-async def _start(session: Session, reference: ObjectReference, *, uid: str = "", is_purge: bool = False) -> bool:
+async def _start(
+    session: Session, reference: ObjectReference, *, uid: str = "", is_purge: bool = False, cascade: bool = False
+) -> bool:
     """Start the cleanup by hand; False when a run has begun meanwhile."""
     try:
         await session.temporal.start_workflow(
             temporal.workflow_type(reference.kind, is_deleting=True),
-            RunInput(namespace=reference.namespace, name=reference.name, by_hand=True, uid=uid, purge=is_purge),
+            RunInput(
+                namespace=reference.namespace,
+                name=reference.name,
+                by_hand=True,
+                uid=uid,
+                purge=is_purge,
+                cascade=cascade,
+            ),
             id=workflow_id(reference),
             task_queue=TASK_QUEUE,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,

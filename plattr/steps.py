@@ -17,6 +17,7 @@ from plattr.status import ConditionType, Finding, Phase
 CHANGED_SIGNAL = "changed"
 RESYNC_SIGNAL = "resync"
 REPAIR_SIGNAL = "repair"
+CASCADE_SIGNAL = "cascade"
 PROGRESS_QUERY = "progress"
 
 TASK_QUEUE = "plattr"
@@ -120,13 +121,6 @@ class StepInput(FrozenModel):
     generation: int
 
 
-class RolloutInput(StepInput):
-    """Wait for the rollout of exactly this spec."""
-
-    said: Finding | None = None
-    """What the status says of it so far; None: nothing yet."""
-
-
 class StepResult(FrozenModel):
     """A step that is done, and the conditions that became true by it."""
 
@@ -154,8 +148,6 @@ class StatusInput(FrozenModel):
     """No retry can mend it: the condition Stalled says why."""
     removed: tuple[Finding, ...] = ()
     """Of a cleanup: conditions of what it has removed already; one that the status does not have is left out."""
-    is_underway: bool = False
-    """The run goes on and tells what it has seen so far of the rollout."""
 
 
 class StatusResult(FrozenModel):
@@ -200,6 +192,8 @@ class CleanupStepInput(FrozenModel):
     retain: bool = False
     outliving: tuple[Claim, ...] = ()
     """Names whose resources are retained although the rest goes."""
+    cascade: bool = False
+    """An operator lets what others made of the owner's data go with it: `plattr cleanup --cascade`."""
 
     def retains(self, holding: Holding, name: str) -> bool:
         """Tell whether what bears the name stays, closed to everybody, until its owner is created anew."""
@@ -247,6 +241,9 @@ class RunInput(FrozenModel):
     """Which incarnation a cleanup by hand deletes; empty: whichever has the name."""
     purge: bool = False
     """A cleanup removes what was to be retained as well, and deletes no object: `plattr cleanup --orphan`."""
+    cascade: bool = False
+    """What others made of the object's data goes with it, in this run or the cleanup that it becomes:
+    `plattr cleanup --cascade`."""
     round: int = 1
     """How often the slow retry has begun anew; carried through continue-as-new, so the pauses keep their length."""
 

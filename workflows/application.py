@@ -19,7 +19,7 @@ class ProvisionApplication(ProvisioningRun):
     async def run(self, run: RunInput) -> RunResult:
         """Provision the Application as it is now, and again for as long as it changes meanwhile."""
         reference = run.reference(Kind.APPLICATION)
-        self._begin(reference, run.round)
+        self._begin(reference, run)
         self._owe(Ask(every_step=run.every_step, take_over=run.take_over))
         while True:
             # Whichever way the last round ended: thousands of changes may come while none of them gets through.
@@ -36,7 +36,7 @@ class ProvisionApplication(ProvisioningRun):
                 continue
             generation = outcome.claim.generation if outcome.claim else 0
             if outcome.verdict == "deleting":
-                continue_as("CleanupApplication", run)
+                continue_as("CleanupApplication", run, cascade=self._cascade)
             if outcome.verdict in ("gone", "paused", "settled"):
                 return RunResult(
                     phase=outcome.phase, generation=generation, summary=f"{reference} is {outcome.verdict}"
@@ -49,9 +49,7 @@ class ProvisionApplication(ProvisioningRun):
     def _continue_if_long(self, run: RunInput) -> None:
         """Begin a new history before this one grows long; the object is read anew there, so nothing is lost."""
         if workflow.info().is_continue_as_new_suggested():
-            workflow.continue_as_new(
-                run.model_copy(update={"round": self._progress.round, **self._ask.model_dump(), "by_hand": False})
-            )
+            workflow.continue_as_new(self._renewed(run))
 
 
 @workflow.defn
@@ -62,7 +60,7 @@ class CleanupApplication(CleanupRun):
     async def run(self, run: RunInput) -> RunResult:
         """Take the Application down; started by hand, delete the object first if it is still there."""
         reference = run.reference(Kind.APPLICATION)
-        self._begin(reference, run.round)
+        self._begin(reference, run)
         result = await self._clean_up(reference, run)
         if result is None:
             continue_as("ProvisionApplication", run)

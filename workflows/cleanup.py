@@ -65,7 +65,7 @@ class CleanupRun(ObjectRun):
             # Whichever way the last round ended: thousands of changes may come while none of them gets through.
             if workflow.info().is_continue_as_new_suggested():
                 carried = {"round": self._progress.round, "by_hand": delete_object, "purge": purge}
-                workflow.continue_as_new(run.model_copy(update=carried))
+                workflow.continue_as_new(run.model_copy(update={**carried, "cascade": self._cascade}))
             self._changed = False
             plan: CleanupPlan | None = None
             try:
@@ -109,7 +109,9 @@ class CleanupRun(ObjectRun):
 
     async def _remove_everything(self, reference: ObjectReference, plan: CleanupPlan) -> datetime | None:
         """Return when to look again; None: nothing can come any more."""
-        argument = CleanupStepInput(reference=reference, uid=plan.uid, retain=plan.retain, outliving=plan.outliving)
+        argument = CleanupStepInput(
+            reference=reference, uid=plan.uid, retain=plan.retain, outliving=plan.outliving, cascade=self._cascade
+        )
         said: set[tuple[Step, str]] = set()
 
         async def on_wait(step: Step, waiting_for: str) -> None:

@@ -15,6 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.clients.temporal import NAME_ATTRIBUTE, NAMESPACE_ATTRIBUTE, PHASE_ATTRIBUTE
     from plattr.objects import FrozenModel, ObjectReference
     from plattr.steps import (
+        CASCADE_SIGNAL,
         CHANGED_SIGNAL,
         PROGRESS_QUERY,
         REPAIR_SIGNAL,
@@ -69,6 +70,7 @@ class ObjectRun:
         self._changed = False
         self._ask = Ask()
         self._unheard = 0
+        self._cascade = False
         self._progress = Progress()
         self._reference: ObjectReference | None = None
         # The round that was called off: what it was about, and the steps that it had done.
@@ -102,20 +104,34 @@ class ObjectRun:
         self._forget()
         self._owe(Ask(every_step=True))
 
+    @workflow.signal(name=CASCADE_SIGNAL)
+    def cascade(self) -> None:
+        """Let what others made of the object's data go with it; only a cleanup, this run or the next, heeds it."""
+        self._changed = True
+        self._cascade = True
+        self._forget()
+
     @workflow.query(name=PROGRESS_QUERY)
     def progress(self) -> Progress:
         """Tell where the run stands."""
         return self._progress
 
-    def _begin(self, reference: ObjectReference, round_number: int) -> None:
+    def _begin(self, reference: ObjectReference, run: RunInput) -> None:
         self._reference = reference
-        self._progress = Progress(round=round_number)
+        self._progress = Progress(round=run.round)
+        # The signal may have come before.
+        self._cascade = self._cascade or run.cascade
         workflow.upsert_search_attributes(
             [NAMESPACE_ATTRIBUTE.value_set(reference.namespace), NAME_ATTRIBUTE.value_set(reference.name)]
         )
 
     def _owe(self, ask: Ask) -> None:
         self._ask = self._ask | ask
+
+    def _renewed(self, run: RunInput) -> RunInput:
+        """Return with what the same run goes on in a new history."""
+        carried = {"round": self._progress.round, "by_hand": False, "cascade": self._cascade}
+        return run.model_copy(update={**carried, **self._ask.model_dump()})
 
     def _take_ask(self) -> Ask:
         ask, self._ask = self._ask, Ask()
@@ -233,10 +249,11 @@ class ObjectRun:
         self._show(round=self._progress.round + 1, next_retry=None, done=(), took={})
 
 
-def continue_as(workflow_type: str, run: RunInput) -> NoReturn:
+def continue_as(workflow_type: str, run: RunInput, *, cascade: bool = False) -> NoReturn:
     """Go on as another type of run for the same object, under the same id; it reads the object itself."""
     workflow.continue_as_new(
-        args=[RunInput(namespace=run.namespace, name=run.name, by_hand=False)], workflow=workflow_type
+        args=[RunInput(namespace=run.namespace, name=run.name, by_hand=False, cascade=cascade)],
+        workflow=workflow_type,
     )
 
 

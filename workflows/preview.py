@@ -35,7 +35,7 @@ class PreviewLifecycle(ProvisioningRun):
     async def run(self, run: RunInput) -> RunResult:
         """Keep the preview as its object says, until creation plus ttl, whatever restarts happen meanwhile."""
         reference = run.reference(Kind.PREVIEW)
-        self._begin(reference, run.round)
+        self._begin(reference, run)
         self._owe(Ask(every_step=run.every_step, take_over=run.take_over))
         while True:
             self._changed = False
@@ -46,15 +46,13 @@ class PreviewLifecycle(ProvisioningRun):
                 self._owe(ask)
                 turn = "again"
             if turn == "over":
-                continue_as("CleanupPreview", run)
+                continue_as("CleanupPreview", run, cascade=self._cascade)
             # A knock that came in meanwhile may be a resume, or a new object of this name.
             if turn != "again" and not self._changed:
                 return RunResult(phase=None, summary=f"{reference} is {turn}")
             if workflow.info().is_continue_as_new_suggested():
                 # The clock is set anew from the object: timers do not survive continue-as-new.
-                workflow.continue_as_new(
-                    run.model_copy(update={"round": self._progress.round, **self._ask.model_dump(), "by_hand": False})
-                )
+                workflow.continue_as_new(self._renewed(run))
 
     async def _turn(self, reference: ObjectReference, ask: Ask) -> Turn:
         """Do what the object asks for now, then wait for the next change; return how to go on."""
@@ -144,7 +142,7 @@ class CleanupPreview(CleanupRun):
     async def run(self, run: RunInput) -> RunResult:
         """Take the preview down; started by hand, delete the object first if it is still there."""
         reference = run.reference(Kind.PREVIEW)
-        self._begin(reference, run.round)
+        self._begin(reference, run)
         result = await self._clean_up(reference, run)
         if result is None:
             continue_as("PreviewLifecycle", run)

@@ -12,7 +12,7 @@ from plattr.claims import Claim, Holding
 from plattr.errors import BackendUnavailable
 from plattr.naming import workflow_id
 from plattr.objects import Kind, ObjectReference, Owner
-from plattr.steps import TASK_QUEUE, ClaimInput, RunInput
+from plattr.steps import CASCADE_SIGNAL, TASK_QUEUE, ClaimInput, RunInput
 from tests.cli.conftest import run_of, run_plattr
 from tests.fix_kubernetes import application_spec, random_name
 from tests.workflows.fakes import FakePlatform
@@ -63,6 +63,32 @@ async def test_cleanup_by_hand_starts_the_workflow(plattr, client, cluster, appl
     assert (await input_of(client, reference)).uid == application.metadata.uid
     # The workflow deletes the object itself, with everything it owns.
     assert not (await cluster.read(reference)).is_deleting
+
+
+async def test_cascade_is_said_to_the_cleanup_that_starts(plattr, client, cluster, application):
+    reference = application.reference
+
+    outcome = await plattr("cleanup", reference.name, "-n", reference.namespace, "--cascade", "--yes")
+
+    assert outcome.exit_code == 0, outcome
+    assert (await input_of(client, reference)).cascade
+
+
+async def test_cascade_reaches_a_run_that_is_open(plattr, client, cluster, namespace):
+    application = await cluster.apply(namespace, random_name(), metadata={"finalizers": ["example.com/hold"]})
+    reference = application.reference
+    await plattr("resync", reference.name, "-n", namespace)
+
+    outcome = await plattr("cleanup", reference.name, "-n", namespace, "--cascade", "--yes")
+
+    history = await client.get_workflow_handle(workflow_id(reference)).fetch_history()
+    signals = [
+        event.workflow_execution_signaled_event_attributes.signal_name
+        for event in history.events
+        if event.HasField("workflow_execution_signaled_event_attributes")
+    ]
+    assert outcome.exit_code == 0, outcome
+    assert signals[-1] == CASCADE_SIGNAL
 
 
 async def test_cleanup_beside_an_open_run_deletes_the_object_instead(plattr, client, cluster, namespace):

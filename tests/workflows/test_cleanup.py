@@ -7,8 +7,8 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 
 from plattr.claims import Claim, Holding
-from plattr.errors import BackendUnavailable, StillDeleting
-from plattr.steps import CleanupPlan, Progress, RunResult
+from plattr.errors import BackendUnavailable, HeldByDependents, StillDeleting
+from plattr.steps import CASCADE_SIGNAL, CleanupPlan, Progress, RunResult
 from tests.workflows.conftest import Stage
 from tests.workflows.fakes import UID, eventually, timers_of
 from workflows.details import describe_progress
@@ -138,6 +138,27 @@ async def test_a_purge_stays_one_in_every_round(stage: Stage, *, purge: bool) ->
     asked = [(request.delete_object, request.purge) for request in stage.platform.cleanup_inputs]
     assert asked == [(not purge, purge), (False, True), (False, True)]
     assert set(stage.platform.retained) == {False}
+
+
+async def test_an_operator_lets_a_deletion_that_is_held_go_on(stage: Stage) -> None:
+    stage.platform.failures["delete_database"] = [HeldByDependents("view v of another")]
+    handle = await stage.start("CleanupApplication")
+    await eventually(lambda: len(stage.platform.stuck) == 1)
+
+    await handle.signal(CASCADE_SIGNAL)
+    await handle.result()
+
+    assert stage.platform.stuck[0].findings[0].reason == "HeldByDependents"
+    assert stage.platform.cascading == [False] * 6 + [True] * 7
+
+
+async def test_a_cascade_reaches_the_cleanup_that_a_provision_becomes(stage: Stage) -> None:
+    stage.platform.claims = [stage.platform.claim(verdict="deleting")]
+
+    handle = await stage.start("ProvisionApplication", signal=CASCADE_SIGNAL)
+    await handle.result()
+
+    assert set(stage.platform.cascading) == {True}
 
 
 async def test_a_purge_survives_a_new_history(stage: Stage) -> None:
