@@ -1,98 +1,107 @@
-"""The end of a database: its roles locked out, then the schema, the roles and the Secret removed."""
+"""The end of a database: its roles locked out, then what they have removed in bounded pieces, and the Secret."""
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
 
 from temporalio import activity
 
+from activities.clients.events import EventRecorder
 from activities.clients.kube import KubeClient
-from activities.clients.postgres import PostgresClient, Transaction
+from activities.clients.postgres import PostgresClient
 from activities.clients.resources import SECRETS
+from activities.dropping import Dropping
 from activities.ownership import living_uid, remove_owned
-from plattr import sql_removal
-from plattr.claims import Holding
-from plattr.database import RECORD_PREFIX, record_beginning
-from plattr.database_removal import Inventory, locking_statements, removal_statements
-from plattr.errors import StillDeleting
+from plattr.database_removal import Dependent, EndedSession, listed, owner_in
+from plattr.errors import HeldByDependents
 from plattr.manifests.metadata import FEATURE_LABEL
-from plattr.naming import roles_of
 from plattr.objects import ObjectReference
 from plattr.steps import CleanupStepInput, StepResult
 
-_REMOVE = "remove the database"
+logger = logging.getLogger(__name__)
+
+# A third of the activity's start-to-close of 60 s: the transaction that is under way at the end may take its 20 s.
+CLEANUP_BUDGET = timedelta(seconds=20)
 
 
 class DatabaseRemovalActivities:
     """Remove an owner's database."""
 
-    def __init__(self, kube: KubeClient, postgres: PostgresClient) -> None:
+    def __init__(
+        self,
+        kube: KubeClient,
+        postgres: PostgresClient,
+        events: EventRecorder,
+        *,
+        cleanup_budget: timedelta = CLEANUP_BUDGET,
+    ) -> None:
         self._kube = kube
         self._postgres = postgres
+        self._events = events
+        self._cleanup_budget = cleanup_budget
 
     @activity.defn
     async def delete_database(self, step: CleanupStepInput) -> StepResult:
         """Remove what the owner's comments name, then its Secret; what is missing already is success.
 
         Data that is retained stays, under the owner's record, and nobody can log in to it. The Secret goes all the
-        same: the object made again gets a new password, and finds its data.
+        same: the object made again gets a new password, and finds its data. Not done when the time budget is used
+        up: call again, what is gone is gone.
 
         Raises:
-            BackendRefused: the admin lacks a right.
+            HeldByDependents: others' things depend on what is to go, and nobody said that they may go as well.
+            BackendRefused: the admin lacks a right, or the server's lock table is too small.
             BackendUnavailable: PostgreSQL or the API server cannot be reached.
             Conflict: a lock did not come free within 5 s.
             StillDeleting: something is left: a session that did not end, a Secret with a finalizer.
         """
         spared = await living_uid(self._kube, step)
-        await self._lock_out(step.reference, spared)
-        if not step.retain:
-            await self._remove(step, spared)
+        dropping = Dropping(self._postgres, step, spared, self._cleanup_budget)
+        try:
+            await dropping.lock_out()
+            if not step.retain:
+                await self._hold_or_tell(step, await dropping.dependents())
+                if not await dropping.run():
+                    return StepResult(is_done=False, waiting_for="what is left in the database to be dropped")
+        finally:
+            await self._tell_of_sessions(step.reference, dropping.ended)
         labels = {FEATURE_LABEL: "database"}
         await remove_owned(self._kube, step.reference, [SECRETS], spared_uid=spared, labels=labels)
         await self._postgres.forget(step.reference)
         return StepResult()
 
-    async def _lock_out(self, reference: ObjectReference, spared: str | None) -> None:
-        """Keep the owner's roles out, in a transaction of its own, so that no new session comes; end the old ones."""
-        async with self._postgres.locked(reference, _REMOVE) as transaction:
-            inventory = (await _inventory(transaction, reference)).without(spared)
-            await transaction.write(locking_statements(inventory, has_grant_options=transaction.has_grant_options))
-        async with self._postgres.locked(reference, _REMOVE) as transaction:
-            await transaction.call(sql_removal.END_SESSIONS, roles=inventory.role_ids)
-            await transaction.fetch(sql_removal.FORGET_SESSIONS)
-            [row] = await transaction.fetch(sql_removal.COUNT_SESSIONS, roles=inventory.role_ids)
-        if row["sessions"]:
-            raise StillDeleting(f"cannot {_REMOVE} for {reference}: {row['sessions']} sessions have not ended yet")
-
-    async def _remove(self, step: CleanupStepInput, spared: str | None) -> None:
-        reference = step.reference
-        while await self._unlink_large_objects(step, spared) == sql_removal.LARGE_OBJECT_BATCH:
-            pass
-        async with self._postgres.locked(reference, _REMOVE) as transaction:
-            inventory = await _doomed(transaction, step, spared)
-            await transaction.write(removal_statements(inventory))
-        async with self._postgres.locked(reference, _REMOVE) as transaction:
-            left = await _doomed(transaction, step, spared)
-        if left.schemas or left.roles:
-            names = ", ".join(repr(name) for name in left.schema_names + left.role_names)
-            raise StillDeleting(f"cannot {_REMOVE} for {reference}: {names} are still there")
-
-    async def _unlink_large_objects(self, step: CleanupStepInput, spared: str | None) -> int:
-        async with self._postgres.locked(step.reference, _REMOVE) as transaction:
-            inventory = await _doomed(transaction, step, spared)
-            [row] = await transaction.call(
-                sql_removal.UNLINK_LARGE_OBJECTS, roles=inventory.role_ids, batch=sql_removal.LARGE_OBJECT_BATCH
+    async def _hold_or_tell(self, step: CleanupStepInput, dependents: Sequence[Dependent]) -> None:
+        """Hold the deletion because of what others would lose; where that is wanted, tell them instead."""
+        if not dependents:
+            return
+        if not step.cascade:
+            raise HeldByDependents(
+                f"cannot remove the database of {step.reference}: it would take {listed(dependents)} with it; have"
+                " their owners drop these, or run plattr cleanup --cascade"
             )
-            return int(row["unlinked"])
+        # Before they go: told twice is better than not told.
+        for record in dict.fromkeys(dependent.record for dependent in dependents):
+            theirs = [dependent for dependent in dependents if dependent.record == record]
+            message = (
+                f"{', '.join(dict.fromkeys(each.name for each in theirs[:10]))} depended on the database of"
+                f" {step.reference} and went with it, as an operator asked for"
+            )
+            logger.warning("dependents removed", extra={"holder": theirs[0].holder, "note": message})
+            owner = owner_in(record)
+            if owner is not None:
+                await self._events.record(owner, kind_of="Warning", reason="DependentsRemoved", message=message)
 
-
-async def _inventory(transaction: Transaction, reference: ObjectReference) -> Inventory:
-    beginning = record_beginning(reference)
-    schemas = await transaction.fetch(sql_removal.OWNED_SCHEMAS, beginning=beginning, prefix=RECORD_PREFIX)
-    roles = await transaction.fetch(sql_removal.OWNED_ROLES, beginning=beginning)
-    return Inventory.model_validate({"schemas": schemas, "roles": roles})
-
-
-async def _doomed(transaction: Transaction, step: CleanupStepInput, spared: str | None) -> Inventory:
-    """Return what a cleanup removes: neither what a living incarnation has, nor what is retained."""
-    inventory = (await _inventory(transaction, step.reference)).without(spared)
-    return inventory.without_names(
-        schemas={claim.name for claim in step.outliving if claim.holding is Holding.SCHEMA},
-        roles={role for claim in step.outliving if claim.holding is Holding.ROLES for role in roles_of(claim.name)},
-    )
+    async def _tell_of_sessions(self, reference: ObjectReference, ended: Sequence[EndedSession]) -> None:
+        """Say whose sessions were ended because they held the removal up."""
+        for session in dict.fromkeys(ended):
+            logger.warning(
+                "session ended: it held up the removal of a database",
+                extra={"holder": session.holder, "role": session.role, "object": reference.key},
+            )
+        for record in dict.fromkeys(session.record for session in ended):
+            owner = owner_in(record)
+            if owner is not None and owner.reference != reference:
+                message = (
+                    f"a session held what names the database of {reference}, which is being removed, and was ended"
+                )
+                await self._events.record(owner, kind_of="Warning", reason="SessionEnded", message=message)

@@ -1,16 +1,22 @@
-"""What an owner has in the database, and what removes it."""
+"""What an owner has in the database, what others made of it, and what removes it."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable, Sequence
+from itertools import groupby
 from typing import Self
 
 from plattr import sql, sql_removal
-from plattr.database import recorded_uid
-from plattr.objects import FrozenModel
+from plattr.database import recorded_owner, recorded_uid
+from plattr.objects import FrozenModel, Owner, parse_key
+
+# So many things or sessions are named in a message; the rest is counted.
+NAMED_AT_MOST = 5
 
 
 class OwnedSchema(FrozenModel):
     """One schema of an owner: a row of `sql_removal.OWNED_SCHEMAS`."""
 
+    oid: int
     name: str
     record: str
 
@@ -52,9 +58,19 @@ class Inventory(FrozenModel):
         )
 
     @property
+    def is_empty(self) -> bool:
+        """Tell whether there is nothing to remove."""
+        return not self.schemas and not self.roles
+
+    @property
     def schema_names(self) -> list[str]:
         """Return the schemas' names."""
         return [schema.name for schema in self.schemas]
+
+    @property
+    def schema_ids(self) -> list[int]:
+        """Return the schemas' object ids."""
+        return [schema.oid for schema in self.schemas]
 
     @property
     def role_names(self) -> list[str]:
@@ -65,6 +81,76 @@ class Inventory(FrozenModel):
     def role_ids(self) -> list[int]:
         """Return the roles' object ids."""
         return [role.oid for role in self.roles]
+
+
+class Dependent(FrozenModel):
+    """A thing of somebody else that would go with the owner's: a row of `sql_removal.DEPENDENTS`."""
+
+    kind: str | None
+    identity: str | None
+    role: str | None
+    record: str | None
+
+    @property
+    def name(self) -> str:
+        """Return what it is, in words that are safe to show."""
+        return thing_named(self.kind, self.identity)
+
+    @property
+    def holder(self) -> str:
+        """Return whose it is: the application by its key, else the role."""
+        return recorded_owner(self.record) or f"role {shown(quoted(self.role or 'unknown'))}"
+
+
+class Candidate(FrozenModel):
+    """A thing of the owner's that a statement of its own drops: a row of `sql_removal.CANDIDATES`."""
+
+    class_id: int
+    object_id: int
+    locks: int
+    is_lockable: bool
+    identity: str
+    statement: str
+
+    @property
+    def drop(self) -> sql.Statement:
+        """Return the statement; what nothing depends on goes only if that is still so when it goes."""
+        return sql_removal.of_server(f"{self.statement} {'RESTRICT' if self.locks == 1 else 'CASCADE'}")
+
+
+class EndedSession(FrozenModel):
+    """A session of another role that was in the way: a row of `sql_removal.END_BLOCKERS` or `END_STRANGERS`."""
+
+    pid: int
+    role: str
+    record: str | None
+    ended: bool
+
+    @property
+    def holder(self) -> str:
+        """Return whose it is: the application by its key, else the role."""
+        return recorded_owner(self.record) or f"role {shown(quoted(self.role))}"
+
+
+def chosen(candidates: Iterable[Candidate], *, locks: int) -> list[Candidate]:
+    """Return, in their order, those that one transaction can drop without taking more locks than that."""
+    some = []
+    for candidate in candidates:
+        if candidate.locks <= locks:
+            some.append(candidate)
+            locks -= candidate.locks
+    return some
+
+
+def drop_statements(some: Sequence[Candidate]) -> list[sql.Statement]:
+    """Return what drops the candidates."""
+    return [candidate.drop for candidate in some]
+
+
+def lock_statements(some: Sequence[Candidate]) -> list[sql.Statement]:
+    """Return what keeps others from making anything more of the candidates; PostgreSQL can lock tables only."""
+    tables = [candidate.identity for candidate in some if candidate.is_lockable]
+    return [sql_removal.lock_tables(tables)] if tables else []
 
 
 def locking_statements(inventory: Inventory, *, has_grant_options: bool) -> list[sql.Statement]:
@@ -79,13 +165,63 @@ def locking_statements(inventory: Inventory, *, has_grant_options: bool) -> list
     ]
 
 
-def removal_statements(inventory: Inventory) -> list[sql.Statement]:
-    """Return what removes an owner's schemas and roles, in the order of shared/spec.md, section 5.
+def emptying_statements(inventory: Inventory, *, cascade: bool = False) -> list[sql.Statement]:
+    """Return what removes the last of what an owner has, but for the roles: the schemas first.
 
     The seed's REVOKE and ALTER DEFAULT PRIVILEGES have nothing left to do: the schema takes its tables' grants with
     it, and DROP OWNED the defaults. See docs/decisions/0012-schema-dropped-first.md.
     """
     return [
         *(sql_removal.drop_schema(schema) for schema in inventory.schema_names),
-        *(sql_removal.drop_role(role) for role in inventory.role_names),
+        *([sql_removal.drop_owned(inventory.role_names, cascade=cascade)] if inventory.roles else []),
     ]
+
+
+def role_statements(inventory: Inventory) -> list[sql.Statement]:
+    """Return what removes the roles, when nothing names them any more."""
+    return [sql_removal.drop_role(role) for role in inventory.role_names]
+
+
+def shown(text: str) -> str:
+    """Return a name that a tenant chose as it may stand in a condition, an Event or the UI, which reads Markdown.
+
+    A name that PostgreSQL has to quote may hold anything; of it only letters, digits, `_` and `-` are kept.
+    """
+    parts = re.split(r'("(?:[^"]|"")*")', text)
+    plain = [
+        re.sub(r"[^A-Za-z0-9_-]", "?", part[1:-1]) if part.startswith('"') and len(part) > 1 else _plain(part)
+        for part in parts
+    ]
+    # 200: two names of 63 bytes and what is between them.
+    return "".join(plain)[:200]
+
+
+def owner_in(record: str | None) -> Owner | None:
+    """Return the owner whom a role's record names; None when it is not a record of ours."""
+    uid, reference = recorded_uid(record), parse_key(recorded_owner(record) or "")
+    return None if uid is None or reference is None else Owner(reference=reference, uid=uid)
+
+
+def thing_named(kind: str | None, identity: str | None) -> str:
+    """Return what a thing is, in words that are safe to show; it may have gone meanwhile."""
+    return shown(f"{kind or 'something'} {identity or 'that is gone'}")
+
+
+def quoted(name: str) -> str:
+    """Return the name as PostgreSQL writes one that it has to quote."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def listed(dependents: Sequence[Dependent]) -> str:
+    """Return the things by whom they belong to, as many as a message can hold."""
+    some = sorted(dependents[:NAMED_AT_MOST], key=lambda dependent: dependent.holder)
+    parts = [
+        f"{', '.join(each.name for each in group)} of {holder}"
+        for holder, group in groupby(some, key=lambda dependent: dependent.holder)
+    ]
+    more = len(dependents) - len(some)
+    return "; ".join(parts) + (f"; and {more} more" if more else "")
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_$ .,:()=+-]", "?", text)

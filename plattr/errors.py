@@ -76,11 +76,10 @@ class BackendRefused(Unmet):
     reason = "BackendRefused"
 
 
-class TooManyPreviews(Unmet):
-    """Raised when a namespace has as many previews as the platform allows it; one that goes makes room."""
+class HeldByDependents(Unmet):
+    """Raised when what is to be removed is what somebody else's things depend on; names them."""
 
-    reason = "TooManyPreviews"
-    condition = "Ready"
+    reason = "HeldByDependents"
 
 
 class ProviderCredentialsMissing(Unmet):

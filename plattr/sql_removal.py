@@ -1,6 +1,12 @@
-"""The SQL texts that find what an owner has, and remove it."""
+"""The SQL texts that find what an owner has, what others made of it, and remove it.
 
-from psycopg.sql import Identifier
+Names in the answers are a tenant's words. The statements that the server itself puts together here have every one of
+them quoted by it; `search_path` is pg_catalog alone, so all are written out with their schema.
+"""
+
+from collections.abc import Sequence
+
+from psycopg.sql import SQL, Composed, Identifier
 
 from plattr.sql import Statement, compose
 
@@ -19,9 +25,10 @@ WHERE starts_with(record.description, %(beginning)s)
 ORDER BY role.rolname
 """
 OWNED_SCHEMAS = """
-SELECT found.name, found.record
+SELECT found.oid, found.name, found.record
 FROM (
     SELECT
+        ns.oid::bigint AS oid,
         ns.nspname AS name,
         CASE WHEN starts_with(role.description, %(prefix)s) THEN role.description ELSE own.description END AS record
     FROM pg_namespace AS ns
@@ -42,13 +49,368 @@ WHERE usesysid = ANY (%(roles)s) AND pid <> pg_backend_pid()
 # A transaction keeps the list of sessions that it read first.
 FORGET_SESSIONS = "SELECT pg_stat_clear_snapshot()"
 COUNT_SESSIONS = "SELECT count(*) AS sessions FROM pg_stat_activity WHERE usesysid = ANY (%(roles)s)"
-# Large objects live outside every schema. 1000 at a time: each takes a lock, and the lock table is bounded.
-LARGE_OBJECT_BATCH = 1000
+
+# Who keeps our session `pid` waiting. Only a role that carries a record of ours is an application's, and only that
+# is ended: nobody but the admin can write a record on a role.
+END_BLOCKERS = """
+SELECT session.pid, role.rolname AS role, record.description AS record,
+    CASE WHEN starts_with(record.description, %(prefix)s) THEN pg_terminate_backend(session.pid) ELSE false END
+        AS ended
+FROM unnest(pg_blocking_pids(%(pid)s)) AS blocker (pid)
+JOIN pg_stat_activity AS session ON session.pid = blocker.pid
+JOIN pg_roles AS role ON role.oid = session.usesysid
+LEFT JOIN pg_shdescription AS record ON record.objoid = role.oid AND record.classoid = 'pg_authid'::regclass
+"""
+# No application has anything to do in a database other than Plattr's.
+END_STRANGERS = """
+SELECT session.pid, role.rolname AS role, record.description AS record,
+    pg_terminate_backend(session.pid, 2000) AS ended
+FROM pg_stat_activity AS session
+JOIN pg_roles AS role ON role.oid = session.usesysid
+JOIN pg_shdescription AS record ON record.objoid = role.oid AND record.classoid = 'pg_authid'::regclass
+WHERE session.datname = current_database() AND starts_with(record.description, %(prefix)s)
+"""
+
+# The locks that one transaction of ours may take. Dropping a thing locks it and all that depends on it, and the lock
+# table is one for the whole server: 6,400 places by default, and whoever finds none cannot even connect. Ten
+# removals at once must leave most of them free.
+LOCKS_AT_ONCE = 300
+# As many are looked at for one transaction; a table takes six locks or more.
+CANDIDATES_AT_ONCE = 100
+
+# Large objects live outside every schema, and each takes a lock.
 UNLINK_LARGE_OBJECTS = """
 SELECT count(lo_unlink(oid)) AS unlinked FROM (
     SELECT oid FROM pg_largeobject_metadata WHERE lomowner = ANY (%(roles)s) LIMIT %(batch)s
 ) AS batch
 """
+
+# Everything that is directly the owner's in this database: his roles own it, or it lies in his schemas.
+_SEEDS = """
+SELECT classid, objid FROM pg_shdepend
+WHERE refclassid = 'pg_authid'::regclass AND refobjid = ANY (%(roles)s) AND deptype = 'o'
+    AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+UNION
+SELECT classid, objid FROM pg_depend
+WHERE refclassid = 'pg_namespace'::regclass AND refobjid = ANY (%(schemas)s) AND deptype = 'n'
+UNION
+SELECT 'pg_namespace'::regclass, schema.oid FROM unnest(%(schemas)s::oid[]) AS schema (oid)
+"""
+# These alone: what one transaction is about to drop.
+_CHOSEN = (
+    "SELECT chosen.classid, chosen.objid FROM unnest(%(classes)s::oid[], %(objects)s::oid[]) AS chosen (classid, objid)"
+)
+
+# All that DROP ... CASCADE of the seeds would take, as pg_depend has it. A part takes its whole with it: a view's
+# rule the view (i), a member its extension (e).
+_CLOSURE = """
+closure (classid, objid, objsubid) AS (
+    SELECT classid, objid, 0 FROM ({seeds}) AS seed
+    UNION
+    SELECT next.classid, next.objid, next.objsubid
+    FROM closure AS base
+    CROSS JOIN LATERAL (
+        SELECT classid, objid, objsubid FROM pg_depend
+        WHERE refclassid = base.classid AND refobjid = base.objid
+            AND (base.objsubid = 0 OR refobjsubid = base.objsubid)
+        UNION ALL
+        SELECT refclassid, refobjid, refobjsubid FROM pg_depend
+        WHERE classid = base.classid AND objid = base.objid AND deptype IN ('i', 'e')
+    ) AS next
+)
+"""
+
+# Whose a thing is, and in which schema; a part has no owner of its own but its whole's.
+_OWNERS = """
+    SELECT relowner, relnamespace FROM pg_class WHERE {of} = 'pg_class'::regclass AND oid = {objid}
+    UNION ALL SELECT proowner, pronamespace FROM pg_proc WHERE {of} = 'pg_proc'::regclass AND oid = {objid}
+    UNION ALL SELECT typowner, typnamespace FROM pg_type WHERE {of} = 'pg_type'::regclass AND oid = {objid}
+    UNION ALL SELECT nspowner, oid FROM pg_namespace WHERE {of} = 'pg_namespace'::regclass AND oid = {objid}
+    UNION ALL SELECT oprowner, oprnamespace FROM pg_operator WHERE {of} = 'pg_operator'::regclass AND oid = {objid}
+    UNION ALL SELECT opcowner, opcnamespace FROM pg_opclass WHERE {of} = 'pg_opclass'::regclass AND oid = {objid}
+    UNION ALL SELECT opfowner, opfnamespace FROM pg_opfamily WHERE {of} = 'pg_opfamily'::regclass AND oid = {objid}
+    UNION ALL SELECT collowner, collnamespace FROM pg_collation WHERE {of} = 'pg_collation'::regclass AND oid = {objid}
+    UNION ALL SELECT conowner, connamespace FROM pg_conversion WHERE {of} = 'pg_conversion'::regclass AND oid = {objid}
+    UNION ALL SELECT stxowner, stxnamespace FROM pg_statistic_ext
+        WHERE {of} = 'pg_statistic_ext'::regclass AND oid = {objid}
+    UNION ALL SELECT cfgowner, cfgnamespace FROM pg_ts_config WHERE {of} = 'pg_ts_config'::regclass AND oid = {objid}
+    UNION ALL SELECT dictowner, dictnamespace FROM pg_ts_dict WHERE {of} = 'pg_ts_dict'::regclass AND oid = {objid}
+    UNION ALL SELECT extowner, extnamespace FROM pg_extension WHERE {of} = 'pg_extension'::regclass AND oid = {objid}
+    UNION ALL SELECT relowner, relnamespace FROM pg_constraint JOIN pg_class AS whole ON whole.oid = conrelid
+        WHERE {of} = 'pg_constraint'::regclass AND pg_constraint.oid = {objid}
+    UNION ALL SELECT typowner, typnamespace FROM pg_constraint JOIN pg_type AS whole ON whole.oid = contypid
+        WHERE {of} = 'pg_constraint'::regclass AND pg_constraint.oid = {objid}
+    UNION ALL SELECT relowner, relnamespace FROM pg_trigger JOIN pg_class AS whole ON whole.oid = tgrelid
+        WHERE {of} = 'pg_trigger'::regclass AND pg_trigger.oid = {objid}
+    UNION ALL SELECT relowner, relnamespace FROM pg_rewrite JOIN pg_class AS whole ON whole.oid = ev_class
+        WHERE {of} = 'pg_rewrite'::regclass AND pg_rewrite.oid = {objid}
+    UNION ALL SELECT relowner, relnamespace FROM pg_policy JOIN pg_class AS whole ON whole.oid = polrelid
+        WHERE {of} = 'pg_policy'::regclass AND pg_policy.oid = {objid}
+    UNION ALL SELECT relowner, relnamespace FROM pg_attrdef JOIN pg_class AS whole ON whole.oid = adrelid
+        WHERE {of} = 'pg_attrdef'::regclass AND pg_attrdef.oid = {objid}
+    UNION ALL SELECT opfowner, opfnamespace FROM pg_amop JOIN pg_opfamily AS whole ON whole.oid = amopfamily
+        WHERE {of} = 'pg_amop'::regclass AND pg_amop.oid = {objid}
+    UNION ALL SELECT opfowner, opfnamespace FROM pg_amproc JOIN pg_opfamily AS whole ON whole.oid = amprocfamily
+        WHERE {of} = 'pg_amproc'::regclass AND pg_amproc.oid = {objid}
+    UNION ALL SELECT pubowner, NULL FROM pg_publication_rel JOIN pg_publication AS whole ON whole.oid = prpubid
+        WHERE {of} = 'pg_publication_rel'::regclass AND pg_publication_rel.oid = {objid}
+    UNION ALL SELECT pubowner, NULL FROM pg_publication_namespace JOIN pg_publication AS whole ON whole.oid = pnpubid
+        WHERE {of} = 'pg_publication_namespace'::regclass AND pg_publication_namespace.oid = {objid}
+    UNION ALL SELECT srvowner, NULL FROM pg_foreign_server WHERE {of} = 'pg_foreign_server'::regclass AND oid = {objid}
+    UNION ALL SELECT evtowner, NULL FROM pg_event_trigger WHERE {of} = 'pg_event_trigger'::regclass AND oid = {objid}
+    -- A cast has no owner. Whoever has a type that takes part in it and is not to go is the one who loses it.
+    UNION ALL SELECT typowner, typnamespace FROM pg_cast JOIN pg_type AS whole ON whole.oid IN (castsource, casttarget)
+        WHERE {of} = 'pg_cast'::regclass AND pg_cast.oid = {objid} AND whole.oid >= 16384
+"""
+
+# What others have made of the owner's things. Outside of his schemas that is whatever his roles do not own; inside,
+# what another application owns: the rest there goes with the schema. Default privileges are no more than a setting.
+_DEPENDENTS = """
+WITH RECURSIVE {closure}, foreign_thing AS MATERIALIZED (
+    SELECT DISTINCT closure.classid, closure.objid, closure.objsubid, owned.owner, record.description AS record
+    FROM closure
+    LEFT JOIN LATERAL ({owners}) AS owned (owner, namespace) ON true
+    LEFT JOIN pg_shdescription AS record ON record.objoid = owned.owner AND record.classoid = 'pg_authid'::regclass
+    WHERE closure.classid <> 'pg_default_acl'::regclass
+        -- Of a part its whole decides, which is there, too: a range's functions belong to nobody else.
+        AND NOT EXISTS (
+            SELECT FROM pg_depend AS part
+            WHERE part.classid = closure.classid AND part.objid = closure.objid AND part.deptype = 'i'
+        )
+        AND (closure.classid <> 'pg_cast'::regclass OR owned.owner IS NOT NULL)
+        AND (owned.owner <> ALL (%(roles)s) OR owned.owner IS NULL AND NOT EXISTS (
+            SELECT FROM pg_shdepend AS own
+            WHERE own.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND own.classid = closure.classid AND own.objid = closure.objid
+                AND own.refobjid = ANY (%(roles)s) AND own.deptype = 'o'
+        ))
+        AND (
+            owned.namespace IS NULL
+            OR owned.namespace <> ALL (%(schemas)s)
+            OR (starts_with(record.description, %(prefix)s) AND NOT starts_with(record.description, %(beginning)s))
+        )
+)
+SELECT named.type AS kind, named.identity, role.rolname AS role, thing.record
+FROM foreign_thing AS thing
+LEFT JOIN pg_roles AS role ON role.oid = thing.owner
+CROSS JOIN LATERAL pg_identify_object(thing.classid, thing.objid, thing.objsubid) AS named
+-- The view, and not its rule and its row type as well.
+WHERE NOT EXISTS (
+    SELECT FROM pg_depend AS part
+    JOIN foreign_thing AS whole
+        ON whole.classid = part.refclassid AND whole.objid = part.refobjid AND whole.objsubid IN (0, part.refobjsubid)
+    WHERE part.classid = thing.classid AND part.objid = thing.objid AND part.objsubid = thing.objsubid
+        AND part.deptype IN ('a', 'e', 'P', 'S')
+)
+ORDER BY role, kind, identity
+LIMIT %(most)s
+"""
+
+
+def _dependents(seeds: str) -> str:
+    owners = _OWNERS.format(of="closure.classid", objid="closure.objid")
+    return _DEPENDENTS.format(closure=_CLOSURE.format(seeds=seeds), owners=owners)
+
+
+DEPENDENTS = _dependents(_SEEDS)
+DEPENDENTS_OF_CHOSEN = _dependents(_CHOSEN)
+# So many are read; the message names fewer.
+DEPENDENTS_MOST = 200
+
+_CLOSURE_OF_CANDIDATE = _CLOSURE.format(seeds="SELECT candidate.classid, candidate.objid")
+
+# What can be dropped by a statement of its own, the newest first: what was made later depends on what was there, and
+# seldom the other way round. `locks` is how much would go with it, counted no further than `bound`.
+CANDIDATES = f"""
+WITH owned AS ({_SEEDS}), candidate AS MATERIALIZED (
+    SELECT owned.classid, owned.objid FROM owned
+    WHERE owned.classid IN (
+            'pg_class'::regclass, 'pg_proc'::regclass, 'pg_type'::regclass, 'pg_operator'::regclass,
+            'pg_opclass'::regclass, 'pg_opfamily'::regclass, 'pg_collation'::regclass, 'pg_conversion'::regclass,
+            'pg_statistic_ext'::regclass, 'pg_ts_config'::regclass, 'pg_ts_dict'::regclass
+        )
+        AND owned.objid <> ALL (%(skipped)s::oid[])
+        AND NOT EXISTS (
+            SELECT FROM pg_depend AS part
+            WHERE part.classid = owned.classid AND part.objid = owned.objid AND part.deptype IN ('i', 'e', 'P', 'S')
+        )
+    ORDER BY owned.objid DESC
+    LIMIT %(most)s
+)
+SELECT
+    candidate.classid::bigint AS class_id,
+    candidate.objid::bigint AS object_id,
+    weighed.locks,
+    coalesce(class.relkind IN ('r', 'p') AND class.relowner = ANY (%(roles)s), false) AS is_lockable,
+    named.identity,
+    coalesce(
+        routine.statement,
+        format(
+            'DROP %%s IF EXISTS %%s',
+            CASE named.type
+                WHEN 'composite type' THEN 'TYPE' WHEN 'statistics object' THEN 'STATISTICS' ELSE upper(named.type)
+            END,
+            named.identity
+        )
+    ) AS statement
+FROM candidate
+CROSS JOIN LATERAL pg_identify_object(candidate.classid, candidate.objid, 0) AS named
+LEFT JOIN pg_class AS class ON candidate.classid = 'pg_class'::regclass AND class.oid = candidate.objid
+LEFT JOIN LATERAL (
+    -- With the modes of its arguments: without them a procedure's name can mean two.
+    SELECT format(
+        'DROP %%s IF EXISTS %%I.%%I(%%s)',
+        CASE proc.prokind WHEN 'a' THEN 'AGGREGATE' WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END,
+        ns.nspname,
+        proc.proname,
+        CASE WHEN proc.prokind = 'a' AND args.text = '' THEN '*' ELSE args.text END
+    ) AS statement
+    FROM pg_proc AS proc
+    JOIN pg_namespace AS ns ON ns.oid = proc.pronamespace
+    CROSS JOIN LATERAL pg_get_function_identity_arguments(proc.oid) AS args (text)
+    WHERE candidate.classid = 'pg_proc'::regclass AND proc.oid = candidate.objid
+) AS routine ON true
+CROSS JOIN LATERAL (
+    SELECT count(*) AS locks FROM (
+        WITH RECURSIVE {_CLOSURE_OF_CANDIDATE} SELECT FROM closure LIMIT %(bound)s
+    ) AS counted
+) AS weighed
+WHERE named.identity IS NOT NULL
+ORDER BY candidate.objid DESC
+"""  # noqa: S608  texts of ours alone
+
+# What a table has so much of that it cannot go at once: references first, for a key cannot go before them.
+PARTS = """
+SELECT part.statement FROM (
+    SELECT 0 AS rank,
+        format('ALTER TABLE IF EXISTS %%s DROP CONSTRAINT IF EXISTS %%I', conrelid::regclass, conname) AS statement
+    FROM pg_constraint JOIN pg_class AS class ON class.oid = conrelid
+    WHERE contype = 'f' AND coninhcount = 0 AND (conrelid = %(table)s OR confrelid = %(table)s)
+        AND class.relowner = ANY (%(roles)s)
+    UNION ALL
+    SELECT 1, format('ALTER TABLE IF EXISTS %%s DROP CONSTRAINT IF EXISTS %%I', conrelid::regclass, conname)
+    FROM pg_constraint WHERE conrelid = %(table)s AND contype IN ('c', 'u', 'x') AND coninhcount = 0
+    UNION ALL
+    SELECT 1, format('DROP TRIGGER IF EXISTS %%I ON %%s', tgname, tgrelid::regclass)
+    FROM pg_trigger WHERE tgrelid = %(table)s AND NOT tgisinternal AND tgparentid = 0
+    UNION ALL
+    SELECT 1, format('DROP POLICY IF EXISTS %%I ON %%s', polname, polrelid::regclass)
+    FROM pg_policy WHERE polrelid = %(table)s
+    UNION ALL
+    SELECT 1, format('DROP RULE IF EXISTS %%I ON %%s', rulename, ev_class::regclass)
+    FROM pg_rewrite WHERE ev_class = %(table)s AND ev_type <> '1'
+    UNION ALL
+    SELECT 1, format('DROP INDEX IF EXISTS %%s', indexrelid::regclass)
+    FROM pg_index WHERE indrelid = %(table)s AND NOT EXISTS (
+        SELECT FROM pg_depend AS part
+        WHERE part.classid = 'pg_class'::regclass AND part.objid = indexrelid AND part.deptype IN ('i', 'P', 'S')
+    )
+) AS part
+ORDER BY part.rank
+LIMIT %(most)s
+"""
+
+# Policies of others that name the roles: DROP OWNED would lock all their tables at once.
+POLICIES = """
+SELECT CASE
+    WHEN rest.names IS NULL THEN format('DROP POLICY %%I ON %%s', policy.polname, policy.polrelid::regclass)
+    ELSE format('ALTER POLICY %%I ON %%s TO %%s', policy.polname, policy.polrelid::regclass, rest.names)
+END AS statement
+FROM pg_policy AS policy
+JOIN pg_class AS class ON class.oid = policy.polrelid
+CROSS JOIN LATERAL (
+    SELECT string_agg(quote_ident(role.rolname), ', ') AS names FROM pg_roles AS role
+    WHERE role.oid = ANY (policy.polroles) AND role.oid <> ALL (%(roles)s)
+) AS rest
+WHERE policy.oid IN (
+        SELECT objid FROM pg_shdepend
+        WHERE refclassid = 'pg_authid'::regclass AND refobjid = ANY (%(roles)s) AND deptype = 'r'
+            AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+    )
+    AND pg_has_role(class.relowner, 'USAGE')
+LIMIT %(most)s
+"""
+
+# Grants to the roles by somebody who is not the owner but was given the right to grant. DROP OWNED, which acts as the
+# owner, leaves these, and nobody but the grantor can take them back.
+REGRANTS = """
+WITH granted AS MATERIALIZED (
+    SELECT DISTINCT classid, objid FROM pg_shdepend
+    WHERE refclassid = 'pg_authid'::regclass AND refobjid = ANY (%(roles)s) AND deptype = 'a'
+        AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+), entry AS (
+    SELECT CASE class.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, class.oid::regclass::text AS name,
+        class.relowner AS owner, acl.grantor, acl.grantee
+    FROM granted JOIN pg_class AS class ON granted.classid = 'pg_class'::regclass AND class.oid = granted.objid
+    CROSS JOIN aclexplode(class.relacl) AS acl
+    UNION ALL
+    SELECT 'TABLE', class.oid::regclass::text, class.relowner, acl.grantor, acl.grantee
+    FROM granted JOIN pg_class AS class ON granted.classid = 'pg_class'::regclass AND class.oid = granted.objid
+    JOIN pg_attribute AS attribute ON attribute.attrelid = class.oid
+    CROSS JOIN aclexplode(attribute.attacl) AS acl
+    UNION ALL
+    SELECT 'ROUTINE', format('%%I.%%I(%%s)', ns.nspname, proc.proname, pg_get_function_identity_arguments(proc.oid)),
+        proc.proowner, acl.grantor, acl.grantee
+    FROM granted JOIN pg_proc AS proc ON granted.classid = 'pg_proc'::regclass AND proc.oid = granted.objid
+    JOIN pg_namespace AS ns ON ns.oid = proc.pronamespace
+    CROSS JOIN aclexplode(proc.proacl) AS acl
+    UNION ALL
+    SELECT 'TYPE', granted.objid::regtype::text, type.typowner, acl.grantor, acl.grantee
+    FROM granted JOIN pg_type AS type ON granted.classid = 'pg_type'::regclass AND type.oid = granted.objid
+    CROSS JOIN aclexplode(type.typacl) AS acl
+    UNION ALL
+    SELECT 'SCHEMA', quote_ident(ns.nspname), ns.nspowner, acl.grantor, acl.grantee
+    FROM granted JOIN pg_namespace AS ns ON granted.classid = 'pg_namespace'::regclass AND ns.oid = granted.objid
+    CROSS JOIN aclexplode(ns.nspacl) AS acl
+    UNION ALL
+    SELECT 'LARGE OBJECT', lo.oid::text, lo.lomowner, acl.grantor, acl.grantee
+    FROM granted
+    JOIN pg_largeobject_metadata AS lo ON granted.classid = 'pg_largeobject'::regclass AND lo.oid = granted.objid
+    CROSS JOIN aclexplode(lo.lomacl) AS acl
+)
+SELECT DISTINCT grantor.rolname AS grantor,
+    format('REVOKE ALL ON %%s %%s FROM %%I CASCADE', entry.kind, entry.name, grantee.rolname) AS statement
+FROM entry
+JOIN pg_roles AS grantor ON grantor.oid = entry.grantor
+JOIN pg_roles AS grantee ON grantee.oid = entry.grantee
+-- What a role that goes has granted itself goes with DROP OWNED.
+WHERE entry.grantee = ANY (%(roles)s) AND entry.grantor <> entry.owner AND entry.grantor <> ALL (%(roles)s)
+LIMIT %(most)s
+"""
+
+# In which other databases something is the roles', or names them.
+OTHER_DATABASES = """
+SELECT DISTINCT database.datname AS name FROM pg_shdepend AS dependency
+JOIN pg_database AS database ON database.oid = dependency.dbid
+WHERE dependency.refclassid = 'pg_authid'::regclass AND dependency.refobjid = ANY (%(roles)s)
+    AND database.datname <> current_database()
+ORDER BY name
+"""
+# What still names the roles here or in what all databases share, when all that is ours to remove is gone.
+HOLDERS = """
+SELECT named.type AS kind, named.identity FROM pg_shdepend AS dependency
+CROSS JOIN LATERAL pg_identify_object(dependency.classid, dependency.objid, dependency.objsubid) AS named
+WHERE dependency.refclassid = 'pg_authid'::regclass AND dependency.refobjid = ANY (%(roles)s)
+    AND dependency.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+ORDER BY kind, identity
+LIMIT %(most)s
+"""
+
+
+def of_server(text: str) -> Statement:
+    """Return a statement that one of the queries above put together, with every name in it quoted by the server."""
+    return Composed([SQL(text)])
+
+
+def as_role(role: str, statement: Statement) -> Statement:
+    """Return the statement, done as another role within the transaction."""
+    return compose("SET LOCAL ROLE {}; {}; SET LOCAL ROLE NONE", Identifier(role), statement)
+
+
+def lock_tables(names: Sequence[str]) -> Statement:
+    """Return the statement by which nobody can make anything of these tables any more; their names are the server's."""
+    text = ", ".join(f"ONLY {name}" for name in names)
+    return compose("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", of_server(text))
 
 
 def drop_schema(schema: str) -> Statement:
@@ -56,8 +418,15 @@ def drop_schema(schema: str) -> Statement:
     return compose("DROP SCHEMA IF EXISTS {} CASCADE", Identifier(schema))
 
 
+def drop_owned(roles: Sequence[str], *, cascade: bool) -> Statement:
+    """Return the statement that drops what roles own in this database, and what was granted to them there.
+
+    Never REASSIGN OWNED, as the seed has it: see docs/decisions/0025-nothing-of-a-tenant-is-the-admins.md.
+    """
+    names = SQL(", ").join(Identifier(role) for role in roles)
+    return compose("DROP OWNED BY {} CASCADE" if cascade else "DROP OWNED BY {} RESTRICT", names)
+
+
 def drop_role(role: str) -> Statement:
-    """Return the seed's last three statements of a role's end; the owner is never hard-coded as postgres."""
-    return compose(
-        "REASSIGN OWNED BY {0} TO CURRENT_USER; DROP OWNED BY {0}; DROP ROLE IF EXISTS {0}", Identifier(role)
-    )
+    """Return the statement that drops a role."""
+    return compose("DROP ROLE IF EXISTS {}", Identifier(role))

@@ -12,13 +12,16 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
+from activities.clients.events import EventRecorder
 from activities.clients.kube import KubeClient
 from activities.clients.postgres import PATIENCE, PostgresClient, Transaction
 from activities.clients.resources import NAMESPACES, SECRETS, custom_resource
 from activities.database import DatabaseActivities
-from activities.database_removal import DatabaseRemovalActivities
+from activities.database_removal import CLEANUP_BUDGET, DatabaseRemovalActivities
+from activities.dropping import Dropping
 from activities.loading import TargetLoader
 from plattr.claims import Claim
+from plattr.database_removal import Dependent
 from plattr.naming import Names
 from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference, Owner
 from plattr.settings import Settings
@@ -223,9 +226,14 @@ class Databases:
 
     def __init__(self, kube: KubeClient, postgres: PostgresClient, settings: Settings) -> None:
         provisioning = DatabaseActivities(TargetLoader(kube, settings), kube, postgres, settings)
-        removal = DatabaseRemovalActivities(kube, postgres)
+        removal = DatabaseRemovalActivities(kube, postgres, EventRecorder(kube))
         self.reconcile_database = provisioning.reconcile_database
         self.delete_database = removal.delete_database
+        self._postgres = postgres
+
+    async def dependents(self, step: CleanupStepInput) -> list[Dependent]:
+        """Return what others made of what a cleanup would remove."""
+        return await Dropping(self._postgres, step, None, CLEANUP_BUDGET).dependents()
 
 
 async def drop_everything(superuser: Superuser, names: Names) -> None:
@@ -238,6 +246,20 @@ async def drop_everything(superuser: Superuser, names: Names) -> None:
     for role in roles:
         if (await superuser.execute("SELECT FROM pg_roles WHERE rolname = %s", [role])).rowcount:
             await superuser.execute(SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}").format(Identifier(role)))
+
+
+async def left_of(superuser: Superuser, tenants: Tenants, tenant: Tenant) -> set[str]:
+    """Return the names that a tenant still has, in PostgreSQL and Kubernetes."""
+    names = tenant.names
+    cursor = await superuser.execute(
+        """
+        SELECT rolname::text FROM pg_roles WHERE rolname = ANY (%(roles)s)
+        UNION ALL SELECT nspname::text FROM pg_namespace WHERE nspname = %(schema)s
+        """,
+        {"roles": [names.app_role, names.anon_role], "schema": names.schema_name},
+    )
+    left = {row[0] for row in await cursor.fetchall()}
+    return left | ({names.database_secret} if await tenants.secret(tenant) else set())
 
 
 async def catalogue_rows(superuser: Superuser, tenant: Tenant) -> list[tuple[object, ...]]:

@@ -80,9 +80,9 @@ def build_activities(
     ledger = Ledger(kube, settings.lease_namespace, wake)
     events = EventRecorder(kube)
     classes: tuple[object, ...] = (
-        ClaimActivities(kube, ledger, loader, events, previews_per_namespace=settings.previews_per_namespace),
+        ClaimActivities(kube, ledger, loader, events),
         DatabaseActivities(loader, kube, clients.postgres, settings),
-        DatabaseRemovalActivities(kube, clients.postgres),
+        DatabaseRemovalActivities(kube, clients.postgres, events),
         StorageActivities(loader, kube, clients.s3, ledger, settings),
         AuthActivities(loader, kube, clients.keycloak, ledger, settings),
         ConfigMapActivities(loader, kube, settings),
@@ -90,7 +90,7 @@ def build_activities(
         RolloutActivities(loader, kube),
         StatusActivities(kube, events, loader),
         ReleaseActivities(kube, ledger, events),
-        NamespaceActivities(loader, kube, ledger, settings),
+        NamespaceActivities(loader, kube, ledger),
         PreviewActivities(kube, events, loader),
         FleetActivities(kube, ledger, temporal, task_queue),
     )

@@ -70,6 +70,7 @@ _PARAMETERS: Mapping[str, Any] = {
 _CONFLICTS = frozenset(
     {
         "23505",  # unique_violation, in the catalogues
+        "2BP01",  # dependent_objects_still_exist: made since it was read
         "40001",  # serialization_failure
         "40P01",  # deadlock_detected
         "42704",  # undefined_object: dropped since it was read
@@ -84,11 +85,15 @@ _CONFLICTS = frozenset(
 )
 # Connection trouble, resources, shutdown and restart, timeouts (57014 is statement_timeout, 25P03 the idle one).
 _OUTAGES = ("08", "53", "57", "58", "25P03")
+# Resources that waiting brings nobody back: the lock table or the disk is too small for what is asked of it.
+_LACKING = frozenset({"53100", "53200", "53400"})
 # A bad value and a syntax error quote the text they stumbled over, and that may be a literal.
 _QUOTING = ("22", "42601")
 _REMEDIES = {
     "42501": "; give the admin CREATEROLE, CREATE on the database, and ADMIN OPTION on the roles it has to grant",
-    "2BP01": "; drop or reassign what the role owns in other databases",
+    "53100": "; give the server's disk room",
+    "53200": "; raise the server's max_locks_per_transaction, or give it memory",
+    "53400": "; raise the server's limit that it names",
 }
 
 
@@ -102,6 +107,11 @@ class Transaction:
     def has_grant_options(self) -> bool:
         """Tell whether grants of roles have options here (PostgreSQL 16 and later)."""
         return self._connection.info.server_version >= GRANT_OPTIONS_VERSION
+
+    @property
+    def pid(self) -> int:
+        """Return the server's process for this session."""
+        return self._connection.info.backend_pid
 
     async def fetch(self, query: str, **parameters: object) -> list[dict[str, Any]]:
         """Return the rows of a query; `set_privilege` and `admin_privilege` are filled in by the server's version."""
@@ -209,6 +219,32 @@ class PostgresClient:
         with self._translated(f"{action} for {reference}"), tracing.span(Backend.POSTGRESQL, "transaction"):
             async with self._locked(reference.key, f"{action} for {reference}", patience) as connection:
                 yield Transaction(connection)
+
+    @asynccontextmanager
+    async def elsewhere(self, database: str, action: str) -> AsyncIterator[Transaction]:
+        """Open a transaction in another database of the server, with a connection of its own; no lock is held.
+
+        Raises:
+            BackendUnavailable: the server cannot be reached, or does not let the admin into that database.
+            Conflict: somebody else wrote at the same time, or holds a lock for longer than 5 s.
+            BackendRefused: the server says no, as when the admin lacks a right.
+        """
+        with (
+            self._translated(f"{action} in database {database!r} (GRANT CONNECT on it to the admin)"),
+            tracing.span(Backend.POSTGRESQL, "transaction"),
+        ):
+            async with asyncio.timeout(TRANSACTION_SECONDS):
+                parameters = {**_PARAMETERS, **self._server, "dbname": database}
+                async with await AsyncConnection.connect(await self._conninfo(), **parameters) as connection:
+                    await _configure(connection)
+                    async with connection.transaction():
+                        yield Transaction(connection)
+
+    async def ask(self, query: str, action: str, **parameters: object) -> list[dict[str, Any]]:
+        """Return the rows of one query, outside of any transaction and lock."""
+        with self._translated(action):
+            async with asyncio.timeout(TRANSACTION_SECONDS), self._connection() as connection:
+                return await Transaction(connection).fetch(query, **parameters)
 
     async def forget(self, reference: ObjectReference) -> None:
         """Remove an owner's lock, when nothing is left that it could guard; the next one who asks makes it anew."""
@@ -358,7 +394,7 @@ def _translate(action: str, address: str, error: Error) -> PlattrError:
     cause = f"{address} answers {state} ({type(error).__name__}): {message}"
     if state in _CONFLICTS:
         return Conflict(f"cannot {action}: {cause}")
-    if state.startswith(_OUTAGES):
+    if state.startswith(_OUTAGES) and state not in _LACKING:
         return BackendUnavailable(f"cannot {action}: {cause}")
     return BackendRefused(f"cannot {action}: {cause}{_REMEDIES.get(state, '')}")
 

@@ -133,6 +133,9 @@ class Postgres(Service):
                 "REVOKE CONNECT ON DATABASE {database} FROM PUBLIC",
                 "GRANT CONNECT ON DATABASE {database} TO {apps}",
                 "GRANT {apps} TO {admin} WITH ADMIN OPTION",
+                # Wherever a tenant may connect it can name another's role, which then cannot be dropped.
+                "REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC",
+                "GRANT CONNECT ON DATABASE postgres, template1 TO {admin}",
             ):
                 connection.execute(sql.SQL(statement).format(**names))
 

@@ -23,25 +23,11 @@ from tests.fix_postgres import (
     FusedKube,
     FusedPostgres,
     Superuser,
-    Tenant,
     Tenants,
     WatchedPostgres,
     activities_with,
+    left_of,
 )
-
-
-async def left_of(superuser: Superuser, tenants: Tenants, tenant: Tenant) -> set[str]:
-    """Return the names that a tenant still has, in PostgreSQL and Kubernetes."""
-    names = tenant.names
-    cursor = await superuser.execute(
-        """
-        SELECT rolname::text FROM pg_roles WHERE rolname = ANY (%(roles)s)
-        UNION ALL SELECT nspname::text FROM pg_namespace WHERE nspname = %(schema)s
-        """,
-        {"roles": [names.app_role, names.anon_role], "schema": names.schema_name},
-    )
-    left = {row[0] for row in await cursor.fetchall()}
-    return left | ({names.database_secret} if await tenants.secret(tenant) else set())
 
 
 async def large_objects(superuser: Superuser) -> set[int]:

@@ -258,6 +258,19 @@ async def test_superuser_as_admin_joins_no_role(
     await client.close()
 
 
+@pytest.mark.parametrize(
+    ("state", "remedy"), [("53100", "disk"), ("53200", "max_locks_per_transaction"), ("53400", "limit")]
+)
+async def test_resource_that_is_too_small_is_no_outage(state: str, remedy: str, postgres: PostgresClient) -> None:
+    owner = ObjectReference(namespace="n", name=f"o{secrets.token_hex(4)}")
+
+    with pytest.raises(BackendRefused) as refusal:
+        async with postgres.locked(owner, "do it") as transaction:
+            await transaction.fetch(f"DO $$ BEGIN RAISE EXCEPTION 'full' USING ERRCODE = '{state}'; END $$")
+
+    assert remedy in str(refusal.value)
+
+
 def written_out(error: BaseException) -> str:
     """Return all that a log could show of an error."""
     return "".join(traceback.format_exception(error)) + repr(error)

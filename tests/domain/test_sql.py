@@ -20,7 +20,14 @@ from plattr.database import (
     recorded_uid,
     refuse_foreign,
 )
-from plattr.database_removal import Inventory, OwnedRole, OwnedSchema, locking_statements, removal_statements
+from plattr.database_removal import (
+    Inventory,
+    OwnedRole,
+    OwnedSchema,
+    emptying_statements,
+    locking_statements,
+    role_statements,
+)
 from plattr.errors import OwnedElsewhere
 from plattr.naming import RoleName, SchemaName, application_names
 from plattr.objects import Kind, ObjectReference, Owner
@@ -122,6 +129,8 @@ STATEMENTS = {
     "grant-select-on-new-tables": sql.grant_select_on_new_tables(SCHEMA, ROLE, ROLE),
     "drop-schema": sql_removal.drop_schema(SCHEMA),
     "drop-role": sql_removal.drop_role(ROLE),
+    "drop-owned": sql_removal.drop_owned([ROLE], cascade=False),
+    "as-role": sql_removal.as_role(ROLE, sql_removal.drop_schema(SCHEMA)),
 }
 
 
@@ -259,16 +268,17 @@ def inventory(*, admin_has_it: bool = True, can_login: bool = True) -> Inventory
     old = owner_record(Owner(reference=REFERENCE, uid="old"))
     app = OwnedRole(oid=1, name="app", record=record, can_login=can_login, admin_has_it=admin_has_it)
     former = OwnedRole(oid=2, name="former", record=old, can_login=False, admin_has_it=True)
-    schemas = (OwnedSchema(name="s", record=record), OwnedSchema(name="former", record=old))
+    schemas = (OwnedSchema(oid=3, name="s", record=record), OwnedSchema(oid=4, name="former", record=old))
     return Inventory(schemas=schemas, roles=(app, former))
 
 
-def test_removal_drops_schemas_before_roles() -> None:
-    assert texts(removal_statements(inventory())) == [
+def test_removal_drops_schemas_before_roles_and_gives_nothing_to_the_admin() -> None:
+    assert texts([*emptying_statements(inventory()), *role_statements(inventory())]) == [
         'DROP SCHEMA IF EXISTS "s" CASCADE',
         'DROP SCHEMA IF EXISTS "former" CASCADE',
-        'REASSIGN OWNED BY "app" TO CURRENT_USER; DROP OWNED BY "app"; DROP ROLE IF EXISTS "app"',
-        'REASSIGN OWNED BY "former" TO CURRENT_USER; DROP OWNED BY "former"; DROP ROLE IF EXISTS "former"',
+        'DROP OWNED BY "app", "former" RESTRICT',
+        'DROP ROLE IF EXISTS "app"',
+        'DROP ROLE IF EXISTS "former"',
     ]
 
 

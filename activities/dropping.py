@@ -1,0 +1,266 @@
+"""Dropping what one owner has in PostgreSQL: in short transactions of few locks, and nothing of anybody else's.
+
+Each transaction reads what is left, so that any attempt goes on where another ended.
+"""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from activities.clients.blockers import ending_blockers
+from activities.clients.postgres import PostgresClient, Transaction
+from activities.polling import is_called_off
+from plattr import sql_removal
+from plattr.claims import Holding
+from plattr.database import RECORD_PREFIX, record_beginning
+from plattr.database_removal import (
+    NAMED_AT_MOST,
+    Candidate,
+    Dependent,
+    EndedSession,
+    Inventory,
+    chosen,
+    drop_statements,
+    emptying_statements,
+    listed,
+    lock_statements,
+    locking_statements,
+    role_statements,
+    thing_named,
+)
+from plattr.errors import BackendRefused, HeldByDependents, StillDeleting
+from plattr.naming import roles_of
+from plattr.sql_removal import CANDIDATES_AT_ONCE, DEPENDENTS_MOST, LOCKS_AT_ONCE
+from plattr.steps import CleanupStepInput
+
+_REMOVE = "remove the database"
+# Each of these statements locks one table of somebody else's, or of the owner's, and what hangs on it.
+STATEMENTS_AT_ONCE = 50
+
+
+class Dropping:
+    """One attempt to drop what a cleanup is about; a place is a database of the server, None: Plattr's own."""
+
+    def __init__(
+        self, postgres: PostgresClient, step: CleanupStepInput, spared_uid: str | None, budget: timedelta
+    ) -> None:
+        self._postgres = postgres
+        self._step = step
+        self._spared_uid = spared_uid
+        self._ends = time.monotonic() + budget.total_seconds()
+        # What is too much for one transaction as it is, and whether anything has gone since that was found.
+        self._heavy: set[int] = set()
+        self._has_dropped = False
+        self.ended: list[EndedSession] = []
+        """Sessions of others that were in the way."""
+
+    async def lock_out(self) -> None:
+        """Keep the owner's roles out, in a transaction of its own, so that no new session comes; end the old ones."""
+        reference = self._step.reference
+        async with self._open() as transaction:
+            inventory = (await self._inventory(transaction)).without(self._spared_uid)
+            await transaction.write(locking_statements(inventory, has_grant_options=transaction.has_grant_options))
+        async with self._open() as transaction:
+            await transaction.call(sql_removal.END_SESSIONS, roles=inventory.role_ids)
+            await transaction.fetch(sql_removal.FORGET_SESSIONS)
+            [row] = await transaction.fetch(sql_removal.COUNT_SESSIONS, roles=inventory.role_ids)
+        if row["sessions"]:
+            raise StillDeleting(f"cannot {_REMOVE} for {reference}: {row['sessions']} sessions have not ended yet")
+
+    async def dependents(self) -> list[Dependent]:
+        """Return what others made of what is to go, before anything goes."""
+        async with self._open() as transaction:
+            inventory = await self._doomed(transaction)
+            return [] if inventory.is_empty else await self._dependents(transaction, inventory)
+
+    async def run(self) -> bool:
+        """Drop all of it; False: the time is up, and something is left."""
+        if not await self._empty(None):
+            return False
+        async with self._open() as transaction:
+            inventory = await self._doomed(transaction)
+            elsewhere = await transaction.fetch(sql_removal.OTHER_DATABASES, roles=inventory.role_ids)
+        for row in elsewhere:
+            if not await self._empty(row["name"]):
+                return False
+            await self._finish(row["name"])
+        await self._finish(None)
+        async with self._open() as transaction:
+            left = await self._doomed(transaction)
+        if not left.is_empty:
+            names = ", ".join(repr(name) for name in left.schema_names + left.role_names)
+            raise StillDeleting(f"cannot {_REMOVE} for {self._step.reference}: {names} are still there")
+        return True
+
+    async def _empty(self, place: str | None) -> bool:
+        """Drop what may be too much for one transaction; False: the time is up."""
+        for drop in (self._end_strangers, self._unlink_large_objects, self._leave_policies, self._drop_some):
+            while await drop(place):
+                if time.monotonic() >= self._ends or is_called_off():
+                    return False
+        return True
+
+    async def _end_strangers(self, place: str | None) -> bool:
+        """End what applications have open in a database that is not theirs: they would only grant it all again."""
+        if place is not None:
+            async with self._open(place) as transaction:
+                rows = await transaction.call(sql_removal.END_STRANGERS, prefix=RECORD_PREFIX)
+            self.ended += map(EndedSession.model_validate, rows)
+        return False
+
+    async def _unlink_large_objects(self, place: str | None) -> bool:
+        async with self._open(place) as transaction:
+            inventory = await self._doomed(transaction, place)
+            query, roles = sql_removal.UNLINK_LARGE_OBJECTS, inventory.role_ids
+            [row] = await transaction.call(query, roles=roles, batch=LOCKS_AT_ONCE)
+            return bool(row["unlinked"] == LOCKS_AT_ONCE)
+
+    async def _leave_policies(self, place: str | None) -> bool:
+        """Take the roles out of the policies of others."""
+        async with self._open(place) as transaction:
+            inventory = await self._doomed(transaction, place)
+            return await _write_of_server(transaction, sql_removal.POLICIES, roles=inventory.role_ids)
+
+    async def _drop_some(self, place: str | None) -> bool:
+        """Drop as many things as one transaction may; False: there is nothing left that has a statement of its own."""
+        async with self._open(place) as transaction:
+            inventory = await self._doomed(transaction, place)
+            candidates = await self._candidates(transaction, inventory, skipped=list(self._heavy))
+            self._heavy |= {each.object_id for each in candidates if each.locks > LOCKS_AT_ONCE}
+            some = chosen(candidates, locks=LOCKS_AT_ONCE)
+            if some:
+                await self._drop(transaction, inventory, some)
+                self._has_dropped = True
+            elif not candidates and not self._heavy:
+                return False
+            elif not candidates and self._has_dropped:
+                # With so much gone that hung on them, they may have become light.
+                self._heavy, self._has_dropped = set(), False
+            elif not candidates:
+                await self._lighten(transaction, inventory)
+            return True
+
+    async def _lighten(self, transaction: Transaction, inventory: Inventory) -> None:
+        """Take from one thing that is too much for a transaction what it has so much of, or drop it as it is."""
+        [heavy] = await self._candidates(transaction, inventory, skipped=[], most=1)
+        parts = {"table": heavy.object_id, "roles": inventory.role_ids}
+        await transaction.write(lock_statements([heavy]))
+        await self._ensure_free(transaction, inventory, [heavy])
+        if not (heavy.is_lockable and await _write_of_server(transaction, sql_removal.PARTS, **parts)):
+            await transaction.write(drop_statements([heavy]))
+        self._has_dropped = True
+
+    async def _drop(self, transaction: Transaction, inventory: Inventory, some: list[Candidate]) -> None:
+        # Locked first, and looked at then: nobody can make a view of these any more.
+        await transaction.write(lock_statements(some))
+        await self._ensure_free(transaction, inventory, some)
+        await transaction.write(drop_statements(some))
+
+    async def _finish(self, place: str | None) -> None:
+        """Drop what is left, which is little, and in Plattr's own database the schemas and roles."""
+        async with self._open(place) as transaction:
+            inventory = await self._doomed(transaction, place)
+            if inventory.is_empty:
+                return
+            await self._ensure_free(transaction, inventory)
+            regrants = await transaction.fetch(
+                sql_removal.REGRANTS, roles=inventory.role_ids, most=STATEMENTS_AT_ONCE * 10
+            )
+            await transaction.write(
+                [sql_removal.as_role(row["grantor"], sql_removal.of_server(row["statement"])) for row in regrants]
+            )
+            await transaction.write(emptying_statements(inventory, cascade=self._step.cascade))
+            holders = await transaction.fetch(sql_removal.HOLDERS, roles=inventory.role_ids, most=DEPENDENTS_MOST)
+            if holders:
+                things = ", ".join(thing_named(row["kind"], row["identity"]) for row in holders[:NAMED_AT_MOST])
+                raise BackendRefused(
+                    f"cannot {_REMOVE} for {self._step.reference}: {', '.join(inventory.role_names)} is still named by"
+                    f" {things}; have whoever granted it revoke it"
+                )
+            if place is None:
+                await transaction.write(role_statements(inventory))
+
+    async def _candidates(
+        self, transaction: Transaction, inventory: Inventory, *, skipped: list[int], most: int = CANDIDATES_AT_ONCE
+    ) -> list[Candidate]:
+        rows = await transaction.fetch(
+            sql_removal.CANDIDATES,
+            roles=inventory.role_ids,
+            schemas=inventory.schema_ids,
+            skipped=skipped,
+            most=most,
+            bound=LOCKS_AT_ONCE + 1,
+        )
+        return [Candidate.model_validate(row) for row in rows]
+
+    async def _ensure_free(
+        self, transaction: Transaction, inventory: Inventory, some: list[Candidate] | None = None
+    ) -> None:
+        """Return when nothing of others depends on these, or on anything there is; the transaction drops them next.
+
+        Raises:
+            HeldByDependents: something does, and was made since this attempt began.
+        """
+        if self._step.cascade:
+            return
+        dependents = await self._dependents(transaction, inventory, some)
+        if dependents:
+            raise HeldByDependents(
+                f"cannot {_REMOVE} for {self._step.reference}: it would take {listed(dependents)} with it; have their"
+                " owners drop these, or run plattr cleanup --cascade"
+            )
+
+    async def _dependents(
+        self, transaction: Transaction, inventory: Inventory, some: list[Candidate] | None = None
+    ) -> list[Dependent]:
+        query, seeds = sql_removal.DEPENDENTS, {}
+        if some is not None:
+            query = sql_removal.DEPENDENTS_OF_CHOSEN
+            seeds = {"classes": [each.class_id for each in some], "objects": [each.object_id for each in some]}
+        rows = await transaction.fetch(
+            query,
+            roles=inventory.role_ids,
+            schemas=inventory.schema_ids,
+            prefix=RECORD_PREFIX,
+            beginning=record_beginning(self._step.reference),
+            most=DEPENDENTS_MOST,
+            **seeds,
+        )
+        return [Dependent.model_validate(row) for row in rows]
+
+    async def _inventory(self, transaction: Transaction) -> Inventory:
+        beginning = record_beginning(self._step.reference)
+        schemas = await transaction.fetch(sql_removal.OWNED_SCHEMAS, beginning=beginning, prefix=RECORD_PREFIX)
+        roles = await transaction.fetch(sql_removal.OWNED_ROLES, beginning=beginning)
+        return Inventory.model_validate({"schemas": schemas, "roles": roles})
+
+    async def _doomed(self, transaction: Transaction, place: str | None = None) -> Inventory:
+        """Return what the cleanup removes: neither what a living incarnation has, nor what is retained.
+
+        In another database that is what the roles own, which are the same everywhere.
+        """
+        step = self._step
+        inventory = (await self._inventory(transaction)).without(self._spared_uid)
+        doomed = inventory.without_names(
+            schemas={claim.name for claim in step.outliving if claim.holding is Holding.SCHEMA},
+            roles={role for claim in step.outliving if claim.holding is Holding.ROLES for role in roles_of(claim.name)},
+        )
+        return doomed if place is None else doomed.model_copy(update={"schemas": ()})
+
+    @asynccontextmanager
+    async def _open(self, place: str | None = None) -> AsyncIterator[Transaction]:
+        """Open a transaction, and end the sessions of applications that keep it waiting."""
+        if place is None:
+            opening = self._postgres.locked(self._step.reference, _REMOVE)
+        else:
+            opening = self._postgres.elsewhere(place, f"{_REMOVE} for {self._step.reference}")
+        async with opening as transaction, ending_blockers(self._postgres, transaction.pid, self.ended):
+            yield transaction
+
+
+async def _write_of_server(transaction: Transaction, query: str, **parameters: object) -> bool:
+    """Send the statements that a query puts together, some at once; tell whether there were any."""
+    rows = await transaction.fetch(query, most=STATEMENTS_AT_ONCE, **parameters)
+    await transaction.write([sql_removal.of_server(row["statement"]) for row in rows])
+    return bool(rows)
