@@ -9,6 +9,7 @@ from activities.clients.events import EventRecorder
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
 from activities.clients.resources import Json, custom_resource
+from activities.crowd import Crowd
 from activities.families import Families
 from activities.handover import hand_over_left_hosts
 from activities.loading import TargetLoader
@@ -34,12 +35,21 @@ _KEPT = {
 class ClaimActivities:
     """Begin a provisioning run, or a cleanup."""
 
-    def __init__(self, kube: KubeClient, ledger: Ledger, loader: TargetLoader, events: EventRecorder) -> None:
+    def __init__(
+        self,
+        kube: KubeClient,
+        ledger: Ledger,
+        loader: TargetLoader,
+        events: EventRecorder,
+        *,
+        previews_per_namespace: int | None = None,
+    ) -> None:
         self._kube = kube
         self._ledger = ledger
         self._loader = loader
         self._events = events
         self._families = Families(kube, ledger)
+        self._crowd = Crowd(kube, ledger, previews_per_namespace)
 
     @activity.defn
     async def claim_object(self, claim: ClaimInput) -> ClaimResult:
@@ -55,6 +65,7 @@ class ClaimActivities:
             StillDeleting: the same, while the other is being deleted.
             NameQuarantined: a name was an object's that is gone, and a call about it may still come true.
             ParentNotFound: a preview's Application is missing.
+            TooManyPreviews: its namespace has as many as it may have.
             Conflict: the object changed under our hands.
             Superseded: the object went under our hands.
         """
@@ -78,6 +89,7 @@ class ClaimActivities:
         target = await self._loader.target_of(envelope)
         is_retained = target.spec.deletion_policy == "Retain"
         await self._families.ensure_own(target)
+        await self._crowd.ensure_room(target)
         needed, wanted = self._families.claims_of(target)
         body = await self._with_finalizer(body, envelope)
         try:

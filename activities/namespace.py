@@ -2,16 +2,21 @@
 
 from temporalio import activity
 
+from activities.clients.concurrency import all_of
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
-from activities.clients.resources import NAMESPACES, Json
+from activities.clients.resources import LIMIT_RANGES, NAMESPACES, NETWORK_POLICIES, RESOURCE_QUOTAS, Json, Resource
 from activities.loading import TargetLoader
-from activities.ownership import delete_all, list_owned, living_uid
+from activities.ownership import belongs_to, delete_all, list_owned, living_uid
 from activities.polling import moments
 from plattr.claims import Holding
 from plattr.errors import StillDeleting
 from plattr.manifests.namespace import build_namespace
+from plattr.manifests.preview_limits import build_limit_range, build_network_policy, build_resource_quota
+from plattr.naming import PREVIEW_LIMITS
+from plattr.settings import Settings
 from plattr.steps import CleanupStepInput, StepInput, StepResult
+from plattr.target import Target
 
 # 20: Kubernetes takes at least 5 s for an empty namespace and up to 10 s with pods in it; a call may take 60 s.
 WAIT_SECONDS = 20.0
@@ -20,21 +25,31 @@ WAIT_SECONDS = 20.0
 class NamespaceActivities:
     """Keep and remove a preview's namespace."""
 
-    def __init__(self, loader: TargetLoader, kube: KubeClient, ledger: Ledger) -> None:
+    def __init__(self, loader: TargetLoader, kube: KubeClient, ledger: Ledger, settings: Settings) -> None:
         self._loader = loader
         self._kube = kube
         self._ledger = ledger
+        self._settings = settings
 
     @activity.defn
     async def reconcile_namespace(self, step: StepInput) -> StepResult:
-        """Make the namespace with its labels. The second run writes nothing.
+        """Make the namespace with its labels, and what keeps the preview within bounds. The second run writes nothing.
+
+        What a setting no longer asks for goes.
 
         Raises:
-            OwnedElsewhere: a namespace of this name belongs to somebody else or to nobody; it stays as it is.
+            OwnedElsewhere: a namespace of this name belongs to somebody else or to nobody; it stays as it is. So does
+                one of the bounds.
             StillDeleting: the namespace of an earlier preview of the same pull request is on its way out.
         """
-        target = await self._loader.load(step)
-        await self._kube.apply_owned(NAMESPACES, build_namespace(target), target.owner)
+        target, settings = await self._loader.load(step), self._settings
+        namespace = build_namespace(
+            target,
+            labels=settings.preview_namespace_labels,
+            annotations=settings.preview_namespace_annotations,
+        )
+        await self._kube.apply_owned(NAMESPACES, namespace, target.owner)
+        await all_of(self._keep(target, resource, body) for resource, body in _bounds(target, settings))
         return StepResult()
 
     @activity.defn
@@ -54,10 +69,28 @@ class NamespaceActivities:
                 return StepResult()
         raise StillDeleting("; ".join(_why_it_stays(namespace) for namespace in going))
 
+    async def _keep(self, target: Target, resource: Resource, body: Json | None) -> None:
+        if body is not None:
+            await self._kube.apply_owned(resource, body, target.owner, target.names.namespace)
+            return
+        found = await self._kube.get(resource, PREVIEW_LIMITS, target.names.namespace)
+        if found is not None and belongs_to(found, target.owner.reference):
+            await delete_all(self._kube, resource, [found], spared_uid=None)
+
     async def _release_claims(self, step: CleanupStepInput, spared: str | None) -> None:
         held = await self._ledger.held_by(step.reference, Holding.NAMESPACE)
         claims = [claim.claim for claim in held if spared is None or claim.owner.uid != spared]
         await self._ledger.release(step.reference, claims)
+
+
+def _bounds(target: Target, settings: Settings) -> list[tuple[Resource, Json | None]]:
+    """Return the three kinds, and of each what the settings ask for."""
+    quota, limits, rules = settings.preview_quota, settings.preview_limit_range, settings.preview_network_policy
+    return [
+        (RESOURCE_QUOTAS, None if quota is None else build_resource_quota(target, quota)),
+        (LIMIT_RANGES, None if limits is None else build_limit_range(target, limits)),
+        (NETWORK_POLICIES, None if rules is None else build_network_policy(target, rules)),
+    ]
 
 
 def _why_it_stays(namespace: Json) -> str:

@@ -1,22 +1,29 @@
 """The rollout: waiting for the Deployment, and saying why it does not come."""
 
+from collections.abc import Sequence
+
 from temporalio import activity
 
 from activities.clients.kube import KubeClient
-from activities.clients.resources import DEPLOYMENTS, PODS, REPLICA_SETS, Json
+from activities.clients.resources import DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS, Json
 from activities.loading import TargetLoader
 from activities.ownership import ensure_adoptable
 from activities.polling import moments
 from plattr.errors import Conflict, RolloutFailed
-from plattr.rollout import Trouble, deployment_trouble, has_settled, new_replica_set, pod_troubles, progress_of
+from plattr.probes import UNHEALTHY_REASON, is_unready, probe_trouble
+from plattr.rollout import deployment_trouble, has_settled, new_replica_set, pod_troubles, progress_of
 from plattr.status import ConditionType, Finding
-from plattr.steps import StepInput, StepResult
+from plattr.steps import RolloutInput, StepResult
 from plattr.target import Target
 
 # 20: short enough for a changed spec to be noticed soon, long enough for most rollouts; the workflow calls again.
 WAIT_SECONDS = 20.0
 # Before that, pods just start; looking at them costs two more calls.
 LOOK_AFTER_SECONDS = 0.5
+# 5: most rollouts are over by then, and their status is written once.
+SAY_AFTER_SECONDS = 5.0
+# 3: one is enough to say why; the others are most likely like it.
+PROBED_PODS = 3
 # 3: a container may restart once, or an image pull fail once, and be well a moment later.
 PERSISTED_SECONDS = 3.0
 
@@ -29,10 +36,11 @@ class RolloutActivities:
         self._kube = kube
 
     @activity.defn
-    async def await_rollout(self, step: StepInput) -> StepResult:
-        """Wait until every replica is new and available; not done after 20 s: call again.
+    async def await_rollout(self, step: RolloutInput) -> StepResult:
+        """Wait until every replica is new and available; not done after 20 s, or when there is news: call again.
 
-        It only reads. Troubles of the old ReplicaSet's pods do not count: they are on their way out.
+        It only reads. Troubles of the old ReplicaSet's pods do not count: they are on their way out. A result that is
+        not done brings the condition that is true meanwhile.
 
         Raises:
             RolloutFailed: the new pods cannot start, or the progress deadline has passed; `cause` says which.
@@ -41,22 +49,33 @@ class RolloutActivities:
         """
         target = await self._loader.load(step)
         since: dict[tuple[str, str], float] = {}
-        waiting_for = ""
+        looked, probes = 0.0, ""
+        finding: Finding | None = None
         async for passed in moments(WAIT_SECONDS):
             deployment = await self._deployment(target)
             if has_settled(deployment):
                 return StepResult(findings=(_available(deployment),))
-            waiting_for = progress_of(deployment)
-            troubles = await self._troubles(target, deployment) if passed >= LOOK_AFTER_SECONDS else []
+            pods = await self._new_pods(target, deployment) if passed >= LOOK_AFTER_SECONDS else []
+            # The pods first: what they say is the cause of what the Deployment says.
+            troubles = [trouble for pod in pods for trouble in pod_troubles(pod)]
+            troubles += deployment_trouble(deployment) if passed >= LOOK_AFTER_SECONDS else []
             since = {trouble.place: since.get(trouble.place, passed) for trouble in troubles}
             for trouble in troubles:
                 if trouble.is_final or passed - since[trouble.place] >= PERSISTED_SECONDS:
+                    probes = await self._probe_trouble(pods)
                     raise RolloutFailed(
                         f"cannot roll out Deployment {target.names.stem!r} in namespace"
-                        f" {target.names.namespace!r}: {trouble.message}",
+                        f" {target.names.namespace!r}: {trouble.message}{probes and f'; {probes}'}",
                         cause=trouble.cause,
                     )
-        return StepResult(is_done=False, waiting_for=waiting_for)
+            is_due = passed - looked >= SAY_AFTER_SECONDS
+            if is_due:
+                looked, probes = passed, await self._probe_trouble(pods)
+            finding = _underway(deployment, probes)
+            if is_due and _is_news(finding, step.said):
+                break
+        waiting_for = finding.message if finding else ""
+        return StepResult(is_done=False, waiting_for=waiting_for, findings=(finding,) if finding else ())
 
     async def _deployment(self, target: Target) -> Json:
         names = target.names
@@ -69,19 +88,43 @@ class RolloutActivities:
         ensure_adoptable(DEPLOYMENTS, deployment, target.owner)
         return deployment
 
-    async def _troubles(self, target: Target, deployment: Json) -> list[Trouble]:
+    async def _new_pods(self, target: Target, deployment: Json) -> list[Json]:
         namespace = target.names.namespace
         selector = ",".join(f"{label}={text}" for label, text in target.selector_labels.items())
         replica_sets = await self._kube.list(REPLICA_SETS, namespace, label_selector=selector)
         newest = new_replica_set(deployment, replica_sets)
         pods = await self._kube.list(PODS, namespace, label_selector=selector) if newest else []
-        own = [
+        return [
             pod
             for pod in pods
             if newest and any(o["uid"] == newest["metadata"]["uid"] for o in pod["metadata"].get("ownerReferences", []))
         ]
-        # The pods first: what they say is the cause of what the Deployment says.
-        return [trouble for pod in own for trouble in pod_troubles(pod)] + deployment_trouble(deployment)
+
+    async def _probe_trouble(self, pods: Sequence[Json]) -> str:
+        """Return what the kubelet says of the probes of the first few pods that are not ready."""
+        for pod in [pod for pod in pods if is_unready(pod)][:PROBED_PODS]:
+            selector = f"involvedObject.uid={pod['metadata']['uid']},reason={UNHEALTHY_REASON}"
+            events = await self._kube.list(EVENTS, pod["metadata"]["namespace"], field_selector=selector)
+            if trouble := probe_trouble(pod, events):
+                return trouble
+        return ""
+
+
+def _underway(deployment: Json, probes: str) -> Finding:
+    """Return what is true of a rollout that goes on; while the old pods serve, it is not known to be bad."""
+    conditions = deployment.get("status", {}).get("conditions", [])
+    is_available = any(each["type"] == "Available" and each["status"] == "True" for each in conditions)
+    return Finding(
+        type=ConditionType.DEPLOYMENT,
+        status="Unknown" if is_available else "False",
+        reason=UNHEALTHY_REASON if probes else "RolloutInProgress",
+        message=progress_of(deployment) + (f"; {probes}" if probes else ""),
+    )
+
+
+def _is_news(finding: Finding, said: Finding | None) -> bool:
+    """Tell whether the status is to say it at once; how many replicas are there waits for the next call."""
+    return said is None or (finding.status, finding.reason) != (said.status, said.reason)
 
 
 def _available(deployment: Json) -> Finding:

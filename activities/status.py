@@ -13,6 +13,7 @@ from activities.loading import TargetLoader
 from activities.observation import observed
 from plattr.errors import InvalidSpec, ParentNotFound, Superseded
 from plattr.objects import Envelope, Kind
+from plattr.probes import UNHEALTHY_REASON
 from plattr.spec import preview_ttl
 from plattr.status import (
     INFORMATIVE,
@@ -54,6 +55,9 @@ class StatusActivities:
             return StatusResult(phase=Phase.TERMINATING, is_written=False)
         envelope = Envelope.from_api(reference.kind, body)
         _ensure_current(status, envelope)
+        if status.is_underway and envelope.is_settled and not _is_alarming(status.findings):
+            # An autoscaler at work, met by a resync: nothing that ran before has come to harm.
+            return StatusResult(phase=Phase.RUNNING, is_written=False)
         target = await self._target_of(envelope)
         findings = await observed(self._kube, target, status.findings) if target else status.findings
 
@@ -82,7 +86,7 @@ class StatusActivities:
         if wanted == envelope.status:
             return StatusResult(phase=phase, is_written=False)
         # With the status, not after it: once that is written nobody would know any more that these are news.
-        told = self._tell(envelope, old, findings, phase)
+        told = self._tell(envelope, old, _to_tell(status, findings), phase)
         await all_of((told, self._kube.replace_status(resource, {**body, "status": wanted}, reference.namespace)))
         return StatusResult(phase=phase, is_written=True)
 
@@ -166,6 +170,17 @@ def _untouched(status: StatusInput, old: Sequence[Condition], findings: Sequence
         # Refused before any step was known: what ran before runs on.
         kept = set(ConditionType) - SUMMARY
     return tuple(condition for condition in old if condition.type in kept - named)
+
+
+def _is_alarming(findings: Sequence[Finding]) -> bool:
+    return any(finding.status == "False" or finding.reason == UNHEALTHY_REASON for finding in findings)
+
+
+def _to_tell(status: StatusInput, findings: Sequence[Finding]) -> Sequence[Finding]:
+    """Return what an Event is to tell; not of a rollout that goes on, which is well in the end most of the time."""
+    if not status.is_underway:
+        return findings
+    return [finding for finding in findings if finding.type not in (ConditionType.DEPLOYMENT, ConditionType.READY)]
 
 
 def _news(old: Sequence[Condition], findings: Sequence[Finding]) -> list[Finding]:

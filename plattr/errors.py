@@ -82,6 +82,13 @@ class HeldByDependents(Unmet):
     reason = "HeldByDependents"
 
 
+class TooManyPreviews(Unmet):
+    """Raised when a namespace has as many previews as the platform allows it; one that goes makes room."""
+
+    reason = "TooManyPreviews"
+    condition = "Ready"
+
+
 class ProviderCredentialsMissing(Unmet):
     """Raised when an identity provider is asked for whose credentials the platform does not have."""
 

@@ -33,6 +33,9 @@ RESERVED_CLIENTS = frozenset(
     {"account", "account-console", "admin-cli", "broker", "realm-management", "security-admin-console"}
 )
 
+# The quota, the limits and the network policy of a preview's namespace, which holds one of each.
+PREVIEW_LIMITS = "plattr-preview"
+
 _PREFIXES = {
     Environment.PRODUCTION: "prod",
     Environment.STAGING: "staging",

@@ -1,13 +1,9 @@
 """The platform's settings; the processes pass their environment in, nothing here reads it."""
 
-import json
-import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
-    AfterValidator,
-    BeforeValidator,
     Field,
     SecretStr,
     StringConstraints,
@@ -17,8 +13,18 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from plattr.errors import MissingSetting
-from plattr.hosts import HostRules, below, hosts_in, parse_patterns
+from plattr.hosts import HostRules, below, hosts_in
 from plattr.objects import FrozenModel
+from plattr.setting_types import (
+    Annotations,
+    DomainLists,
+    HostPatterns,
+    Labels,
+    LimitRange,
+    NetworkRules,
+    Quota,
+    RoleTemplate,
+)
 from plattr.spec import Provider
 
 # In lower case, as an Ingress wants it; one label will do for a local platform.
@@ -32,41 +38,6 @@ _ADDRESS_ENDINGS = ("_url", "_endpoint", "_host", "_address")
 _LISTENS_AT = "metrics_host"
 # What is below these is served by them as well: realms by Keycloak, and S3 has a host for each bucket.
 _WITH_ALL_BELOW = ("auth_url", "keycloak_url", "aws_endpoint_url", "s3_public_endpoint")
-
-
-# A role of IAM by its path and name, whose characters they are. Between the placeholders stands one that neither a
-# namespace nor a name has: else team-a's shop and team's a-shop would have one role.
-# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
-_ROLE_TEMPLATE = re.compile(
-    r"arn:aws[a-z-]*:iam::[0-9]{12}:role/"
-    r"X*(\{namespace\}X*[+=,.@_/]X*\{name\}|\{name\}X*[+=,.@_/]X*\{namespace\})X*".replace("X", "[A-Za-z0-9+=,.@_/-]")
-)
-
-
-def _is_role_template(value: str) -> str:
-    if not _ROLE_TEMPLATE.fullmatch(value):
-        raise ValueError(
-            "it must be a role's ARN with {namespace} and {name} once each, parted by one of + = , . @ _ /, as in"
-            " arn:aws:iam::123456789012:role/plattr/{namespace}/{name}"
-        )
-    return value
-
-
-def _parse_reserved(value: Any) -> Any:
-    return parse_patterns(part for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-def _parse_domains(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        lists = json.loads(value)
-        is_map = isinstance(lists, dict) and all(isinstance(each, list) for each in lists.values())
-    except ValueError:
-        is_map = False
-    if not is_map or not all(isinstance(domain, str) for domains in lists.values() for domain in domains):
-        raise ValueError('it must be JSON such as {"team-a": ["shop.example.org", "*.team-a.example.org"]}')
-    return {namespace: parse_patterns(domains) for namespace, domains in lists.items()}
 
 
 class ProviderCredentials(FrozenModel):
@@ -138,8 +109,8 @@ class Settings(WatcherSettings):
     # Where applications reach S3, when that differs from where the worker does.
     s3_public_endpoint: Url | None = None
     base_domain: str = Field(min_length=3, pattern=DOMAIN_PATTERN)
-    reserved_hosts: Annotated[tuple[str, ...], BeforeValidator(_parse_reserved)] = ()
-    domains_by_namespace: Annotated[dict[str, tuple[str, ...]] | None, BeforeValidator(_parse_domains)] = None
+    reserved_hosts: HostPatterns = ()
+    domains_by_namespace: DomainLists | None = None
     # Read by the libraries; here only because an application must not be served at their hosts.
     temporal_address: str = "localhost:7233"
     otel_exporter_otlp_endpoint: str | None = None
@@ -167,7 +138,13 @@ class Settings(WatcherSettings):
     # A page on 8080 that any user may serve, and without arguments: agnhost, for one, only sleeps then.
     placeholder_image: str = "nginxinc/nginx-unprivileged:1.27-alpine"
     placeholder_port: int = Field(default=8080, ge=1, le=65535)
-    irsa_role_arn_template: Annotated[str, AfterValidator(_is_role_template)] | None = None
+    irsa_role_arn_template: RoleTemplate | None = None
+    preview_quota: Quota | None = None
+    preview_limit_range: LimitRange | None = None
+    preview_network_policy: NetworkRules | None = None
+    preview_namespace_labels: Labels | None = None
+    preview_namespace_annotations: Annotations | None = None
+    previews_per_namespace: int | None = Field(default=None, ge=1)
     # 3: see worker/admission.py; docs/scaling.md says when more help.
     runs_at_once: int = Field(default=3, ge=1, le=200)
     # 180: a thousand Applications with two buckets each then cost no backend, the API server included, five requests a

@@ -57,12 +57,17 @@ class SpecModel(FrozenModel):
 
 
 class Framework(StrEnum):
-    """How the image was built; informative for Plattr."""
+    """How the image was built; it decides where the probes ask by default."""
 
     NEXTJS = "nextjs"
     RAILS = "rails"
     STATIC = "static"
     DOCKER = "docker"
+
+
+# Rails makes /up for every new application; a web server, and Next.js, answer at the root.
+# https://guides.rubyonrails.org/7_1_release_notes.html
+HEALTH_PATHS = {Framework.DOCKER: "/healthz", Framework.RAILS: "/up", Framework.NEXTJS: "/", Framework.STATIC: "/"}
 
 
 class Environment(StrEnum):
@@ -205,9 +210,9 @@ class ScalingSpec(SpecModel):
 
 
 class HealthCheck(SpecModel):
-    """Where the probes ask."""
+    """Where the probes ask; without a path where the framework answers by itself."""
 
-    path: Annotated[str, StringConstraints(pattern=PATH_PATTERN, max_length=1024)] = "/healthz"
+    path: Annotated[str, StringConstraints(pattern=PATH_PATTERN, max_length=1024)] | None = None
 
 
 class ApplicationSpec(SpecModel):
@@ -229,6 +234,11 @@ class ApplicationSpec(SpecModel):
     scaling: ScalingSpec = ScalingSpec()
     health_check: HealthCheck = HealthCheck()
     deletion_policy: Literal["Delete", "Retain"] = "Delete"
+
+    @property
+    def health_path(self) -> str:
+        """Return where the probes ask."""
+        return self.health_check.path or HEALTH_PATHS[self.framework]
 
     @model_validator(mode="after")
     def _env_names_differ(self) -> Self:

@@ -121,6 +121,13 @@ class StepInput(FrozenModel):
     generation: int
 
 
+class RolloutInput(StepInput):
+    """Wait for the rollout of exactly this spec."""
+
+    said: Finding | None = None
+    """What the status says of it so far; None: nothing yet."""
+
+
 class StepResult(FrozenModel):
     """A step that is done, and the conditions that became true by it."""
 
@@ -148,6 +155,8 @@ class StatusInput(FrozenModel):
     """No retry can mend it: the condition Stalled says why."""
     removed: tuple[Finding, ...] = ()
     """Of a cleanup: conditions of what it has removed already; one that the status does not have is left out."""
+    is_underway: bool = False
+    """The run goes on and tells what it has seen so far of the rollout."""
 
 
 class StatusResult(FrozenModel):

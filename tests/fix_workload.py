@@ -35,6 +35,7 @@ from plattr.settings import Settings
 from plattr.steps import CleanupStepInput, StepInput
 from plattr.target import Target
 from stack.platform import Platform
+from tests.inputs import rollout_of
 
 WORKLOAD_KINDS = (SERVICE_ACCOUNTS, DEPLOYMENTS, SERVICES, INGRESSES, AUTOSCALERS)
 
@@ -72,11 +73,16 @@ class Team:
         self.namespace = namespace
         self.ledger = Ledger(worker, settings.lease_namespace)
         self.loader = TargetLoader(worker, settings)
+        self._worker = worker
         # The activities have the worker's rights, the tests the administrator's.
         self.workload = WorkloadActivities(self.loader, worker, self.ledger, settings)
         self.rollout = RolloutActivities(self.loader, worker)
         self.config_maps = ConfigMapActivities(self.loader, worker, settings)
-        self.namespaces = NamespaceActivities(self.loader, worker, self.ledger)
+        self.namespaces = self.bounded(settings)
+
+    def bounded(self, settings: Settings) -> NamespaceActivities:
+        """Return the activities of a platform with other settings of previews."""
+        return NamespaceActivities(self.loader, self._worker, self.ledger, settings)
 
     async def create(self, name: str | None = None, **spec: Any) -> StepInput:
         """Create an Application with what its other steps would have made, and return its step."""
@@ -156,7 +162,7 @@ class Team:
     async def running(self, step: StepInput) -> StepInput:
         """Reconcile and wait until the pods run."""
         await self.workload.reconcile_workload(step)
-        result = await self.rollout.await_rollout(step)
+        result = await self.rollout.await_rollout(rollout_of(step))
         assert result.is_done
         return step
 

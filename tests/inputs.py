@@ -2,13 +2,19 @@
 
 from plattr.claims import Claim
 from plattr.objects import Envelope
-from plattr.steps import CleanupStepInput, StatusInput, StepInput
+from plattr.status import Finding
+from plattr.steps import CleanupStepInput, RolloutInput, StatusInput, StepInput
 
 
 def step_of(envelope: Envelope) -> StepInput:
     """Return a step's input for exactly this object."""
     metadata = envelope.metadata
     return StepInput(reference=envelope.reference, uid=metadata.uid, generation=metadata.generation)
+
+
+def rollout_of(step: StepInput, said: Finding | None = None) -> RolloutInput:
+    """Return the rollout's input for the object of a step."""
+    return RolloutInput(reference=step.reference, uid=step.uid, generation=step.generation, said=said)
 
 
 def status_of(envelope: Envelope, **changes: object) -> StatusInput:

@@ -80,7 +80,7 @@ def build_activities(
     ledger = Ledger(kube, settings.lease_namespace, wake)
     events = EventRecorder(kube)
     classes: tuple[object, ...] = (
-        ClaimActivities(kube, ledger, loader, events),
+        ClaimActivities(kube, ledger, loader, events, previews_per_namespace=settings.previews_per_namespace),
         DatabaseActivities(loader, kube, clients.postgres, settings),
         DatabaseRemovalActivities(kube, clients.postgres, events),
         StorageActivities(loader, kube, clients.s3, ledger, settings),
@@ -90,7 +90,7 @@ def build_activities(
         RolloutActivities(loader, kube),
         StatusActivities(kube, events, loader),
         ReleaseActivities(kube, ledger, events),
-        NamespaceActivities(loader, kube, ledger),
+        NamespaceActivities(loader, kube, ledger, settings),
         PreviewActivities(kube, events, loader),
         FleetActivities(kube, ledger, temporal, task_queue),
     )

@@ -1,6 +1,6 @@
 """One pass over the provisioning steps; an Application's run and a preview's run share it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -19,7 +19,17 @@ with workflow.unsafe.imports_passed_through():
     from activities.workload import WorkloadActivities
     from plattr.objects import FrozenModel, ObjectReference
     from plattr.status import ConditionType, Finding, Phase
-    from plattr.steps import ClaimInput, ClaimResult, Problem, Remedy, StatusInput, Step, StepInput, StepResult
+    from plattr.steps import (
+        ClaimInput,
+        ClaimResult,
+        Problem,
+        Remedy,
+        RolloutInput,
+        StatusInput,
+        Step,
+        StepInput,
+        StepResult,
+    )
     from workflows.object_run import Ask, CalledOff, ObjectRun, StepFailed
 
 StepActivity = Callable[[Any, StepInput], Awaitable[StepResult]]
@@ -93,7 +103,7 @@ class ProvisioningRun(ObjectRun):
         for step in (*claim.steps, Step.ROLLOUT):
             try:
                 if step is Step.ROLLOUT:
-                    result = await self._perform_until_done(step, RolloutActivities.await_rollout, argument)
+                    result = await self._roll_out(argument, found, problems)
                 else:
                     result = await self._perform_once(step, RECONCILE[step], argument)
             except StepFailed as failure:
@@ -123,6 +133,34 @@ class ProvisioningRun(ObjectRun):
         is_settled = status.phase is Phase.RUNNING
         return PassOutcome(verdict="settled" if is_settled else "failed", claim=claim, phase=status.phase)
 
+    async def _roll_out(
+        self, argument: StepInput, found: Mapping[ConditionType, Finding], problems: Mapping[Step, Problem]
+    ) -> StepResult:
+        """Wait for the rollout; one that takes longer than a few seconds is told of in the status meanwhile."""
+        said: Finding | None = None
+        while True:
+            waiting = RolloutInput(**argument.model_dump(), said=said)
+            result = await self._perform(Step.ROLLOUT, RolloutActivities.await_rollout, waiting)
+            self._show(waiting_for=result.waiting_for)
+            if result.is_done:
+                return result
+            if self._changed:
+                raise CalledOff
+            if result.findings:
+                (said,) = result.findings
+                findings = {**found, **_as_findings(problems), said.type: said}
+                done = self._progress.done
+                status = StatusInput(
+                    reference=argument.reference,
+                    uid=argument.uid,
+                    generation=argument.generation,
+                    findings=tuple(findings.values()),
+                    is_underway=True,
+                )
+                await self._perform(Step.STATUS, StatusActivities.write_status, status)
+                # What was said on the object was no step of its own.
+                self._show(step=Step.ROLLOUT, done=done, waiting_for=result.waiting_for)
+
     async def _give_up(
         self,
         reference: ObjectReference,
@@ -131,9 +169,7 @@ class ProvisioningRun(ObjectRun):
         problems: dict[Step, Problem],
     ) -> PassOutcome:
         """Say in the status what failed and why; the caller decides when to begin anew."""
-        for step, problem in problems.items():
-            condition = problem.condition or step.condition
-            found[condition] = Finding(type=condition, status="False", reason=problem.reason, message=problem.message)
+        found |= _as_findings(problems)
         worst = max(problems.values(), key=lambda problem: problem.remedy is Remedy.CHANGE)
         is_refused = worst.remedy is Remedy.CHANGE
         found[ConditionType.READY] = Finding(
@@ -163,3 +199,11 @@ class ProvisioningRun(ObjectRun):
         return PassOutcome(
             verdict="refused" if is_refused else "failed", claim=claim, phase=Phase.FAILED, problem=worst
         )
+
+
+def _as_findings(problems: Mapping[Step, Problem]) -> dict[ConditionType, Finding]:
+    findings = {}
+    for step, problem in problems.items():
+        condition = problem.condition or step.condition
+        findings[condition] = Finding(type=condition, status="False", reason=problem.reason, message=problem.message)
+    return findings

@@ -1,5 +1,6 @@
 """The namespace that a preview has for itself."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from plattr.objects import GROUP
@@ -12,15 +13,22 @@ PULL_REQUEST_LABEL = f"{GROUP}/pr"
 POD_SECURITY_LABEL = "pod-security.kubernetes.io/enforce"
 
 
-def build_namespace(target: Target) -> dict[str, Any]:
+def build_namespace(
+    target: Target, *, labels: Mapping[str, str] | None = None, annotations: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Return the preview's namespace; the API server admits only `restricted` pods to it.
+
+    Args:
+        target: the preview.
+        labels: the installation's own, as for a mesh; ours win.
+        annotations: likewise.
 
     Raises:
         ValueError: the target is not a preview; an Application lives where its object does.
     """
     if not target.is_preview:
         raise ValueError(f"cannot build a namespace for {target.owner.reference}: only previews have their own")
-    labels = {
+    own = {
         TYPE_LABEL: "preview",
         APPLICATION_LABEL: target.parent,
         PULL_REQUEST_LABEL: str(target.pull_request),
@@ -31,7 +39,7 @@ def build_namespace(target: Target) -> dict[str, Any]:
         "kind": "Namespace",
         "metadata": {
             "name": target.names.namespace,
-            "labels": target.labels | labels,
-            "annotations": target.annotations,
+            "labels": dict(labels or {}) | target.labels | own,
+            "annotations": dict(annotations or {}) | target.annotations,
         },
     }

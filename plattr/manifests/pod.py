@@ -69,7 +69,7 @@ def _app_container(target: Target, placeholder: Placeholder) -> dict[str, Any]:
         "securityContext": _security_context(),
     }
     # The placeholder knows nothing of the application's health path.
-    return container | _probes(target.spec.health_check.path) if image else container
+    return container | _probes(target.spec.health_path) if image else container
 
 
 def _app_env(target: Target, port: int) -> list[dict[str, Any]]:

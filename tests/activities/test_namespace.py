@@ -1,16 +1,33 @@
 """The namespaces of previews on a real API server."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 
 import pytest
 
 from activities import namespace
-from activities.clients.resources import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, PODS, Json
+from activities.clients.resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    LIMIT_RANGES,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    PODS,
+    RESOURCE_QUOTAS,
+    SERVICE_ACCOUNTS,
+    Json,
+)
+from activities.namespace import NamespaceActivities
 from plattr.claims import Claim, Holding
-from plattr.errors import OwnedElsewhere, StillDeleting
+from plattr.errors import BackendRefused, OwnedElsewhere, StillDeleting
+from plattr.naming import PREVIEW_LIMITS
 from plattr.steps import StepInput
+from stack.platform import Platform
+from tests.fix_kubernetes import config_map
+from tests.fix_tenant import ROLE_BINDINGS, Tenant
 from tests.fix_workload import Team
+from tests.inputs import rollout_of
 
 
 @pytest.fixture
@@ -53,7 +70,7 @@ async def test_a_preview_runs_in_its_own_namespace_and_leaves_it(team: Team, par
     name = body["metadata"]["name"]
     await team.config_maps.reconcile_redis(step)
     await team.workload.reconcile_workload(step)
-    rollout = await team.rollout.await_rollout(step)
+    rollout = await team.rollout.await_rollout(rollout_of(step))
     deployments = await team.kube.list(DEPLOYMENTS, name)
     cleanup = await team.delete(step)
 
@@ -121,3 +138,172 @@ async def test_deletion_leaves_the_namespace_of_a_new_incarnation(team: Team, pa
     await team.namespaces.delete_namespace(cleanup)
 
     assert await team.kube.get(NAMESPACES, before["metadata"]["name"]) == before
+
+
+QUOTA = {"pods": "2", "requests.cpu": "1", "services.loadbalancers": "0"}
+LIMIT = {"type": "Container", "default": {"cpu": "100m", "memory": "64Mi"}}
+RULES: Json = {"ingress": [{"from": [{"podSelector": {}}]}], "egress": [{"ports": [{"port": 53, "protocol": "UDP"}]}]}
+BOUNDS = (RESOURCE_QUOTAS, LIMIT_RANGES, NETWORK_POLICIES)
+
+
+@pytest.fixture
+def bounded(team: Team) -> NamespaceActivities:
+    """Activities of a platform that bounds its previews."""
+    update = {
+        "preview_quota": QUOTA,
+        "preview_limit_range": [LIMIT],
+        "preview_network_policy": RULES,
+        "preview_namespace_labels": {"istio-injection": "enabled"},
+        "preview_namespace_annotations": {"linkerd.io/inject": "enabled"},
+    }
+    return team.bounded(team.settings.model_copy(update=update))
+
+
+async def bounds_of(team: Team, namespace: str) -> list[Json | None]:
+    return [await team.kube.get(resource, PREVIEW_LIMITS, namespace) for resource in BOUNDS]
+
+
+async def with_bounds(team: Team, parent: str, bounded: NamespaceActivities) -> tuple[StepInput, str]:
+    step = await team.create_preview(parent, 7)
+    await bounded.reconcile_namespace(step)
+    return step, f"preview-{parent}-pr-7"
+
+
+def pod(name: str) -> Json:
+    security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    resources = {"requests": {"cpu": "10m"}}
+    container = {"name": "app", "image": "x", "securityContext": security, "resources": resources}
+    spec = {
+        "containers": [container],
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 1, "seccompProfile": {"type": "RuntimeDefault"}},
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
+@pytest.mark.attack
+async def test_more_pods_than_a_preview_may_have_are_refused(
+    team: Team, parent: str, bounded: NamespaceActivities
+) -> None:
+    _, namespace = await with_bounds(team, parent, bounded)
+    # The controller has to have counted once, or the API server refuses any.
+    while not ((await team.kube.get(RESOURCE_QUOTAS, PREVIEW_LIMITS, namespace)) or {}).get("status", {}).get("used"):
+        await asyncio.sleep(0.1)
+    # The default account of a new namespace comes from a controller too.
+    while await team.kube.get(SERVICE_ACCOUNTS, "default", namespace) is None:
+        await asyncio.sleep(0.1)
+
+    for name in ("one", "two"):
+        await team.kube.create(PODS, pod(name), namespace)
+    with pytest.raises(BackendRefused):
+        await team.kube.create(PODS, pod("three"), namespace)
+
+    assert {each["metadata"]["name"] for each in await team.kube.list(PODS, namespace)} == {"one", "two"}
+
+
+async def test_the_bounds_are_those_of_the_settings_and_a_second_run_writes_nothing(
+    team: Team, parent: str, bounded: NamespaceActivities
+) -> None:
+    step, namespace = await with_bounds(team, parent, bounded)
+    before = await bounds_of(team, namespace)
+
+    await bounded.reconcile_namespace(step)
+
+    quota, limits, policy = before
+    assert quota is not None
+    assert limits is not None
+    assert policy is not None
+    assert quota["spec"]["hard"] == QUOTA
+    assert limits["spec"]["limits"][0]["default"] == LIMIT["default"]
+    assert policy["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], **RULES}
+    after = await bounds_of(team, namespace)
+    assert [each and each["spec"] for each in after] == [each and each["spec"] for each in before]
+    # The quota's own controller writes its status.
+    assert after[1:] == before[1:]
+
+
+@pytest.mark.attack
+async def test_bounds_that_were_lifted_are_back_after_the_next_look(
+    team: Team, parent: str, bounded: NamespaceActivities
+) -> None:
+    step, namespace = await with_bounds(team, parent, bounded)
+    raise_it: list[Json] = [{"op": "replace", "path": "/spec/hard/pods", "value": "99"}]
+    await team.kube.json_patch(RESOURCE_QUOTAS, PREVIEW_LIMITS, raise_it, namespace)
+    open_it: list[Json] = [{"op": "add", "path": "/spec/ingress", "value": [{}]}]
+    await team.kube.json_patch(NETWORK_POLICIES, PREVIEW_LIMITS, open_it, namespace)
+    await team.kube.delete(LIMIT_RANGES, PREVIEW_LIMITS, namespace)
+
+    await bounded.reconcile_namespace(step)
+
+    quota, limits, policy = await bounds_of(team, namespace)
+    assert quota is not None
+    assert quota["spec"]["hard"]["pods"] == "2"
+    assert limits is not None
+    assert policy is not None
+    assert policy["spec"]["ingress"] == RULES["ingress"]
+
+
+async def test_bounds_that_the_settings_no_longer_ask_for_go_and_others_stay(
+    team: Team, parent: str, bounded: NamespaceActivities
+) -> None:
+    step, namespace = await with_bounds(team, parent, bounded)
+    theirs = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "theirs"}, "spec": {"limits": [LIMIT]}}
+    await team.kube.create(LIMIT_RANGES, theirs, namespace)
+
+    await team.namespaces.reconcile_namespace(step)
+
+    assert await bounds_of(team, namespace) == [None, None, None]
+    assert await team.kube.get(LIMIT_RANGES, "theirs", namespace) is not None
+
+
+async def test_labels_for_a_mesh_stand_beside_ours(team: Team, parent: str, bounded: NamespaceActivities) -> None:
+    step, name = await with_bounds(team, parent, bounded)
+    body = await team.kube.get(NAMESPACES, name)
+    await team.namespaces.reconcile_namespace(step)
+    without = await team.kube.get(NAMESPACES, name)
+
+    assert body is not None
+    assert without is not None
+    assert body["metadata"]["labels"]["istio-injection"] == "enabled"
+    assert body["metadata"]["annotations"]["linkerd.io/inject"] == "enabled"
+    assert body["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert "istio-injection" not in without["metadata"]["labels"]
+
+
+@pytest.mark.attack
+async def test_who_may_edit_a_previews_namespace_does_not_lift_its_bounds(
+    team: Team, parent: str, bounded: NamespaceActivities, platform: Platform
+) -> None:
+    step, namespace = await with_bounds(team, parent, bounded)
+    name = f"tenant-of-{namespace}"
+    binding = {
+        "apiVersion": ROLE_BINDINGS.api_version,
+        "kind": ROLE_BINDINGS.kind,
+        "metadata": {"name": "tenant", "namespace": namespace},
+        # More than `edit`, which has no right on quotas at all.
+        "roleRef": {"apiGroup": ROLE_BINDINGS.group, "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "User", "name": name, "apiGroup": ROLE_BINDINGS.group}],
+    }
+    await team.kube.create(ROLE_BINDINGS, binding, namespace)
+    tenant = Tenant(platform, name)
+    policies = f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies"
+    spec = {"podSelector": {}, "ingress": [{}], "egress": [{}], "policyTypes": ["Ingress", "Egress"]}
+    kind = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
+    hard = {"spec": {"hard": {"pods": "99"}}}
+    core = f"/api/v1/namespaces/{namespace}"
+
+    answers = [
+        await tenant.send("POST", policies, {**kind, "metadata": {"name": "open"}, "spec": spec}),
+        await tenant.send("PATCH", f"{policies}/{PREVIEW_LIMITS}", {"spec": {"ingress": [{}]}}, patch="merge"),
+        await tenant.send("DELETE", f"{policies}/{PREVIEW_LIMITS}", {}),
+        await tenant.send("DELETE", policies, {}),
+        await tenant.send("PATCH", f"{core}/resourcequotas/{PREVIEW_LIMITS}", hard, patch="merge"),
+        await tenant.send("DELETE", f"{core}/resourcequotas/{PREVIEW_LIMITS}", {}),
+        await tenant.send("DELETE", f"{core}/limitranges/{PREVIEW_LIMITS}", {}),
+    ]
+    own = await tenant.send("POST", f"{core}/configmaps", config_map("mine"))
+    await tenant.close()
+    await team.namespaces.delete_namespace(await team.delete(step))
+
+    assert [answer["code"] for answer in answers] == [403] * len(answers)
+    assert all("PREVIEW_*" in answer["message"] for answer in answers)
+    assert own["kind"] == "ConfigMap"

@@ -255,6 +255,55 @@ class TestRefusedObjects:
         assert kstatus(await cluster.body(application.reference)) == "Current"
 
 
+class TestUnderway:
+    """What is said before the rollout ends."""
+
+    waits = Finding(type=ConditionType.DEPLOYMENT, status="False", reason="RolloutInProgress", message="0 of 1")
+
+    async def test_what_is_done_is_said_while_the_rollout_goes_on(
+        self, cluster: Cluster, application: Envelope
+    ) -> None:
+        findings = (DATABASE_READY, self.waits)
+
+        result = await cluster.statuses.write_status(status_of(application, findings=findings, is_underway=True))
+
+        after = await cluster.read(application.reference)
+        assert (result.phase, result.is_written) == (Phase.PROVISIONING, True)
+        assert condition_of(after, ConditionType.DATABASE)["status"] == "True"
+        assert condition_of(after, ConditionType.DEPLOYMENT)["reason"] == "RolloutInProgress"
+        assert condition_of(after, ConditionType.RECONCILING)["status"] == "True"
+        assert kstatus(await cluster.body(application.reference)) == "InProgress"
+        # Most rollouts are well in the end.
+        assert await cluster.events_about(application) == []
+
+    async def test_a_failure_that_was_said_on_the_way_has_its_event_once(
+        self, cluster: Cluster, application: Envelope
+    ) -> None:
+        findings = (failed(), self.waits)
+
+        await cluster.statuses.write_status(status_of(application, findings=findings, is_underway=True))
+        await cluster.statuses.write_status(status_of(application, findings=findings, gave_up=True))
+
+        events = [event for event in await cluster.events_about(application) if event["reason"] == "BackendUnavailable"]
+        assert [event["count"] for event in events] == [1]
+
+    @pytest.mark.parametrize(
+        ("status", "reason", "is_written"),
+        [("Unknown", "RolloutInProgress", False), ("Unknown", "Unhealthy", True), ("False", "RolloutInProgress", True)],
+    )
+    async def test_an_autoscaler_at_work_does_not_make_what_runs_provisioning(
+        self, cluster: Cluster, application: Envelope, *, status: str, reason: str, is_written: bool
+    ) -> None:
+        await cluster.statuses.write_status(status_of(application, findings=(DATABASE_READY,)))
+        waits = self.waits.model_copy(update={"status": status, "reason": reason})
+
+        result = await cluster.statuses.write_status(
+            status_of(application, findings=(DATABASE_READY, waits), is_underway=True)
+        )
+
+        assert result.is_written is is_written
+
+
 class TestEvents:
     async def test_a_failure_is_a_warning_and_its_repetition_after_a_recovery_counts_up(
         self, cluster: Cluster, application: Envelope

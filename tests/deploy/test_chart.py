@@ -95,6 +95,16 @@ def test_the_finalizers_policy_is_that_of_deploy_admission_for_the_releases_own_
     assert not any("admission" in each["apiVersion"] for each in helm.render({"admission": {"create": False}}))
 
 
+def test_the_previews_policy_is_that_of_deploy_admission(helm: Helm) -> None:
+    policy, binding = yaml.safe_load_all((ROOT / "deploy" / "admission" / "previews.yaml").read_text())
+
+    objects = helm.render(release="fleet", namespace="platform")
+
+    name = "fleet-plattr-preview-limits"
+    assert only(objects, policy["kind"], name)["spec"] == policy["spec"]
+    assert only(objects, binding["kind"], name)["spec"] == binding["spec"] | {"policyName": name}
+
+
 def test_nothing_else_grants_a_right(helm: Helm) -> None:
     objects = helm.render(WITH_EVERYTHING)
 

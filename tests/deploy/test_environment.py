@@ -100,12 +100,35 @@ def test_the_worker_takes_lists_as_they_were_given(helm: Helm) -> None:
     lists: Json = {
         "RESERVED_HOSTS": "wiki.example.test, *.corp.test",
         "DOMAINS_BY_NAMESPACE": {"team": ["shop.example.test", "*.shop.example.test"], "*": []},
+        "PREVIEW_QUOTA": {"pods": 4},
+        "PREVIEW_LIMIT_RANGE": [{"type": "Pod", "max": {"cpu": "1"}}],
+        "PREVIEW_NETWORK_POLICY": {"egress": []},
+        "PREVIEW_NAMESPACE_LABELS": {"istio-injection": "enabled"},
     }
 
     settings = Settings.from_mapping(variables(helm.render(merged(LEAST, {"settings": lists})), "worker"))
 
     assert settings.reserved_hosts == ("wiki.example.test", "*.corp.test")
     assert settings.domains_by_namespace == {"team": ("shop.example.test", "*.shop.example.test"), "*": ()}
+    assert settings.preview_quota is not None
+    assert settings.preview_quota["pods"] == "4"
+    assert settings.preview_limit_range == lists["PREVIEW_LIMIT_RANGE"]
+    assert settings.preview_network_policy is not None
+    assert settings.preview_network_policy["egress"] == []
+    assert settings.preview_namespace_labels == {"istio-injection": "enabled"}
+
+
+def test_previews_are_bounded_unless_the_values_say_otherwise(helm: Helm) -> None:
+    names = ("PREVIEW_QUOTA", "PREVIEW_LIMIT_RANGE", "PREVIEW_NETWORK_POLICY", "PREVIEWS_PER_NAMESPACE")
+    usual = Settings.from_mapping(variables(helm.render(LEAST), "worker"))
+    values = {**LEAST, "settings": {**LEAST["settings"], **dict.fromkeys(names)}}
+
+    # Not helm.render: it takes what is None out of the values before helm sees it.
+    text = helm.run("template", "plattr", CHART, "--namespace", NAMESPACE, values=values).stdout
+    unbounded = Settings.from_mapping(variables([each for each in yaml.safe_load_all(text) if each], "worker"))
+
+    assert [getattr(usual, name.lower()) is None for name in names] == [False] * 4
+    assert [getattr(unbounded, name.lower()) for name in names] == [None] * 4
 
 
 def test_the_watcher_takes_its_environment(rendered: Rendered) -> None:

@@ -167,6 +167,32 @@ def test_one_role_for_several_applications_stops_the_start(template: str) -> Non
     assert "setting IRSA_ROLE_ARN_TEMPLATE:" in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PREVIEW_QUOTA", "pods=2"),
+        ("PREVIEW_QUOTA", "[]"),
+        ("PREVIEW_LIMIT_RANGE", '{"type": "Pod"}'),
+        ("PREVIEW_NETWORK_POLICY", '{"podSelector": {}}'),
+        ("PREVIEW_NETWORK_POLICY", '{"ingress": {}}'),
+        ("PREVIEW_NAMESPACE_LABELS", '{"pod-security.kubernetes.io/enforce": "privileged"}'),
+        ("PREVIEW_NAMESPACE_LABELS", '{"pod-security.kubernetes.io/warn": "baseline"}'),
+        ("PREVIEW_NAMESPACE_LABELS", '{"platform.internal/type": "other"}'),
+        ("PREVIEW_NAMESPACE_LABELS", '{"kubernetes.io/metadata.name": "other"}'),
+        ("PREVIEW_NAMESPACE_LABELS", '{"app.kubernetes.io/managed-by": "other"}'),
+        ("PREVIEW_NAMESPACE_LABELS", '{"mesh": "not a label"}'),
+        ("PREVIEW_NAMESPACE_ANNOTATIONS", '{"platform.internal/owner": "other/Application/shop"}'),
+        ("PREVIEW_NAMESPACE_ANNOTATIONS", '{"not a key": ""}'),
+        ("PREVIEWS_PER_NAMESPACE", "0"),
+    ],
+)
+def test_bounds_of_previews_that_say_nothing_stop_the_start_by_their_name(name: str, value: str) -> None:
+    with pytest.raises(MissingSetting) as refusal:
+        Settings.from_mapping({**LEAST, name: value})
+
+    assert f"setting {name}:" in str(refusal.value)
+
+
 @pytest.mark.parametrize("role", ["plattr/{namespace}/{name}", "{name}.{namespace}", "p-{namespace}_x-{name}-y"])
 def test_a_role_of_each_applications_own_is_taken(role: str) -> None:
     template = f"arn:aws-us-gov:iam::123456789012:role/{role}"

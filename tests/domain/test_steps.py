@@ -27,6 +27,7 @@ MESSAGES = [
     steps.ClaimInput(reference=REFERENCE, every_step=True, take_over=True),
     steps.ClaimResult(verdict="proceed", uid="u", generation=2, steps=PROVISION_ORDER, kept=(FINDING,), expires_at=NOW),
     steps.StepInput(reference=REFERENCE, uid="u", generation=2),
+    steps.RolloutInput(reference=REFERENCE, uid="u", generation=2, said=FINDING),
     steps.StepResult(findings=(FINDING,), is_done=False, waiting_for="pods"),
     steps.StatusInput(reference=REFERENCE, findings=(FINDING,), unreached=(ConditionType.AUTH,), gave_up=True),
     steps.StatusResult(phase=Phase.FAILED, is_written=True),

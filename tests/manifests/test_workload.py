@@ -175,6 +175,15 @@ def test_an_image_is_probed_at_the_health_path_on_port_3000() -> None:
         assert container[probe]["httpGet"] == {"path": "/up", "port": "http"}
 
 
+@pytest.mark.parametrize(
+    ("framework", "path"), [("docker", "/healthz"), ("rails", "/up"), ("nextjs", "/"), ("static", "/")]
+)
+def test_without_a_health_path_the_framework_decides(framework: str, path: str) -> None:
+    target = application(imageRef="registry.test/shop:1", framework=framework, healthCheck={})
+
+    assert container_of(target)["readinessProbe"]["httpGet"]["path"] == path
+
+
 def test_without_an_image_the_placeholder_runs_on_its_own_port_unprobed() -> None:
     container = container_of(application())
 

@@ -11,7 +11,7 @@ from temporalio.client import WorkflowHandle
 
 from plattr.claims import Claim
 from plattr.fleet import FleetBatch, FleetPage, FleetProgress, FleetQuery, Member
-from plattr.status import Finding, Phase
+from plattr.status import ConditionType, Finding, Phase
 from plattr.steps import (
     ClaimInput,
     ClaimResult,
@@ -22,6 +22,7 @@ from plattr.steps import (
     Lifetime,
     PreviewTerms,
     Progress,
+    RolloutInput,
     StatusInput,
     StatusResult,
     Step,
@@ -53,6 +54,7 @@ class FakePlatform:
         self.claims: list[ClaimResult] = []
         self.plans: list[CleanupPlan] = []
         self.rollout_rounds = 1
+        self.said: list[Finding | None] = []
         self.phases: list[Phase] = []
         self.running: set[str] = set()
         self.overlaps: list[tuple[str, ...]] = []
@@ -150,10 +152,14 @@ class FakePlatform:
         return self.plans.pop(0) if self.plans else CleanupPlan(verdict="proceed", uid=UID)
 
     @activity.defn
-    async def await_rollout(self, step: StepInput) -> StepResult:
+    async def await_rollout(self, step: RolloutInput) -> StepResult:
         await self.call("await_rollout")
+        self.said.append(step.said)
         self.rollout_rounds -= 1
-        return StepResult(is_done=self.rollout_rounds <= 0, waiting_for="pods")
+        if self.rollout_rounds <= 0:
+            return StepResult()
+        pods = Finding(type=ConditionType.DEPLOYMENT, status="False", reason="RolloutInProgress", message="pods")
+        return StepResult(is_done=False, waiting_for="pods", findings=(pods,))
 
     @activity.defn
     async def write_status(self, status: StatusInput) -> StatusResult:

@@ -74,6 +74,24 @@ async def test_a_rollout_that_takes_long_is_asked_again(stage: Stage) -> None:
     assert stage.platform.calls.count("await_rollout") == 3
 
 
+async def test_a_rollout_that_takes_long_is_told_of_meanwhile_with_all_that_was_done_before(stage: Stage) -> None:
+    stage.platform.rollout_rounds = 2
+    stage.platform.failures["reconcile_auth"] = [ProviderCredentialsMissing("no google")]
+
+    handle = await stage.start("ProvisionApplication")
+    await handle.result()
+
+    underway, *rest = stage.platform.statuses
+    by_type = {finding.type: (finding.status, finding.reason) for finding in underway.findings}
+    assert underway.is_underway
+    assert not any(status.is_underway for status in rest)
+    assert by_type[ConditionType.DATABASE] == ("True", "Provisioned")
+    assert by_type[ConditionType.AUTH] == ("False", "ProviderCredentialsMissing")
+    assert by_type[ConditionType.DEPLOYMENT] == ("False", "RolloutInProgress")
+    # The next call knows what was said, so that only news ends it early.
+    assert [said and said.reason for said in stage.platform.said[:2]] == [None, "RolloutInProgress"]
+
+
 async def test_four_attempts_then_failed_then_healed_after_half_a_minute(stage: Stage) -> None:
     stage.platform.failures["reconcile_database"] = [BackendUnavailable("cannot reach it") for _ in range(4)]
 

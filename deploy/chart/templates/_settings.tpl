@@ -17,7 +17,7 @@ The watcher is given Temporal's and the tracing's settings and the log level onl
 {{- range $name, $value := .root.Values.settings }}
 {{- if or $isWorker (hasPrefix "TEMPORAL_" $name) (hasPrefix "OTEL_" $name) (eq "LOG_LEVEL" $name) }}
 - name: {{ $name }}
-  value: {{ ternary (toJson $value) (toString $value) (kindIs "map" $value) | quote }}
+  value: {{ ternary (toJson $value) (toString $value) (or (kindIs "map" $value) (kindIs "slice" $value)) | quote }}
 {{- end }}
 {{- end }}
 {{- range $name, $secret := .root.Values.secrets }}

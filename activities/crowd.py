@@ -1,0 +1,39 @@
+"""How many previews a namespace may have: each takes a namespace, a database and a realm of the platform's."""
+
+from activities.clients.kube import KubeClient
+from activities.clients.ledger import Ledger
+from activities.clients.resources import PREVIEWS
+from plattr.claims import Holding
+from plattr.errors import TooManyPreviews
+from plattr.target import Target
+
+
+class Crowd:
+    """Admits the oldest previews of a namespace, up to the limit."""
+
+    def __init__(self, kube: KubeClient, ledger: Ledger, limit: int | None) -> None:
+        self._kube = kube
+        self._ledger = ledger
+        self._limit = limit
+
+    async def ensure_room(self, target: Target) -> None:
+        """Return when the target is none of the previews that are too many; one that was let in stays in.
+
+        By age, so that of several that come at once the same are let in whoever looks first. One that is being deleted
+        counts until it is gone.
+
+        Raises:
+            TooManyPreviews: its namespace has as many older ones as the limit allows.
+        """
+        reference = target.owner.reference
+        if self._limit is None or not target.is_preview or await self._ledger.held_by(reference, Holding.NAMESPACE):
+            return
+        ages = []
+        async for page in self._kube.pages(PREVIEWS, reference.namespace, metadata_only=True):
+            ages += [(one["metadata"]["creationTimestamp"], one["metadata"]["name"]) for one in page.items]
+        older = sorted(ages)[: self._limit]
+        if reference.name not in {name for _, name in older}:
+            raise TooManyPreviews(
+                f"cannot provision {reference}: namespace {reference.namespace!r} has {len(ages)} previews, and the"
+                f" platform allows {self._limit}; delete one, or wait until one ends"
+            )
