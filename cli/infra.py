@@ -22,8 +22,10 @@ from stack.platform import Platform
 from stack.registry import processes_of
 
 app = typer.Typer(help="The local platform's services.", no_args_is_help=True)
-COLOURS = {"running": "green", "failed": "red", "restarting": "yellow", "stopped": "dim"}
-Service = Annotated[str | None, typer.Argument(help="temporal, postgres, s3, keycloak, kubernetes, or one process.")]
+COLOURS = {"running": "green", "failed": "red", "restarting": "yellow", "stopped": "dim", "on demand": "dim"}
+Service = Annotated[
+    str | None, typer.Argument(help="temporal, postgres, s3, keycloak, kubernetes, redis, or one process.")
+]
 
 
 @contextmanager
@@ -163,6 +165,7 @@ def show_endpoints(platform: Platform) -> None:
         "PostgreSQL": f"{endpoints.database_host}:{endpoints.database_port}/{endpoints.database_name}",
         "S3": endpoints.s3_url,
         "Keycloak": f"{endpoints.keycloak_url}/admin (user {endpoints.keycloak_admin_user})",
+        "Redis": f"127.0.0.1:{endpoints.redis_port}, started by the first connection",
         "Tools": f'export PATH={shlex.quote(str(endpoints.bin_dir))}:"$PATH"',
         "Logs": str(endpoints.log_dir),
         "Settings": f'eval "$({command()} infra environment)"',

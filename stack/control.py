@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from stack.folders import Folders, locked, write_private
 from stack.processes import ProcessIdentity
 
-State = Literal["waiting", "starting", "running", "restarting", "stopping", "stopped", "failed"]
+State = Literal["waiting", "starting", "running", "restarting", "stopping", "stopped", "failed", "on demand"]
 
 
 class ServiceStatus(BaseModel):

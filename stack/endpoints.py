@@ -8,6 +8,7 @@ from stack.services.base import Site
 from stack.services.cluster import NAMESPACE, kubeconfig_path
 from stack.services.keycloak import ADMIN_USER, CLIENT_ID
 from stack.services.postgres import ADMIN, DATABASE, SUPERUSER, database_url
+from stack.services.redis import ADMIN as REDIS_ADMIN
 from stack.services.s3 import ACCOUNT_KEY, ROOT_KEY
 
 
@@ -37,6 +38,8 @@ class Endpoints(BaseModel):
     keycloak_admin_password: str
     keycloak_client_id: str
     keycloak_client_secret: str
+    redis_port: int
+    redis_admin_url: str
     worker_metrics_port: int
     watcher_metrics_port: int
     bin_dir: Path
@@ -68,6 +71,8 @@ class Endpoints(BaseModel):
             keycloak_admin_password=site.credential("keycloak-admin"),
             keycloak_client_id=CLIENT_ID,
             keycloak_client_secret=site.credential("keycloak-client"),
+            redis_port=site.port("redis"),
+            redis_admin_url=(f"redis://{REDIS_ADMIN}:{site.credential('redis-admin')}@127.0.0.1:{site.port('redis')}"),
             worker_metrics_port=site.port("worker-metrics"),
             watcher_metrics_port=site.port("watcher-metrics"),
             bin_dir=site.folders.bin,
@@ -108,6 +113,8 @@ def _backends(endpoints: Endpoints) -> dict[str, str]:
         "KEYCLOAK_CLIENT_ID": endpoints.keycloak_client_id,
         "KEYCLOAK_CLIENT_SECRET": endpoints.keycloak_client_secret,
         "AUTH_URL": endpoints.keycloak_url,
+        "REDIS_ENDPOINT": f"127.0.0.1:{endpoints.redis_port}",
+        "REDIS_ADMIN_URL": endpoints.redis_admin_url,
         "OIDC_CLIENT_SUFFIX": "-app",
     }
     for provider in ("GOOGLE", "GITHUB"):

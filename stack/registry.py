@@ -8,6 +8,7 @@ from stack.services.base import Service
 from stack.services.keycloak import Keycloak
 from stack.services.kubernetes import ApiServer, ControllerManager, Etcd, Kwok, Scheduler
 from stack.services.postgres import Postgres
+from stack.services.redis import Redis
 from stack.services.s3 import S3
 from stack.services.temporal import Temporal
 
@@ -18,8 +19,11 @@ SERVICES: dict[str, tuple[type[Service], ...]] = {
     "s3": (S3,),
     "keycloak": (Keycloak,),
     "kubernetes": (Etcd, ApiServer, ControllerManager, Scheduler, Kwok),
+    "redis": (Redis,),
 }
-ALL = tuple(SERVICES)
+ON_DEMAND = tuple(name for name, processes in SERVICES.items() if any(process.is_on_demand for process in processes))
+# What a start starts.
+ALL = tuple(name for name in SERVICES if name not in ON_DEMAND)
 PROCESSES: dict[str, type[Service]] = {
     **{process.name: process for processes in SERVICES.values() for process in processes},
     "worker": Worker,
@@ -32,6 +36,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "s3": ("versitygw",),
     "keycloak": ("keycloak",),
     "kubernetes": (*(process.name for process in SERVICES["kubernetes"]), "kubectl"),
+    "redis": ("redis-server",),
 }
 
 
@@ -60,7 +65,10 @@ def services_of(processes: Iterable[str]) -> tuple[str, ...]:
 
 
 def requirements(process: str, present: Iterable[str]) -> tuple[str, ...]:
-    """Return which of the present processes must be healthy before this one; the apps need all of them."""
+    """Return which of the present processes must be healthy before this one.
+
+    The apps need all of them, but those that only some applications ask for.
+    """
     if process in APPS:
-        return tuple(name for name in present if name not in APPS)
+        return tuple(name for name in present if name not in APPS and not PROCESSES[name].is_on_demand)
     return tuple(name for name in PROCESSES[process].requires if name in set(present))

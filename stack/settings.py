@@ -19,6 +19,7 @@ USUAL_PORTS = {
     "s3": 9000,
     "keycloak": 8080,
     "keycloak-management": 9100,
+    "redis": 6379,
     "kubernetes": 6443,
     "etcd": 2379,
     "worker-metrics": 9090,
@@ -31,6 +32,7 @@ CREDENTIALS = (
     "s3-account",
     "keycloak-admin",
     "keycloak-client",
+    "redis-admin",
     "kubernetes-admin",
 )
 # Below Linux's ephemeral range (32768 up), else an outgoing connection could hold a kept port at a restart.

@@ -8,17 +8,25 @@ import threading
 import time
 from types import FrameType
 
-from stack.control import Control, Report, Wish
+from stack.control import Control, Report, ServiceStatus, Wish
+from stack.doorbell import Doorbell
 from stack.folders import Folders
 from stack.processes import ProcessIdentity, end
-from stack.registry import PROCESSES, requirements
+from stack.registry import ON_DEMAND, PROCESSES, SERVICES, TOOLS, processes_of, requirements, services_of
 from stack.services.application import APPS
 from stack.services.base import Site
 from stack.settings import StateSettings
+from stack.tools.resolve import link_tools, resolve_tools
 from stack.unit import Unit
 
 # A process that ignores its signal gets SIGKILL after its grace: apps 30 s, Keycloak 20, API server and etcd 10 each.
 STOP_SECONDS = 75.0
+
+
+def say(line: str) -> None:
+    """Write a line into the supervisor's own log."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 class Supervisor:
@@ -32,6 +40,7 @@ class Supervisor:
         self._closing = False
         self._units: dict[str, Unit] = {}
         self._serial = 0
+        self._bells = {name: self._doorbell(name) for name in ON_DEMAND}
 
     def run(self) -> int:
         """Supervise until SIGTERM or SIGINT; returns the exit code."""
@@ -71,6 +80,10 @@ class Supervisor:
                 self.control.process_file(name).unlink(missing_ok=True)
 
     def _follow(self, wish: Wish) -> None:
+        for name, bell in self._bells.items():
+            # Before its unit: the port must be free by then.
+            if wish.processes and name in services_of(wish.processes):
+                bell.take_down()
         site = Site(self.folders, self.settings, wish.tools)
         for name in wish.processes:
             if name not in self._units:
@@ -83,12 +96,43 @@ class Supervisor:
         self._serial = wish.serial
 
     def _publish(self) -> None:
-        statuses = tuple(self._units[name].status() for name in PROCESSES if name in self._units)
-        report = Report(serial=self._serial, services=statuses)
+        statuses = {name: self._units[name].status() for name in PROCESSES if name in self._units}
+        self._tend_bells(statuses)
+        report = Report(serial=self._serial, services=tuple(statuses[name] for name in PROCESSES if name in statuses))
         if report != self.control.report():
             self.control.write_report(report)
 
+    def _tend_bells(self, statuses: dict[str, ServiceStatus]) -> None:
+        """Keep waiting for whoever asks for a service that nobody has asked for yet, and say so."""
+        for name, bell in self._bells.items():
+            parts = [process.name for process in SERVICES[name]]
+            started = [statuses[part].state for part in parts if part in statuses]
+            if not started:
+                if not self._closing:
+                    bell.put_up()
+                for part in parts:
+                    statuses[part] = ServiceStatus(
+                        service=part, state="on demand", log=self.folders.log(part), message=bell.message
+                    )
+            elif all(state in ("running", "failed", "stopped") for state in started):
+                bell.let_go()
+
+    def _doorbell(self, name: str) -> Doorbell:
+        """Return the bell of a service: who rings it has the tools fetched and the service wished for."""
+        site = Site(self.folders, self.settings, {})
+        process = SERVICES[name][0]
+
+        def start() -> None:
+            tools = resolve_tools(TOOLS[name], exclude=self.folders.bin, tell=say)
+            self.control.change(add=processes_of([name]), tools=link_tools(tools, self.folders.bin))
+            self._wake.set()
+
+        return Doorbell(name, site.port(process.ports[0]), start)
+
     def _stop_all(self) -> None:
+        for bell in self._bells.values():
+            bell.take_down()
+            bell.let_go()
         deadline = time.monotonic() + STOP_SECONDS
         # What needs others stops before them: apps, everything else, the API server, etcd.
         last = ("kube-apiserver", "etcd")

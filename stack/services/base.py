@@ -55,6 +55,8 @@ class Service(ABC):
     requires: ClassVar[tuple[str, ...]] = ()
     # Generous: the machine may be busy with the other services' starts.
     healthy_within_seconds: ClassVar[float] = 60
+    # Not started with the others, but by the first connection to its port: see stack/doorbell.py.
+    is_on_demand: ClassVar[bool] = False
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     stop_grace_seconds: ClassVar[float] = 10
 

@@ -20,7 +20,8 @@ class Pin(BaseModel):
 
     name: str
     version: str
-    accepts: str | None = None
+    accepts: str | tuple[str, ...] | None = None
+    also: tuple[str, ...] = ()
     version_arguments: tuple[str, ...] = ("--version",)
     github: str | None = None
     tag: str = "v{version}"
@@ -31,6 +32,7 @@ class Pin(BaseModel):
     module: str | None = None
     source: str | None = None
     maven: str | None = None
+    debian: tuple[str, ...] = ()
     sha256: str | dict[str, str] | None = None
     programs: tuple[str, ...] = ()
 
@@ -47,6 +49,11 @@ class Pin(BaseModel):
             uname="x86_64" if x86 else "arm64",
         )
 
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Return how the version may begin that a program found elsewhere reports; none: it is never taken."""
+        return (self.accepts,) if isinstance(self.accepts, str) else self.accepts or ()
+
     def checksum(self) -> str:
         """Return the SHA-256 pinned for this platform; empty, which no file has, when there is none."""
         if isinstance(self.sha256, dict):
@@ -55,7 +62,10 @@ class Pin(BaseModel):
 
     def cache_key(self) -> str:
         """Return what changes when the binary would: the entry, the sources, the platform."""
-        digest = hashlib.sha256(f"{RECIPE} {self.fill('{os} {arch}')} {self.model_dump_json()}".encode())
+        # A tool is not built anew because others have a field that it does without.
+        unused = {name for name in ("also", "debian") if not getattr(self, name)}
+        entry = self.model_dump_json(exclude=unused)
+        digest = hashlib.sha256(f"{RECIPE} {self.fill('{os} {arch}')} {entry}".encode())
         if self.source is not None:
             for name in ("go.mod", "go.sum", "main.go"):
                 digest.update((source_folder(self.source) / name).read_bytes())

