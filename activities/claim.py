@@ -29,6 +29,7 @@ _KEPT = {
     Holding.SCHEMA: ConditionType.DATABASE,
     Holding.BUCKET: ConditionType.STORAGE,
     Holding.REALM: ConditionType.AUTH,
+    Holding.REDIS: ConditionType.REDIS,
 }
 
 
@@ -275,6 +276,7 @@ def _kept(target: Target, held: Sequence[HeldClaim]) -> tuple[Finding, ...]:
         Holding.SCHEMA: spec.database.enabled,
         Holding.BUCKET: spec.storage.enabled,
         Holding.REALM: spec.auth.enabled,
+        Holding.REDIS: spec.redis.enabled,
     }
     names = {
         holding: sorted(claim.claim.name for claim in held if claim.claim.holding is holding)

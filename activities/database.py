@@ -2,7 +2,6 @@
 
 import secrets
 from base64 import b64decode
-from typing import Any
 
 from temporalio import activity
 
@@ -10,7 +9,7 @@ from activities.clients.kube import KubeClient
 from activities.clients.postgres import PostgresClient
 from activities.clients.resources import SECRETS, Json
 from activities.loading import TargetLoader
-from activities.ownership import ensure_adoptable
+from activities.ownership import ensure_adoptable, holds
 from plattr import sql
 from plattr.database import (
     DatabaseState,
@@ -79,7 +78,7 @@ class DatabaseActivities:
             raise StillDeleting(f"cannot use Secret {name!r} in namespace {namespace!r}: it is being deleted")
         password = _password_in(existing) or secrets.token_hex(PASSWORD_BYTES)
         wanted = build_database_secret(target, database_environment(target, self._settings, password))
-        if not _has(existing, wanted):
+        if not holds(existing, wanted):
             await self._kube.apply_owned(SECRETS, wanted, target.owner, namespace)
         return password
 
@@ -129,10 +128,3 @@ def _password_in(secret: Json) -> str | None:
     """Return the Secret's password; None when somebody took it out, or put in what no role could have."""
     password = b64decode(secret.get("data", {}).get("DB_PASSWORD", "")).decode(errors="replace")
     return password if password.isascii() and password.isprintable() and password else None
-
-
-def _has(existing: Any, wanted: Any) -> bool:
-    """Tell whether an object holds all that is wanted of it; what others added does not count."""
-    if isinstance(wanted, dict):
-        return isinstance(existing, dict) and all(_has(existing.get(key), value) for key, value in wanted.items())
-    return bool(existing == wanted)

@@ -1,6 +1,7 @@
 """What one owner has in Kubernetes: found by its labels, believed by its annotation, checked before a write."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from activities.clients.kube import KubeClient
 from activities.clients.resources import NAMESPACES, Json, Resource, custom_resource
@@ -40,6 +41,13 @@ def ensure_adoptable(
     )
     error.condition = condition
     raise error
+
+
+def holds(existing: Any, wanted: Any) -> bool:
+    """Tell whether an object holds all that is wanted of it; what others added does not count."""
+    if isinstance(wanted, dict):
+        return isinstance(existing, dict) and all(holds(existing.get(key), value) for key, value in wanted.items())
+    return bool(existing == wanted)
 
 
 async def list_owned(

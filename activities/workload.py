@@ -143,7 +143,9 @@ class WorkloadActivities:
     async def _look(self, target: Target) -> _Present:
         """Read all that the step depends on, at once: that is most of what a step with nothing to do costs."""
         names = target.names
-        secrets = [names.user_env] + ([names.database_secret] if target.spec.database.enabled else [])
+        secrets = [names.user_env]
+        secrets += [names.database_secret] if target.spec.database.enabled else []
+        secrets += [names.redis_secret] if target.spec.redis.enabled else []
         places = [
             (CONFIG_MAPS, names.user_env),
             (INGRESSES, names.api_ingress),
@@ -178,6 +180,9 @@ class WorkloadActivities:
         if target.spec.database.enabled:
             places.append((SECRETS, names.database_secret))
             self._ensure_usable(target, present, *places[-1])
+        if target.spec.redis.enabled:
+            places.append((SECRETS, names.redis_secret))
+            self._ensure_usable(target, present, *places[-1], is_optional=not self._has_redis_user(target, present))
         for feature in config_map_features(target):
             places.append((CONFIG_MAPS, names.config_map(feature)))
             self._ensure_usable(target, present, *places[-1], is_optional=feature == "auth")
@@ -188,6 +193,11 @@ class WorkloadActivities:
             [body for resource, body in bodies if resource is SECRETS],
             [body for resource, body in bodies if resource is CONFIG_MAPS],
         )
+
+    def _has_redis_user(self, target: Target, present: _Present) -> bool:
+        """Tell whether the redis step made a user: then the address is in the Secret and not in the ConfigMap."""
+        body = present.found.get((CONFIG_MAPS, target.names.config_map("redis")))
+        return body is not None and "REDIS_URL" not in body.get("data", {})
 
     def _ensure_usable(
         self, target: Target, present: _Present, resource: Resource, name: str, *, is_optional: bool = False

@@ -22,6 +22,7 @@ class Holding(StrEnum):
     ROLES = "roles"
     BUCKET = "bucket"
     REALM = "realm"
+    REDIS = "redis"
     HOST = "host"
     INGRESS = "ingress"
     NAMESPACE = "namespace"
@@ -39,6 +40,7 @@ _CONDITIONS = {
     Holding.ROLES: ConditionType.DATABASE,
     Holding.BUCKET: ConditionType.STORAGE,
     Holding.REALM: ConditionType.AUTH,
+    Holding.REDIS: ConditionType.REDIS,
     Holding.HOST: ConditionType.INGRESS,
     Holding.INGRESS: ConditionType.INGRESS,
     Holding.NAMESPACE: ConditionType.DEPLOYMENT,
@@ -47,7 +49,7 @@ _CONDITIONS = {
 
 
 # What stands behind the others serves the workload, and goes with it.
-_DATA = frozenset({Holding.SCHEMA, Holding.ROLES, Holding.BUCKET, Holding.REALM})
+_DATA = frozenset({Holding.SCHEMA, Holding.ROLES, Holding.BUCKET, Holding.REALM, Holding.REDIS})
 
 
 class Claim(FrozenModel):
@@ -140,6 +142,8 @@ def claims_of(target: Target) -> tuple[Claim, ...]:
         claims += [Claim(holding=Holding.BUCKET, name=names.bucket(bucket.name)) for bucket in spec.storage.buckets]
     if spec.auth.enabled:
         claims.append(Claim(holding=Holding.REALM, name=names.realm))
+    if spec.redis.enabled:
+        claims.append(Claim(holding=Holding.REDIS, name=names.redis_user))
     return tuple(claims)
 
 

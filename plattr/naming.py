@@ -47,7 +47,7 @@ _PREFIXES = {
 class Names(FrozenModel):
     """Every name of one Application or preview.
 
-    `stem` is the workload's name; `sql_stem` the SQL roles' and the index prefix's beginning.
+    `stem` is the workload's name; `sql_stem` the SQL roles' and the index prefix's beginning, and the user of Redis.
     """
 
     namespace: str
@@ -77,6 +77,21 @@ class Names(FrozenModel):
     def config_map(self, feature: str) -> str:
         """Return the name of a feature's ConfigMap: storage, auth, redis, search."""
         return f"{self.stem}-{feature}"
+
+    @property
+    def redis_secret(self) -> str:
+        """Return the name of the Secret with the password of the application's user of Redis."""
+        return f"{self.stem}-redis"
+
+    @property
+    def redis_user(self) -> str:
+        """Return the user of Redis that the application logs in as."""
+        return self.sql_stem
+
+    @property
+    def redis_prefix(self) -> str:
+        """Return what the application's keys and channels in Redis begin with."""
+        return redis_prefix(self.redis_user)
 
     @property
     def user_env(self) -> str:
@@ -254,6 +269,11 @@ def role_arn(template: str, names: Names) -> str:
     The namespace and the name are the ServiceAccount's, as they stand in the subject of its tokens.
     """
     return template.replace("{namespace}", names.namespace).replace("{name}", names.stem)
+
+
+def redis_prefix(user: str) -> str:
+    """Return what the keys of a user of Redis begin with; no user's name holds a colon, so none begins another's."""
+    return f"{user}:"
 
 
 def bucket_variable(name: str) -> str:

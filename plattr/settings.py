@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -29,6 +30,8 @@ from plattr.spec import Provider
 
 # In lower case, as an Ingress wants it; one label will do for a local platform.
 DOMAIN_PATTERN = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
+# As `info,client|setinfo`: a command or a part of one, as Redis names them.
+COMMANDS_PATTERN = r"^([a-z]+(\|[a-z-]+)?(,[a-z]+(\|[a-z-]+)?)*)?$"
 URL_PATTERN = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/\S*)?$"
 
 Url = Annotated[str, StringConstraints(pattern=URL_PATTERN)]
@@ -132,6 +135,9 @@ class Settings(WatcherSettings):
     idp_saml_client_secret: SecretStr | None = None
     idp_saml_issuer_url: str | None = None
     redis_endpoint: str | None = None
+    redis_admin_url: SecretStr | None = None
+    redis_isolation: Literal["prefix", "none"] = "prefix"
+    redis_extra_commands: str = Field(default="", pattern=COMMANDS_PATTERN)
     opensearch_endpoint: str | None = None
     ingress_profile: Literal["nginx", "traefik"] = "nginx"
     cluster_issuer: str = "letsencrypt"
@@ -164,6 +170,8 @@ class Settings(WatcherSettings):
                 "cannot start: setting KEYCLOAK_CLIENT_ID: needs KEYCLOAK_CLIENT_ID and KEYCLOAK_CLIENT_SECRET, "
                 "or KEYCLOAK_ADMIN_USER and KEYCLOAK_ADMIN_PASSWORD; see docs/settings.md"
             )
+        if self.redis_admin_url is not None:
+            _check_redis_url(self.redis_admin_url.get_secret_value())
         return self
 
     @property
@@ -180,6 +188,11 @@ class Settings(WatcherSettings):
             if name in _WITH_ALL_BELOW:
                 patterns |= {pattern for host in hosts for pattern in below(host, self.base_domain)}
         return HostRules(reserved=tuple(sorted(patterns)), by_namespace=self.domains_by_namespace)
+
+    @property
+    def redis_commands(self) -> tuple[str, ...]:
+        """Return the commands that every application's user of Redis may use besides."""
+        return tuple(command for command in self.redis_extra_commands.split(",") if command)
 
     @property
     def issuer_base(self) -> str:
@@ -201,3 +214,17 @@ class Settings(WatcherSettings):
         if not client_id or secret is None or issuer is None:
             return None
         return ProviderCredentials(client_id=client_id, client_secret=secret, issuer_url=issuer)
+
+
+def _check_redis_url(url: str) -> None:
+    """Refuse an address that no client of Redis takes; the address stays out of the message, it holds a password."""
+    try:
+        address = urlsplit(url)
+        is_good = address.scheme in ("redis", "rediss") and bool(address.hostname) and (address.port or 1) > 0
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise ValueError(
+            "cannot start: setting REDIS_ADMIN_URL: it must be redis://user:password@host:port, or rediss:// for TLS;"
+            " see docs/settings.md"
+        )

@@ -165,10 +165,13 @@ def _check_domain(spec: ApplicationSpec, names: Names, base_domain: str, hosts: 
 def _check_secret_references(spec: ApplicationSpec, names: Names) -> None:
     for index, variable in enumerate(spec.env_vars):
         reference = variable.secret_key_ref
-        # Any other `-db` Secret of the namespace is, or may become, another application's password.
-        if reference and reference.name.endswith("-db") and reference.name != names.database_secret:
-            raise InvalidSpec(
-                f"spec.envVars[{index}].secretKeyRef.name",
-                f"{reference.name!r} is another application's database Secret; only"
-                f" {names.database_secret!r} may be used here",
-            )
+        if reference is None:
+            continue
+        for ending, own in (("-db", names.database_secret), ("-redis", names.redis_secret)):
+            # Any other such Secret of the namespace is, or may become, another application's password.
+            if reference.name.endswith(ending) and reference.name != own:
+                raise InvalidSpec(
+                    f"spec.envVars[{index}].secretKeyRef.name",
+                    f"{reference.name!r} is another application's Secret; of those that end in {ending} only"
+                    f" {own!r} may be used here",
+                )

@@ -22,10 +22,11 @@ from activities.clients.resources import (
     Resource,
     custom_resource,
 )
-from activities.config_maps import ConfigMapActivities
 from activities.loading import TargetLoader
 from activities.namespace import NamespaceActivities
+from activities.redis import RedisActivities
 from activities.rollout import RolloutActivities
+from activities.search import SearchActivities
 from activities.workload import WorkloadActivities
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.namespace import POD_SECURITY_LABEL
@@ -77,7 +78,9 @@ class Team:
         # The activities have the worker's rights, the tests the administrator's.
         self.workload = WorkloadActivities(self.loader, worker, self.ledger, settings)
         self.rollout = RolloutActivities(self.loader, worker)
-        self.config_maps = ConfigMapActivities(self.loader, worker, settings)
+        # Without users: Redis itself is started for the tests that are about it.
+        self.redis = RedisActivities(self.loader, worker, None, self.ledger, settings)
+        self.search = SearchActivities(self.loader, worker, settings)
         self.namespaces = self.bounded(settings)
 
     def bounded(self, settings: Settings) -> NamespaceActivities:
@@ -128,9 +131,9 @@ class Team:
                 config_map = build_config_map(target, feature, {f"{feature.upper()}_TEST": "1"})
                 await self.kube.apply(CONFIG_MAPS, config_map, self.namespace)
         if target.spec.redis.enabled:
-            await self.config_maps.reconcile_redis(step)
+            await self.redis.reconcile_redis(step)
         if target.spec.search.enabled:
-            await self.config_maps.reconcile_search(step)
+            await self.search.reconcile_search(step)
 
     async def target(self, step: StepInput) -> Target:
         return await self.loader.load(step)

@@ -13,17 +13,19 @@ from activities.clients.keycloak import KeycloakClient
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
 from activities.clients.postgres import PostgresClient
+from activities.clients.redis import RedisClient
 from activities.clients.s3 import S3Client
 from activities.clients.temporal import poke
-from activities.config_maps import ConfigMapActivities
 from activities.database import DatabaseActivities
 from activities.database_removal import DatabaseRemovalActivities
 from activities.fleet import FleetActivities
 from activities.loading import TargetLoader
 from activities.namespace import NamespaceActivities
 from activities.preview import PreviewActivities
+from activities.redis import RedisActivities
 from activities.release import ReleaseActivities
 from activities.rollout import RolloutActivities
+from activities.search import SearchActivities
 from activities.status import StatusActivities
 from activities.storage import StorageActivities
 from activities.workload import WorkloadActivities
@@ -45,6 +47,8 @@ class Clients:
     postgres: PostgresClient
     s3: S3Client
     keycloak: KeycloakClient
+    redis: RedisClient | None = None
+    """None: the platform does not manage it."""
 
     async def close(self) -> None:
         """Close every connection."""
@@ -65,6 +69,7 @@ async def connect_clients(settings: Settings) -> Clients:
         postgres=await PostgresClient.connect(settings),
         s3=S3Client(settings),
         keycloak=KeycloakClient.connect(settings),
+        redis=RedisClient.connect(settings),
     )
 
 
@@ -85,7 +90,8 @@ def build_activities(
         DatabaseRemovalActivities(kube, clients.postgres, events),
         StorageActivities(loader, kube, clients.s3, ledger, settings),
         AuthActivities(loader, kube, clients.keycloak, ledger, settings),
-        ConfigMapActivities(loader, kube, settings),
+        RedisActivities(loader, kube, clients.redis, ledger, settings),
+        SearchActivities(loader, kube, settings),
         WorkloadActivities(loader, kube, ledger, settings),
         RolloutActivities(loader, kube),
         StatusActivities(kube, events, loader),

@@ -10,10 +10,11 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from activities.auth import AuthActivities
     from activities.claim import ClaimActivities
-    from activities.config_maps import ConfigMapActivities
     from activities.database_removal import DatabaseRemovalActivities
     from activities.namespace import NamespaceActivities
+    from activities.redis import RedisActivities
     from activities.release import ReleaseActivities
+    from activities.search import SearchActivities
     from activities.storage import StorageActivities
     from activities.workload import WorkloadActivities
     from plattr.objects import ObjectReference
@@ -37,8 +38,8 @@ CleanupActivity = Callable[[Any, CleanupStepInput], Awaitable[StepResult]]
 
 DELETE: dict[Step, CleanupActivity] = {
     Step.WORKLOAD: WorkloadActivities.delete_workload,
-    Step.SEARCH: ConfigMapActivities.delete_search,
-    Step.REDIS: ConfigMapActivities.delete_redis,
+    Step.SEARCH: SearchActivities.delete_search,
+    Step.REDIS: RedisActivities.delete_redis,
     Step.AUTH: AuthActivities.delete_auth,
     Step.STORAGE: StorageActivities.delete_storage,
     Step.DATABASE: DatabaseRemovalActivities.delete_database,

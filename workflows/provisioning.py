@@ -10,10 +10,11 @@ with workflow.unsafe.imports_passed_through():
     from activities.auth import AuthActivities
     from activities.claim import ClaimActivities
     from activities.clients.temporal import ENVIRONMENT_ATTRIBUTE
-    from activities.config_maps import ConfigMapActivities
     from activities.database import DatabaseActivities
     from activities.namespace import NamespaceActivities
+    from activities.redis import RedisActivities
     from activities.rollout import RolloutActivities
+    from activities.search import SearchActivities
     from activities.status import StatusActivities
     from activities.storage import StorageActivities
     from activities.workload import WorkloadActivities
@@ -39,8 +40,8 @@ RECONCILE: dict[Step, StepActivity] = {
     Step.DATABASE: DatabaseActivities.reconcile_database,
     Step.STORAGE: StorageActivities.reconcile_storage,
     Step.AUTH: AuthActivities.reconcile_auth,
-    Step.REDIS: ConfigMapActivities.reconcile_redis,
-    Step.SEARCH: ConfigMapActivities.reconcile_search,
+    Step.REDIS: RedisActivities.reconcile_redis,
+    Step.SEARCH: SearchActivities.reconcile_search,
     Step.WORKLOAD: WorkloadActivities.reconcile_workload,
 }
 

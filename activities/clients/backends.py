@@ -15,6 +15,7 @@ class Backend(StrEnum):
     POSTGRESQL = "postgresql"
     S3 = "s3"
     KEYCLOAK = "keycloak"
+    REDIS = "redis"
     SECRETS_MANAGER = "secretsmanager"
     TEMPORAL = "temporal"
 

@@ -23,7 +23,7 @@ Check = Callable[[], str | None]
 # More metrics, in the text format 0.0.4.
 Read = Callable[[], Awaitable[bytes]]
 
-_CHATTY = ("aiohttp", "boto3", "botocore", "httpx", "keycloak", "kubernetes", "psycopg", "urllib3")
+_CHATTY = ("aiohttp", "boto3", "botocore", "httpx", "keycloak", "kubernetes", "psycopg", "redis", "urllib3")
 
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 

@@ -8,6 +8,7 @@ from cli.auditing.inventory import Finding, Found, Problem, Subject, Thing, Thin
 from cli.auditing.keycloak import KeycloakListing
 from cli.auditing.kubernetes import KubernetesListing
 from cli.auditing.postgres import PostgresListing
+from cli.auditing.redis import RedisListing
 from cli.auditing.s3 import S3Listing
 from plattr.objects import FrozenModel
 from plattr.settings import Settings
@@ -39,17 +40,20 @@ def audit(environment: Mapping[str, str]) -> Report:
         kubernetes = stack.enter_context(closing(KubernetesListing(environment.get("KUBECONFIG"))))
         s3 = stack.enter_context(closing(S3Listing(settings, environment)))
         keycloak = stack.enter_context(closing(KeycloakListing(settings)))
+        redis = stack.enter_context(closing(RedisListing(settings)))
         postgres = PostgresListing(settings)
 
-        before = kubernetes.subjects(settings)
+        users = redis.found()
+        before = kubernetes.subjects(settings, has_redis_users=users is not None)
         found = [
             *postgres.found(),
             *s3.found(),
             *keycloak.found(),
+            *(users or ()),
             *kubernetes.found(settings.lease_namespace),
         ]
         logins = _useless_logins(before, found, kubernetes, postgres)
-        after = kubernetes.subjects(settings)
+        after = kubernetes.subjects(settings, has_redis_users=users is not None)
 
     findings = compare(before, found, after)
     findings += [finding for finding in logins if _is_same(before, after, finding.owner)]
@@ -69,7 +73,7 @@ def _useless_logins(
     findings = []
     for subject in subjects.values():
         things = subject.expected or frozenset()
-        for secret in (thing for thing in things if thing.kind is ThingKind.SECRET and thing in existing):
+        for secret in (thing for thing in things if _is_of_database(thing) and thing in existing):
             role, schema = _login_of(things)
             cause = postgres.login_failure(kubernetes.secret(secret.scope, secret.name), role, schema)
             if cause is not None:
@@ -81,6 +85,10 @@ def _login_of(things: frozenset[Thing]) -> tuple[str, str]:
     [schema] = (thing.name for thing in things if thing.kind is ThingKind.SCHEMA)
     [role] = (thing.name for thing in things if thing.kind is ThingKind.ROLE and thing.name.endswith("_app"))
     return role, schema
+
+
+def _is_of_database(thing: Thing) -> bool:
+    return thing.kind is ThingKind.SECRET and thing.name.endswith("-db")
 
 
 def _is_same(before: Mapping[str, Subject], after: Mapping[str, Subject], key: str) -> bool:

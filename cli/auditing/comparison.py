@@ -13,11 +13,17 @@ _OURS = {
     ThingKind.BUCKET: re.compile(r"plattr-(prod|staging|uat|preview)-.+"),
     ThingKind.SCHEMA: re.compile(r"(prod|staging|uat|preview)_.+|.+_pr[0-9]+"),
     ThingKind.ROLE: re.compile(r"((prod|staging|uat|preview)_.+|.+_pr[0-9]+)_(app|anon)"),
+    ThingKind.REDIS_USER: re.compile(r"(prod|staging|uat|preview)_.+|.+_pr[0-9]+"),
 }
 # A realm's other clients are made by the people who use it, and pods by the autoscaler.
 _UNLIMITED = frozenset({ThingKind.CLIENT, ThingKind.POD})
 # What outlives its feature, and, with deletionPolicy Retain, its object: by what the claim is about.
-_DATA = {"schema": ThingKind.SCHEMA, "bucket": ThingKind.BUCKET, "realm": ThingKind.REALM}
+_DATA = {
+    "schema": ThingKind.SCHEMA,
+    "bucket": ThingKind.BUCKET,
+    "realm": ThingKind.REALM,
+    "redis": ThingKind.REDIS_USER,
+}
 
 
 def compare(before: Mapping[str, Subject], found: Collection[Found], after: Mapping[str, Subject]) -> list[Finding]:

@@ -4,9 +4,16 @@ from cli.auditing.inventory import Thing, ThingKind
 from plattr.target import Target
 
 
-def expected_things(target: Target) -> frozenset[Thing]:
-    """Return everything that the target must have."""
-    return frozenset([*_claims(target), *_backends(target), *_workload(target)])
+def expected_things(target: Target, *, has_redis_users: bool = False) -> frozenset[Thing]:
+    """Return everything that the target must have; of Redis a user where the platform makes users."""
+    things = [*_claims(target), *_backends(target), *_workload(target)]
+    if target.spec.redis.enabled and has_redis_users:
+        names = target.names
+        things += [
+            Thing(kind=ThingKind.REDIS_USER, name=names.redis_user),
+            Thing(kind=ThingKind.SECRET, scope=names.namespace, name=names.redis_secret),
+        ]
+    return frozenset(things)
 
 
 def _claims(target: Target) -> list[Thing]:
@@ -24,6 +31,8 @@ def _claims(target: Target) -> list[Thing]:
         claims += [("bucket", names.bucket(bucket.name)) for bucket in spec.storage.buckets]
     if spec.auth.enabled:
         claims.append(("realm", names.realm))
+    if spec.redis.enabled:
+        claims.append(("redis", names.redis_user))
     return [Thing(kind=ThingKind.CLAIM, scope=holding, name=name) for holding, name in claims]
 
 

@@ -72,8 +72,12 @@ class KubernetesListing:
         """Close the connections."""
         self._api.close()  # type: ignore[no-untyped-call]  # as above
 
-    def subjects(self, settings: Settings) -> dict[str, Subject]:
+    def subjects(self, settings: Settings, *, has_redis_users: bool = False) -> dict[str, Subject]:
         """Return every object by its key."""
+
+        def expected(envelope: Envelope) -> frozenset[Thing] | None:
+            return _expected(envelope, items[Kind.APPLICATION], settings, has_redis_users=has_redis_users)
+
         items = {
             kind: {
                 envelope.reference.key: envelope
@@ -90,7 +94,7 @@ class KubernetesListing:
                 uid=envelope.metadata.uid,
                 generation=envelope.metadata.generation,
                 is_settled=envelope.is_settled,
-                expected=_expected(envelope, items[Kind.APPLICATION], settings) if envelope.is_settled else None,
+                expected=expected(envelope) if envelope.is_settled else None,
             )
             for key, envelope in envelopes.items()
         }
@@ -142,7 +146,9 @@ class KubernetesListing:
         return page
 
 
-def _expected(envelope: Envelope, applications: Mapping[str, Envelope], settings: Settings) -> frozenset[Thing] | None:
+def _expected(
+    envelope: Envelope, applications: Mapping[str, Envelope], settings: Settings, *, has_redis_users: bool
+) -> frozenset[Thing] | None:
     try:
         if envelope.kind is Kind.APPLICATION:
             target = application_target(
@@ -159,7 +165,7 @@ def _expected(envelope: Envelope, applications: Mapping[str, Envelope], settings
     except InvalidSpec:
         # Running by an older, laxer Plattr, or under a parent that has been refused since.
         return None
-    return expected_things(target)
+    return expected_things(target, has_redis_users=has_redis_users)
 
 
 def _living_parent(preview: Envelope, applications: Mapping[str, Envelope]) -> Parent | None:

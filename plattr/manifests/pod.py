@@ -99,6 +99,9 @@ def _app_env_from(target: Target) -> list[dict[str, Any]]:
     ]
     if spec.database.enabled:
         sources.append({"secretRef": {"name": names.database_secret}})
+    if spec.redis.enabled:
+        # There is none where the platform has no users of Redis; the workload's step looks for one.
+        sources.append({"secretRef": {"name": names.redis_secret, "optional": True}})
     for feature in config_map_features(target):
         reference: dict[str, Any] = {"name": names.config_map(feature)}
         if feature == "auth":

@@ -1,4 +1,4 @@
-"""The database Secret: the password's only home."""
+"""The Secrets with a password of the application's: its only home."""
 
 from base64 import b64encode
 from collections.abc import Mapping
@@ -10,10 +10,19 @@ from plattr.target import Target
 
 def build_database_secret(target: Target, values: Mapping[str, str]) -> dict[str, Any]:
     """Return the Secret whose keys become environment variables; `values` are plain text, not base64."""
+    return _build(target, target.names.database_secret, "database", values)
+
+
+def build_redis_secret(target: Target, values: Mapping[str, str]) -> dict[str, Any]:
+    """Return the Secret of an application's user of Redis; `values` are plain text, not base64."""
+    return _build(target, target.names.redis_secret, "redis", values)
+
+
+def _build(target: Target, name: str, feature: str, values: Mapping[str, str]) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": build_metadata(target, target.names.database_secret, labels={FEATURE_LABEL: "database"}),
+        "metadata": build_metadata(target, name, labels={FEATURE_LABEL: feature}),
         "type": "Opaque",
         # Not stringData: a key taken out of it stays in the Secret under server-side apply.
         # https://github.com/kubernetes/kubernetes/issues/108008

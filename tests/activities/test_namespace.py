@@ -68,14 +68,14 @@ async def test_a_second_run_writes_nothing(team: Team, parent: str) -> None:
 async def test_a_preview_runs_in_its_own_namespace_and_leaves_it(team: Team, parent: str) -> None:
     step, body = await made(team, parent)
     name = body["metadata"]["name"]
-    await team.config_maps.reconcile_redis(step)
+    await team.redis.reconcile_redis(step)
     await team.workload.reconcile_workload(step)
     rollout = await team.rollout.await_rollout(rollout_of(step))
     deployments = await team.kube.list(DEPLOYMENTS, name)
     cleanup = await team.delete(step)
 
     await team.workload.delete_workload(cleanup)
-    await team.config_maps.delete_redis(cleanup)
+    await team.redis.delete_redis(cleanup)
 
     assert rollout.is_done
     assert [each["metadata"]["name"] for each in deployments] == [f"{parent}-pr7"]

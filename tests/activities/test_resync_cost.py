@@ -14,6 +14,7 @@ from activities.clients import tracing
 from activities.clients.keycloak import KeycloakClient
 from activities.clients.kube import KubeClient
 from activities.clients.postgres import PostgresClient
+from activities.clients.redis import RedisClient
 from activities.clients.s3 import S3Client
 from plattr.fleet import SPREAD_OF_INTERVAL
 from plattr.objects import Envelope
@@ -62,12 +63,14 @@ class Steps:
 
 
 @pytest.fixture
-async def steps(platform: Platform, core_settings: Settings, worker_kube: KubeClient) -> AsyncIterator[Steps]:
+async def steps(redis_platform: Platform, core_settings: Settings, worker_kube: KubeClient) -> AsyncIterator[Steps]:
     postgres = await PostgresClient.connect(core_settings)
+    platform = redis_platform
     account = boto3.Session(platform.endpoints.s3_key, platform.endpoints.s3_secret)
     keycloak, s3 = KeycloakClient.connect(core_settings), S3Client(core_settings, session=account)
     nothing: Any = None
-    clients = Clients(kube=worker_kube, postgres=postgres, s3=s3, keycloak=keycloak)
+    redis = RedisClient.connect(core_settings)
+    clients = Clients(kube=worker_kube, postgres=postgres, s3=s3, keycloak=keycloak, redis=redis)
     yield Steps(build_activities(core_settings, clients, nothing))
     await postgres.close()
     await keycloak.close()
@@ -93,5 +96,5 @@ async def test_a_thousand_applications_cost_each_backend_less_than_five_requests
     calls = Counter(span.name.split()[0] for span in exporter.get_finished_spans())
     seconds = core_settings.resync_interval_minutes * 60 * SPREAD_OF_INTERVAL
     rates = {backend: count * FLEET / seconds for backend, count in calls.items()}
-    assert set(rates) == {"postgresql", "s3", "keycloak", "kubernetes"}
+    assert set(rates) == {"postgresql", "s3", "keycloak", "redis", "kubernetes"}
     assert max(rates.values()) < LIMIT_PER_SECOND, (rates, calls)

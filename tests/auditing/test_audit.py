@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from redis import Redis
 
 from activities.clients.kube import KubeClient
 from activities.clients.resources import LEASES
@@ -36,12 +37,14 @@ def of_the_test(findings: tuple[Finding, ...]) -> set[tuple[Problem, Thing]]:
 
 
 @pytest.fixture
-def leftovers(platform: Platform) -> Iterator[None]:
-    """A schema, a role, a realm and a bucket of an owner that does not exist, and a bucket of nobody."""
+def leftovers(redis_platform: Platform) -> Iterator[None]:
+    """A schema, a role, a realm, a bucket and a user of an owner that does not exist, and a bucket of nobody."""
+    platform = redis_platform
     with ExitStack() as stack:
         _leave_database(platform, stack)
         _leave_bucket(platform, stack)
         _leave_realm(platform, stack)
+        _leave_user(platform, stack)
         yield
 
 
@@ -77,6 +80,8 @@ def test_leftovers_are_found_in_every_backend_and_left_alone(platform: Platform,
         (Problem.ORPHAN, Thing(kind=ThingKind.BUCKET, name=BUCKET)),
         (Problem.UNMARKED, Thing(kind=ThingKind.BUCKET, name=f"{BUCKET}-2")),
         (Problem.ORPHAN, Thing(kind=ThingKind.REALM, name=GONE.name)),
+        (Problem.ORPHAN, Thing(kind=ThingKind.REDIS_USER, name=STEM)),
+        (Problem.UNMARKED, Thing(kind=ThingKind.REDIS_USER, name=f"{STEM}2")),
         (Problem.ORPHAN, CLAIM),
     }
     assert second == first
@@ -106,8 +111,9 @@ def test_a_backend_that_cannot_be_asked_ends_the_audit_with_2_and_one_line(platf
         {"DB_ADMIN_URL": "postgresql://nobody:no@127.0.0.1:9/plattr"},
         {"KEYCLOAK_CLIENT_SECRET": "no"},
         {"KUBECONFIG": "/nowhere"},
+        {"REDIS_ADMIN_URL": "redis://127.0.0.1:9"},
     ],
-    ids=["postgres", "keycloak", "kubernetes"],
+    ids=["postgres", "keycloak", "kubernetes", "redis"],
 )
 def test_no_backend_is_left_out_silently(platform: Platform, changes: dict[str, str]) -> None:
     with pytest.raises(AuditFailed):
@@ -171,6 +177,14 @@ def _leave_bucket(platform: Platform, stack: ExitStack) -> None:
         s3.create_bucket(Bucket=name)
         stack.callback(s3.delete_bucket, Bucket=name)
     s3.put_bucket_tagging(Bucket=BUCKET, Tagging={"TagSet": [{"Key": "plattr-owner", "Value": GONE.key}]})
+
+
+def _leave_user(platform: Platform, stack: ExitStack) -> None:
+    redis = stack.enter_context(Redis.from_url(platform.endpoints.redis_admin_url))
+    record = f'plattr:{{"owner":"{GONE.key}","uid":"u1"}}'
+    for name, rules in ((STEM, ("on", f"~{STEM}:*", f"&{record}")), (f"{STEM}2", ("on",))):
+        redis.execute_command("ACL", "SETUSER", name, "reset", *rules)
+        stack.callback(redis.execute_command, "ACL", "DELUSER", name)
 
 
 def _leave_realm(platform: Platform, stack: ExitStack) -> None:

@@ -125,6 +125,7 @@ GOOD = [
                 {"name": "EMPTY", "value": ""},
                 {"name": "_TOKEN9", "secretKeyRef": {"name": "my.vendor", "key": "api_key.v-1"}},
                 {"name": "OWN", "secretKeyRef": {"name": "my-app-db", "key": "DB_HOST"}},
+                {"name": "OWN_CACHE", "secretKeyRef": {"name": "my-app-redis", "key": "REDIS_URL"}},
             ],
             "cors": {"origins": ["*", "https://*.example.com", "http://localhost:3000"]},
             "database": {"enabled": True, "schemaName": "shop_2_", "migrations": {"engine": "knex"}},
@@ -276,7 +277,12 @@ BAD = [
     Case(
         "database-secret-of-another",
         _variable("A", secretKeyRef={"name": "other-db", "key": "DB_PASSWORD"}),
-        says="another application's database Secret",
+        says="another application's",
+    ),
+    Case(
+        "redis-secret-of-another",
+        _variable("A", secretKeyRef={"name": "other-redis", "key": "REDIS_URL"}),
+        says="another application's",
     ),
     Case("origin-without-scheme", {"cors": {"origins": ["example.com"]}}, says="origins"),
     Case("origin-with-path", {"cors": {"origins": ["https://example.com/"]}}, says="origins"),

@@ -11,14 +11,15 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities.clients.kube import KubeClient
 from activities.clients.resources import NAMESPACES
-from stack.platform import Platform
+from stack.platform import ALL, Platform
 from tests.e2e.view import View
 
 
 @pytest.fixture(scope="package")
 def system(platform: Platform) -> Iterator[Platform]:
     """The platform with worker and watcher, which only these tests want: they act on every object they see."""
-    platform.start(apps=("worker", "watcher"))
+    # With Redis, so that no application waits for its start; tests/stack has that.
+    platform.start(services=(*ALL, "redis"), apps=("worker", "watcher"))
 
     yield platform
 

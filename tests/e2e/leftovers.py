@@ -3,6 +3,7 @@
 import asyncio
 
 import httpx
+from redis.asyncio import Redis
 
 from activities.clients.resources import (
     AUTOSCALERS,
@@ -23,6 +24,7 @@ OURS = (SECRETS, CONFIG_MAPS, SERVICE_ACCOUNTS, SERVICES, DEPLOYMENTS, INGRESSES
 async def leftovers(view: View, *names: str, prefix: str = "prod") -> set[str]:
     """Return all that Applications of this environment's prefix left; empty when they are gone whole."""
     found = await _in_postgres(view, [f"{prefix}_{name.replace('-', '_')}" for name in names])
+    found |= await _in_redis(view, [f"{prefix}_{name.replace('-', '_')}" for name in names])
     buckets = await asyncio.to_thread(view.buckets, f"plattr-{prefix}-")
     found |= {bucket for bucket in buckets for name in names if bucket.startswith(f"plattr-{prefix}-{name}-")}
     realms = {name if prefix == "prod" else f"{prefix}-{name}" for name in names}
@@ -45,6 +47,15 @@ async def _in_postgres(view: View, stems: list[str]) -> set[str]:
         f" union select rolname from pg_roles where rolname = any(array{roles})"
     )
     return {row[0] for row in rows}
+
+
+async def _in_redis(view: View, users: list[str]) -> set[str]:
+    redis = Redis.from_url(view.platform.endpoints.redis_admin_url, decode_responses=True, protocol=2)
+    async with redis:
+        found = {f"user {user} of Redis" for user in await redis.acl_users() if user in users}
+        for user in users:
+            found |= {f"key {key}" async for key in redis.scan_iter(f"{user}:*")}
+    return found
 
 
 async def _realms(view: View) -> set[str]:

@@ -33,9 +33,9 @@ def settings(**values: str) -> Settings:
     ids=["in-cluster", "host", "host and port", "tls", "database number", "ipv6"],
 )
 def test_redis_is_named_by_url_host_and_port(endpoint: str, url: str, host: str, port: str) -> None:
-    values = redis_values(settings(REDIS_ENDPOINT=endpoint))
+    values = redis_values(application(), settings(REDIS_ENDPOINT=endpoint))
 
-    assert values == {"REDIS_URL": url, "REDIS_HOST": host, "REDIS_PORT": port}
+    assert values == {"REDIS_URL": url, "REDIS_HOST": host, "REDIS_PORT": port, "REDIS_PREFIX": "prod_shop:"}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_opensearch_is_named_by_url_and_the_applications_own_prefix(endpoint: st
 )
 def test_a_bad_redis_endpoint_is_refused_without_being_quoted(endpoint: str) -> None:
     with pytest.raises(MissingSetting) as refusal:
-        redis_values(settings(REDIS_ENDPOINT=endpoint))
+        redis_values(application(), settings(REDIS_ENDPOINT=endpoint))
 
     assert "REDIS_ENDPOINT" in str(refusal.value)
     assert "hunter2" not in str(refusal.value)

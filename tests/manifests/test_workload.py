@@ -122,7 +122,8 @@ def test_the_container_reads_exactly_what_its_features_write(target: Target) -> 
     enabled = {f for f in ("storage", "auth", "redis", "search") if getattr(spec, f).enabled}
 
     assert config_maps == {names.config_map(feature) for feature in enabled} | {names.user_env}
-    assert secrets == ({names.database_secret} if spec.database.enabled else set()) | {names.user_env}
+    of_features = [(spec.database, names.database_secret), (spec.redis, names.redis_secret)]
+    assert secrets == {secret for feature, secret in of_features if feature.enabled} | {names.user_env}
 
 
 @given(targets())
@@ -153,7 +154,7 @@ def test_the_user_cannot_replace_what_plattr_injects() -> None:
     sources = [next(iter(source.values()))["name"] for source in container_of(target)["envFrom"]]
 
     # The last source wins.
-    assert sources == ["shop-env", "shop-env", "shop-db", "shop-redis"]
+    assert sources == ["shop-env", "shop-env", "shop-db", "shop-redis", "shop-redis"]
 
 
 def test_only_auth_and_the_users_own_variables_may_be_missing() -> None:
@@ -161,7 +162,9 @@ def test_only_auth_and_the_users_own_variables_may_be_missing() -> None:
 
     sources = [next(iter(source.values())) for source in container_of(application(**every))["envFrom"]]
 
-    assert {source["name"] for source in sources if source.get("optional")} == {"shop-auth", "shop-env"}
+    # The Secret of Redis: a platform without users of Redis makes none.
+    optional = {source["name"] for source in sources if source.get("optional")}
+    assert optional == {"shop-auth", "shop-env", "shop-redis"}
 
 
 def test_an_image_is_probed_at_the_health_path_on_port_3000() -> None:

@@ -1,0 +1,236 @@
+"""Redis: a prefix, and where its users can be managed a user that reaches nothing beyond it."""
+
+import secrets
+import time
+from base64 import b64decode
+from collections.abc import Callable, Collection
+from datetime import timedelta
+
+from temporalio import activity
+
+from activities.clients.kube import KubeClient
+from activities.clients.ledger import Ledger
+from activities.clients.redis import RedisClient, UsersMissing
+from activities.clients.resources import CONFIG_MAPS, SECRETS, Json
+from activities.loading import TargetLoader
+from activities.ownership import ensure_adoptable, holds, list_owned, living_uid, namespaces_of, remove_owned
+from activities.polling import is_called_off
+from plattr.claims import Holding
+from plattr.database import recorded_owner, recorded_uid
+from plattr.endpoints import redis_values
+from plattr.errors import Conflict, OwnedElsewhere, StillDeleting
+from plattr.manifests.config_map import build_config_map
+from plattr.manifests.metadata import FEATURE_LABEL
+from plattr.manifests.secret import build_redis_secret
+from plattr.naming import redis_prefix
+from plattr.objects import ObjectReference
+from plattr.redis_users import RedisUser, password_digest, secret_values, user_rules
+from plattr.settings import Settings
+from plattr.status import ConditionType, Finding
+from plattr.steps import CleanupStepInput, StepInput, StepResult
+from plattr.target import Target
+
+# Source: shared/spec.md, section 3, as for the database.
+PASSWORD_BYTES = 32
+# A third of the activity's start-to-close of 60 s, as for the buckets.
+CLEANUP_BUDGET = timedelta(seconds=20)
+
+_LABELS = {FEATURE_LABEL: "redis"}
+
+
+class RedisActivities:
+    """Keep and remove what an application has in Redis."""
+
+    def __init__(
+        self,
+        loader: TargetLoader,
+        kube: KubeClient,
+        redis: RedisClient | None,
+        ledger: Ledger,
+        settings: Settings,
+        *,
+        cleanup_budget: timedelta = CLEANUP_BUDGET,
+    ) -> None:
+        self._loader = loader
+        self._kube = kube
+        self._redis = redis
+        self._ledger = ledger
+        self._settings = settings
+        self._cleanup_budget = cleanup_budget
+        # Where the removal of a prefix stands. What is lost with the worker is only time: any other begins anew.
+        self._cursors: dict[str, tuple[int, int]] = {}
+
+    @activity.defn
+    async def reconcile_redis(self, step: StepInput) -> StepResult:
+        """Make the application's user with the password of its Secret, and tell it where Redis is.
+
+        Without an admin's address, or where the server lets nobody manage users, only the prefix keeps applications
+        apart, and the condition says so. The second run writes nothing.
+
+        Raises:
+            OwnedElsewhere: the Secret, the ConfigMap or the user is somebody else's.
+            BackendUnavailable: Redis or the API server cannot be reached.
+            Conflict: somebody else wrote at the same time.
+        """
+        target = await self._loader.load(step)
+        addresses = redis_values(target, self._settings)
+        lack = await self._keep_user(target, addresses)
+        values = dict(addresses)
+        if lack is None:
+            del values["REDIS_URL"]
+        else:
+            # Its address would hide that of the ConfigMap.
+            await remove_owned(self._kube, step.reference, [SECRETS], spared_uid=None, labels=_LABELS)
+        config_map = build_config_map(target, "redis", values)
+        await self._kube.apply_owned(CONFIG_MAPS, config_map, target.owner, target.names.namespace)
+        message = await self._message(target, lack)
+        return StepResult(
+            findings=(Finding(type=ConditionType.REDIS, status="True", reason="Provisioned", message=message),)
+        )
+
+    @activity.defn
+    async def delete_redis(self, step: CleanupStepInput) -> StepResult:
+        """Remove the owner's users, then the keys below its prefixes, then Secret and ConfigMap.
+
+        The user goes first: nobody writes below its prefix any more, and one look at every key finds all of its.
+        Not done when the time budget is used up: call again. What is retained stays, and nobody can log in to it.
+
+        Raises:
+            StillDeleting: a finalizer holds the Secret or the ConfigMap.
+            BackendUnavailable: Redis or the API server cannot be reached.
+        """
+        ends = time.monotonic() + self._cleanup_budget.total_seconds()
+
+        def is_over() -> bool:
+            return time.monotonic() >= ends or is_called_off()
+
+        spared = await living_uid(self._kube, step)
+        if self._redis is not None:
+            await self._remove_users(self._redis, step, spared)
+            for claim in await self._ledger.held_by(step.reference, Holding.REDIS):
+                if claim.owner.uid == spared or step.retains(Holding.REDIS, claim.claim.name):
+                    continue
+                if not await self._remove_keys(self._redis, redis_prefix(claim.claim.name), is_over):
+                    prefix = redis_prefix(claim.claim.name)
+                    return StepResult(is_done=False, waiting_for=f"the keys {prefix}* of Redis to be removed")
+        await remove_owned(self._kube, step.reference, [SECRETS, CONFIG_MAPS], spared_uid=spared, labels=_LABELS)
+        return StepResult()
+
+    async def _keep_user(self, target: Target, addresses: dict[str, str]) -> str | None:
+        """Keep Secret and user; return why there is none, None when there is."""
+        if self._settings.redis_isolation == "none":
+            return "shared by all applications (REDIS_ISOLATION=none)"
+        if self._redis is None:
+            return "applications are kept apart by their prefixes only: REDIS_ADMIN_URL is not set"
+        try:
+            user = await self._redis.user(target.names.redis_user)
+            existing = await self._kube.get(SECRETS, target.names.redis_secret, target.names.namespace)
+            ensure_adoptable(SECRETS, existing, target.owner)
+            _ensure_ours(target, user, _password_in(existing))
+            # The Secret before the user: a password that nobody wrote down would be of no use to anybody.
+            password = await self._secret_password(target, existing, addresses)
+            rules = user_rules(target, password, self._settings.redis_commands)
+            template = await self._redis.template(rules)
+            if user is None or not rules.are_met_by(user, template):
+                await self._redis.set_user(rules)
+        except UsersMissing:
+            return (
+                "applications are kept apart by their prefixes only: the server has no ACL SETUSER, as ElastiCache,"
+                " where users are not supported"
+            )
+        return None
+
+    async def _message(self, target: Target, lack: str | None) -> str:
+        parts = [f"keys begin with {target.names.redis_prefix!r}"] if self._settings.redis_isolation != "none" else []
+        parts.append(lack or f"user {target.names.redis_user!r} reaches no others")
+        if lack is None and self._redis is not None:
+            default = await self._redis.user("default")
+            if default is not None and default.is_on and default.needs_no_password:
+                parts.append("WARNING: user 'default' of Redis needs no password, so that anybody reaches all keys")
+        return "; ".join(parts)
+
+    async def _secret_password(self, target: Target, existing: Json | None, addresses: dict[str, str]) -> str:
+        """Return the password of the target's Secret, which is made, or brought up to date, before."""
+        name, namespace = target.names.redis_secret, target.names.namespace
+        if existing is not None and "deletionTimestamp" in existing["metadata"]:
+            raise StillDeleting(f"cannot use Secret {name!r} in namespace {namespace!r}: it is being deleted")
+        password = _password_in(existing) or secrets.token_hex(PASSWORD_BYTES)
+        wanted = build_redis_secret(target, secret_values(target, addresses, password))
+        if existing is not None:
+            if not holds(existing, wanted):
+                await self._kube.apply_over(existing, SECRETS, wanted, target.owner, namespace)
+        # Create only: of two that come here at once one keeps its password.
+        elif await self._kube.create(SECRETS, wanted, namespace) is None:
+            raise Conflict(f"cannot create Secret {name!r} in namespace {namespace!r}: it is there by now")
+        return password
+
+    async def _remove_users(self, redis: RedisClient, step: CleanupStepInput, spared: str | None) -> None:
+        """Delete the users that carry the owner's record, or close those that are retained."""
+        try:
+            users = await redis.users()
+        except UsersMissing:
+            return
+        claimed = {held.claim.name for held in await self._ledger.held_by(step.reference, Holding.REDIS)}
+        passwords = await self._passwords(step.reference)
+        for user in users:
+            if not (_is_recorded(user, step.reference) or (user.name in claimed and _has_a_password(user, passwords))):
+                continue
+            if spared is not None and recorded_uid(user.record) == spared:
+                continue
+            if not step.retains(Holding.REDIS, user.name):
+                await redis.delete_user(user.name)
+            elif user.is_on:
+                await redis.lock_user(user)
+
+    async def _passwords(self, reference: ObjectReference) -> list[str]:
+        """Return the passwords of the owner's Secrets."""
+        bodies = [
+            body
+            for namespace in await namespaces_of(self._kube, reference)
+            for body in await list_owned(self._kube, SECRETS, reference, namespace, labels=_LABELS)
+        ]
+        return [password for body in bodies if (password := _password_in(body)) is not None]
+
+    async def _remove_keys(self, redis: RedisClient, prefix: str, is_over: Callable[[], bool]) -> bool:
+        """Remove every key below the prefix in every database; False: the time is up."""
+        first, cursor = self._cursors.pop(prefix, (0, 0))
+        for database in await redis.databases():
+            if database < first:
+                continue
+            position = cursor if database == first else 0
+            while True:
+                position = await redis.unlink_page(database, prefix, position)
+                if position == 0:
+                    break
+                if is_over():
+                    self._cursors[prefix] = (database, position)
+                    return False
+        return True
+
+
+def _ensure_ours(target: Target, user: RedisUser | None, password: str | None) -> None:
+    if user is None or _is_recorded(user, target.owner.reference):
+        return
+    if password is not None and _has_a_password(user, [password]):
+        return
+    raise OwnedElsewhere(
+        f"cannot adopt user {user.name!r} of Redis for {target.owner.reference}: it belongs to"
+        f" {recorded_owner(user.record) or 'nobody that Plattr knows'}; choose another name or remove it"
+    )
+
+
+def _is_recorded(user: RedisUser, reference: ObjectReference) -> bool:
+    return recorded_owner(user.record) == reference.key
+
+
+def _has_a_password(user: RedisUser, passwords: Collection[str]) -> bool:
+    """Tell whether a user without a record, as after `ACL SETUSER user allchannels`, has a password that we made."""
+    return user.record is None and not {password_digest(each) for each in passwords}.isdisjoint(user.passwords)
+
+
+def _password_in(secret: Json | None) -> str | None:
+    """Return the Secret's password; None when there is none, or somebody put in what is no password of ours."""
+    if secret is None:
+        return None
+    password = b64decode(secret.get("data", {}).get("REDIS_PASSWORD", "")).decode(errors="replace")
+    return password if password.isascii() and password.isalnum() else None

@@ -1,0 +1,146 @@
+"""What an application's user of Redis may do, whose it is, and how Redis tells."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from plattr.database import owner_record
+from plattr.objects import FrozenModel, Owner
+from plattr.target import Target
+
+# What works on keys, channels and one's own connection, by category, so that what a later Redis adds is not granted
+# by itself. The rest takes out what reaches beyond one's own keys:
+# - @admin and @dangerous: the server itself, everybody's keys at once (KEYS, FLUSHALL, SORT ... GET), other clients.
+# - SCAN, RANDOMKEY, DBSIZE and PUBSUB name no key, so no right on keys holds them back: they tell others' names.
+# - CLIENT TRACKING in its broadcasting mode tells of every key that anybody changes.
+# - A function is the server's, not its maker's: others would call what one put in its place. SCRIPT FLUSH and KILL
+#   are everybody's scripts; EVAL itself sees only what its caller may see, from Redis 7 on.
+_COMMANDS = (
+    *("+@string", "+@hash", "+@list", "+@set", "+@sortedset", "+@stream", "+@bitmap", "+@hyperloglog", "+@geo"),
+    *("+@keyspace", "+@pubsub", "+@transaction", "+@scripting", "+@connection", "+time"),
+    *("-@admin", "-@dangerous", "-scan", "-randomkey", "-dbsize", "-pubsub", "-client|tracking", "-client|caching"),
+    *("-function", "-fcall", "-fcall_ro", "-script", "+script|load", "+script|exists"),
+)
+
+
+class RedisUser(FrozenModel):
+    """A user as Redis shows it."""
+
+    name: str
+    is_on: bool
+    needs_no_password: bool
+    passwords: tuple[str, ...]
+    """Their SHA-256 in hex: Redis keeps no others."""
+    keys: frozenset[str]
+    channels: frozenset[str]
+    commands: str
+    """In words of the server's own: not those it was told, and not the same in every version."""
+    has_selectors: bool = False
+
+    @classmethod
+    def from_reply(cls, name: str, reply: Mapping[str, Any]) -> "RedisUser":
+        """Read the answer to ACL GETUSER: of patterns one text from Redis 7 on, a list before."""
+        flags = reply.get("flags", [])
+        return cls(
+            name=name,
+            is_on="on" in flags,
+            needs_no_password="nopass" in flags,
+            passwords=tuple(reply.get("passwords", [])),
+            keys=_patterns(reply.get("keys", "")),
+            channels=_patterns(reply.get("channels", "")),
+            commands=str(reply.get("commands", "")),
+            has_selectors=bool(reply.get("selectors")),
+        )
+
+    @property
+    def record(self) -> str | None:
+        """Return the owner's record that the user carries; None: it is none of Plattr's."""
+        # A pattern of 7 and later begins with its sigil.
+        names = (channel.removeprefix("&") for channel in self.channels)
+        return next((name for name in names if name.startswith(_RECORD_BEGINNING)), None)
+
+
+_RECORD_BEGINNING = "plattr:"
+
+
+class Rules(FrozenModel):
+    """What a user is to be, as Redis is told it."""
+
+    name: str
+    password_digest: str
+    key_pattern: str
+    channel_patterns: tuple[str, ...]
+    commands: tuple[str, ...]
+
+    def arguments(self) -> tuple[str, ...]:
+        """Return what follows ACL SETUSER and the name; all at once, so that there is no user without its owner."""
+        channels = (f"&{pattern}" for pattern in self.channel_patterns)
+        return ("reset", "on", f"#{self.password_digest}", f"~{self.key_pattern}", *channels, *self.commands)
+
+    def are_met_by(self, user: RedisUser, template: RedisUser) -> bool:
+        """Tell whether the user is what it should be; the template has the same commands, in the server's words."""
+        return (
+            user.is_on
+            and not user.needs_no_password
+            and not user.has_selectors
+            and user.passwords == (self.password_digest,)
+            and {key.removeprefix("~") for key in user.keys} == {self.key_pattern}
+            and {channel.removeprefix("&") for channel in user.channels} == set(self.channel_patterns)
+            and user.commands == template.commands
+        )
+
+
+def user_rules(target: Target, password: str, extra_commands: Sequence[str] = ()) -> Rules:
+    """Return what the application's user is to be."""
+    prefix = target.names.redis_prefix
+    return Rules(
+        name=target.names.redis_user,
+        password_digest=password_digest(password),
+        key_pattern=f"{prefix}*",
+        channel_patterns=(f"{prefix}*", channel_record(target.owner)),
+        commands=(*_COMMANDS, *(f"+{command}" for command in extra_commands)),
+    )
+
+
+def password_digest(password: str) -> str:
+    """Return what Redis keeps of a password.
+
+    Of 32 random bytes a plain hash tells nothing, and in this form no log or MONITOR of Redis shows the password.
+    """
+    return hashlib.sha256(password.encode()).hexdigest()
+
+
+def channel_record(owner: Owner) -> str:
+    """Return the channel that says whose a user is.
+
+    A user of Redis carries no comment. It may carry a right on a channel that nobody uses, and only an admin can
+    change that. A pattern holds no blanks, which the record has only between its parts.
+    """
+    return owner_record(owner).replace(" ", "")
+
+
+def template_name(commands: Sequence[str]) -> str:
+    """Return the name of the user, always off, whose commands are these rules in the server's words."""
+    return f"plattr-rules-{hashlib.sha256(' '.join(commands).encode()).hexdigest()[:12]}"
+
+
+def secret_values(target: Target, addresses: Mapping[str, str], password: str) -> dict[str, str]:
+    """Return what the application's Secret holds; the rest of the addresses is no secret.
+
+    Args:
+        target: whose it is.
+        addresses: the variables of Redis for those without a user.
+        password: the user's.
+    """
+    scheme, _, place = addresses["REDIS_URL"].partition("://")
+    user = target.names.redis_user
+    return {
+        "REDIS_URL": f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{place}",
+        "REDIS_USERNAME": user,
+        "REDIS_PASSWORD": password,
+    }
+
+
+def _patterns(reply: str | Sequence[str]) -> frozenset[str]:
+    return frozenset(reply.split() if isinstance(reply, str) else reply)
