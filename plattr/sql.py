@@ -66,6 +66,13 @@ LEFT JOIN pg_roles AS pg_group ON pg_group.rolname = %(group)s
 WHERE admin.rolname = current_user
 """
 
+# Where everybody may connect, a tenant can name another's role, which then cannot be dropped.
+OPEN_DATABASES = """
+SELECT datname AS name FROM pg_database
+WHERE datallowconn AND datname <> current_database() AND has_database_privilege('public', oid, 'CONNECT')
+ORDER BY datname
+"""
+
 
 def create_login_role(role: RoleName, verifier: str) -> Statement:
     """Return the statement that makes the app role; `verifier` is the password as SCRAM keeps it, never in plain."""

@@ -354,6 +354,14 @@ async def watched_postgres(database_settings: Settings) -> AsyncIterator[Watched
 
 
 @pytest.fixture
+async def open_postgres(superuser: Superuser) -> AsyncIterator[None]:
+    """Database `postgres` as it is before its owner closes it: everybody may connect."""
+    await superuser.execute("GRANT CONNECT ON DATABASE postgres TO PUBLIC")
+    yield
+    await superuser.execute("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
+
+
+@pytest.fixture
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let clients made from now on give up after two seconds; the pool's second try is after one."""
     monkeypatch.setattr("activities.clients.postgres.POOL_SECONDS", 2.0)

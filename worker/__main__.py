@@ -34,6 +34,7 @@ from plattr.errors import BackendRefused, BackendUnavailable, MissingSetting, Pl
 from plattr.settings import Settings
 from plattr.steps import TASK_QUEUE
 from worker.admission import CountRuns, TurnSlots, UnderWay
+from worker.doors import name_open_databases
 from worker.registry import WORKFLOWS, Clients, build_activities, connect_clients
 from worker.schedule import keep_schedule
 from worker.vanished import keep_counting
@@ -78,6 +79,7 @@ async def run(settings: Settings) -> None:
     )
     await health.start()
     clients = await connect_clients(settings)
+    looking = asyncio.create_task(name_open_databases(clients.postgres))
     try:
         client = await _connect(stop, sdk.runtime)
         if client is not None:
@@ -88,6 +90,7 @@ async def run(settings: Settings) -> None:
             ]
             await _serve(client, build_worker(client, settings, clients), beside, vitals, stop)
     finally:
+        looking.cancel()
         await clients.close()
         await health.stop()
         await tracing.stop_tracing()

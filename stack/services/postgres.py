@@ -109,6 +109,10 @@ class Postgres(Service):
         with self._connect("postgres") as connection:
             if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).rowcount:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+        self._make_admin()
+        self._close_the_others()
+
+    def _make_admin(self) -> None:
         with self._connect(DATABASE) as connection, connection.transaction():
             if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ADMIN]).rowcount:
                 return
@@ -133,11 +137,21 @@ class Postgres(Service):
                 "REVOKE CONNECT ON DATABASE {database} FROM PUBLIC",
                 "GRANT CONNECT ON DATABASE {database} TO {apps}",
                 "GRANT {apps} TO {admin} WITH ADMIN OPTION",
-                # Wherever a tenant may connect it can name another's role, which then cannot be dropped.
-                "REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC",
-                "GRANT CONNECT ON DATABASE postgres, template1 TO {admin}",
             ):
                 connection.execute(sql.SQL(statement).format(**names))
+
+    def _close_the_others(self) -> None:
+        """Let only the admin into the other databases: where a tenant may connect, it can name another's role."""
+        with self._connect(DATABASE) as connection:
+            is_open = "SELECT FROM pg_database WHERE datname = %s AND has_database_privilege('public', oid, 'CONNECT')"
+            for database in ("postgres", "template1"):
+                if connection.execute(is_open, [database]).rowcount:
+                    names = {"database": sql.Identifier(database), "admin": sql.Identifier(ADMIN)}
+                    for statement in (
+                        "REVOKE CONNECT ON DATABASE {database} FROM PUBLIC",
+                        "GRANT CONNECT ON DATABASE {database} TO {admin}",
+                    ):
+                        connection.execute(sql.SQL(statement).format(**names))
 
     def _locale(self) -> tuple[str, ...]:
         """Return initdb's arguments for one sorting order on every machine."""

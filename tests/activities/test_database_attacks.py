@@ -1,12 +1,12 @@
 """What a tenant cannot do by the end of an application: get at the admin, take or hold what is another's."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.errors import AdminShutdown
+from psycopg.sql import SQL, Identifier
 
 from activities.clients.kube import KubeClient
 from activities.clients.resources import EVENTS
@@ -191,14 +191,6 @@ async def test_what_another_application_made_of_it_holds_the_deletion_until_an_o
     assert one.target.owner.reference.key in (await events_of(database_kube, two))["DependentsRemoved"]
 
 
-@pytest.fixture
-async def open_postgres(superuser: Superuser) -> AsyncIterator[None]:
-    """Database `postgres` as it is before its owner closes it: everybody may connect."""
-    await superuser.execute("GRANT CONNECT ON DATABASE postgres TO PUBLIC")
-    yield
-    await superuser.execute("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
-
-
 async def session_in_postgres(tenants: Tenants, tenant: Tenant) -> AsyncConnection[Any]:
     secret = await tenants.secret(tenant)
     url = make_conninfo(secret["DATABASE_URL"], dbname="postgres")
@@ -292,3 +284,40 @@ async def test_open_transaction_is_ended_and_its_owner_told(
     await session.close()
     if who == "two":
         assert one.target.owner.reference.key in (await events_of(database_kube, two))["SessionEnded"]
+
+
+@pytest.mark.every_postgres
+async def test_memberships_and_things_given_away_hold_no_role_back_and_reach_no_admin(
+    databases: Databases, tenants: Tenants, superuser: Superuser
+) -> None:
+    one, two = await two_of(databases, tenants)
+    three = await tenants.apply()
+    await databases.reconcile_database(three.step)
+    names = {
+        "one": Identifier(one.names.app_role),
+        "two": Identifier(two.names.app_role),
+        "three": Identifier(three.names.app_role),
+    }
+    await superuser.execute(SQL("GRANT {two} TO {one} WITH ADMIN OPTION").format(**names))
+    before = await owned_by_admin(superuser)
+    async with await tenants.session(one) as session:
+        await session.execute(SQL("GRANT {two} TO {three}").format(**names))
+        for statement in (
+            "CREATE FUNCTION {two}.given(text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN END $$",
+            "ALTER FUNCTION {two}.given OWNER TO {two_app}",
+            "CREATE TABLE {one}.given (id int)",
+            "ALTER TABLE {one}.given OWNER TO {two_app}",
+        ):
+            await session.execute(filled(statement, one=one, two=two).encode())
+
+    with pytest.raises(HeldByDependents) as held:
+        await databases.delete_database(one.cleanup())
+    await databases.delete_database(cascading(one))
+
+    assert f"table {one.names.schema_name}.given" in str(held.value)
+    assert await left_of(superuser, tenants, one) == set()
+    assert await kinds_of(superuser, two) == {"given"}
+    for tenant in (two, three):
+        await databases.delete_database(tenant.cleanup())
+        assert await left_of(superuser, tenants, tenant) == set()
+    assert await owned_by_admin(superuser) == before
