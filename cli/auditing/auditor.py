@@ -52,10 +52,11 @@ def audit(environment: Mapping[str, str]) -> Report:
             *(users or ()),
             *kubernetes.found(settings.lease_namespace),
         ]
+        rights = postgres.findings()
         logins = _useless_logins(before, found, kubernetes, postgres)
         after = kubernetes.subjects(settings, has_redis_users=users is not None)
 
-    findings = compare(before, found, after)
+    findings = [*compare(before, found, after), *rights]
     findings += [finding for finding in logins if _is_same(before, after, finding.owner)]
     kinds = [each.thing.kind for each in found]
     return Report(

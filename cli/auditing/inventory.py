@@ -35,6 +35,8 @@ class ThingKind(StrEnum):
     INGRESS = "Ingress"
     AUTOSCALER = "HorizontalPodAutoscaler"
     POD = "Pod"
+    SQL_OBJECT = "object"
+    DATABASE = "database"
 
 
 class Thing(FrozenModel):
@@ -92,6 +94,10 @@ class Problem(StrEnum):
     DUPLICATE = "duplicate"
     FOREIGN = "foreign"
     LOGIN = "login"
+    ADMINS = "admins"
+    MEMBER = "member"
+    POWER = "power"
+    OPEN = "open"
 
     @property
     def meaning(self) -> str:
@@ -106,6 +112,12 @@ _MEANINGS = {
     Problem.MISSING: "a Running object lacks it",
     Problem.DUPLICATE: "a Running object has it beside what it asks for",
     Problem.FOREIGN: "a Running object needs it, and it is another's",
+    Problem.ADMINS: "the admin, or the role that all applications share, owns it, and it is not Plattr's own: what a"
+    " tenant wrote would run with its rights",
+    Problem.MEMBER: "an application's role is a member of a role that Plattr did not give it",
+    Problem.POWER: "an application's role has an attribute that Plattr did not give it",
+    Problem.OPEN: "everybody may connect to it, and hold up there what names another's role; as its owner: REVOKE"
+    " CONNECT ON DATABASE ... FROM PUBLIC, and GRANT it to the admin",
     Problem.LOGIN: "the password in the Secret does not log in to the object's schema",
 }
 

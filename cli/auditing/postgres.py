@@ -10,7 +10,8 @@ import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from cli.auditing.inventory import AuditFailed, Found, Thing, ThingKind
+from cli.auditing import rights
+from cli.auditing.inventory import AuditFailed, Finding, Found, Thing, ThingKind
 from plattr.settings import Settings
 
 _PREFIX = "plattr:"
@@ -40,6 +41,11 @@ class PostgresListing:
             *(_found(ThingKind.SCHEMA, name, by_role if _is_ours(by_role) else own) for name, own, by_role in schemas),
             *(_found(ThingKind.ROLE, name, comment) for name, comment in roles),
         ]
+
+    def findings(self) -> list[Finding]:
+        """Return what is wrong with who may do what, whatever the objects say."""
+        with _translated("look at the rights in PostgreSQL"), self._connect() as connection:
+            return rights.findings(connection)
 
     def login_failure(self, secret: Mapping[str, str], role: str, schema: str) -> str | None:
         """Return why a database Secret is of no use to its application; None when it is good.

@@ -75,6 +75,7 @@ def test_leftovers_are_found_in_every_backend_and_left_alone(platform: Platform,
 
     assert first == {
         (Problem.ORPHAN, Thing(kind=ThingKind.SCHEMA, name=STEM)),
+        (Problem.ADMINS, Thing(kind=ThingKind.SQL_OBJECT, scope="plattr", name=f"schema {STEM}")),
         (Problem.ORPHAN, Thing(kind=ThingKind.ROLE, name=f"{STEM}_app")),
         (Problem.UNMARKED, Thing(kind=ThingKind.ROLE, name=f"{STEM}_anon")),
         (Problem.ORPHAN, Thing(kind=ThingKind.BUCKET, name=BUCKET)),

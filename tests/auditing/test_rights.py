@@ -1,0 +1,54 @@
+"""What the audit finds of rights in PostgreSQL that Plattr did not give."""
+
+import psycopg
+import pytest
+from psycopg.sql import SQL, Identifier
+
+from cli.auditing.inventory import Problem
+from cli.auditing.rights import findings
+from stack.endpoints import Endpoints, environment
+from tests.fix_postgres import Databases, Superuser, Tenants
+
+FUNCTION = "CREATE FUNCTION public.audited(text) RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'"
+
+
+@pytest.mark.attack
+@pytest.mark.every_postgres
+async def test_what_the_admin_owns_memberships_attributes_and_open_databases_are_found(
+    databases: Databases,
+    tenants: Tenants,
+    superuser: Superuser,
+    database_endpoints: Endpoints,
+    open_postgres: None,
+) -> None:
+    one, two = await tenants.apply(), await tenants.apply()
+    await databases.reconcile_database(one.step)
+    await databases.reconcile_database(two.step)
+    url = environment(database_endpoints, "worker")["DB_ADMIN_URL"]
+    with psycopg.connect(url, autocommit=True) as connection:
+        before = [finding for finding in findings(connection) if finding.problem is not Problem.OPEN]
+        names = {"one": Identifier(one.names.app_role), "two": Identifier(two.names.app_role)}
+        for statement in (
+            "GRANT {one} TO {two}",
+            "ALTER ROLE {one} CREATEROLE BYPASSRLS",
+            FUNCTION,
+            "ALTER FUNCTION public.audited OWNER TO provisioner",
+        ):
+            await superuser.execute(SQL(statement).format(**names))
+
+        found = findings(connection)
+
+    await superuser.execute("DROP FUNCTION public.audited")
+    key = one.target.owner.reference.key
+    assert before == []
+    assert {(each.problem, str(each.thing), each.owner, each.detail) for each in found} == {
+        (Problem.ADMINS, "object plattr/function public.audited(pg_catalog.text)", "", "owned by role provisioner"),
+        (
+            Problem.MEMBER,
+            f"role {two.names.app_role}",
+            two.target.owner.reference.key,
+            f"of role {one.names.app_role}",
+        ),
+        (Problem.POWER, f"role {one.names.app_role}", key, "CREATEROLE, BYPASSRLS"),
+        (Problem.OPEN, "database postgres", "", "CONNECT is PUBLIC's"),
+    }
