@@ -17,11 +17,12 @@ from activities.ownership import living_uid, remove_owned
 from activities.polling import moments
 from plattr import realm as realms
 from plattr.claims import Claim, Holding
-from plattr.errors import BackendRefused, Conflict, OwnedElsewhere, ProviderCredentialsMissing, StillDeleting
+from plattr.errors import BackendRefused, Conflict, ProviderCredentialsMissing, StillDeleting
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
+from plattr.marks import Estate, ensure_own, estate_of
 from plattr.naming import possible_realms
-from plattr.objects import NO_OWNER, ObjectReference
+from plattr.objects import ObjectReference
 from plattr.settings import ProviderCredentials, Settings
 from plattr.spec import Provider
 from plattr.status import ConditionType, Finding
@@ -89,7 +90,8 @@ class AuthActivities:
             StillDeleting: Keycloak has not finished yet, or a finalizer holds the ConfigMap.
             BackendRefused: a realm that the owner made cannot be seen any more.
         """
-        held = await self._ledger.held_by(step.reference, Holding.REALM)
+        estate = step.estate(self._kube.cluster)
+        held = await self._ledger.held_by(estate, Holding.REALM)
         made = {claim.claim.name for claim in held if claim.may_be_made}
         given_back = {claim.claim.name for claim in held if claim.quarantined_until is not None}
         spared = await living_uid(self._kube, step)
@@ -97,14 +99,13 @@ class AuthActivities:
             realm = await self._keycloak.get_realm(name)
             if realm is not None and name in made:
                 _ensure_visible(realm, step.reference)
-            if realm is None or realms.holder_of(realm) != step.reference.key:
-                continue
-            if spared is not None and realms.uid_of(realm) == spared:
+            mark = realms.mark_of(realm) if realm is not None else None
+            if realm is None or mark is None or not estate.holds(mark) or mark.uid == spared:
                 continue
             is_retained = step.retains(Holding.REALM, name) and name not in given_back
-            await self._remove_realm(step.reference, realm, is_retained=is_retained)
+            await self._remove_realm(estate, realm, is_retained=is_retained)
         labels = {FEATURE_LABEL: FEATURE}
-        await remove_owned(self._kube, step.reference, [CONFIG_MAPS], spared_uid=spared, labels=labels)
+        await remove_owned(self._kube, estate, [CONFIG_MAPS], spared_uid=spared, labels=labels)
         return StepResult() if spared is not None else await self._await_late_calls(step)
 
     async def _reconcile_realm(self, target: Target) -> list[Json]:
@@ -113,7 +114,7 @@ class AuthActivities:
         found = await self._find(target)
         if found is None:
             # One call instead of two, and never a realm without its client.
-            async with self._ledger.call_noted(target.owner.reference, _claim_of(target)) as call:
+            async with self._ledger.call_noted(estate_of(target.owner), _claim_of(target)) as call:
                 call.is_made = await self._keycloak.create_realm({**wanted_realm, "clients": [wanted_client]})
             if call.is_made:
                 return []
@@ -144,18 +145,14 @@ class AuthActivities:
         return found, _result(client), _result(providers)
 
     async def _check_holder(self, target: Target, realm: Json) -> None:
-        reference = target.owner.reference
-        holder = realms.holder_of(realm)
-        if holder == reference.key:
+        estate, mark = estate_of(target.owner), realms.mark_of(realm)
+        if estate.holds(mark):
             return
-        for held in await self._ledger.held_by(reference, Holding.REALM):
+        for held in await self._ledger.held_by(estate, Holding.REALM):
             # Keycloak may show a realm that it has just made only later.
             if held.claim == _claim_of(target) and held.may_be_made:
-                _ensure_visible(realm, reference)
-        raise OwnedElsewhere(
-            f"cannot adopt realm {target.names.realm!r} for {reference}: it belongs to"
-            f" {holder or NO_OWNER}; choose another name or remove it"
-        )
+                _ensure_visible(realm, estate.reference)
+        ensure_own(f"realm {target.names.realm!r}", mark, target.owner)
 
     async def _reconcile_providers(self, target: Target, providers: Iterable[Json]) -> None:
         existing = {provider["alias"]: provider for provider in providers}
@@ -201,13 +198,13 @@ class AuthActivities:
             )
         return config
 
-    async def _remove_realm(self, reference: ObjectReference, realm: Json, *, is_retained: bool) -> None:
+    async def _remove_realm(self, estate: Estate, realm: Json, *, is_retained: bool) -> None:
         name = realm["realm"]
         if is_retained:
             if realm["enabled"]:
                 await self._keycloak.update_realm(name, {"enabled": False})
             return
-        async with self._ledger.call_noted(reference, Claim(holding=Holding.REALM, name=name)):
+        async with self._ledger.call_noted(estate, Claim(holding=Holding.REALM, name=name)):
             # A deletion can outlast any timeout and still succeed: what is there decides, not the lost answer.
             with contextlib.suppress(OutcomeUnknown):
                 await self._keycloak.delete_realm(name)
@@ -222,7 +219,7 @@ class AuthActivities:
         Their claims stay, so there is no quarantine after which anybody looks. Not done while there may be any; who
         calls again looks at the realms anew.
         """
-        held = await self._ledger.held_by(step.reference, Holding.REALM)
+        held = await self._ledger.held_by(step.estate(self._kube.cluster), Holding.REALM)
         ends = {
             each.claim.name: each.unanswered_until
             for each in held

@@ -8,7 +8,7 @@ from temporalio import activity
 from activities.clients.events import EventRecorder
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
-from activities.clients.resources import Json, custom_resource
+from activities.clients.resources import NAMESPACES, Json, custom_resource
 from activities.crowd import Crowd
 from activities.families import Families
 from activities.handover import hand_over_left_hosts
@@ -16,7 +16,8 @@ from activities.loading import TargetLoader
 from activities.status import conditions_of, with_summary
 from plattr.claims import Claim, HeldClaim, Holding, claims_of, outliving
 from plattr.errors import OwnedElsewhere, PlattrError, StillDeleting, Superseded
-from plattr.objects import FINALIZER, Envelope, Kind
+from plattr.marks import Estate, estate_of
+from plattr.objects import FINALIZER, Envelope, Kind, ObjectReference, Owner
 from plattr.parent import STATUS_FIELD
 from plattr.spec import parse_preview_spec
 from plattr.status import ConditionType, Finding, Phase, begun, ending
@@ -106,11 +107,11 @@ class ClaimActivities:
                 await self._tell_dropped_variables(target)
             is_shown = await self._show_begun(body, envelope)
         except PlattrError:
-            await self._ensure_held_back(envelope, claims.new)
+            await self._ensure_held_back(target.owner, claims.new)
             raise
         # A status that was written says that the object is still there.
         if not is_shown and FINALIZER not in envelope.metadata.finalizers:
-            await self._ensure_held_back(envelope, claims.new)
+            await self._ensure_held_back(target.owner, claims.new)
         return ClaimResult(
             verdict="proceed",
             uid=envelope.metadata.uid,
@@ -136,14 +137,18 @@ class ClaimActivities:
         if envelope is None:
             if cleanup.purge or (cleanup.delete_object and not cleanup.uid):
                 return CleanupPlan(verdict="proceed", purge=True)
-            held = await self._ledger.held_by(reference)
+            namespace = await self._kube.get(NAMESPACES, reference.namespace)
+            # What is left of an earlier namespace waits for a person while the name is somebody's again.
+            namespace_uid = namespace["metadata"]["uid"] if namespace else None
+            held = await self._ledger.held_by(self._estate(reference, namespace_uid))
             retained = [claim for claim in held if claim.is_retained and claim.quarantined_until is None]
-            return CleanupPlan(verdict="proceed", retain=bool(retained))
+            return CleanupPlan(verdict="proceed", namespace_uid=namespace_uid, retain=bool(retained))
         if not envelope.is_deleting:
             if not cleanup.delete_object or cleanup.uid not in ("", envelope.metadata.uid):
                 return CleanupPlan(verdict="recreated", uid=envelope.metadata.uid)
             # The uid: an object that took the name since we looked must live.
             await self._kube.delete(resource, reference.name, reference.namespace, uid=envelope.metadata.uid)
+        namespace_uid = await self._loader.namespace_uid(envelope)
         body = await self._kube.get(resource, reference.name, reference.namespace)
         if body is not None and body["metadata"]["uid"] == envelope.metadata.uid:
             fields: Json = {"phase": str(Phase.TERMINATING)}
@@ -154,10 +159,16 @@ class ClaimActivities:
         return CleanupPlan(
             verdict="proceed",
             uid=envelope.metadata.uid,
+            namespace_uid=namespace_uid,
             # The raw spec: one that the models refuse must still be deletable.
             retain=envelope.spec.get("deletionPolicy") == "Retain",
-            outliving=outliving(await self._ledger.held_by(reference), envelope.metadata.uid),
+            outliving=outliving(
+                await self._ledger.held_by(self._estate(reference, namespace_uid)), envelope.metadata.uid
+            ),
         )
+
+    def _estate(self, reference: ObjectReference, namespace_uid: str | None) -> Estate:
+        return Estate(reference=reference, cluster=self._kube.cluster, namespace_uid=namespace_uid)
 
     async def _with_finalizer(self, body: Json, envelope: Envelope) -> Json:
         """Return the object with our finalizer; everybody else's stays."""
@@ -177,20 +188,20 @@ class ClaimActivities:
         )
         if patched is None:
             # A claim made now would be nobody's to give back.
-            raise _gone(envelope)
+            raise _gone(envelope.reference)
         return patched
 
-    async def _ensure_held_back(self, envelope: Envelope, claimed: Sequence[Claim]) -> None:
+    async def _ensure_held_back(self, owner: Owner, claimed: Sequence[Claim]) -> None:
         """Return when the finalizer holds the object back; else give back what was claimed for it.
 
         The API server looks for finalizers before it deletes, not while: one added in those milliseconds is lost.
         https://github.com/kubernetes/apiserver/blob/master/pkg/registry/generic/registry/store.go
         """
-        found = await self._loader.read(envelope.reference)
-        if found is not None and found.metadata.uid == envelope.metadata.uid:
+        found = await self._loader.read(owner.reference)
+        if found is not None and found.metadata.uid == owner.uid:
             return
-        await self._ledger.release(envelope.reference, claimed)
-        raise _gone(envelope)
+        await self._ledger.release(estate_of(owner), claimed)
+        raise _gone(owner.reference)
 
     async def _show_begun(self, body: Json, envelope: Envelope) -> bool:
         """Say that work has begun, and from which parent a preview is built; return whether that was news.
@@ -232,8 +243,8 @@ def _is_new_spec(envelope: Envelope) -> bool:
     return envelope.status.get("observedGeneration") != envelope.metadata.generation
 
 
-def _gone(envelope: Envelope) -> Superseded:
-    return Superseded(f"cannot go on with {envelope.reference}: it went before anything was made for it")
+def _gone(reference: ObjectReference) -> Superseded:
+    return Superseded(f"cannot go on with {reference}: it went before anything was made for it")
 
 
 def _without_work(verdict: str, envelope: Envelope) -> ClaimResult:

@@ -5,6 +5,7 @@ from activities.clients.ledger import Ledger
 from activities.clients.resources import PREVIEWS
 from plattr.claims import Holding
 from plattr.errors import TooManyPreviews
+from plattr.marks import estate_of
 from plattr.target import Target
 
 
@@ -26,7 +27,7 @@ class Crowd:
             TooManyPreviews: its namespace has as many older ones as the limit allows.
         """
         reference = target.owner.reference
-        if self._limit is None or not target.is_preview or await self._ledger.held_by(reference, Holding.NAMESPACE):
+        if self._limit is None or not target.is_preview or await self._holds_its_namespace(target):
             return
         ages = []
         async for page in self._kube.pages(PREVIEWS, reference.namespace, metadata_only=True):
@@ -37,3 +38,6 @@ class Crowd:
                 f"cannot provision {reference}: namespace {reference.namespace!r} has {len(ages)} previews, and the"
                 f" platform allows {self._limit}; delete one, or wait until one ends"
             )
+
+    async def _holds_its_namespace(self, target: Target) -> bool:
+        return bool(await self._ledger.held_by(estate_of(target.owner), Holding.NAMESPACE))

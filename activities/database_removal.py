@@ -56,7 +56,8 @@ class DatabaseRemovalActivities:
             StillDeleting: something is left: a session that did not end, a Secret with a finalizer.
         """
         spared = await living_uid(self._kube, step)
-        dropping = Dropping(self._postgres, step, spared, self._cleanup_budget)
+        estate = step.estate(self._kube.cluster)
+        dropping = Dropping(self._postgres, step, estate, spared, self._cleanup_budget)
         try:
             await dropping.lock_out()
             if not step.retain:
@@ -66,7 +67,7 @@ class DatabaseRemovalActivities:
         finally:
             await self._tell_of_sessions(step.reference, dropping.ended)
         labels = {FEATURE_LABEL: "database"}
-        await remove_owned(self._kube, step.reference, [SECRETS], spared_uid=spared, labels=labels)
+        await remove_owned(self._kube, estate, [SECRETS], spared_uid=spared, labels=labels)
         await self._postgres.forget(step.reference)
         return StepResult()
 
@@ -88,7 +89,8 @@ class DatabaseRemovalActivities:
             )
             logger.warning("dependents removed", extra={"holder": theirs[0].holder, "note": message})
             owner = owner_in(record)
-            if owner is not None:
+            # Another cluster's object is in another API server.
+            if owner is not None and owner.cluster == self._kube.cluster:
                 await self._events.record(owner, kind_of="Warning", reason="DependentsRemoved", message=message)
 
     async def _tell_of_sessions(self, reference: ObjectReference, ended: Sequence[EndedSession]) -> None:
@@ -100,7 +102,7 @@ class DatabaseRemovalActivities:
             )
         for record in dict.fromkeys(session.record for session in ended):
             owner = owner_in(record)
-            if owner is not None and owner.reference != reference:
+            if owner is not None and owner.cluster == self._kube.cluster and owner.reference != reference:
                 message = (
                     f"a session held what names the database of {reference}, which is being removed, and was ended"
                 )

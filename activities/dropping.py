@@ -30,6 +30,7 @@ from plattr.database_removal import (
     thing_named,
 )
 from plattr.errors import BackendRefused, HeldByDependents, StillDeleting
+from plattr.marks import Estate
 from plattr.naming import roles_of
 from plattr.sql_removal import CANDIDATES_AT_ONCE, DEPENDENTS_MOST, LOCKS_AT_ONCE
 from plattr.steps import CleanupStepInput
@@ -43,9 +44,15 @@ class Dropping:
     """One attempt to drop what a cleanup is about; a place is a database of the server, None: Plattr's own."""
 
     def __init__(
-        self, postgres: PostgresClient, step: CleanupStepInput, spared_uid: str | None, budget: timedelta
+        self,
+        postgres: PostgresClient,
+        step: CleanupStepInput,
+        estate: Estate,
+        spared_uid: str | None,
+        budget: timedelta,
     ) -> None:
         self._postgres = postgres
+        self._estate = estate
         self._step = step
         self._spared_uid = spared_uid
         self._ends = time.monotonic() + budget.total_seconds()
@@ -223,14 +230,14 @@ class Dropping:
             roles=inventory.role_ids,
             schemas=inventory.schema_ids,
             prefix=RECORD_PREFIX,
-            beginning=record_beginning(self._step.reference),
+            beginning=record_beginning(self._estate),
             most=DEPENDENTS_MOST,
             **seeds,
         )
         return [Dependent.model_validate(row) for row in rows]
 
     async def _inventory(self, transaction: Transaction) -> Inventory:
-        beginning = record_beginning(self._step.reference)
+        beginning = record_beginning(self._estate)
         schemas = await transaction.fetch(sql_removal.OWNED_SCHEMAS, beginning=beginning, prefix=RECORD_PREFIX)
         roles = await transaction.fetch(sql_removal.OWNED_ROLES, beginning=beginning)
         return Inventory.model_validate({"schemas": schemas, "roles": roles})

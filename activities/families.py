@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
-from activities.clients.resources import APPLICATIONS
+from activities.clients.resources import APPLICATIONS, NAMESPACES
 from plattr.claims import Claim, Holding, claims_of, other_families, previews_claim
 from plattr.errors import OwnedElsewhere
+from plattr.marks import estate_of
 from plattr.objects import FINALIZER, Envelope, Kind, ObjectReference
 from plattr.spec import Environment
 from plattr.target import Target
@@ -36,7 +37,7 @@ class Families:
             namespace = target.owner.reference.namespace
             if holder is None or holder.namespace == namespace or await self._has_all(target):
                 continue
-            await self._ledger.wait_for(previews_claim(application), target.owner.reference)
+            await self._ledger.wait_for(previews_claim(application), estate_of(target.owner))
             error = OwnedElsewhere(
                 f"cannot claim the names of {target.owner.reference}: previews of applications named {application!r}"
                 f" belong to namespace {holder.namespace!r}, which claimed that name first; make the preview there, or"
@@ -67,14 +68,19 @@ class Families:
             # One without our finalizer was never accepted, and what it is given nobody would give back.
             if heir.is_deleting or FINALIZER not in heir.metadata.finalizers:
                 continue
-            given = await self._ledger.acquire(heir.owner, (), optional=(claim,))
+            namespace = await self._kube.get(NAMESPACES, heir.metadata.namespace)
+            if namespace is None:
+                continue
+            home = {"cluster": self._kube.cluster, "namespace_uid": namespace["metadata"]["uid"]}
+            owner = heir.model_copy(update=home).owner
+            given = await self._ledger.acquire(owner, (), optional=(claim,))
             # It may have gone meanwhile; whoever deletes it from here on finds the claim.
             if await self._lives(heir):
                 return
-            await self._ledger.release(heir.reference, given.new)
+            await self._ledger.release(estate_of(owner), given.new)
 
     async def _has_all(self, target: Target) -> bool:
-        held = {each.claim for each in await self._ledger.held_by(target.owner.reference)}
+        held = {each.claim for each in await self._ledger.held_by(estate_of(target.owner))}
         return held.issuperset(claims_of(target))
 
     async def _lives(self, envelope: Envelope) -> bool:

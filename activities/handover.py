@@ -10,6 +10,7 @@ from activities.clients.resources import INGRESSES, Json
 from activities.ownership import belongs_to
 from plattr.claims import Holding, claims_of
 from plattr.errors import StillDeleting
+from plattr.marks import estate_of
 from plattr.target import Target
 
 
@@ -20,21 +21,21 @@ async def hand_over_left_hosts(kube: KubeClient, ledger: Ledger, target: Target)
         StillDeleting: an Ingress is held, as by the finalizer of a load balancer's controller.
         Conflict: a claim or an Ingress changed under our hands.
     """
-    needed = claims_of(target)
-    held = await ledger.held_by(target.owner.reference, Holding.HOST)
+    needed, estate = claims_of(target), estate_of(target.owner)
+    held = await ledger.held_by(estate, Holding.HOST)
     left = [each.claim for each in held if each.is_sought and each.claim not in needed]
     if not left:
         return
     names, hosts = target.names, {claim.name for claim in left}
     for name in (names.stem, names.api_ingress):
         body = await kube.get(INGRESSES, name, names.namespace)
-        if body is None or not belongs_to(body, target.owner.reference) or not hosts & _hosts_of(body):
+        if body is None or not belongs_to(body, estate) or not hosts & _hosts_of(body):
             continue
         await kube.delete(INGRESSES, name, names.namespace, uid=body["metadata"]["uid"])
         found = await kube.get(INGRESSES, name, names.namespace)
         if found is not None and found["metadata"]["uid"] == body["metadata"]["uid"]:
             raise StillDeleting(f"cannot give back host {', '.join(sorted(hosts))!r}: Ingress {name!r} is still there")
-    await ledger.release(target.owner.reference, left)
+    await ledger.release(estate, left)
 
 
 def _hosts_of(ingress: Json) -> set[str]:

@@ -1,7 +1,9 @@
 """From a step's input to its target: the object is read afresh before every step."""
 
+from collections import OrderedDict
+
 from activities.clients.kube import KubeClient
-from activities.clients.resources import APPLICATIONS, custom_resource
+from activities.clients.resources import APPLICATIONS, NAMESPACES, custom_resource
 from plattr.errors import ParentNotFound, Superseded
 from plattr.objects import Envelope, Kind, ObjectReference
 from plattr.parent import Parent, taken_parent, with_parent
@@ -10,6 +12,9 @@ from plattr.spec import parse_preview_spec
 from plattr.steps import StepInput
 from plattr.target import Target, application_target, preview_target
 
+# 10,000 objects' namespaces are known without asking: some 2 MB.
+KNOWN_OBJECTS = 10_000
+
 
 class TargetLoader:
     """Reads objects and says what they ask for."""
@@ -17,6 +22,7 @@ class TargetLoader:
     def __init__(self, kube: KubeClient, settings: Settings) -> None:
         self._kube = kube
         self._settings = settings
+        self._namespace_uids: OrderedDict[str, str] = OrderedDict()
 
     async def load(self, step: StepInput) -> Target:
         """Return what the step works towards.
@@ -48,6 +54,27 @@ class TargetLoader:
         body = await self._kube.get(custom_resource(reference.kind), reference.name, reference.namespace)
         return None if body is None else Envelope.from_api(reference.kind, body)
 
+    async def namespace_uid(self, envelope: Envelope) -> str:
+        """Return which namespace of its name the object is in; asked once an object, for that never changes.
+
+        Raises:
+            Superseded: the namespace is gone, and the object with it.
+        """
+        uid, name = envelope.metadata.uid, envelope.metadata.namespace
+        if uid not in self._namespace_uids:
+            body = await self._kube.get(NAMESPACES, name)
+            if body is None:
+                raise Superseded(f"cannot go on with {envelope.reference}: namespace {name!r} is gone")
+            self._namespace_uids[uid] = body["metadata"]["uid"]
+            if len(self._namespace_uids) > KNOWN_OBJECTS:
+                self._namespace_uids.popitem(last=False)
+        return self._namespace_uids[uid]
+
+    async def at_home(self, envelope: Envelope) -> Envelope:
+        """Return the object with its cluster and its namespace's uid, which its owner's marks name."""
+        home = {"cluster": self._kube.cluster, "namespace_uid": await self.namespace_uid(envelope)}
+        return envelope.model_copy(update=home)
+
     async def with_parent(self, envelope: Envelope, *, take_over: bool) -> Envelope:
         """Return a preview with the parent that it is to be built from in its status; an Application as it is.
 
@@ -69,6 +96,7 @@ class TargetLoader:
             ParentNotFound: that parent is missing or is being deleted.
             InvalidSpec: a rule is broken, in the object or in a preview's parent.
         """
+        envelope = await self.at_home(envelope)
         if envelope.kind is Kind.APPLICATION:
             return application_target(
                 envelope,

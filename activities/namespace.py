@@ -13,6 +13,7 @@ from plattr.claims import Holding
 from plattr.errors import StillDeleting
 from plattr.manifests.namespace import build_namespace
 from plattr.manifests.preview_limits import build_limit_range, build_network_policy, build_resource_quota
+from plattr.marks import estate_of
 from plattr.naming import PREVIEW_LIMITS
 from plattr.settings import Settings
 from plattr.steps import CleanupStepInput, StepInput, StepResult
@@ -60,9 +61,9 @@ class NamespaceActivities:
             StillDeleting: it has not gone yet; the message says what Kubernetes waits for.
         """
         spared = await living_uid(self._kube, step)
-        going: list[Json] = []
+        estate, going = step.estate(self._kube.cluster), list[Json]()
         async for _ in moments(WAIT_SECONDS):
-            found = await list_owned(self._kube, NAMESPACES, step.reference, metadata_only=False)
+            found = await list_owned(self._kube, NAMESPACES, estate, metadata_only=False)
             going = await delete_all(self._kube, NAMESPACES, found, spared_uid=spared)
             if not going:
                 await self._release_claims(step, spared)
@@ -74,13 +75,14 @@ class NamespaceActivities:
             await self._kube.apply_owned(resource, body, target.owner, target.names.namespace)
             return
         found = await self._kube.get(resource, PREVIEW_LIMITS, target.names.namespace)
-        if found is not None and belongs_to(found, target.owner.reference):
+        if found is not None and belongs_to(found, estate_of(target.owner)):
             await delete_all(self._kube, resource, [found], spared_uid=None)
 
     async def _release_claims(self, step: CleanupStepInput, spared: str | None) -> None:
-        held = await self._ledger.held_by(step.reference, Holding.NAMESPACE)
+        estate = step.estate(self._kube.cluster)
+        held = await self._ledger.held_by(estate, Holding.NAMESPACE)
         claims = [claim.claim for claim in held if spared is None or claim.owner.uid != spared]
-        await self._ledger.release(step.reference, claims)
+        await self._ledger.release(estate, claims)
 
 
 def _bounds(target: Target, settings: Settings) -> list[tuple[Resource, Json | None]]:

@@ -6,6 +6,7 @@ from activities.clients.concurrency import all_of
 from activities.clients.kube import KubeClient
 from activities.clients.resources import DEPLOYMENTS, INGRESSES, Json
 from activities.ownership import belongs_to, list_owned, namespaces_of
+from plattr.marks import Estate, estate_of
 from plattr.objects import ObjectReference
 from plattr.status import ConditionType, Finding
 from plattr.target import Target
@@ -22,11 +23,12 @@ async def observed(kube: KubeClient, target: Target, findings: Sequence[Finding]
 
 async def gone_workload(kube: KubeClient, reference: ObjectReference) -> tuple[Finding, ...]:
     """Return the conditions of an object that is being deleted whose Deployment, or Ingresses, are gone."""
-    namespaces = await namespaces_of(kube, reference)
+    estate = Estate(reference=reference, cluster=kube.cluster, namespace_uid=None)
+    namespaces = await namespaces_of(kube, estate)
     kinds = {ConditionType.DEPLOYMENT: DEPLOYMENTS, ConditionType.INGRESS: INGRESSES}
     gone = []
     for kind, resource in kinds.items():
-        found = await all_of(list_owned(kube, resource, reference, namespace) for namespace in namespaces)
+        found = await all_of(list_owned(kube, resource, estate, namespace) for namespace in namespaces)
         if not any(found):
             gone.append(_false(kind, "Removed", "it is removed with the object"))
     return tuple(gone)
@@ -44,7 +46,7 @@ async def _deployment(kube: KubeClient, target: Target) -> Finding | None:
     names = target.names
     body = await kube.get(DEPLOYMENTS, names.stem, names.namespace)
     what = f"Deployment {names.stem!r} in namespace {names.namespace!r}"
-    if body is None or not belongs_to(body, target.owner.reference):
+    if body is None or not belongs_to(body, estate_of(target.owner)):
         return _false(ConditionType.DEPLOYMENT, "DeploymentMissing", f"{what} is not there any more")
     status = body.get("status", {})
     available = next((each for each in status.get("conditions", []) if each["type"] == "Available"), None)
@@ -70,7 +72,7 @@ async def _ingress(kube: KubeClient, target: Target) -> Finding | None:
     bodies = await all_of(kube.get(INGRESSES, name, names.namespace) for name in wanted)
     for name, body in zip(wanted, bodies, strict=True):
         what = f"Ingress {name!r} in namespace {names.namespace!r}"
-        if body is None or not belongs_to(body, target.owner.reference):
+        if body is None or not belongs_to(body, estate_of(target.owner)):
             return _false(ConditionType.INGRESS, "IngressMissing", f"{what} is not there any more")
         if names.host not in _hosts(body):
             return _false(ConditionType.INGRESS, "HostMissing", f"{what} does not lead {names.host!r} anywhere")

@@ -6,10 +6,11 @@ from typing import Any
 from activities.clients.kube import KubeClient
 from activities.clients.resources import NAMESPACES, Json, Resource, custom_resource
 from plattr.errors import Conflict, OwnedElsewhere, StillDeleting
-from plattr.objects import NO_OWNER, Kind, ObjectReference, Owner, owner_named
+from plattr.marks import Estate, Mark, ensure_own
+from plattr.objects import Kind, ObjectReference, Owner
 from plattr.status import ConditionType
 from plattr.steps import CleanupStepInput
-from plattr.target import OWNER_ANNOTATION, OWNER_UID_ANNOTATION, owner_labels
+from plattr.target import OWNER_UID_ANNOTATION, annotated_mark, owner_labels
 
 
 def owner_selector(reference: ObjectReference, more: Mapping[str, str] | None = None) -> str:
@@ -17,9 +18,9 @@ def owner_selector(reference: ObjectReference, more: Mapping[str, str] | None = 
     return ",".join(f"{label}={text}" for label, text in (owner_labels(reference) | dict(more or {})).items())
 
 
-def belongs_to(body: Json, reference: ObjectReference) -> bool:
+def belongs_to(body: Json, estate: Estate) -> bool:
     """Tell whether an object says that it is this owner's, in whichever incarnation."""
-    return bool(_holder(body) == reference.key)
+    return estate.holds(_mark(body))
 
 
 def ensure_adoptable(
@@ -30,17 +31,15 @@ def ensure_adoptable(
     Raises:
         OwnedElsewhere: the object belongs to another owner, or to none; it carries `condition` if that is given.
     """
-    if body is None or belongs_to(body, owner.reference):
+    if body is None:
         return
     metadata = body["metadata"]
     place = f" in namespace {metadata['namespace']!r}" if "namespace" in metadata else ""
-    holder = _holder(body) or NO_OWNER
-    error = OwnedElsewhere(
-        f"cannot adopt {resource.kind} {metadata['name']!r}{place} for {owner.reference}: it belongs to {holder};"
-        " choose another name or remove it"
-    )
-    error.condition = condition
-    raise error
+    try:
+        ensure_own(f"{resource.kind} {metadata['name']!r}{place}", _mark(body), owner)
+    except OwnedElsewhere as error:
+        error.condition = condition
+        raise
 
 
 def holds(existing: Any, wanted: Any) -> bool:
@@ -53,7 +52,7 @@ def holds(existing: Any, wanted: Any) -> bool:
 async def list_owned(
     kube: KubeClient,
     resource: Resource,
-    reference: ObjectReference,
+    estate: Estate,
     namespace: str = "",
     *,
     labels: Mapping[str, str] | None = None,
@@ -61,16 +60,16 @@ async def list_owned(
 ) -> list[Json]:
     """Return the owner's objects; one that carries the labels but another owner's annotation, or none, is left out."""
     pages = kube.pages(
-        resource, namespace, label_selector=owner_selector(reference, labels), metadata_only=metadata_only
+        resource, namespace, label_selector=owner_selector(estate.reference, labels), metadata_only=metadata_only
     )
-    return [body async for page in pages for body in page.items if belongs_to(body, reference)]
+    return [body async for page in pages for body in page.items if belongs_to(body, estate)]
 
 
-async def namespaces_of(kube: KubeClient, reference: ObjectReference) -> list[str]:
+async def namespaces_of(kube: KubeClient, estate: Estate) -> list[str]:
     """Return where an owner's workload can be: an Application's own namespace, or those made for a preview."""
-    if reference.kind is Kind.APPLICATION:
-        return [reference.namespace]
-    return [body["metadata"]["name"] for body in await list_owned(kube, NAMESPACES, reference)]
+    if estate.reference.kind is Kind.APPLICATION:
+        return [estate.reference.namespace]
+    return [body["metadata"]["name"] for body in await list_owned(kube, NAMESPACES, estate)]
 
 
 async def living_uid(kube: KubeClient, step: CleanupStepInput) -> str | None:
@@ -104,7 +103,7 @@ async def delete_all(kube: KubeClient, resource: Resource, bodies: list[Json], *
 
 async def remove_owned(
     kube: KubeClient,
-    reference: ObjectReference,
+    estate: Estate,
     resources: Sequence[Resource],
     *,
     spared_uid: str | None,
@@ -115,16 +114,16 @@ async def remove_owned(
     Raises:
         StillDeleting: something is held, as by a finalizer of somebody else's.
     """
-    namespaces = await namespaces_of(kube, reference)
+    namespaces = await namespaces_of(kube, estate)
     places = [(resource, namespace) for namespace in namespaces for resource in resources]
     going = []
     # All are asked before any is looked at again: what is held must not hold up the others.
     for resource, namespace in places:
-        found = await list_owned(kube, resource, reference, namespace, labels=labels)
+        found = await list_owned(kube, resource, estate, namespace, labels=labels)
         uids = {body["metadata"]["uid"] for body in await delete_all(kube, resource, found, spared_uid=spared_uid)}
         going += [(resource, namespace, uids)] if uids else []
     for resource, namespace, uids in going:
-        for body in await list_owned(kube, resource, reference, namespace, labels=labels):
+        for body in await list_owned(kube, resource, estate, namespace, labels=labels):
             metadata = body["metadata"]
             if metadata["uid"] in uids:
                 held = ", ".join(metadata.get("finalizers", []))
@@ -134,8 +133,8 @@ async def remove_owned(
                 )
 
 
-def _holder(body: Json) -> str | None:
-    return owner_named(body["metadata"].get("annotations", {}).get(OWNER_ANNOTATION))
+def _mark(body: Json) -> Mark | None:
+    return annotated_mark(body["metadata"].get("annotations", {}))
 
 
 def _owner_uid(body: Json) -> str | None:

@@ -16,14 +16,14 @@ from activities.loading import TargetLoader
 from activities.ownership import ensure_adoptable, holds, list_owned, living_uid, namespaces_of, remove_owned
 from activities.polling import is_called_off
 from plattr.claims import Holding
-from plattr.database import recorded_owner, recorded_uid
+from plattr.database import recorded_mark
 from plattr.endpoints import redis_values
-from plattr.errors import Conflict, OwnedElsewhere, StillDeleting
+from plattr.errors import Conflict, StillDeleting
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.manifests.secret import build_redis_secret
+from plattr.marks import Estate, ensure_own, estate_of
 from plattr.naming import redis_prefix
-from plattr.objects import ObjectReference
 from plattr.redis_users import RedisUser, password_digest, secret_values, user_rules
 from plattr.settings import Settings
 from plattr.status import ConditionType, Finding
@@ -80,7 +80,7 @@ class RedisActivities:
             del values["REDIS_URL"]
         else:
             # Its address would hide that of the ConfigMap.
-            await remove_owned(self._kube, step.reference, [SECRETS], spared_uid=None, labels=_LABELS)
+            await remove_owned(self._kube, estate_of(target.owner), [SECRETS], spared_uid=None, labels=_LABELS)
         config_map = build_config_map(target, "redis", values)
         await self._kube.apply_owned(CONFIG_MAPS, config_map, target.owner, target.names.namespace)
         message = await self._message(target, lack)
@@ -104,16 +104,16 @@ class RedisActivities:
         def is_over() -> bool:
             return time.monotonic() >= ends or is_called_off()
 
-        spared = await living_uid(self._kube, step)
+        spared, estate = await living_uid(self._kube, step), step.estate(self._kube.cluster)
         if self._redis is not None:
             await self._remove_users(self._redis, step, spared)
-            for claim in await self._ledger.held_by(step.reference, Holding.REDIS):
+            for claim in await self._ledger.held_by(estate, Holding.REDIS):
                 if claim.owner.uid == spared or step.retains(Holding.REDIS, claim.claim.name):
                     continue
                 if not await self._remove_keys(self._redis, redis_prefix(claim.claim.name), is_over):
                     prefix = redis_prefix(claim.claim.name)
                     return StepResult(is_done=False, waiting_for=f"the keys {prefix}* of Redis to be removed")
-        await remove_owned(self._kube, step.reference, [SECRETS, CONFIG_MAPS], spared_uid=spared, labels=_LABELS)
+        await remove_owned(self._kube, estate, [SECRETS, CONFIG_MAPS], spared_uid=spared, labels=_LABELS)
         return StepResult()
 
     async def _keep_user(self, target: Target, addresses: dict[str, str]) -> str | None:
@@ -170,24 +170,26 @@ class RedisActivities:
             users = await redis.users()
         except UsersMissing:
             return
-        claimed = {held.claim.name for held in await self._ledger.held_by(step.reference, Holding.REDIS)}
-        passwords = await self._passwords(step.reference)
+        estate = step.estate(self._kube.cluster)
+        claimed = {held.claim.name for held in await self._ledger.held_by(estate, Holding.REDIS)}
+        passwords = await self._passwords(estate)
         for user in users:
-            if not (_is_recorded(user, step.reference) or (user.name in claimed and _has_a_password(user, passwords))):
+            mark = recorded_mark(user.record)
+            if not (estate.holds(mark) or (user.name in claimed and _has_a_password(user, passwords))):
                 continue
-            if spared is not None and recorded_uid(user.record) == spared:
+            if spared is not None and mark is not None and mark.uid == spared:
                 continue
             if not step.retains(Holding.REDIS, user.name):
                 await redis.delete_user(user.name)
             elif user.is_on:
                 await redis.lock_user(user)
 
-    async def _passwords(self, reference: ObjectReference) -> list[str]:
+    async def _passwords(self, estate: Estate) -> list[str]:
         """Return the passwords of the owner's Secrets."""
         bodies = [
             body
-            for namespace in await namespaces_of(self._kube, reference)
-            for body in await list_owned(self._kube, SECRETS, reference, namespace, labels=_LABELS)
+            for namespace in await namespaces_of(self._kube, estate)
+            for body in await list_owned(self._kube, SECRETS, estate, namespace, labels=_LABELS)
         ]
         return [password for body in bodies if (password := _password_in(body)) is not None]
 
@@ -209,18 +211,11 @@ class RedisActivities:
 
 
 def _ensure_ours(target: Target, user: RedisUser | None, password: str | None) -> None:
-    if user is None or _is_recorded(user, target.owner.reference):
+    if user is None:
         return
     if password is not None and _has_a_password(user, [password]):
         return
-    raise OwnedElsewhere(
-        f"cannot adopt user {user.name!r} of Redis for {target.owner.reference}: it belongs to"
-        f" {recorded_owner(user.record) or 'nobody that Plattr knows'}; choose another name or remove it"
-    )
-
-
-def _is_recorded(user: RedisUser, reference: ObjectReference) -> bool:
-    return recorded_owner(user.record) == reference.key
+    ensure_own(f"user {user.name!r} of Redis", recorded_mark(user.record), target.owner)
 
 
 def _has_a_password(user: RedisUser, passwords: Collection[str]) -> bool:

@@ -36,13 +36,13 @@ class ReleaseActivities:
         Raises:
             Conflict: the object or a claim changed under our hands.
         """
-        reference = step.reference
+        estate = step.estate(self._kube.cluster)
         spared = await living_uid(self._kube, step)
-        held = [claim for claim in await self._ledger.held_by(reference) if claim.owner.uid != spared]
+        held = [claim for claim in await self._ledger.held_by(estate) if claim.owner.uid != spared]
         kept = [each for each in held if _is_kept(each, step)]
         await self._mark_retained(kept)
-        end = await self._ledger.release(reference, [claim.claim for claim in held if claim not in kept])
-        await self._families.pass_on(reference)
+        end = await self._ledger.release(estate, [claim.claim for claim in held if claim not in kept])
+        await self._families.pass_on(step.reference)
         # Last: with the finalizer gone nobody is left to ask for the rest.
         await self._remove_finalizer(step)
         return StepResult(look_again_at=end)

@@ -42,5 +42,5 @@ class SearchActivities:
         """
         spared = await living_uid(self._kube, step)
         labels = {FEATURE_LABEL: "search"}
-        await remove_owned(self._kube, step.reference, [CONFIG_MAPS], spared_uid=spared, labels=labels)
+        await remove_owned(self._kube, step.estate(self._kube.cluster), [CONFIG_MAPS], spared_uid=spared, labels=labels)
         return StepResult()

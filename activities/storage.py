@@ -17,8 +17,6 @@ from activities.loading import TargetLoader
 from activities.ownership import living_uid, remove_owned
 from activities.polling import is_called_off
 from plattr.buckets import (
-    OWNER_TAG,
-    OWNER_UID_TAG,
     OWNERSHIP,
     cors_rules,
     is_same_cors,
@@ -26,13 +24,15 @@ from plattr.buckets import (
     owner_tags,
     public_read_policy,
     storage_values,
+    tagged_mark,
 )
 from plattr.claims import Claim, Holding
 from plattr.errors import Conflict, OwnedElsewhere, PlattrError, Refusal, StillDeleting, Transient
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
+from plattr.marks import Estate, ensure_own, estate_of
 from plattr.naming import BucketName, possible_bucket_prefixes
-from plattr.objects import NO_OWNER, ObjectReference, Owner, owner_named
+from plattr.objects import ObjectReference, Owner
 from plattr.settings import Settings
 from plattr.status import ConditionType, Finding
 from plattr.steps import CleanupStepInput, StepInput, StepResult
@@ -76,7 +76,7 @@ class StorageActivities:
             OwnedElsewhere: a bucket of that name is another account's, another owner's, or nobody's.
         """
         target = await self._loader.load(step)
-        claimed = await self._claimed(step.reference)
+        claimed = await self._claimed(estate_of(target.owner))
         limit = asyncio.Semaphore(BUCKETS_AT_ONCE)
 
         async def reconcile(name: BucketName, *, is_public: bool) -> bool:
@@ -120,10 +120,11 @@ class StorageActivities:
 
         spared = await living_uid(self._kube, step)
         labels = {FEATURE_LABEL: "storage"}
-        await remove_owned(self._kube, step.reference, [CONFIG_MAPS], spared_uid=spared, labels=labels)
-        claimed = await self._claimed(step.reference)
+        estate = step.estate(self._kube.cluster)
+        await remove_owned(self._kube, estate, [CONFIG_MAPS], spared_uid=spared, labels=labels)
+        claimed = await self._claimed(estate)
         for bucket in sorted(claimed.keys() | await self._named_like(step.reference)):
-            if not await self._is_ours(bucket, step.reference, spared, is_made=claimed.get(bucket, False)):
+            if not await self._is_ours(bucket, estate, spared, is_made=claimed.get(bucket, False)):
                 continue
             if step.retains(Holding.BUCKET, bucket):
                 await self._close(bucket)
@@ -154,21 +155,22 @@ class StorageActivities:
         """Create the bucket if it is missing, write the owner on it, and return whether it is new."""
         standing, is_new = await self._s3.locate(bucket), False
         if standing is Standing.ABSENT:
-            await self._ledger.note_made(owner.reference, Claim(holding=Holding.BUCKET, name=bucket))
+            await self._ledger.note_made(estate_of(owner), Claim(holding=Holding.BUCKET, name=bucket))
             is_made = is_new = await self._s3.create(bucket)
             if not is_made:
                 standing = Standing.FOREIGN
         if standing is Standing.FOREIGN:
             raise _elsewhere(owner, bucket, "another account")
         tags = await self._s3.tags(bucket)
-        if OWNER_TAG not in tags:
+        mark = tagged_mark(tags)
+        if mark is None:
             # Just created, or created by an attempt that died before it wrote the tags. S3 cannot create and tag
             # at once, so the claim is the proof: it says that there was no such bucket when we set out to make it,
             # and nobody else has it. Whatever carries a tag or holds anything was made by others all the same.
             if tags or not is_made or not (is_new or await self._s3.is_empty(bucket)):
-                raise _elsewhere(owner, bucket, NO_OWNER)
-        elif tags[OWNER_TAG] != owner.reference.key:
-            raise _elsewhere(owner, bucket, owner_named(tags[OWNER_TAG]) or NO_OWNER)
+                ensure_own(f"bucket {bucket!r}", mark, owner)
+        else:
+            ensure_own(f"bucket {bucket!r}", mark, owner)
         # PutBucketTagging replaces all tags: a cost tag that somebody added must survive.
         wanted = tags | owner_tags(owner)
         if tags != wanted:
@@ -202,14 +204,14 @@ class StorageActivities:
             if not is_new and await self._s3.policy(bucket) is not None:
                 await self._s3.delete_policy(bucket)
 
-    async def _is_ours(self, bucket: str, reference: ObjectReference, spared_uid: str | None, *, is_made: bool) -> bool:
+    async def _is_ours(self, bucket: str, estate: Estate, spared_uid: str | None, *, is_made: bool) -> bool:
         """Tell whether a cleanup has to remove the bucket."""
         if await self._s3.locate(bucket) is not Standing.OURS:
             return False
         tags = await self._s3.tags(bucket)
-        if OWNER_TAG in tags:
-            is_spared = spared_uid is not None and tags.get(OWNER_UID_TAG) == spared_uid
-            return tags[OWNER_TAG] == reference.key and not is_spared
+        mark = tagged_mark(tags)
+        if mark is not None:
+            return estate.holds(mark) and mark.uid != spared_uid
         # Without tags: created by an attempt that died, or made by others; see _own.
         return not tags and is_made and spared_uid is None and await self._s3.is_empty(bucket)
 
@@ -225,9 +227,9 @@ class StorageActivities:
             raise StillDeleting(f"cannot confirm that bucket {bucket!r} is gone: S3 still shows it")
         return True
 
-    async def _claimed(self, reference: ObjectReference) -> dict[str, bool]:
+    async def _claimed(self, estate: Estate) -> dict[str, bool]:
         """Return the buckets the owner has claimed, and whether it has set out to make them."""
-        return {held.claim.name: held.is_made for held in await self._ledger.held_by(reference, Holding.BUCKET)}
+        return {held.claim.name: held.is_made for held in await self._ledger.held_by(estate, Holding.BUCKET)}
 
     async def _named_like(self, reference: ObjectReference) -> frozenset[str]:
         """Return the account's buckets that may be the owner's by their names; only their tags tell."""

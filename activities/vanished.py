@@ -30,4 +30,4 @@ async def _has_vanished(kube: KubeClient, ledger: Ledger, holder: ObjectReferenc
     """Look again: a cleanup may have ended between the two lists; it gives the claims back before the object goes."""
     if await kube.get(custom_resource(holder.kind), holder.name, holder.namespace) is not None:
         return False
-    return any(goes_with_object(held) for held in await ledger.held_by(holder))
+    return any(goes_with_object(held) for held in await ledger.held_under(holder))

@@ -43,6 +43,7 @@ from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.manifests.pod import CONFIG_MAP_FEATURES, Placeholder, config_map_features
 from plattr.manifests.service import build_service
 from plattr.manifests.service_account import build_service_account
+from plattr.marks import estate_of
 from plattr.objects import ObjectReference
 from plattr.settings import Settings
 from plattr.status import ConditionType, Finding
@@ -118,8 +119,9 @@ class WorkloadActivities:
             StillDeleting: pods still live, or something is held by a finalizer.
         """
         spared = await living_uid(self._kube, step)
-        namespaces = await namespaces_of(self._kube, step.reference)
-        await remove_owned(self._kube, step.reference, _REMOVAL_ORDER, spared_uid=spared)
+        estate = step.estate(self._kube.cluster)
+        namespaces = await namespaces_of(self._kube, estate)
+        await remove_owned(self._kube, estate, _REMOVAL_ORDER, spared_uid=spared)
         # The pods of a living incarnation are the same Deployment's and go on.
         if spared is None:
             await self._await_no_pods(step.reference, namespaces)
@@ -155,7 +157,7 @@ class WorkloadActivities:
         bodies, maps, held = await asyncio.gather(
             all_of(self._kube.get(resource, name, names.namespace) for resource, name in places),
             self._config_maps(target),
-            self._ledger.held_by(target.owner.reference),
+            self._ledger.held_by(estate_of(target.owner)),
         )
         found = {place: body for place, body in zip(places, bodies, strict=True) if body is not None}
         return _Present(found=found | {(CONFIG_MAPS, name): body for name, body in maps.items()}, held=held)
@@ -163,7 +165,7 @@ class WorkloadActivities:
     async def _config_maps(self, target: Target) -> dict[str, Json]:
         """Return the owner's ConfigMaps, and whatever bears the name of one that it should have."""
         namespace = target.names.namespace
-        owned = await list_owned(self._kube, CONFIG_MAPS, target.owner.reference, namespace, metadata_only=False)
+        owned = await list_owned(self._kube, CONFIG_MAPS, estate_of(target.owner), namespace, metadata_only=False)
         found = {body["metadata"]["name"]: body for body in owned}
         for feature in config_map_features(target):
             name = target.names.config_map(feature)
@@ -237,23 +239,24 @@ class WorkloadActivities:
 
         So are the hosts from before the domain changed.
         """
-        reference, spec = target.owner.reference, target.spec
+        estate, spec = estate_of(target.owner), target.spec
         disabled = set(CONFIG_MAP_FEATURES) - set(config_map_features(target))
         for (resource, name), body in present.found.items():
             is_former_api = resource is INGRESSES and name == target.names.api_ingress and not spec.database.enabled
             is_former_map = (
                 body["metadata"].get("labels", {}).get(FEATURE_LABEL) in disabled and resource is CONFIG_MAPS
             )
-            if (is_former_api or is_former_map) and belongs_to(body, reference):
+            if (is_former_api or is_former_map) and belongs_to(body, estate):
                 await delete_all(self._kube, resource, [body], spared_uid=None)
         needed = claims_of(target)
         former = [each.claim for each in present.held if each.claim.holding in _SERVING and each.claim not in needed]
-        await self._ledger.release(reference, former)
+        await self._ledger.release(estate, former)
 
     async def _release_hosts(self, step: CleanupStepInput, spared: str | None) -> None:
-        held = await self._ledger.held_by(step.reference, Holding.HOST)
+        estate = step.estate(self._kube.cluster)
+        held = await self._ledger.held_by(estate, Holding.HOST)
         claims = [each.claim for each in held if spared is None or each.owner.uid != spared]
-        await self._ledger.release(step.reference, claims)
+        await self._ledger.release(estate, claims)
 
     async def _await_no_pods(self, reference: ObjectReference, namespaces: Sequence[str]) -> None:
         living: list[str] = []

@@ -21,7 +21,7 @@ async def readable_claims(session: Session, reference: ObjectReference) -> list[
     Raises:
         BackendRefused: the person may not read them.
     """
-    return await Ledger(session.kube, session.lease_namespace).held_by(reference)
+    return await Ledger(session.kube, session.lease_namespace).held_under(reference)
 
 
 def claim_words(claims: list[HeldClaim]) -> str:

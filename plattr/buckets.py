@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from plattr import naming
 from plattr.errors import MissingSetting
+from plattr.marks import Mark
 from plattr.naming import BucketName
 from plattr.objects import Owner
 from plattr.settings import Settings
@@ -16,6 +17,8 @@ from plattr.target import Target
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/tagging-managing.html
 OWNER_TAG = "plattr-owner"
 OWNER_UID_TAG = "plattr-owner-uid"
+OWNER_CLUSTER_TAG = "plattr-owner-cluster"
+OWNER_NAMESPACE_UID_TAG = "plattr-owner-namespace-uid"
 
 # ACLs are switched off: only a policy can open a bucket. https://docs.aws.amazon.com/AmazonS3/latest/userguide/about-object-ownership.html
 OWNERSHIP = "BucketOwnerEnforced"
@@ -36,7 +39,24 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "
 
 def owner_tags(owner: Owner) -> dict[str, str]:
     """Return the tags that say whose a bucket is."""
-    return {OWNER_TAG: owner.reference.key, OWNER_UID_TAG: owner.uid}
+    return {
+        OWNER_TAG: owner.reference.key,
+        OWNER_UID_TAG: owner.uid,
+        OWNER_CLUSTER_TAG: owner.cluster,
+        OWNER_NAMESPACE_UID_TAG: owner.namespace_uid,
+    }
+
+
+def tagged_mark(tags: Mapping[str, str]) -> Mark | None:
+    """Return the owner that a bucket's tags name; None when they name none."""
+    if OWNER_TAG not in tags:
+        return None
+    return Mark(
+        key=tags[OWNER_TAG],
+        cluster=tags.get(OWNER_CLUSTER_TAG, ""),
+        namespace_uid=tags.get(OWNER_NAMESPACE_UID_TAG, ""),
+        uid=tags.get(OWNER_UID_TAG, ""),
+    )
 
 
 def cors_rules(target: Target) -> list[dict[str, Any]]:

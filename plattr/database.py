@@ -4,8 +4,8 @@ import json
 from urllib.parse import quote
 
 from plattr import sql
-from plattr.errors import OwnedElsewhere
-from plattr.objects import NO_OWNER, FrozenModel, ObjectReference, Owner, owner_named
+from plattr.marks import Estate, Mark, ensure_own
+from plattr.objects import FrozenModel, Owner, owner_named
 from plattr.settings import Settings
 from plattr.target import Target
 
@@ -40,33 +40,43 @@ class DatabaseState(FrozenModel):
 
 def owner_record(owner: Owner) -> str:
     """Return the comment that says whose a schema or role is."""
-    return RECORD_PREFIX + json.dumps({"owner": owner.reference.key, "uid": owner.uid})
+    # In this order: what a cleanup looks for stands first.
+    return RECORD_PREFIX + json.dumps(
+        {
+            "cluster": owner.cluster,
+            "owner": owner.reference.key,
+            "namespaceUid": owner.namespace_uid,
+            "uid": owner.uid,
+        }
+    )
 
 
-def record_beginning(reference: ObjectReference) -> str:
+def record_beginning(estate: Estate) -> str:
     """Return what the record of every incarnation of this owner begins with, and no other owner's does."""
-    return owner_record(Owner(reference=reference, uid="")).removesuffix('"}')
+    owner = Owner(reference=estate.reference, uid="", cluster=estate.cluster, namespace_uid=estate.namespace_uid or "")
+    beginning = owner_record(owner).removesuffix('"}')
+    return beginning if estate.namespace_uid is not None else beginning.removesuffix('", "uid": "')
 
 
-def recorded_owner(comment: str | None) -> str | None:
-    """Return the key of the owner that a comment names; None when it is not a record of ours."""
-    return owner_named(_recorded(comment, "owner"))
-
-
-def recorded_uid(comment: str | None) -> str | None:
-    """Return the incarnation that a comment names; None when it is not a record of ours."""
-    return _recorded(comment, "uid")
-
-
-def _recorded(comment: str | None, field: str) -> str | None:
+def recorded_mark(comment: str | None) -> Mark | None:
+    """Return the owner that a comment names; None when it is not a record of ours."""
     if comment is None or not comment.startswith(RECORD_PREFIX):
         return None
     try:
         record = json.loads(comment.removeprefix(RECORD_PREFIX))
     except ValueError:
         return None
-    text = record.get(field) if isinstance(record, dict) else None
-    return text if isinstance(text, str) else None
+    if not isinstance(record, dict):
+        return None
+    texts = [record.get(field) for field in ("owner", "cluster", "namespaceUid", "uid")]
+    key, cluster, namespace_uid, uid = (text if isinstance(text, str) else "" for text in texts)
+    return Mark(key=key, cluster=cluster, namespace_uid=namespace_uid, uid=uid) if key else None
+
+
+def recorded_owner(comment: str | None) -> str | None:
+    """Return how to call the owner that a comment names; None when it is not a record of ours."""
+    mark = recorded_mark(comment)
+    return owner_named(mark.key) if mark is not None else None
 
 
 def refuse_foreign(state: DatabaseState, target: Target) -> None:
@@ -78,19 +88,15 @@ def refuse_foreign(state: DatabaseState, target: Target) -> None:
     names = target.names
     # The owning role's record first: the application itself can overwrite the schema's.
     schema_record = (
-        state.schema_owner_comment if recorded_owner(state.schema_owner_comment) is not None else state.schema_comment
+        state.schema_owner_comment if recorded_mark(state.schema_owner_comment) is not None else state.schema_comment
     )
     for what, exists, comment in (
         (f"schema {names.schema_name!r}", state.schema_exists, schema_record),
         (f"role {names.app_role!r}", state.app_exists, state.app_comment),
         (f"role {names.anon_role!r}", state.anon_exists, state.anon_comment),
     ):
-        holder = recorded_owner(comment)
-        if exists and holder != target.owner.reference.key:
-            raise OwnedElsewhere(
-                f"cannot adopt {what} for {target.owner.reference}: it belongs to"
-                f" {holder or NO_OWNER}; choose another name or remove it"
-            )
+        if exists:
+            ensure_own(what, recorded_mark(comment), target.owner)
 
 
 def missing_statements(

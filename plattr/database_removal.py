@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Self
 
 from plattr import sql, sql_removal
-from plattr.database import recorded_owner, recorded_uid
+from plattr.database import recorded_mark, recorded_owner
 from plattr.objects import FrozenModel, Owner, parse_key
 
 # So many things or sessions are named in a message; the rest is counted.
@@ -43,8 +43,8 @@ class Inventory(FrozenModel):
             return self
         return self.model_copy(
             update={
-                "schemas": tuple(schema for schema in self.schemas if recorded_uid(schema.record) != uid),
-                "roles": tuple(role for role in self.roles if recorded_uid(role.record) != uid),
+                "schemas": tuple(schema for schema in self.schemas if not _is_of(schema.record, uid)),
+                "roles": tuple(role for role in self.roles if not _is_of(role.record, uid)),
             }
         )
 
@@ -198,8 +198,11 @@ def shown(text: str) -> str:
 
 def owner_in(record: str | None) -> Owner | None:
     """Return the owner whom a role's record names; None when it is not a record of ours."""
-    uid, reference = recorded_uid(record), parse_key(recorded_owner(record) or "")
-    return None if uid is None or reference is None else Owner(reference=reference, uid=uid)
+    mark = recorded_mark(record)
+    reference = parse_key(mark.key) if mark is not None else None
+    if mark is None or reference is None:
+        return None
+    return Owner(reference=reference, uid=mark.uid, cluster=mark.cluster, namespace_uid=mark.namespace_uid)
 
 
 def thing_named(kind: str | None, identity: str | None) -> str:
@@ -225,3 +228,8 @@ def listed(dependents: Sequence[Dependent]) -> str:
 
 def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_$ .,:()=+-]", "?", text)
+
+
+def _is_of(record: str, uid: str) -> bool:
+    mark = recorded_mark(record)
+    return mark is not None and mark.uid == uid

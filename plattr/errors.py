@@ -76,6 +76,12 @@ class BackendRefused(Unmet):
     reason = "BackendRefused"
 
 
+class ClusterHeldElsewhere(BackendRefused):
+    """Raised when another installation is alive under this cluster's id: nothing may be written under it."""
+
+    reason = "ClusterHeldElsewhere"
+
+
 class HeldByDependents(Unmet):
     """Raised when what is to be removed is what somebody else's things depend on; names them."""
 

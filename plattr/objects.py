@@ -79,10 +79,15 @@ def owner_named(mark: object) -> str | None:
 
 
 class Owner(FrozenModel):
-    """Whose a resource is: the object, and which incarnation of it."""
+    """Whose a resource is: the object, which incarnation of it, and of which cluster and namespace it is.
+
+    Empty is what no cluster and no namespace has: it matches nothing that a worker has marked.
+    """
 
     reference: ObjectReference
     uid: str
+    cluster: str = ""
+    namespace_uid: str = ""
 
     def __str__(self) -> str:
         return f"{self.reference.key} (uid {self.uid})"
@@ -113,11 +118,15 @@ class Envelope(FrozenModel):
     metadata: Metadata
     spec: dict[str, Any] = Field(default_factory=dict)
     status: dict[str, Any] = Field(default_factory=dict)
+    cluster: str = ""
+    """Whose object it is; the API server does not tell: set by whoever makes something for it."""
+    namespace_uid: str = ""
 
     @classmethod
     def from_api(cls, kind: Kind, body: dict[str, Any]) -> Self:
         """Read the API server's answer; list items carry no kind of their own, so it is given."""
-        return cls.model_validate({**body, "kind": kind})
+        parts = {part: body[part] for part in ("metadata", "spec", "status") if part in body}
+        return cls.model_validate({**parts, "kind": kind})
 
     @property
     def reference(self) -> ObjectReference:
@@ -127,7 +136,9 @@ class Envelope(FrozenModel):
     @property
     def owner(self) -> Owner:
         """Return the owner that this object's resources carry."""
-        return Owner(reference=self.reference, uid=self.metadata.uid)
+        return Owner(
+            reference=self.reference, uid=self.metadata.uid, cluster=self.cluster, namespace_uid=self.namespace_uid
+        )
 
     @property
     def is_deleting(self) -> bool:

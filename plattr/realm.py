@@ -7,7 +7,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from plattr.objects import Owner, owner_named
+from plattr.marks import Mark
+from plattr.objects import Owner
 from plattr.settings import ProviderCredentials
 from plattr.spec import Provider
 from plattr.target import Target
@@ -16,6 +17,8 @@ Representation = dict[str, Any]
 
 OWNER_ATTRIBUTE = "plattr.owner"
 OWNER_UID_ATTRIBUTE = "plattr.ownerUid"
+OWNER_CLUSTER_ATTRIBUTE = "plattr.ownerCluster"
+OWNER_NAMESPACE_UID_ATTRIBUTE = "plattr.ownerNamespaceUid"
 # In a provider's config: says that Plattr made it, and from which credentials.
 FINGERPRINT = "plattrFingerprint"
 
@@ -39,7 +42,12 @@ def build_realm(target: Target) -> Representation:
 
 def build_owner_attributes(owner: Owner) -> dict[str, str]:
     """Return the realm attributes that say whose a realm is."""
-    return {OWNER_ATTRIBUTE: owner.reference.key, OWNER_UID_ATTRIBUTE: owner.uid}
+    return {
+        OWNER_ATTRIBUTE: owner.reference.key,
+        OWNER_UID_ATTRIBUTE: owner.uid,
+        OWNER_CLUSTER_ATTRIBUTE: owner.cluster,
+        OWNER_NAMESPACE_UID_ATTRIBUTE: owner.namespace_uid,
+    }
 
 
 def build_client(target: Target) -> Representation:
@@ -100,20 +108,22 @@ def fingerprint(credentials: ProviderCredentials) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
 
 
-def holder_of(realm: Mapping[str, Any]) -> str | None:
-    """Return the key of a realm's owner; None when it has none, or Keycloak may not show us its attributes."""
-    return owner_named(realm.get("attributes", {}).get(OWNER_ATTRIBUTE))
+def mark_of(realm: Mapping[str, Any]) -> Mark | None:
+    """Return a realm's owner; None when it has none, or Keycloak may not show us its attributes."""
+    attributes = realm.get("attributes", {})
+    if OWNER_ATTRIBUTE not in attributes:
+        return None
+    return Mark(
+        key=attributes[OWNER_ATTRIBUTE],
+        cluster=attributes.get(OWNER_CLUSTER_ATTRIBUTE, ""),
+        namespace_uid=attributes.get(OWNER_NAMESPACE_UID_ATTRIBUTE, ""),
+        uid=attributes.get(OWNER_UID_ATTRIBUTE, ""),
+    )
 
 
 def is_visible(realm: Mapping[str, Any]) -> bool:
     """Tell whether Keycloak shows the realm whole: to an account without rights in it, it shows no attributes."""
     return "attributes" in realm
-
-
-def uid_of(realm: Mapping[str, Any]) -> str | None:
-    """Return which incarnation of its owner a realm belongs to."""
-    uid: str | None = realm.get("attributes", {}).get(OWNER_UID_ATTRIBUTE)
-    return uid
 
 
 def changes(actual: Mapping[str, Any], wanted: Mapping[str, Any]) -> Representation:

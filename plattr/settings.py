@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from plattr.errors import MissingSetting
 from plattr.hosts import HostRules, below, hosts_in
+from plattr.marks import CLUSTER_PATTERN
 from plattr.objects import FrozenModel
 from plattr.setting_types import (
     Annotations,
@@ -111,6 +112,8 @@ class Settings(WatcherSettings):
     aws_endpoint_url: Url | None = None
     # Where applications reach S3, when that differs from where the worker does.
     s3_public_endpoint: Url | None = None
+    # How resources name this cluster; without it the UID of its namespace kube-system.
+    cluster_id: str | None = Field(default=None, pattern=CLUSTER_PATTERN)
     base_domain: str = Field(min_length=3, pattern=DOMAIN_PATTERN)
     reserved_hosts: HostPatterns = ()
     domains_by_namespace: DomainLists | None = None

@@ -12,10 +12,14 @@ from plattr.naming import PRIVATE_SCHEMA
 # eight times at once fails 233 to 250 of 480 without a lock (42710, 23505, XX000) and 0 of 480 with one; different
 # owners fail 0 of 750 either way, so one lock for all would only make them wait for each other.
 LOCKS_TABLE = "locks"
+# One row a cluster: which installation of that name is alive; see plattr/sql_installations.py.
+INSTALLATIONS_TABLE = "installations"
 
 # Each table by its name; whoever adds one here has it made at the next start of a worker.
 TABLES: Mapping[str, str] = {
     LOCKS_TABLE: f"CREATE TABLE IF NOT EXISTS {PRIVATE_SCHEMA}.{LOCKS_TABLE} (owner text PRIMARY KEY)",
+    INSTALLATIONS_TABLE: f"CREATE TABLE IF NOT EXISTS {PRIVATE_SCHEMA}.{INSTALLATIONS_TABLE}"
+    " (cluster text PRIMARY KEY, token text NOT NULL, renewed timestamptz NOT NULL)",
 }
 
 # What is there, and whether this admin may use it. CREATE is asked for where a table is missing only.

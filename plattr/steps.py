@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from plattr.claims import Claim, Holding
+from plattr.marks import Estate
 from plattr.objects import FrozenModel, Kind, ObjectReference
 from plattr.status import ConditionType, Finding, Phase
 
@@ -184,6 +185,8 @@ class CleanupPlan(FrozenModel):
     verdict: Literal["proceed", "recreated", "nothing"]
     """recreated: another, living object has the name now; it adopts what is left."""
     uid: str = ""
+    namespace_uid: str | None = None
+    """Of which namespace; None: it is gone, or a person asked for all that is left."""
     retain: bool = False
     purge: bool = False
     """No object has the name, and a person asked for all that is left: every later round has to know that."""
@@ -198,11 +201,17 @@ class CleanupStepInput(FrozenModel):
     uid: str = ""
     """The incarnation that is being removed; empty when the object is gone. A resource of the same owner
     under another UID goes too, unless that UID is alive."""
+    namespace_uid: str | None = None
+    """Of which namespace; None: of any that has borne the name."""
     retain: bool = False
     outliving: tuple[Claim, ...] = ()
     """Names whose resources are retained although the rest goes."""
     cascade: bool = False
     """An operator lets what others made of the owner's data go with it: `plattr cleanup --cascade`."""
+
+    def estate(self, cluster: str) -> Estate:
+        """Return whose things go; never those of another cluster."""
+        return Estate(reference=self.reference, cluster=cluster, namespace_uid=self.namespace_uid)
 
     def retains(self, holding: Holding, name: str) -> bool:
         """Tell whether what bears the name stays, closed to everybody, until its owner is created anew."""

@@ -1,11 +1,13 @@
 """What one run works towards: the effective application, the same for an Application and a preview."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from plattr import naming
 from plattr.errors import InvalidSpec
 from plattr.hosts import HostRules
+from plattr.marks import Mark
 from plattr.naming import Names
 from plattr.objects import GROUP, Envelope, FrozenModel, Kind, ObjectReference, Owner
 from plattr.spec import (
@@ -26,6 +28,8 @@ OWNER_NAMESPACE_LABEL = f"{GROUP}/owner-namespace"
 OWNER_NAME_LABEL = f"{GROUP}/owner-name"
 OWNER_ANNOTATION = f"{GROUP}/owner"
 OWNER_UID_ANNOTATION = f"{GROUP}/owner-uid"
+OWNER_CLUSTER_ANNOTATION = f"{GROUP}/owner-cluster"
+OWNER_NAMESPACE_UID_ANNOTATION = f"{GROUP}/owner-namespace-uid"
 
 # A preview runs few pods and lets them work harder. Source: shared/spec.md, section 6.
 PREVIEW_SCALING = ScalingSpec.model_validate({"min": 1, "max": 2, "targetCPU": 80})
@@ -78,7 +82,25 @@ def owner_labels(reference: ObjectReference) -> dict[str, str]:
 
 def owner_annotations(owner: Owner) -> dict[str, str]:
     """Return the annotations that name an owner and its incarnation."""
-    return {OWNER_ANNOTATION: owner.reference.key, OWNER_UID_ANNOTATION: owner.uid}
+    return {
+        OWNER_ANNOTATION: owner.reference.key,
+        OWNER_UID_ANNOTATION: owner.uid,
+        OWNER_CLUSTER_ANNOTATION: owner.cluster,
+        OWNER_NAMESPACE_UID_ANNOTATION: owner.namespace_uid,
+    }
+
+
+def annotated_mark(annotations: Mapping[str, str]) -> Mark | None:
+    """Return the owner that a Kubernetes object's annotations name; None when they name none."""
+    key = annotations.get(OWNER_ANNOTATION)
+    if key is None:
+        return None
+    return Mark(
+        key=key,
+        cluster=annotations.get(OWNER_CLUSTER_ANNOTATION, ""),
+        namespace_uid=annotations.get(OWNER_NAMESPACE_UID_ANNOTATION, ""),
+        uid=annotations.get(OWNER_UID_ANNOTATION, ""),
+    )
 
 
 def application_target(

@@ -26,7 +26,7 @@ from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference
 from plattr.settings import Settings
 from plattr.steps import CleanupStepInput, StepInput
 from stack.platform import Platform
-from tests.inputs import cleanup_of, step_of
+from tests.inputs import CLUSTER, at_home, cleanup_of, estate, step_of
 
 TOKEN_PATH = "/realms/master/protocol/openid-connect/token"
 ISSUER_BASE = "https://auth.example.test"
@@ -217,7 +217,7 @@ class Subjects:
             "spec": spec or application,
         }
         held = await self._kube.apply(custom_resource(kind), body, self.namespace)
-        return Subject(Envelope.from_api(kind, held))
+        return Subject(await at_home(self._kube, Envelope.from_api(kind, held)))
 
     async def delete(self, subject: Subject) -> None:
         await self._kube.delete(custom_resource(subject.reference.kind), subject.reference.name, self.namespace)
@@ -241,7 +241,7 @@ async def administrator(platform: Platform) -> AsyncIterator[Administrator]:
 
 @pytest.fixture(scope="session")
 async def auth_kube(platform: Platform) -> AsyncIterator[KubeClient]:
-    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
+    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin), cluster=CLUSTER)
     yield kube
     await kube.close()
 
@@ -288,7 +288,7 @@ async def auth_ledger(
     ledger = Ledger(auth_kube, auth_settings.lease_namespace)
     yield ledger
     reference = ObjectReference(namespace=subjects.namespace, name=realm_name)
-    for held in await ledger.held_by(reference):
+    for held in await ledger.held_by(estate(reference)):
         # Not released: that would put some of them into quarantine.
         await auth_kube.delete(LEASES, held.claim.lease_name, auth_settings.lease_namespace)
 

@@ -28,6 +28,7 @@ from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference
 from plattr.settings import Settings
 from plattr.target import OWNER_NAMESPACE_LABEL
 from stack.platform import Platform
+from tests.inputs import CLUSTER, at_home
 
 
 def application_spec(**changes: object) -> Json:
@@ -106,7 +107,8 @@ class Cluster:
             "metadata": {"name": name, "namespace": namespace, **(metadata or {})},
             "spec": spec or application_spec(),
         }
-        return Envelope.from_api(kind, await self.admin.apply(custom_resource(kind), body, namespace))
+        envelope = Envelope.from_api(kind, await self.admin.apply(custom_resource(kind), body, namespace))
+        return await at_home(self.admin, envelope)
 
     async def preview(self, namespace: str, name: str, parent: str, **changes: object) -> Envelope:
         spec = {"applicationRef": parent, "pullRequest": 7, "branch": "topic", **changes}
@@ -118,16 +120,15 @@ class Cluster:
     async def read(self, reference: ObjectReference) -> Envelope:
         body = await self.body(reference)
         assert body is not None, f"{reference} is gone"
-        return Envelope.from_api(reference.kind, body)
+        return await at_home(self.admin, Envelope.from_api(reference.kind, body))
 
     async def set_status(self, envelope: Envelope, **status: object) -> Envelope:
         body = await self.body(envelope.reference)
         assert body is not None
         changed = {**body, "status": {**body.get("status", {}), **status}}
         resource = custom_resource(envelope.kind)
-        return Envelope.from_api(
-            envelope.kind, await self.admin.replace_status(resource, changed, envelope.metadata.namespace)
-        )
+        changed = await self.admin.replace_status(resource, changed, envelope.metadata.namespace)
+        return await at_home(self.admin, Envelope.from_api(envelope.kind, changed))
 
     async def settle(self, envelope: Envelope) -> Envelope:
         return await self.set_status(envelope, phase="Running", observedGeneration=envelope.metadata.generation)
@@ -171,21 +172,21 @@ def core_settings(platform: Platform) -> Settings:
 @pytest.fixture(scope="session")
 async def worker_kube(platform: Platform) -> AsyncIterator[KubeClient]:
     """The worker's own client: what it may not do fails here as it would on a cluster."""
-    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_worker))
+    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_worker), cluster=CLUSTER)
     yield kube
     await kube.close()
 
 
 @pytest.fixture(scope="session")
 async def watcher_kube(platform: Platform) -> AsyncIterator[KubeClient]:
-    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_watcher))
+    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_watcher), cluster=CLUSTER)
     yield kube
     await kube.close()
 
 
 @pytest.fixture(scope="session")
 async def admin_kube(platform: Platform) -> AsyncIterator[KubeClient]:
-    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
+    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin), cluster=CLUSTER)
     yield kube
     await kube.close()
 

@@ -30,7 +30,7 @@ from plattr.steps import CleanupStepInput, StepInput
 from plattr.target import Target, application_target
 from stack.endpoints import Endpoints, environment
 from stack.platform import Platform
-from tests.inputs import cleanup_of, step_of
+from tests.inputs import CLUSTER, at_home, cleanup_of, estate, step_of
 
 Superuser = AsyncConnection[TupleRow]
 
@@ -183,7 +183,7 @@ class Tenants:
             },
         }
         held = await self.kube.apply(custom_resource(Kind.APPLICATION), body, self.namespace)
-        envelope = Envelope.from_api(Kind.APPLICATION, held)
+        envelope = await at_home(self.kube, Envelope.from_api(Kind.APPLICATION, held))
         target = application_target(envelope, base_domain=self._settings.base_domain)
         self._made.append(target.names)
         return Tenant(envelope, target)
@@ -224,8 +224,10 @@ class Tenants:
 class Databases:
     """Both halves of the database step."""
 
-    def __init__(self, kube: KubeClient, postgres: PostgresClient, settings: Settings) -> None:
-        provisioning = DatabaseActivities(TargetLoader(kube, settings), kube, postgres, settings)
+    def __init__(
+        self, kube: KubeClient, postgres: PostgresClient, settings: Settings, loader: TargetLoader | None = None
+    ) -> None:
+        provisioning = DatabaseActivities(loader or TargetLoader(kube, settings), kube, postgres, settings)
         removal = DatabaseRemovalActivities(kube, postgres, EventRecorder(kube))
         self.reconcile_database = provisioning.reconcile_database
         self.delete_database = removal.delete_database
@@ -233,7 +235,7 @@ class Databases:
 
     async def dependents(self, step: CleanupStepInput) -> list[Dependent]:
         """Return what others made of what a cleanup would remove."""
-        return await Dropping(self._postgres, step, None, CLEANUP_BUDGET).dependents()
+        return await Dropping(self._postgres, step, estate(step.reference), None, CLEANUP_BUDGET).dependents()
 
 
 async def drop_everything(superuser: Superuser, names: Names) -> None:
@@ -301,7 +303,7 @@ async def superuser(database_endpoints: Endpoints) -> AsyncIterator[Superuser]:
 
 @pytest.fixture(scope="session")
 async def database_kube(platform: Platform) -> AsyncIterator[KubeClient]:
-    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
+    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin), cluster=CLUSTER)
     yield kube
     await kube.close()
 

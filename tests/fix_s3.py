@@ -24,7 +24,7 @@ from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference
 from plattr.settings import Settings
 from plattr.steps import CleanupStepInput, StepInput
 from stack.platform import Platform
-from tests.inputs import cleanup_of, step_of
+from tests.inputs import CLUSTER, at_home, cleanup_of, step_of
 from tests.s3_hooks import Hooks
 from tests.s3_view import remove_bucket
 
@@ -95,7 +95,7 @@ class Shops:
         metadata = {"name": name, "namespace": self.namespace}
         body = {"apiVersion": API_VERSION, "kind": "Application", "metadata": metadata, "spec": spec}
         held = await self.kube.apply(custom_resource(Kind.APPLICATION), body, self.namespace)
-        envelope = Envelope.from_api(Kind.APPLICATION, held)
+        envelope = await at_home(self.kube, Envelope.from_api(Kind.APPLICATION, held))
         target = await self.loader.target_of(envelope)
         await self.ledger.acquire(target.owner, claims_of(target))
         return Shop(envelope)
@@ -166,7 +166,7 @@ def plain_account(platform: Platform) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 async def s3_kube(platform: Platform) -> AsyncIterator[KubeClient]:
-    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
+    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin), cluster=CLUSTER)
     yield kube
     await kube.close()
 

@@ -36,7 +36,7 @@ from plattr.settings import Settings
 from plattr.steps import CleanupStepInput, StepInput
 from plattr.target import Target
 from stack.platform import Platform
-from tests.inputs import rollout_of
+from tests.inputs import CLUSTER, rollout_of
 
 WORKLOAD_KINDS = (SERVICE_ACCOUNTS, DEPLOYMENTS, SERVICES, INGRESSES, AUTOSCALERS)
 
@@ -196,8 +196,8 @@ class Team:
 @pytest.fixture(scope="session")
 async def team(platform: Platform) -> AsyncIterator[Team]:
     """One team for all tests, each with Applications of its own; all of it goes in the end."""
-    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
-    worker = await KubeClient.connect(str(platform.endpoints.kubeconfig_worker))
+    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin), cluster=CLUSTER)
+    worker = await KubeClient.connect(str(platform.endpoints.kubeconfig_worker), cluster=CLUSTER)
     namespace = f"workload-{secrets.token_hex(4)}"
     metadata = {"name": namespace, "labels": {POD_SECURITY_LABEL: "restricted"}}
     await kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})

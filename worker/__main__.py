@@ -5,14 +5,13 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import REGISTRY
 from temporalio.client import Client
-from temporalio.runtime import Runtime
 from temporalio.service import RPCError
 from temporalio.worker import (
     FixedSizeSlotSupplier,
@@ -23,6 +22,7 @@ from temporalio.worker import (
 )
 
 from activities.clients import tracing
+from activities.clients.installation import take_cluster
 from activities.clients.ledger import Ledger
 from activities.clients.sdk_metrics import SdkMetrics
 from activities.clients.telemetry import HealthServer, configure_logging
@@ -30,7 +30,7 @@ from activities.clients.temporal import connect_temporal, translated
 from activities.clients.temporal_probe import TemporalProbe
 from activities.interceptor import AttemptGuard
 from activities.metering import AttemptMeter
-from plattr.errors import BackendRefused, BackendUnavailable, MissingSetting, PlattrError
+from plattr.errors import BackendRefused, MissingSetting, PlattrError, Transient
 from plattr.settings import Settings
 from plattr.steps import TASK_QUEUE
 from worker.admission import CountRuns, TurnSlots, UnderWay
@@ -41,6 +41,8 @@ from worker.vanished import keep_counting
 from worker.vitals import Vitals
 
 logger = logging.getLogger("worker")
+
+Answer = TypeVar("Answer")
 
 EXIT_FAILED = 1
 EXIT_BAD_SETTING = 2
@@ -65,6 +67,7 @@ async def run(settings: Settings) -> None:
 
     Raises:
         BackendRefused: Temporal refuses this worker, as for a namespace that does not exist.
+        ClusterHeldElsewhere: another installation is alive under this cluster's id.
         BackendUnavailable: the worker cannot go on.
     """
     stop = asyncio.Event()
@@ -81,10 +84,16 @@ async def run(settings: Settings) -> None:
     clients = await connect_clients(settings)
     looking = asyncio.create_task(name_open_databases(clients.postgres))
     try:
-        client = await _connect(stop, sdk.runtime)
-        if client is not None:
+        client = await until_reached(stop, lambda: connect_temporal(lazy=False, runtime=sdk.runtime), "Temporal")
+        vitals.waits_for = "kubernetes and postgresql"
+        # Before the first activity: whatever it makes says whose it is.
+        installation = await until_reached(
+            stop, lambda: take_cluster(clients.kube, clients.postgres, settings), "Kubernetes or PostgreSQL"
+        )
+        if client is not None and installation is not None:
             interval = timedelta(minutes=settings.resync_interval_minutes)
             beside = [
+                installation.keep(),
                 keep_schedule(client, interval),
                 keep_counting(clients.kube, Ledger(clients.kube, settings.lease_namespace)),
             ]
@@ -158,18 +167,19 @@ def build_tuner(under_way: UnderWay) -> WorkerTuner:
     )
 
 
-async def _connect(stop: asyncio.Event, runtime: Runtime) -> Client | None:
-    """Return the connected client; None when asked to stop while Temporal is away."""
+async def until_reached(stop: asyncio.Event, ask: Callable[[], Awaitable[Answer]], whom: str) -> Answer | None:
+    """Return what a server answers; None when asked to stop while it is away."""
     pause = 0.5
     while not stop.is_set():
         try:
-            return await connect_temporal(lazy=False, runtime=runtime)
-        except BackendUnavailable as error:
-            logger.warning("Temporal is away, trying again", extra={"cause": str(error), "pause_seconds": pause})
+            return await ask()
+        except Transient as error:
+            extra = {"cause": str(error), "pause_seconds": pause}
+            logger.warning("%s is away, trying again", whom, extra=extra)
             try:
                 await asyncio.wait_for(stop.wait(), pause)
             except TimeoutError:
-                # 10 s: the longest that a worker stays away after Temporal is back.
+                # 10 s: the longest that a worker stays away after the server is back.
                 pause = min(pause * 2, 10)
     return None
 

@@ -12,6 +12,8 @@ class Vitals:
 
     def __init__(self) -> None:
         self.is_stopping = False
+        self.waits_for = "temporal"
+        """What the process has to reach before it may take work."""
         self._worker: Worker | None = None
         self._serving: asyncio.Task[None] | None = None
         self._probe: TemporalProbe | None = None
@@ -31,7 +33,7 @@ class Vitals:
         if self.is_stopping:
             return "stopping"
         if self._worker is None or self._probe is None:
-            return "connecting to temporal"
+            return f"connecting to {self.waits_for}"
         if not self._worker.is_running:
             return "the worker does not poll"
         return self._probe.silence()

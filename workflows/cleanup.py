@@ -111,7 +111,12 @@ class CleanupRun(ObjectRun):
     async def _remove_everything(self, reference: ObjectReference, plan: CleanupPlan) -> datetime | None:
         """Return when to look again; None: nothing can come any more."""
         argument = CleanupStepInput(
-            reference=reference, uid=plan.uid, retain=plan.retain, outliving=plan.outliving, cascade=self._cascade
+            reference=reference,
+            uid=plan.uid,
+            namespace_uid=plan.namespace_uid,
+            retain=plan.retain,
+            outliving=plan.outliving,
+            cascade=self._cascade,
         )
         said: set[tuple[Step, str]] = set()
 

@@ -24,9 +24,10 @@ from activities.clients import fence, tracing
 from activities.clients.backends import Backend, of_backend
 from activities.clients.kube_errors import GoneError, NamespaceEnding, raise_for_event, raise_for_status
 from activities.clients.resources import Json, Resource
-from plattr.errors import BackendUnavailable, MissingSetting, OwnedElsewhere, StillDeleting
-from plattr.objects import NO_OWNER, Owner, owner_named
-from plattr.target import OWNER_ANNOTATION
+from plattr.errors import BackendUnavailable, MissingSetting, StillDeleting
+from plattr.marks import ensure_own
+from plattr.objects import Owner
+from plattr.target import annotated_mark
 
 __all__ = ["FIELD_MANAGER", "GoneError", "KubeClient", "Listing", "NamespaceEnding"]
 
@@ -70,7 +71,10 @@ class KubeClient:
         *,
         field_manager: str = FIELD_MANAGER,
         is_personal: bool = False,
+        cluster: str = "",
     ) -> None:
+        self.cluster = cluster
+        """Which cluster it is, as the marks of its objects' resources name it; empty for whoever marks nothing."""
         self._api = api
         self._refresher = refresher
         self._field_manager = field_manager
@@ -78,7 +82,12 @@ class KubeClient:
 
     @classmethod
     async def connect(
-        cls, kubeconfig: str | None = None, *, field_manager: str = FIELD_MANAGER, is_personal: bool = False
+        cls,
+        kubeconfig: str | None = None,
+        *,
+        field_manager: str = FIELD_MANAGER,
+        is_personal: bool = False,
+        cluster: str = "",
     ) -> Self:
         """Return a client; nothing is sent yet.
 
@@ -86,6 +95,7 @@ class KubeClient:
             kubeconfig: a file's path; without it KUBECONFIG, the pod's own service account, or ~/.kube/config.
             field_manager: whose the applied fields are.
             is_personal: errors go to the terminal of the person who wrote what is sent, so they may quote it.
+            cluster: how resources name this cluster, where that is known already.
 
         Raises:
             MissingSetting: there is no usable configuration.
@@ -118,7 +128,13 @@ class KubeClient:
         except (ConfigException, OSError) as error:
             raise MissingSetting(f"cannot connect to Kubernetes: {source} cannot be used: {error}") from None
         configuration.proxy = configuration.proxy or _proxy_from_environment(configuration.host)
-        return cls(ApiClient(configuration), refresher, field_manager=field_manager, is_personal=is_personal)
+        return cls(
+            ApiClient(configuration),
+            refresher,
+            field_manager=field_manager,
+            is_personal=is_personal,
+            cluster=cluster,
+        )
 
     async def close(self) -> None:
         """Close the connections; the client is of no use afterwards."""
@@ -175,12 +191,7 @@ class KubeClient:
             # Without force: what appears between the read and this write is not ours.
             return await self.apply(resource, body, namespace, force=False)
         what = _what(resource, body["metadata"]["name"], namespace)
-        holder = owner_named(existing["metadata"].get("annotations", {}).get(OWNER_ANNOTATION))
-        if holder != owner.reference.key:
-            raise OwnedElsewhere(
-                f"cannot adopt {what} for {owner.reference}: it belongs to {holder or NO_OWNER};"
-                " choose another name or remove it"
-            )
+        ensure_own(what, annotated_mark(existing["metadata"].get("annotations", {})), owner)
         if "deletionTimestamp" in existing["metadata"]:
             raise StillDeleting(f"cannot apply {what}: the old one is still being deleted")
         # The uid makes the server refuse if the object was replaced since we looked whose it is.

@@ -30,8 +30,17 @@ from activities.clients.quarantine import (
 from activities.clients.resources import LEASES, Json
 from plattr.claims import Claim, HeldClaim, Holding, goes_with_object
 from plattr.errors import BackendUnavailable, Conflict, NameQuarantined, OwnedElsewhere, PlattrError, StillDeleting
-from plattr.objects import GROUP, NO_OWNER, ObjectReference, Owner, owner_named, parse_key
-from plattr.target import OWNER_ANNOTATION, OWNER_UID_ANNOTATION, owner_annotations, owner_labels
+from plattr.marks import Estate, Mark, estate_of, foreign
+from plattr.objects import GROUP, ObjectReference, Owner, owner_named, parse_key
+from plattr.target import (
+    OWNER_ANNOTATION,
+    OWNER_CLUSTER_ANNOTATION,
+    OWNER_NAMESPACE_UID_ANNOTATION,
+    OWNER_UID_ANNOTATION,
+    annotated_mark,
+    owner_annotations,
+    owner_labels,
+)
 
 HOLDING_LABEL = f"{GROUP}/holding"
 # The Lease's own name has hyphens where the claimed name may have underscores.
@@ -83,7 +92,7 @@ class Ledger:
             StillDeleting: the same, by one who is being deleted, or gives the name back just now.
             Conflict: a claim changed under our hands.
         """
-        leases = {lease["metadata"]["name"]: lease for lease in await self._leases_of(owner.reference)}
+        leases = {lease["metadata"]["name"]: lease for lease in await self._leases_of(estate_of(owner))}
         missing = [claim for claim in claims if claim.lease_name not in leases]
         for claim in claims:
             if claim.lease_name in leases:
@@ -103,9 +112,14 @@ class Ledger:
         held = [_held(lease, owner.reference) for lease in leases.values()]
         return Acquisition(new=missing, held=[each for each in held if each.quarantined_until is None])
 
-    async def held_by(self, reference: ObjectReference, holding: Holding | None = None) -> list[HeldClaim]:
+    async def held_by(self, estate: Estate, holding: Holding | None = None) -> list[HeldClaim]:
         """Return what an owner holds, under any of its uids; of one kind, or all."""
-        held = [_held(lease, reference) for lease in await self._leases_of(reference, holding)]
+        held = [_held(lease, estate.reference) for lease in await self._leases_of(estate, holding)]
+        return sorted(held, key=lambda one: one.claim.lease_name)
+
+    async def held_under(self, reference: ObjectReference) -> list[HeldClaim]:
+        """Return what objects of this name hold, of whichever cluster and namespace: for people to read."""
+        held = [_held(lease, reference) for lease in await self._leases_under(reference)]
         return sorted(held, key=lambda one: one.claim.lease_name)
 
     async def holders(self) -> frozenset[ObjectReference]:
@@ -121,9 +135,9 @@ class Ledger:
     async def holder_of(self, claim: Claim) -> ObjectReference | None:
         """Return whose a name is; None when it is free."""
         lease = await self._read(claim)
-        return None if lease is None else parse_key(_holder(lease))
+        return None if lease is None else parse_key(_mark(lease).key)
 
-    async def wait_for(self, claim: Claim, reference: ObjectReference) -> Json | None:
+    async def wait_for(self, claim: Claim, estate: Estate) -> Json | None:
         """Have an object woken when another gives a name back; return the other's Lease, None: there is none any more.
 
         Raises:
@@ -131,26 +145,26 @@ class Ledger:
         """
         for _ in range(TRIES):
             lease = await self._read(claim)
-            if lease is None or _holder(lease) == reference.key:
+            if lease is None or estate.holds(_mark(lease)):
                 return None
             # Nobody gives back what has no holder.
-            if not _holder(lease) or await self._giving_back.wait(lease, reference):
+            if not _mark(lease).key or await self._giving_back.wait(lease, estate.reference):
                 return lease
-        raise Conflict(f"cannot claim {claim.holding} {claim.name!r} for {reference}: it changes all the time")
+        raise Conflict(f"cannot claim {claim.holding} {claim.name!r} for {estate.reference}: it changes all the time")
 
-    async def note_made(self, reference: ObjectReference, claim: Claim) -> None:
+    async def note_made(self, estate: Estate, claim: Claim) -> None:
         """Note that nothing bore the name and its owner makes what bears it now; the second time writes nothing.
 
         To be called before the creation where that cannot say whose the resource is, else after it. A claim that is
         missing, or somebody else's, stays as it is.
         """
-        operations = [_held_by(reference), {"op": "add", "path": annotation_path(MADE_ANNOTATION), "value": "true"}]
+        operations = [*_held_by(estate), {"op": "add", "path": annotation_path(MADE_ANNOTATION), "value": "true"}]
         # A conflict: it is somebody else's. A patch that changes nothing is none: the API server keeps the version.
         with suppress(Conflict):
             await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
 
     @asynccontextmanager
-    async def call_noted(self, reference: ObjectReference, claim: Claim) -> AsyncIterator[NotedCall]:
+    async def call_noted(self, estate: Estate, claim: Claim) -> AsyncIterator[NotedCall]:
         """Note on a claim that a call about its name is under way; the note goes when the call is answered.
 
         For a backend that does what it was asked long after the asker died or gave up: whoever has to be sure that
@@ -160,24 +174,24 @@ class Ledger:
             Conflict: the claim changed under our hands; then nothing was called.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        earlier = await self._note_unanswered(reference, claim, now)
+        earlier = await self._note_unanswered(estate, claim, now)
         call = NotedCall()
         try:
             yield call
         except PlattrError as error:
             # The others: not answered, not by the backend itself, or not for good.
             if isinstance(error, NothingPending) or not isinstance(error, BackendUnavailable | StillDeleting):
-                await self._note_answered(reference, claim, earlier, call)
+                await self._note_answered(estate, claim, earlier, call)
             raise
-        await self._note_answered(reference, claim, earlier, call)
+        await self._note_answered(estate, claim, earlier, call)
 
     async def quarantined(self) -> list[tuple[ObjectReference, datetime]]:
         """Return whose each name in quarantine was, and until when it is in quarantine."""
         leases = await self._kube.list(LEASES, self._namespace, label_selector=QUARANTINE_LABEL)
-        ends = [(parse_key(_holder(lease)), quarantine_end(lease)) for lease in leases]
+        ends = [(parse_key(_mark(lease).key), quarantine_end(lease)) for lease in leases]
         return [(reference, end) for reference, end in ends if reference is not None and end is not None]
 
-    async def release(self, reference: ObjectReference, claims: Sequence[Claim]) -> datetime | None:
+    async def release(self, estate: Estate, claims: Sequence[Claim]) -> datetime | None:
         """Give names back and wake who waits for them; one that is free already, or somebody else's, stays as it is.
 
         One about which a call was never answered goes into quarantine instead: what comes true late must not meet
@@ -186,30 +200,28 @@ class Ledger:
         Raises:
             Conflict: a claim changed under our hands.
         """
-        ends = await all_of(self._release(reference, claim) for claim in claims)
+        ends = await all_of(self._release(estate, claim) for claim in claims)
         return max((end for end in ends if end is not None), default=None)
 
-    async def _note_unanswered(self, reference: ObjectReference, claim: Claim, since: str) -> str | None:
+    async def _note_unanswered(self, estate: Estate, claim: Claim, since: str) -> str | None:
         """Write the note and return the one before; a claim that is missing, or somebody else's, stays as it is."""
         note = annotation_path(UNANSWERED_ANNOTATION)
         write: Json = {"op": "add", "path": note, "value": since}
         with suppress(Conflict):
             # A note that is not there equals null.
-            operations = [_held_by(reference), {"op": "test", "path": note, "value": None}, write]
+            operations = [*_held_by(estate), {"op": "test", "path": note, "value": None}, write]
             await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
             return None
         lease = await self._read(claim)
-        if lease is None or _holder(lease) != reference.key:
+        if lease is None or not estate.holds(_mark(lease)):
             return None
-        await self._kube.json_patch(LEASES, claim.lease_name, [_held_by(reference), write], self._namespace)
+        await self._kube.json_patch(LEASES, claim.lease_name, [*_held_by(estate), write], self._namespace)
         earlier: str | None = lease["metadata"].get("annotations", {}).get(UNANSWERED_ANNOTATION)
         return earlier
 
-    async def _note_answered(
-        self, reference: ObjectReference, claim: Claim, earlier: str | None, call: NotedCall
-    ) -> None:
+    async def _note_answered(self, estate: Estate, claim: Claim, earlier: str | None, call: NotedCall) -> None:
         note = annotation_path(UNANSWERED_ANNOTATION)
-        operations = [_held_by(reference), {"op": "add", "path": note, "value": earlier or ""}]
+        operations = [*_held_by(estate), {"op": "add", "path": note, "value": earlier or ""}]
         if earlier is None:
             # Added before it is removed: to remove what is not there would fail the whole patch.
             operations.append({"op": "remove", "path": note})
@@ -222,11 +234,15 @@ class Ledger:
     async def _read(self, claim: Claim) -> Json | None:
         return await self._kube.get(LEASES, claim.lease_name, self._namespace)
 
-    async def _leases_of(self, reference: ObjectReference, holding: Holding | None = None) -> list[Json]:
+    async def _leases_of(self, estate: Estate, holding: Holding | None = None) -> list[Json]:
+        leases = await self._leases_under(estate.reference, holding)
+        return [lease for lease in leases if estate.holds(_mark(lease))]
+
+    async def _leases_under(self, reference: ObjectReference, holding: Holding | None = None) -> list[Json]:
         labels = owner_labels(reference) | ({HOLDING_LABEL: holding} if holding else {})
         selector = ",".join(f"{label}={text}" for label, text in labels.items())
         leases = await self._kube.list(LEASES, self._namespace, label_selector=selector)
-        return [lease for lease in leases if _holder(lease) == reference.key]
+        return [lease for lease in leases if _mark(lease).key == reference.key]
 
     async def _take(self, owner: Owner, missing: Sequence[Claim], *, is_retained: bool) -> None:
         """Create what the owner does not hold yet; creating is what decides who gets a name.
@@ -263,7 +279,7 @@ class Ledger:
                 return
             # One of the owner's own that has lost its labels is in no list.
             lease = await self._read(claim)
-            if lease is not None and _holder(lease) == owner.reference.key:
+            if lease is not None and estate_of(owner).holds(_mark(lease)):
                 ensure_out_of_quarantine(claim, lease, owner)
                 await self._settle(claim, lease, owner, is_retained=is_retained)
             else:
@@ -292,15 +308,15 @@ class Ledger:
             return
         operations = [
             {"op": "test", "path": "/metadata/uid", "value": present["uid"]},
-            _held_by(owner.reference),
+            *_held_by(estate_of(owner)),
             {"op": "add", "path": "/metadata/labels", "value": labels},
             {"op": "add", "path": "/metadata/annotations", "value": annotations},
         ]
         await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
 
-    async def _release(self, reference: ObjectReference, claim: Claim) -> datetime | None:
+    async def _release(self, estate: Estate, claim: Claim) -> datetime | None:
         lease = await self._read(claim)
-        if lease is None or _holder(lease) != reference.key:
+        if lease is None or not estate.holds(_mark(lease)):
             return None
         end = end_of_late_call(lease)
         if end is None or end <= datetime.now(UTC):
@@ -329,26 +345,24 @@ class Ledger:
         Raises:
             Conflict: the claim changes all the time.
         """
-        lease = await self.wait_for(claim, owner.reference)
+        lease = await self.wait_for(claim, estate_of(owner))
         return None if lease is None else await self._words_of_refusal(claim, lease, owner)
 
     async def _words_of_refusal(
         self, claim: Claim, lease: Json, owner: Owner
     ) -> OwnedElsewhere | StillDeleting | NameQuarantined:
-        holder = _holder(lease)
+        mark = _mark(lease)
         if (end := quarantine_end(lease)) is not None:
             # Its owner's cleanup looks once more at the end, removes what came, and gives the name back.
             return quarantined(claim, owner, end)
         error: OwnedElsewhere | StillDeleting
-        if await self._giving_back.is_going(lease, parse_key(holder)):
+        if await self._giving_back.is_going(lease, parse_key(mark.key)):
             error = StillDeleting(
-                f"cannot claim {claim.holding} {claim.name!r} for {owner.reference} yet: {holder} is giving it back"
+                f"cannot claim {claim.holding} {claim.name!r} for {owner.reference} yet:"
+                f" {owner_named(mark.key)} is giving it back"
             )
         else:
-            error = OwnedElsewhere(
-                f"cannot claim {claim.holding} {claim.name!r} for {owner.reference}: it belongs to"
-                f" {holder or NO_OWNER}; choose another name or remove it"
-            )
+            error = foreign(f"{claim.holding} {claim.name!r}", mark, owner)
         error.condition = claim.holding.condition
         return error
 
@@ -368,13 +382,21 @@ def _lease(claim: Claim, owner: Owner, namespace: str, *, is_retained: bool) -> 
     }
 
 
-def _held_by(reference: ObjectReference) -> Json:
-    """Return the operation that fails a patch of a claim that is not the owner's."""
-    return {"op": "test", "path": "/spec/holderIdentity", "value": reference.key}
+def _held_by(estate: Estate) -> list[Json]:
+    """Return the operations that fail a patch of a claim that is not the owner's."""
+    parts = [
+        ("/spec/holderIdentity", estate.reference.key),
+        (annotation_path(OWNER_CLUSTER_ANNOTATION), estate.cluster),
+        (annotation_path(OWNER_NAMESPACE_UID_ANNOTATION), estate.namespace_uid),
+    ]
+    return [{"op": "test", "path": path, "value": value} for path, value in parts if value is not None]
 
 
-def _holder(lease: Json) -> str:
-    return owner_named(lease.get("spec", {}).get("holderIdentity")) or ""
+def _mark(lease: Json) -> Mark:
+    """Return whose a claim is: creating decided the holder, so it counts before what an annotation says."""
+    key = str(lease.get("spec", {}).get("holderIdentity", ""))
+    annotated = annotated_mark({OWNER_ANNOTATION: key, **lease["metadata"].get("annotations", {})})
+    return annotated.model_copy(update={"key": key}) if annotated else Mark(key=key)
 
 
 def _held(lease: Json, reference: ObjectReference) -> HeldClaim:
@@ -382,7 +404,12 @@ def _held(lease: Json, reference: ObjectReference) -> HeldClaim:
     annotations = metadata["annotations"]
     return HeldClaim(
         claim=Claim(holding=Holding(metadata["labels"][HOLDING_LABEL]), name=annotations[CLAIMED_NAME_ANNOTATION]),
-        owner=Owner(reference=reference, uid=annotations[OWNER_UID_ANNOTATION]),
+        owner=Owner(
+            reference=reference,
+            uid=annotations[OWNER_UID_ANNOTATION],
+            cluster=annotations.get(OWNER_CLUSTER_ANNOTATION, ""),
+            namespace_uid=annotations.get(OWNER_NAMESPACE_UID_ANNOTATION, ""),
+        ),
         is_retained=annotations.get(RETAINED_ANNOTATION) == "true",
         is_made=annotations.get(MADE_ANNOTATION) == "true",
         unanswered_until=end_of_late_call(lease),

@@ -201,6 +201,15 @@ class PostgresClient:
                 await connection.execute("SELECT")
 
     @asynccontextmanager
+    async def transaction(self, action: str) -> AsyncIterator[Transaction]:
+        """Open a transaction on the private schema, under no owner's lock; raises as `locked` does."""
+        with self._translated(action), tracing.span(Backend.POSTGRESQL, "transaction"):
+            async with asyncio.timeout(TRANSACTION_SECONDS), self._connection() as connection:
+                await self._prepare(connection)
+                async with connection.transaction():
+                    yield Transaction(connection)
+
+    @asynccontextmanager
     async def locked(
         self, reference: ObjectReference, action: str, *, patience: str = PATIENCE
     ) -> AsyncIterator[Transaction]:

@@ -18,6 +18,7 @@ from plattr.realm import FINGERPRINT, OWNER_ATTRIBUTE, OWNER_UID_ATTRIBUTE
 from plattr.settings import Settings
 from plattr.status import ConditionType
 from tests.fix_keycloak import ISSUER_BASE, Administrator, Connect, Relay, Subjects
+from tests.inputs import estate
 
 VERIFIER = secrets.token_urlsafe(48)
 
@@ -365,7 +366,7 @@ async def test_a_preview_has_a_realm_of_its_own_and_takes_only_that_with_it(
         await auth.reconcile_auth(preview.step)
     made = await administrator.read(f"/{realm}")
     await auth.delete_auth(preview.cleanup())
-    await ledger.release(preview.reference, [claim])
+    await ledger.release(estate(preview.reference), [claim])
 
     assert made["attributes"][OWNER_ATTRIBUTE] == preview.reference.key
     assert await administrator.read(f"/{realm}") is None

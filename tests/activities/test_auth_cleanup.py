@@ -16,6 +16,7 @@ from plattr.realm import OWNER_ATTRIBUTE, OWNER_UID_ATTRIBUTE
 from plattr.settings import Settings
 from plattr.steps import CleanupStepInput
 from tests.fix_keycloak import Administrator, Connect, Fault, Relay, Subjects
+from tests.inputs import estate
 
 
 async def test_delete_removes_realm_and_config_map(
@@ -220,7 +221,7 @@ async def test_a_realm_made_after_its_maker_gave_up_does_not_outlive_its_owner(
         # The object goes at once, and its name is kept from everybody.
         assert (await auth.delete_auth(subject.cleanup())).is_done
         assert await administrator.read(f"/{realm_name}") is None
-        assert await auth_ledger.release(subject.reference, [claim]) is not None
+        assert await auth_ledger.release(estate(subject.reference), [claim]) is not None
         await subjects.delete(subject)
         while await administrator.read(f"/{realm_name}") is None:
             await asyncio.sleep(0.1)
@@ -228,10 +229,10 @@ async def test_a_realm_made_after_its_maker_gave_up_does_not_outlive_its_owner(
         # The second look, as at the end of the quarantine.
         assert (await auth.delete_auth(CleanupStepInput(reference=subject.reference))).is_done
 
-    assert await auth_ledger.release(subject.reference, [claim]) is None
+    assert await auth_ledger.release(estate(subject.reference), [claim]) is None
     assert ("POST", "/admin/realms") in keycloak_relay.writes
     assert await administrator.read(f"/{realm_name}") is None
-    assert await auth_ledger.held_by(subject.reference) == []
+    assert await auth_ledger.held_by(estate(subject.reference)) == []
 
 
 async def test_a_late_realm_goes_although_other_data_of_its_owner_is_retained(
@@ -244,9 +245,9 @@ async def test_a_late_realm_goes_although_other_data_of_its_owner_is_retained(
     claim, subject = Claim(holding=Holding.REALM, name=realm_name), await subjects.apply(realm_name)
     await auth_ledger.acquire(subject.envelope.owner, [claim])
     with pytest.raises(BackendUnavailable):
-        async with auth_ledger.call_noted(subject.reference, claim):
+        async with auth_ledger.call_noted(estate(subject.reference), claim):
             raise BackendUnavailable("no answer")
-    await auth_ledger.release(subject.reference, [claim])
+    await auth_ledger.release(estate(subject.reference), [claim])
     await auth.reconcile_auth(subject.step)
     await subjects.delete(subject)
 
@@ -266,7 +267,7 @@ async def test_a_call_that_was_never_answered_holds_a_deletion_up_only_where_the
     claim = Claim(holding=Holding.REALM, name=realm_name)
     await auth_ledger.acquire(subject.envelope.owner, [claim])
     with pytest.raises(BackendUnavailable):
-        async with auth_ledger.call_noted(subject.reference, claim):
+        async with auth_ledger.call_noted(estate(subject.reference), claim):
             raise BackendUnavailable("no answer")
     monkeypatch.setattr(activities.auth, "WAIT_SECONDS", 0.1)
 
@@ -304,7 +305,7 @@ async def test_a_name_is_free_after_a_failed_call_if_keycloak_itself_said_that_i
 
     await auth.delete_auth(subject.cleanup())
 
-    assert (await auth_ledger.release(subject.reference, [claim]) is None) == is_free
+    assert (await auth_ledger.release(estate(subject.reference), [claim]) is None) == is_free
 
 
 async def test_a_name_is_free_after_a_call_that_was_never_sent(
@@ -316,11 +317,11 @@ async def test_a_name_is_free_after_a_call_that_was_never_sent(
     # Port 1 is nobody's.
     keycloak = KeycloakClient.connect(Settings(**auth_settings.model_dump() | {"keycloak_url": "http://127.0.0.1:1"}))
     with pytest.raises(BackendUnavailable):
-        async with auth_ledger.call_noted(subject.reference, claim):
+        async with auth_ledger.call_noted(estate(subject.reference), claim):
             await keycloak.create_realm({"realm": realm_name})
     await keycloak.close()
 
-    assert await auth_ledger.release(subject.reference, [claim]) is None
+    assert await auth_ledger.release(estate(subject.reference), [claim]) is None
 
 
 @pytest.mark.parametrize("is_lost", [False, True], ids=["made", "made without an answer"])

@@ -13,7 +13,7 @@ from plattr.status import ConditionType, Finding, Phase
 from plattr.steps import ClaimInput, CleanupInput, Step
 from plattr.target import OWNER_UID_ANNOTATION
 from tests.fix_kubernetes import Cluster, application_spec, random_name
-from tests.inputs import status_of
+from tests.inputs import estate, status_of
 from tests.kstatus import kstatus
 
 FOREIGN_FINALIZER = "example.test/foreign"
@@ -202,7 +202,7 @@ class TestClaiming:
             await cluster.claims.claim_object(claim_of(application))
 
         # What an earlier incarnation held may stand for data.
-        assert [held.claim for held in await cluster.ledger.held_by(application.reference)] == [older]
+        assert [held.claim for held in await cluster.ledger.held_by(estate(application.reference))] == [older]
 
     async def test_claiming_twice_writes_nothing(self, cluster: Cluster, namespace: str) -> None:
         application = await cluster.apply(namespace, random_name(), application_spec(**ALL_DATA))
@@ -360,7 +360,7 @@ class TestPreviews:
 
         result = await cluster.claims.claim_object(claim_of(preview))
 
-        held = {claim.claim for claim in await cluster.ledger.held_by(preview.reference)}
+        held = {claim.claim for claim in await cluster.ledger.held_by(estate(preview.reference))}
         assert result.steps == (Step.NAMESPACE, Step.DATABASE, Step.WORKLOAD)
         assert result.environment == "preview"
         assert Claim(holding=Holding.NAMESPACE, name=f"preview-{parent}-pr-7") in held
@@ -493,7 +493,7 @@ class TestPlanningACleanup:
         self, cluster: Cluster, namespace: str
     ) -> None:
         first = await self._claimed(cluster, namespace, **ALL_DATA, deletionPolicy="Retain")
-        retained = {held.claim for held in await cluster.ledger.held_by(first.reference)}
+        retained = {held.claim for held in await cluster.ledger.held_by(estate(first.reference))}
         await cluster.force_away(first.reference)
         taken = await self._claimed(cluster, await cluster.new_namespace(), domain="taken.example.test")
         spec = application_spec(**ALL_DATA, domain=taken.spec["domain"])

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from activities.clients.ledger import Ledger
 from plattr.claims import Claim, Holding, claims_of
 from plattr.errors import OwnedElsewhere
-from plattr.objects import Envelope, ObjectReference, Owner
+from plattr.marks import estate_of
+from plattr.objects import Envelope, Owner
 from plattr.steps import ClaimInput
 from plattr.target import Target
 from tests.domain.test_claims import targets
 from tests.fix_kubernetes import Cluster, application_spec, random_name
+from tests.inputs import estate
 
 HERE, THERE = "here", "there"
 
@@ -126,7 +128,7 @@ async def _claim(cluster: Cluster, envelope: Envelope) -> str:
 
 
 async def _held(cluster: Cluster, envelope: Envelope) -> list[Claim]:
-    return [held.claim for held in await cluster.ledger.held_by(envelope.reference)]
+    return [held.claim for held in await cluster.ledger.held_by(estate(envelope.reference))]
 
 
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
@@ -145,7 +147,7 @@ async def test_of_two_that_share_a_name_the_first_keeps_it_until_it_gives_it_bac
         assert late.reference.key in str(refusal.value)
         assert await _held(cluster, late) == []
         assert await _held(cluster, holder) == held
-        await cluster.ledger.release(holder.reference, held)
+        await cluster.ledger.release(estate(holder.reference), held)
 
 
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
@@ -210,13 +212,15 @@ async def test_every_name_has_one_holder_whoever_claims_and_releases_in_whicheve
 
 
 async def _release(ledger: Ledger, owner: Owner) -> None:
-    await ledger.release(owner.reference, [held.claim for held in await ledger.held_by(owner.reference)])
+    await ledger.release(estate_of(owner), [held.claim for held in await ledger.held_by(estate_of(owner))])
 
 
 async def _holders(ledger: Ledger, wanted: list[Target]) -> dict[str, str]:
-    references: list[ObjectReference] = [target.owner.reference for target in wanted]
+    owners = [target.owner for target in wanted]
     return {
-        held.claim.lease_name: reference.key for reference in references for held in await ledger.held_by(reference)
+        held.claim.lease_name: owner.reference.key
+        for owner in owners
+        for held in await ledger.held_by(estate_of(owner))
     }
 
 

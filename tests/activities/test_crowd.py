@@ -9,6 +9,7 @@ from plattr.errors import TooManyPreviews
 from plattr.objects import FINALIZER, Envelope
 from plattr.steps import ClaimInput, CleanupStepInput
 from tests.fix_kubernetes import Cluster, random_name
+from tests.inputs import estate
 
 
 async def claim(claims: ClaimActivities, envelope: Envelope) -> str:
@@ -39,7 +40,7 @@ async def test_more_previews_than_allowed_are_refused_and_leave_nothing(
     assert outcomes[:2] == ["proceed", "proceed"]
     assert [type(outcome) for outcome in outcomes[2:]] == [TooManyPreviews] * 3
     for preview in previews[2:]:
-        assert await cluster.ledger.held_by(preview.reference) == []
+        assert await cluster.ledger.held_by(estate(preview.reference)) == []
         assert FINALIZER not in (await cluster.read(preview.reference)).metadata.finalizers
 
 

@@ -11,6 +11,7 @@ from plattr.objects import FINALIZER, Envelope, ObjectReference
 from plattr.status import ConditionType
 from plattr.steps import ClaimInput, CleanupStepInput
 from tests.fix_kubernetes import Cluster, application_spec, random_name
+from tests.inputs import estate
 
 EVERYTHING: dict[str, Any] = {
     "database": {"enabled": True},
@@ -27,7 +28,7 @@ async def refused(cluster: Cluster, envelope: Envelope) -> OwnedElsewhere:
     """Return the refusal of an object that must not have left anything."""
     with pytest.raises(OwnedElsewhere) as refusal:
         await claim(cluster, envelope)
-    assert await cluster.ledger.held_by(envelope.reference) == []
+    assert await cluster.ledger.held_by(estate(envelope.reference)) == []
     assert FINALIZER not in (await cluster.read(envelope.reference)).metadata.finalizers
     return refusal.value
 
@@ -86,7 +87,7 @@ async def test_a_stranger_does_not_take_a_name_that_a_preview_will_need(
 
     with pytest.raises(OwnedElsewhere):
         await claim(cluster, application)
-    assert await cluster.ledger.held_by(application.reference) == []
+    assert await cluster.ledger.held_by(estate(application.reference)) == []
 
 
 @pytest.mark.attack
@@ -154,7 +155,7 @@ async def test_a_second_look_at_an_application_writes_nothing(cluster: Cluster) 
     await claim(cluster, second)
 
     assert [await cluster.leases(place) for place in (one, other)] == before
-    held = [each.claim.holding for each in await cluster.ledger.held_by(second.reference)]
+    held = [each.claim.holding for each in await cluster.ledger.held_by(estate(second.reference))]
     assert Holding.PREVIEWS not in held
 
 

@@ -24,6 +24,7 @@ from plattr.objects import PAUSED_ANNOTATION, Envelope, ObjectReference, Owner
 from plattr.steps import RunInput
 from stack.platform import Platform
 from tests.fix_kubernetes import Cluster, random_name
+from tests.inputs import CLUSTER, estate
 
 EVERYBODY = 10_000
 
@@ -108,9 +109,9 @@ async def test_of_the_gone_those_are_listed_whose_names_come_out_of_quarantine(
         claim = Claim(holding=Holding.REALM, name=random_name())
         await cluster.ledger.acquire(owner, [claim])
         with pytest.raises(BackendUnavailable):
-            async with cluster.ledger.call_noted(owner.reference, claim):
+            async with cluster.ledger.call_noted(estate(owner.reference), claim):
                 raise BackendUnavailable("no answer")
-        await cluster.ledger.release(owner.reference, [claim])
+        await cluster.ledger.release(estate(owner.reference), [claim])
         path = f"/metadata/annotations/{QUARANTINE_ANNOTATION.replace('/', '~1')}"
         moment: list[Json] = [{"op": "replace", "path": path, "value": end.isoformat()}]
         await cluster.admin.json_patch(LEASES, claim.lease_name, moment, cluster.settings.lease_namespace)
@@ -118,7 +119,8 @@ async def test_of_the_gone_those_are_listed_whose_names_come_out_of_quarantine(
     now, minute = datetime.now(UTC), timedelta(minutes=1)
     living = await cluster.settle(await cluster.apply(namespace, "living"))
     over, ahead = (
-        Owner(reference=ObjectReference(namespace=namespace, name=name), uid="u") for name in ("over", "ahead")
+        Owner(reference=ObjectReference(namespace=namespace, name=name), uid="u", cluster=CLUSTER)
+        for name in ("over", "ahead")
     )
     await quarantine(living.owner, now - minute)
     await quarantine(over, now - minute)

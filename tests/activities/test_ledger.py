@@ -15,10 +15,11 @@ from plattr.objects import ObjectReference, Owner
 from plattr.status import ConditionType
 from plattr.target import OWNER_UID_ANNOTATION
 from tests.fix_kubernetes import Cluster, random_name
+from tests.inputs import CLUSTER, estate
 
 
 def owner_of(namespace: str, name: str = "shop", uid: str = "uid-1") -> Owner:
-    return Owner(reference=ObjectReference(namespace=namespace, name=name), uid=uid)
+    return Owner(reference=ObjectReference(namespace=namespace, name=name), uid=uid, cluster=CLUSTER)
 
 
 def schema(name: str) -> Claim:
@@ -82,7 +83,7 @@ async def test_a_schema_that_ends_in_an_underscore_and_a_long_host_can_be_claime
 
     await cluster.ledger.acquire(owner_of(namespace), claims)
 
-    held = await cluster.ledger.held_by(owner_of(namespace).reference)
+    held = await cluster.ledger.held_by(estate(owner_of(namespace).reference))
     assert {claim.claim for claim in held} == set(claims)
 
 
@@ -92,8 +93,8 @@ async def test_an_owner_holds_its_own_claims_only(cluster: Cluster, namespace: s
     await cluster.ledger.acquire(owner_of(namespace), [mine, host], is_retained=True)
     await cluster.ledger.acquire(owner_of(namespace, "other"), [theirs])
 
-    all_held = await cluster.ledger.held_by(owner_of(namespace).reference)
-    schemas = await cluster.ledger.held_by(owner_of(namespace).reference, Holding.SCHEMA)
+    all_held = await cluster.ledger.held_by(estate(owner_of(namespace).reference))
+    schemas = await cluster.ledger.held_by(estate(owner_of(namespace).reference), Holding.SCHEMA)
 
     assert {claim.claim for claim in all_held} == {mine, host}
     assert [(claim.claim, claim.owner, claim.is_retained) for claim in schemas] == [(mine, owner_of(namespace), True)]
@@ -107,7 +108,7 @@ async def test_a_release_gives_back_what_is_ours_and_nothing_else_and_may_be_rep
     await cluster.ledger.acquire(owner_of(namespace, "other"), [theirs])
 
     for _ in range(2):
-        await cluster.ledger.release(owner_of(namespace).reference, [mine, theirs])
+        await cluster.ledger.release(estate(owner_of(namespace).reference), [mine, theirs])
 
     (left,) = await cluster.leases(namespace)
     assert left["spec"]["holderIdentity"] == f"{namespace}/Application/other"
@@ -140,7 +141,7 @@ async def test_of_two_that_need_the_same_names_at_once_one_gets_all_and_the_othe
         cluster.ledger.acquire(one, claims), cluster.ledger.acquire(other, claims[::-1]), return_exceptions=True
     )
 
-    held = [len(await cluster.ledger.held_by(owner.reference)) for owner in (one, other)]
+    held = [len(await cluster.ledger.held_by(estate(owner.reference))) for owner in (one, other)]
     assert sorted(held) == [0, 6]
     assert [isinstance(result, OwnedElsewhere) for result in results] == [count == 0 for count in held]
 
@@ -150,33 +151,33 @@ async def test_that_a_resource_is_being_made_is_noted_once_and_outlives_a_new_in
 ) -> None:
     claim, reference = schema(random_name()), owner_of(namespace).reference
     await cluster.ledger.acquire(owner_of(namespace), [claim])
-    await cluster.ledger.note_made(reference, claim)
+    await cluster.ledger.note_made(estate(reference), claim)
     before = await cluster.leases(namespace)
 
-    await cluster.ledger.note_made(reference, claim)
-    await cluster.ledger.note_made(owner_of(namespace, "other").reference, claim)
-    await cluster.ledger.note_made(reference, schema(random_name()))
+    await cluster.ledger.note_made(estate(reference), claim)
+    await cluster.ledger.note_made(estate(owner_of(namespace, "other").reference), claim)
+    await cluster.ledger.note_made(estate(reference), schema(random_name()))
     unchanged = await cluster.leases(namespace)
     await cluster.ledger.acquire(owner_of(namespace, uid="uid-2"), [claim])
 
     assert unchanged == before
-    (held,) = await cluster.ledger.held_by(reference)
+    (held,) = await cluster.ledger.held_by(estate(reference))
     assert held.is_made
-    await cluster.ledger.release(reference, [claim])
+    await cluster.ledger.release(estate(reference), [claim])
     await cluster.ledger.acquire(owner_of(namespace), [claim])
-    (anew,) = await cluster.ledger.held_by(reference)
+    (anew,) = await cluster.ledger.held_by(estate(reference))
     assert not anew.is_made
 
 
 async def unanswered(cluster: Cluster, owner: Owner) -> list[bool]:
-    return [held.unanswered_until is not None for held in await cluster.ledger.held_by(owner.reference)]
+    return [held.unanswered_until is not None for held in await cluster.ledger.held_by(estate(owner.reference))]
 
 
 async def test_a_call_is_noted_until_it_is_answered(cluster: Cluster, namespace: str) -> None:
     owner, claim = owner_of(namespace), schema(random_name())
     await cluster.ledger.acquire(owner, [claim])
 
-    async with cluster.ledger.call_noted(owner.reference, claim):
+    async with cluster.ledger.call_noted(estate(owner.reference), claim):
         during = await unanswered(cluster, owner)
 
     assert during == [True]
@@ -195,7 +196,7 @@ async def test_a_call_whose_answer_is_lost_stays_noted(
     await cluster.ledger.acquire(owner, [claim])
 
     with pytest.raises(type(error)):
-        async with cluster.ledger.call_noted(owner.reference, claim):
+        async with cluster.ledger.call_noted(estate(owner.reference), claim):
             raise error
 
     assert await unanswered(cluster, owner) == [stays]
@@ -205,10 +206,10 @@ async def test_an_answer_does_not_take_back_the_note_of_an_earlier_call(cluster:
     owner, claim = owner_of(namespace), schema(random_name())
     await cluster.ledger.acquire(owner, [claim])
     with pytest.raises(BackendUnavailable):
-        async with cluster.ledger.call_noted(owner.reference, claim):
+        async with cluster.ledger.call_noted(estate(owner.reference), claim):
             raise BackendUnavailable("no answer")
 
-    async with cluster.ledger.call_noted(owner.reference, claim):
+    async with cluster.ledger.call_noted(estate(owner.reference), claim):
         pass
 
     assert await unanswered(cluster, owner) == [True]
@@ -218,7 +219,7 @@ async def lost_call(cluster: Cluster, owner: Owner, claim: Claim) -> None:
     """Claim the name and lose the answer to a call about it."""
     await cluster.ledger.acquire(owner, [claim])
     with pytest.raises(BackendUnavailable):
-        async with cluster.ledger.call_noted(owner.reference, claim):
+        async with cluster.ledger.call_noted(estate(owner.reference), claim):
             raise BackendUnavailable("no answer")
 
 
@@ -229,7 +230,7 @@ async def test_a_name_with_a_lost_call_is_nobodys_until_that_can_come_true_no_mo
     await lost_call(cluster, owner, claim)
     before = datetime.now(UTC)
 
-    end = await cluster.ledger.release(owner.reference, [claim])
+    end = await cluster.ledger.release(estate(owner.reference), [claim])
 
     assert end is not None
     assert timedelta(minutes=4) < end - before <= timedelta(minutes=5)
@@ -238,10 +239,10 @@ async def test_a_name_with_a_lost_call_is_nobodys_until_that_can_come_true_no_mo
         with pytest.raises(NameQuarantined, match=claim.name) as caught:
             await cluster.ledger.acquire(other, [free, claim])
         assert caught.value.again_at == end
-        assert free not in [held.claim for held in await cluster.ledger.held_by(other.reference)]
-    assert await cluster.ledger.release(owner.reference, [claim]) == end
+        assert free not in [held.claim for held in await cluster.ledger.held_by(estate(other.reference))]
+    assert await cluster.ledger.release(estate(owner.reference), [claim]) == end
     monkeypatch.setattr(quarantine, "LATE_CALL", timedelta(0))
-    assert await cluster.ledger.release(owner.reference, [claim]) is None
+    assert await cluster.ledger.release(estate(owner.reference), [claim]) is None
     assert await cluster.leases(namespace) == []
 
 
@@ -250,13 +251,13 @@ async def test_the_same_owner_takes_a_name_over_when_its_quarantine_is_over(
 ) -> None:
     claim, owner = schema(random_name()), owner_of(namespace, uid="uid-2")
     await lost_call(cluster, owner_of(namespace), claim)
-    await cluster.ledger.release(owner.reference, [claim])
+    await cluster.ledger.release(estate(owner.reference), [claim])
     monkeypatch.setattr(quarantine, "LATE_CALL", timedelta(0))
 
     await cluster.ledger.acquire(owner, [claim])
 
     monkeypatch.undo()
-    (held,) = await cluster.ledger.held_by(owner.reference)
+    (held,) = await cluster.ledger.held_by(estate(owner.reference))
     assert (held.owner, held.quarantined_until, held.unanswered_until) == (owner, None, None)
     assert owner.reference not in [reference for reference, _ in await cluster.ledger.quarantined()]
 
@@ -277,5 +278,5 @@ async def test_a_call_about_anothers_name_is_not_noted(cluster: Cluster) -> None
     claim = schema(random_name())
     await cluster.ledger.acquire(first, [claim])
 
-    async with cluster.ledger.call_noted(second.reference, claim):
+    async with cluster.ledger.call_noted(estate(second.reference), claim):
         assert await unanswered(cluster, first) == [False]

@@ -27,7 +27,7 @@ from stack.platform import Platform
 from tests.fix_kubernetes import config_map
 from tests.fix_tenant import ROLE_BINDINGS, Tenant
 from tests.fix_workload import Team
-from tests.inputs import rollout_of
+from tests.inputs import estate, rollout_of
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ async def test_deletion_waits_until_the_namespace_is_gone_and_a_second_one_succe
     await team.namespaces.delete_namespace(cleanup)
 
     assert await team.kube.get(NAMESPACES, body["metadata"]["name"]) is None
-    assert await team.ledger.held_by(step.reference) == []
+    assert await team.ledger.held_by(estate(step.reference)) == []
 
 
 async def test_what_is_on_its_way_out_is_neither_reported_gone_nor_used_again(

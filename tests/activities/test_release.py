@@ -13,7 +13,7 @@ from plattr.status import ConditionType, Finding
 from plattr.steps import ClaimInput, CleanupInput, CleanupStepInput, StatusInput
 from plattr.target import OWNER_UID_ANNOTATION, owner_annotations, owner_labels
 from tests.fix_kubernetes import Cluster, application_spec, random_name
-from tests.inputs import cleanup_of, status_of
+from tests.inputs import cleanup_of, estate, status_of
 
 FOREIGN_FINALIZER = "example.test/foreign"
 STUCK = Finding(
@@ -87,14 +87,14 @@ class TestRelease:
         claim = Claim(holding=Holding.REALM, name=application.reference.name)
         await cluster.ledger.acquire(application.owner, [claim])
         with pytest.raises(BackendUnavailable):
-            async with cluster.ledger.call_noted(application.reference, claim):
+            async with cluster.ledger.call_noted(estate(application.reference), claim):
                 raise BackendUnavailable("no answer")
 
         first = await cluster.releases.release_object(cleanup_of(application))
         before = await cluster.leases(namespace)
         second = await cluster.releases.release_object(CleanupStepInput(reference=application.reference, retain=True))
 
-        (held,) = await cluster.ledger.held_by(application.reference)
+        (held,) = await cluster.ledger.held_by(estate(application.reference))
         assert (await cluster.read(application.reference)).metadata.finalizers == (FOREIGN_FINALIZER,)
         assert (held.claim, held.quarantined_until, held.is_retained) == (claim, first.look_again_at, False)
         assert second.look_again_at == first.look_again_at
@@ -108,11 +108,11 @@ class TestRelease:
         self, cluster: Cluster, namespace: str
     ) -> None:
         application = await deleted(cluster, namespace, deletionPolicy="Retain")
-        before = {claim.claim for claim in await cluster.ledger.held_by(application.reference)}
+        before = {claim.claim for claim in await cluster.ledger.held_by(estate(application.reference))}
 
         await cluster.releases.release_object(cleanup_of(application, retain=True))
 
-        after = {claim.claim for claim in await cluster.ledger.held_by(application.reference)}
+        after = {claim.claim for claim in await cluster.ledger.held_by(estate(application.reference))}
         assert {claim.holding for claim in before - after} == {Holding.HOST, Holding.INGRESS, Holding.PREVIEWS}
         assert FINALIZER not in (await cluster.read(application.reference)).metadata.finalizers
 
@@ -128,7 +128,7 @@ class TestRelease:
 
         await cluster.releases.release_object(cleanup_of(second, *plan.outliving))
 
-        held = await cluster.ledger.held_by(second.reference)
+        held = await cluster.ledger.held_by(estate(second.reference))
         assert {each.claim for each in held} == set(plan.outliving)
         assert {(each.owner.uid, each.is_retained) for each in held} == {(first.metadata.uid, True)}
 

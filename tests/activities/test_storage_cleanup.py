@@ -13,6 +13,7 @@ from plattr.errors import (
 )
 from stack.platform import Platform
 from tests.fix_s3 import PUBLIC, UPLOADS, MakeStorage, Shops
+from tests.inputs import estate
 from tests.s3_hooks import Hooks
 from tests.s3_view import (
     fetch_anonymously,
@@ -65,8 +66,8 @@ async def test_deleting_what_is_gone_is_success(storage: StorageActivities, shop
 
 async def test_buckets_are_found_without_the_ledger(storage: StorageActivities, shops: Shops, own_account: Any) -> None:
     shop = await shops.provision(storage, UPLOADS)
-    held = await shops.ledger.held_by(shop.reference)
-    await shops.ledger.release(shop.reference, [claim.claim for claim in held])
+    held = await shops.ledger.held_by(estate(shop.reference))
+    await shops.ledger.release(estate(shop.reference), [claim.claim for claim in held])
 
     await storage.delete_storage(shop.cleanup())
 

@@ -14,6 +14,7 @@ from plattr.errors import OwnedElsewhere, StillDeleting
 from plattr.objects import Envelope, ObjectReference
 from plattr.steps import ClaimInput, ClaimResult, CleanupStepInput, StepInput
 from tests.fix_kubernetes import Cluster, application_spec, random_name
+from tests.inputs import estate
 
 pytestmark = pytest.mark.attack
 
@@ -161,7 +162,7 @@ async def test_whoever_asks_while_a_name_is_given_back_is_woken_too(scene: Scene
             outcomes.append(waits.value.reason)
 
     scene.on_wake = ask_meanwhile
-    await scene.ledger.release(holder.reference, [Claim(holding=Holding.HOST, name=host)])
+    await scene.ledger.release(estate(holder.reference), [Claim(holding=Holding.HOST, name=host)])
 
     assert outcomes == [StillDeleting.reason]
     # Before the deletion, after it, and once more for the one that came in between.

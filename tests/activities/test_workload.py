@@ -23,6 +23,7 @@ from plattr.status import ConditionType
 from plattr.steps import StepInput
 from plattr.target import OWNER_UID_ANNOTATION, owner_annotations, owner_labels
 from tests.fix_workload import EVERY_FEATURE, WORKLOAD_KINDS, Team, foreign
+from tests.inputs import estate
 
 
 async def container_names(team: Team, step: StepInput) -> set[str]:
@@ -273,9 +274,9 @@ async def test_a_former_domain_is_given_back(team: Team) -> None:
     step = await team.change(step, domain=f"new-{token}.test")
     await team.workload.reconcile_workload(step)
 
-    held = await team.ledger.held_by(step.reference, Holding.HOST)
+    held = await team.ledger.held_by(estate(step.reference), Holding.HOST)
     assert [each.claim for each in held] == [claims[1]]
-    await team.ledger.release(step.reference, claims)
+    await team.ledger.release(estate(step.reference), claims)
 
 
 async def test_the_api_ingress_of_a_disabled_database_is_given_back_and_the_schema_kept(team: Team) -> None:
@@ -287,10 +288,10 @@ async def test_the_api_ingress_of_a_disabled_database_is_given_back_and_the_sche
     step = await team.change(step, database={"enabled": False})
     await team.workload.reconcile_workload(step)
 
-    held = {each.claim for each in await team.ledger.held_by(step.reference)}
+    held = {each.claim for each in await team.ledger.held_by(estate(step.reference))}
     api_ingress = Claim(holding=Holding.INGRESS, name=f"{team.namespace}.{step.reference.name}-api")
     assert set(claims_of(target)) - held == {api_ingress}
-    await team.ledger.release(step.reference, list(held))
+    await team.ledger.release(estate(step.reference), list(held))
 
 
 async def test_a_newer_generation_stops_the_step_before_a_write(team: Team) -> None:

@@ -15,6 +15,7 @@ from plattr.objects import Kind, ObjectReference, Owner
 from plattr.steps import CASCADE_SIGNAL, TASK_QUEUE, ClaimInput, RunInput
 from tests.cli.conftest import run_of, run_plattr
 from tests.fix_kubernetes import application_spec, random_name
+from tests.inputs import estate
 from tests.workflows.fakes import FakePlatform
 from worker.registry import WORKFLOWS
 
@@ -258,7 +259,7 @@ async def test_wait_follows_the_cleanup_to_its_end_and_says_what_is_left(plattr,
     async with Worker(client, task_queue=TASK_QUEUE, workflows=WORKFLOWS, activities=fakes.activities()):
         # These activities do nothing, so the claim stays.
         incomplete = await plattr(*words)
-        await cluster.ledger.release(orphan, [left])
+        await cluster.ledger.release(estate(orphan), [left])
         complete = await plattr(*words)
 
     assert incomplete.exit_code == 1

@@ -10,7 +10,7 @@ from plattr.realm import (
     build_realm,
     changes,
     fingerprint,
-    holder_of,
+    mark_of,
     metadata_url,
 )
 from plattr.settings import ProviderCredentials
@@ -71,7 +71,7 @@ def test_what_is_missing_differs() -> None:
 
 @pytest.mark.parametrize("realm", [{}, {"attributes": {}}, {"attributes": {"plattr": "x"}}])
 def test_a_realm_without_our_attribute_has_no_holder(realm: dict[str, object]) -> None:
-    assert holder_of(realm) is None
+    assert mark_of(realm) is None
 
 
 @pytest.mark.parametrize("provider", list(Provider))

@@ -16,8 +16,7 @@ from plattr.database import (
     missing_statements,
     owner_record,
     record_beginning,
-    recorded_owner,
-    recorded_uid,
+    recorded_mark,
     refuse_foreign,
 )
 from plattr.database_removal import (
@@ -29,6 +28,7 @@ from plattr.database_removal import (
     role_statements,
 )
 from plattr.errors import OwnedElsewhere
+from plattr.marks import Estate, Mark
 from plattr.naming import RoleName, SchemaName, application_names
 from plattr.objects import Kind, ObjectReference, Owner
 from plattr.settings import Settings
@@ -231,12 +231,21 @@ def test_what_is_ours_is_not_refused(change: dict[str, Any]) -> None:
     refuse_foreign(DatabaseState(**(SETTLED | change)), TARGET)
 
 
-@given(references, references, st.text(max_size=8))
-def test_record_begins_like_its_owners_only(one: ObjectReference, other: ObjectReference, uid: str) -> None:
-    record = owner_record(Owner(reference=one, uid=uid))
+homes = st.tuples(references, st.sampled_from(["c", "c1", 'c", "owner": "']), st.sampled_from(["n", "n1", 'n", "u']))
 
-    assert record.startswith(record_beginning(other)) == (one == other)
-    assert (recorded_owner(record), recorded_uid(record)) == (one.key, uid)
+
+@given(homes, homes, st.text(max_size=8))
+def test_record_begins_like_its_owners_only(
+    one: tuple[ObjectReference, str, str], other: tuple[ObjectReference, str, str], uid: str
+) -> None:
+    owner = Owner(reference=one[0], uid=uid, cluster=one[1], namespace_uid=one[2])
+    record = owner_record(owner)
+    estate = Estate(reference=other[0], cluster=other[1], namespace_uid=other[2])
+    of_any_namespace = estate.model_copy(update={"namespace_uid": None})
+
+    assert record.startswith(record_beginning(estate)) == estate.holds(Mark.of(owner)) == (one == other)
+    assert record.startswith(record_beginning(of_any_namespace)) == (one[:2] == other[:2])
+    assert recorded_mark(record) == Mark.of(owner)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +254,7 @@ def test_record_begins_like_its_owners_only(one: ObjectReference, other: ObjectR
     ids=["none", "empty", "prefix", "cut", "list", "number", "no-prefix"],
 )
 def test_comment_of_another_shape_names_nobody(comment: str | None) -> None:
-    assert recorded_owner(comment) is None
+    assert recorded_mark(comment) is None
 
 
 @pytest.mark.parametrize("password", ["ab12", "p@ss/w:rd%41 '\\?#&="], ids=["hex", "hostile"])

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from plattr import steps
 from plattr.claims import Claim, Holding
+from plattr.marks import Estate
 from plattr.objects import Kind, ObjectReference
 from plattr.status import ConditionType, Finding, Phase
 from plattr.steps import CLEANUP_ORDER, PROVISION_ORDER, Problem, Progress, Remedy, RunInput, Step
@@ -18,6 +19,7 @@ MODELS = sorted(
 )
 REFERENCE = ObjectReference(kind=Kind.PREVIEW, namespace="team", name="my-app")
 FINDING = Finding(type=ConditionType.DATABASE, status="False", reason="Tested", message="why")
+ESTATE = Estate(reference=REFERENCE, cluster="c", namespace_uid=None)
 CLAIM = Claim(holding=Holding.SCHEMA, name="prod_my_app")
 NOW = datetime(2026, 1, 1, 12, 30, 0, 1, tzinfo=UTC)
 PROBLEM = Problem(reason="Conflict", message="m", remedy=Remedy.RETRY, condition=ConditionType.DATABASE)
@@ -60,7 +62,7 @@ def test_message_survives_json(message: BaseModel) -> None:
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_every_message_is_frozen_and_tried(model: type[BaseModel]) -> None:
-    messages = [message for message in [*MESSAGES, REFERENCE, FINDING, CLAIM] if type(message) is model]
+    messages = [message for message in [*MESSAGES, REFERENCE, FINDING, CLAIM, ESTATE] if type(message) is model]
 
     assert messages or model.__name__ in ("FrozenModel", "ObjectReference", "Finding", "Lifetime")
     assert model.model_config.get("frozen") is True

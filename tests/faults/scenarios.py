@@ -179,7 +179,7 @@ class Actor:
         """End the run of an object that is gone, and remove what it still claims: its lane is no more."""
         with suppress(RPCError):
             await self._temporal.get_workflow_handle(item.workflow).terminate()
-        for held in await Ledger(self.view.kube, NAMESPACE).held_by(item.reference):
+        for held in await Ledger(self.view.kube, NAMESPACE).held_under(item.reference):
             await self.view.kube.delete(LEASES, held.claim.lease_name, NAMESPACE)
 
     async def password(self, item: Item) -> str | None:

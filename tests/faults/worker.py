@@ -30,6 +30,7 @@ from plattr.settings import Settings
 from tests.faults.chaos import Chaos
 from tests.faults.mutants import Mutant, break_worker
 from tests.faults.timing import Timing
+from tests.inputs import CLUSTER
 from worker.registry import connect_clients
 
 
@@ -212,6 +213,7 @@ async def _serve(settings: Settings, task_queue: str, folder: Path, timing: Timi
     client = await connect_temporal(lazy=False)
     client = Client(**(client.config() | {"interceptors": [places]}))
     clients = await connect_clients(settings)
+    clients.kube.cluster = CLUSTER
     worker = real_worker.build_worker(client, settings, clients, task_queue)
     (folder / "ready").write_text(json.dumps(os.getpid()))
     await worker.run()

@@ -7,13 +7,18 @@ import signal
 import subprocess
 import sys
 import uuid
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import aiohttp
+import psycopg
 import pytest
 import yaml
+from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from activities.clients.installation import LEASE_NAME
+from activities.clients.kube import KubeClient
+from activities.clients.resources import NAMESPACES
 from activities.clients.temporal import connect_temporal
 from plattr.steps import TASK_QUEUE, RunInput
 from workflows.application import ProvisionApplication
@@ -22,22 +27,68 @@ NOBODY = "127.0.0.1:1"
 
 
 @pytest.fixture
-def environment(platform, temporal_server, tmp_path):
-    """A Temporal of the tests' own and no backend at all: a worker acts on every object that it can see."""
-    kubeconfig = tmp_path / "kubeconfig"
-    context = {"name": "away", "context": {"cluster": "away", "user": "away"}}
-    away = {
+def cluster_id(platform):
+    """A cluster of the test's own; its row goes with it."""
+    name = f"process-{uuid.uuid4().hex[:8]}"
+    yield name
+    with psycopg.connect(platform.endpoints.database_superuser_url, autocommit=True) as connection:
+        if connection.execute("SELECT to_regclass('plattr_private.installations')").fetchone() != (None,):
+            connection.execute("DELETE FROM plattr_private.installations WHERE cluster = %s", [name])
+
+
+def leading_to(server, folder):
+    """Return a kubeconfig that leads to an API server."""
+    kubeconfig = folder / f"kubeconfig-{uuid.uuid4().hex[:4]}"
+    document = {
         "current-context": "away",
-        "contexts": [context],
-        "clusters": [{"name": "away", "cluster": {"server": f"http://{NOBODY}"}}],
+        "contexts": [{"name": "away", "context": {"cluster": "away", "user": "away"}}],
+        "clusters": [{"name": "away", "cluster": {"server": f"http://{server}"}}],
         "users": [{"name": "away", "user": {}}],
     }
-    kubeconfig.write_text(yaml.safe_dump(away))
+    kubeconfig.write_text(yaml.safe_dump(document))
+    return str(kubeconfig)
+
+
+@pytest.fixture
+async def installation_server():
+    """An API server that knows nothing but the installation's Lease; everything else is away."""
+    leases = {}
+
+    async def answer(request):
+        is_made = request.method == "POST" and request.path.endswith("/leases")
+        if not (is_made or request.path.endswith(f"/leases/{LEASE_NAME}")):
+            return web.json_response({"kind": "Status", "reason": "ServiceUnavailable"}, status=503)
+        if is_made:
+            leases["one"] = await request.json()
+        elif request.method == "PATCH":
+            for operation in await request.json():
+                name = operation["path"].rpartition("/")[2].replace("~1", "/")
+                leases["one"]["metadata"]["annotations"][name] = operation["value"]
+        elif not leases:
+            return web.json_response({"kind": "Status", "reason": "NotFound"}, status=404)
+        return web.json_response(leases["one"])
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield "{}:{}".format(*runner.addresses[0])
+    await runner.cleanup()
+
+
+@pytest.fixture
+def environment(platform, temporal_server, installation_server, cluster_id, tmp_path):
+    """A Temporal of the tests' own and hardly a backend: a worker acts on every object that it can see.
+
+    What it needs to know that its cluster's id is its own is there.
+    """
     return {
         **platform.environment("worker"),
         **temporal_server.environment,
-        "KUBECONFIG": str(kubeconfig),
-        "DB_ADMIN_URL": f"postgresql://a:b@{NOBODY}/plattr",
+        "KUBECONFIG": leading_to(installation_server, tmp_path),
+        "CLUSTER_ID": cluster_id,
         "KEYCLOAK_URL": f"http://{NOBODY}",
         "AWS_ENDPOINT_URL": f"http://{NOBODY}",
         "METRICS_PORT": "0",
@@ -132,6 +183,54 @@ async def test_without_temporal_a_worker_is_alive_and_not_ready(environment):
 
     assert live == (200, "ok\n")
     assert ready == (503, "connecting to temporal\n")
+
+
+@pytest.mark.parametrize("away", ["kubernetes", "postgresql"])
+async def test_without_a_proof_that_its_cluster_is_its_own_a_worker_takes_no_work(environment, tmp_path, away):
+    changes = {
+        "kubernetes": {"KUBECONFIG": leading_to(NOBODY, tmp_path)},
+        "postgresql": {"DB_ADMIN_URL": f"postgresql://a:b@{NOBODY}/plattr"},
+    }
+    with worker(environment | changes[away]) as process:
+        port = await port_of(process)
+        async with asyncio.timeout(30):
+            while (answer := await get(port, "/readyz")) == (503, "connecting to temporal\n"):
+                await asyncio.sleep(0.1)
+
+        live = await get(port, "/healthz")
+
+    assert live == (200, "ok\n")
+    assert answer == (503, "connecting to kubernetes and postgresql\n")
+
+
+@pytest.mark.attack
+async def test_a_copy_of_a_living_installation_ends_with_one_line(environment, platform, cluster_id, tmp_path):
+    with worker(environment) as original:
+        await until_ready(await port_of(original))
+        # In a cluster that was restored from a backup: the same id, and a Lease of the past.
+        async with new_namespace(platform) as namespace:
+            copied = {"KUBECONFIG": str(platform.endpoints.kubeconfig_admin), "LEASE_NAMESPACE": namespace}
+            with worker(environment | copied) as copy:
+                _, stderr = await asyncio.to_thread(copy.communicate, timeout=60)
+        original_lives = original.poll() is None
+
+    assert copy.returncode == 2
+    assert cluster_id in stderr.splitlines()[-1]
+    assert "another installation" in stderr.splitlines()[-1]
+    assert original_lives
+
+
+@asynccontextmanager
+async def new_namespace(platform):
+    """Yield a namespace of a real API server."""
+    kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
+    name = f"installation-{uuid.uuid4().hex[:6]}"
+    await kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    try:
+        yield name
+    finally:
+        await kube.delete(NAMESPACES, name)
+        await kube.close()
 
 
 async def test_a_temporal_namespace_that_does_not_exist_ends_the_worker_with_one_line(environment):

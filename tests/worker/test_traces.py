@@ -22,6 +22,7 @@ from activities.interceptor import AttemptGuard
 from activities.metering import AttemptMeter
 from plattr.objects import Kind, ObjectReference
 from tests.fix_kubernetes import application_spec, random_name
+from tests.inputs import CLUSTER
 from watcher.metrics import WatcherMetrics
 from watcher.poker import Poke, Poker
 from worker.__main__ import build_worker
@@ -45,6 +46,7 @@ async def clients(platform, core_settings, monkeypatch):
     for name in ("KUBECONFIG", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, environment[name])
     clients = await connect_clients(core_settings)
+    clients.kube.cluster = CLUSTER
     yield clients
     await clients.close()
 

@@ -1,0 +1,78 @@
+"""What a resource says of whose it is, and whether that is so for an object: one rule for every backend.
+
+Two clusters may share a backend, and a namespace may be made again under its old name: the object's key alone says
+neither which cluster's nor which namespace's it is. See docs/decisions/0027-whose-a-resource-is.md.
+"""
+
+import re
+
+from plattr.errors import OwnedElsewhere
+from plattr.objects import NO_OWNER, UNREADABLE_OWNER, FrozenModel, ObjectReference, Owner, parse_key
+
+# A UID fits, and so does a name that people give: it is a tag's, an annotation's and a comment's value.
+CLUSTER_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+
+
+class Mark(FrozenModel):
+    """The owner that a resource names. Tenants can write some of them, so no text of it goes into a message unread."""
+
+    key: str
+    cluster: str = ""
+    namespace_uid: str = ""
+    uid: str = ""
+
+    @classmethod
+    def of(cls, owner: Owner) -> "Mark":
+        """Return the mark that an owner's resources carry."""
+        return cls(key=owner.reference.key, cluster=owner.cluster, namespace_uid=owner.namespace_uid, uid=owner.uid)
+
+
+class Estate(FrozenModel):
+    """All that an object has, in whichever incarnation: what a cleanup may look for."""
+
+    reference: ObjectReference
+    cluster: str
+    namespace_uid: str | None
+    """None: of every namespace that has borne the name; a person asked for all that is left, or it is gone."""
+
+    def holds(self, mark: Mark | None) -> bool:
+        """Tell whether a resource with this mark belongs to it."""
+        return (
+            mark is not None
+            and (mark.key, mark.cluster) == (self.reference.key, self.cluster)
+            and self.namespace_uid in (None, mark.namespace_uid)
+        )
+
+
+def estate_of(owner: Owner) -> Estate:
+    """Return the estate of a living owner: of its own namespace alone."""
+    return Estate(reference=owner.reference, cluster=owner.cluster, namespace_uid=owner.namespace_uid)
+
+
+def ensure_own(what: str, mark: Mark | None, owner: Owner) -> None:
+    """Return when a resource that bears a name of the owner's is its own.
+
+    Raises:
+        OwnedElsewhere: it is another object's, another cluster's, an earlier namespace's, or nobody's.
+    """
+    if not estate_of(owner).holds(mark):
+        raise foreign(what, mark, owner)
+
+
+def foreign(what: str, mark: Mark | None, owner: Owner) -> OwnedElsewhere:
+    """Return the refusal of a resource that is not the owner's."""
+    return OwnedElsewhere(f"cannot adopt {what} for {owner.reference}: it belongs to {_words(mark, owner)}")
+
+
+def _words(mark: Mark | None, owner: Owner) -> str:
+    if mark is None or not mark.key:
+        return f"{NO_OWNER}; choose another name or remove it"
+    if parse_key(mark.key) is None:
+        return f"{UNREADABLE_OWNER}; choose another name or remove it"
+    if mark.cluster != owner.cluster:
+        readable = re.fullmatch(CLUSTER_PATTERN, mark.cluster)
+        cluster = f"cluster {mark.cluster!r}" if readable else "an unreadable cluster"
+        return f"{mark.key} of {cluster}; choose another name, or take it over with `plattr adopt`"
+    if mark.key != owner.reference.key:
+        return f"{mark.key}; choose another name or remove it"
+    return f"{mark.key} of an earlier namespace of that name; choose another name, or take it over with `plattr adopt`"
