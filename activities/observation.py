@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from activities.certificates import certificate_finding
 from activities.clients.concurrency import all_of
 from activities.clients.kube import KubeClient
 from activities.clients.resources import DEPLOYMENTS, INGRESSES, Json
@@ -76,7 +77,8 @@ async def _ingress(kube: KubeClient, target: Target) -> Finding | None:
             return _false(ConditionType.INGRESS, "IngressMissing", f"{what} is not there any more")
         if names.host not in _hosts(body):
             return _false(ConditionType.INGRESS, "HostMissing", f"{what} does not lead {names.host!r} anywhere")
-    return None
+    main = bodies[0]
+    return await certificate_finding(kube, main, names.host) if main is not None else None
 
 
 def _hosts(ingress: Json) -> set[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from temporalio import activity
 
+from activities.certificates import remove_certificate
 from activities.clients.concurrency import all_of
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
@@ -116,7 +117,7 @@ class WorkloadActivities:
         Missing things are success; what belongs to others stays.
 
         Raises:
-            StillDeleting: pods still live, or something is held by a finalizer.
+            StillDeleting: pods still live, or something is held by a finalizer or made again by cert-manager.
         """
         spared = await living_uid(self._kube, step)
         estate = step.estate(self._kube.cluster)
@@ -124,6 +125,7 @@ class WorkloadActivities:
         await remove_owned(self._kube, estate, _REMOVAL_ORDER, spared_uid=spared)
         # The pods of a living incarnation are the same Deployment's and go on.
         if spared is None:
+            await remove_certificate(self._kube, step.reference, cluster_issuer=self._settings.cluster_issuer)
             await self._await_no_pods(step.reference, namespaces)
         await self._release_hosts(step, spared)
         return StepResult()
@@ -135,11 +137,15 @@ class WorkloadActivities:
             _Wanted(SERVICE_ACCOUNTS, build_service_account(target, role_template=settings.irsa_role_arn_template)),
             _Wanted(DEPLOYMENTS, build_deployment(target, placeholder=placeholder, checksum=checksum)),
             _Wanted(SERVICES, build_service(target)),
-            _Wanted(INGRESSES, build_ingress(target, profile=self._profile, cluster_issuer=settings.cluster_issuer)),
+            _Wanted(INGRESSES, build_ingress(target, profile=self._profile, cluster_issuer=settings.asked_issuer)),
             _Wanted(AUTOSCALERS, build_autoscaler(target)),
         ]
         if target.spec.database.enabled:
-            wanted.append(_Wanted(INGRESSES, build_api_ingress(target, profile=self._profile)))
+            wanted.append(
+                _Wanted(
+                    INGRESSES, build_api_ingress(target, profile=self._profile, cluster_issuer=settings.asked_issuer)
+                )
+            )
         return wanted
 
     async def _look(self, target: Target) -> _Present:

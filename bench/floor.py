@@ -210,7 +210,7 @@ class Floor:
         await self._apply(SERVICES, build_service(target), target)
         await self._apply(INGRESSES, build_ingress(target, profile=profile, cluster_issuer="x"), target)
         if target.spec.database.enabled:
-            await self._apply(INGRESSES, build_api_ingress(target, profile=profile), target)
+            await self._apply(INGRESSES, build_api_ingress(target, profile=profile, cluster_issuer="x"), target)
         await self._apply(AUTOSCALERS, build_autoscaler(target), target)
 
     async def _drop_database(self, target: Target) -> None:

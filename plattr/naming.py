@@ -44,6 +44,11 @@ _PREFIXES = {
 }
 
 
+def tls_secret_of(stem: str) -> str:
+    """Return the name of the Secret that cert-manager fills for the Ingress of this name."""
+    return f"{stem}-tls"
+
+
 class Names(FrozenModel):
     """Every name of one Application or preview.
 
@@ -67,7 +72,7 @@ class Names(FrozenModel):
     @property
     def tls_secret(self) -> str:
         """Return the name of the Secret that cert-manager fills."""
-        return f"{self.stem}-tls"
+        return tls_secret_of(self.stem)
 
     @property
     def database_secret(self) -> str:

@@ -143,6 +143,7 @@ class Settings(WatcherSettings):
     redis_extra_commands: str = Field(default="", pattern=COMMANDS_PATTERN)
     opensearch_endpoint: str | None = None
     ingress_profile: Literal["nginx", "traefik"] = "nginx"
+    tls_certificates: Literal["cert-manager", "none"] = "cert-manager"
     cluster_issuer: str = "letsencrypt"
     # A page on 8080 that any user may serve, and without arguments: agnhost, for one, only sleeps then.
     placeholder_image: str = "nginxinc/nginx-unprivileged:1.27-alpine"
@@ -196,6 +197,11 @@ class Settings(WatcherSettings):
     def redis_commands(self) -> tuple[str, ...]:
         """Return the commands that every application's user of Redis may use besides."""
         return tuple(command for command in self.redis_extra_commands.split(",") if command)
+
+    @property
+    def asked_issuer(self) -> str | None:
+        """Return the ClusterIssuer that the Ingresses ask for a certificate; None: TLS is somebody else's affair."""
+        return self.cluster_issuer if self.tls_certificates == "cert-manager" else None
 
     @property
     def issuer_base(self) -> str:

@@ -100,6 +100,8 @@ def environment(endpoints: Endpoints, role: str) -> dict[str, str]:
 
 def _backends(endpoints: Endpoints) -> dict[str, str]:
     settings = {
+        # Nothing here makes certificates, or serves the Ingresses.
+        "TLS_CERTIFICATES": "none",
         "DB_ADMIN_URL": endpoints.database_admin_url,
         "DB_HOST": endpoints.database_host,
         "DB_PORT": str(endpoints.database_port),

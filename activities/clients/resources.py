@@ -39,6 +39,9 @@ RESOURCE_QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota")
 LIMIT_RANGES = Resource("", "v1", "limitranges", "LimitRange")
 AUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+# Its name is empty: the path of a group's version alone answers what it serves, and 404 where it is not installed.
+CERT_MANAGER = Resource("cert-manager.io", "v1", "", "APIResourceList", namespaced=False)
+CERTIFICATES = Resource("cert-manager.io", "v1", "certificates", "Certificate")
 APPLICATIONS = Resource(GROUP, VERSION, Kind.APPLICATION.plural, Kind.APPLICATION)
 PREVIEWS = Resource(GROUP, VERSION, Kind.PREVIEW.plural, Kind.PREVIEW)
 

@@ -51,6 +51,7 @@ def audit(environment: Mapping[str, str]) -> Report:
             *keycloak.found(),
             *(users or ()),
             *kubernetes.found(settings.lease_namespace),
+            *kubernetes.left_certificates(settings.cluster_issuer),
         ]
         rights = postgres.findings()
         logins = _useless_logins(before, found, kubernetes, postgres)

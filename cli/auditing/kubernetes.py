@@ -47,6 +47,10 @@ _PATHS = {
     ThingKind.INGRESS: "/apis/networking.k8s.io/v1/ingresses",
     ThingKind.AUTOSCALER: "/apis/autoscaling/v2/horizontalpodautoscalers",
 }
+_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+# How the name of such a Secret ends, and what cert-manager writes on it.
+_TLS = "-tls"
+_CERT_MANAGER = "cert-manager.io"
 # Connect, and read: a page of 500 objects takes the API server well below a second.
 _TIMEOUT = (5.0, 30.0)
 _PAGE = 500
@@ -114,24 +118,57 @@ class KubernetesListing:
             *(Found(thing=_thing(ThingKind.POD, body), owner=_labelled_owner(body)) for body in pods),
         ]
 
+    def left_certificates(self, cluster_issuer: str) -> list[Found]:
+        """Return the Secrets that cert-manager made as for an Ingress of Plattr's, and that nothing uses any more.
+
+        They carry no owner: that of the Ingress is in the name. No key is read.
+        """
+        secrets = [
+            body
+            for body in self._list("/api/v1/secrets", accept=_METADATA_LIST)
+            if _asked_for(body["metadata"], cluster_issuer)
+        ]
+        if not secrets:
+            return []
+        used = {
+            (ingress["metadata"]["namespace"], tls.get("secretName"))
+            for ingress in self._list(_PATHS[ThingKind.INGRESS])
+            for tls in ingress.get("spec", {}).get("tls") or []
+        }
+        try:
+            kept = self._list("/apis/cert-manager.io/v1/certificates", accept=_METADATA_LIST)
+        except AuditFailed:
+            # cert-manager is gone, or not to be asked: an Ingress then decides.
+            kept = []
+        used |= {(body["metadata"]["namespace"], body["metadata"]["name"]) for body in kept}
+        things = (_thing(ThingKind.SECRET, body) for body in secrets)
+        return [
+            Found(thing=thing, owner=f"{thing.scope}/{Kind.APPLICATION}/{thing.name.removesuffix(_TLS)}")
+            for thing in things
+            if (thing.scope, thing.name) not in used
+        ]
+
     def secret(self, namespace: str, name: str) -> dict[str, str]:
         """Return a Secret's keys in plain text; none when it does not exist."""
         items = self._list(f"/api/v1/namespaces/{namespace}/secrets", field_selector=f"metadata.name={name}")
         encoded: Mapping[str, str] = items[0].get("data", {}) if items else {}
         return {key: base64.b64decode(value).decode() for key, value in encoded.items()}
 
-    def _list(self, path: str, label_selector: str = "", *, field_selector: str = "") -> list[Json]:
+    def _list(
+        self, path: str, label_selector: str = "", *, field_selector: str = "", accept: str = "application/json"
+    ) -> list[Json]:
         query = {"limit": str(_PAGE), "labelSelector": label_selector, "fieldSelector": field_selector}
         items: list[Json] = []
         while True:
-            page = self._get(f"{path}?{urlencode(query)}")
-            items += page["items"]
+            page = self._get(f"{path}?{urlencode(query)}", accept)
+            # Of metadata alone an empty list is null.
+            items += page["items"] or []
             query["continue"] = page["metadata"].get("continue", "")
             if not query["continue"]:
                 return items
 
-    def _get(self, path: str) -> Json:
-        headers = {"Accept": "application/json"}
+    def _get(self, path: str, accept: str) -> Json:
+        headers = {"Accept": accept}
         self._api.update_params_for_auth(headers, [], ["BearerToken"], path, "GET", None)
         try:
             answer = self._api.call_api(
@@ -201,6 +238,12 @@ def _claim(lease: Json) -> Found:
         is_retained=annotations.get(_RETAINED_ANNOTATION) == "true",
         is_quarantined=_is_ahead(annotations.get(_QUARANTINE_ANNOTATION)),
     )
+
+
+def _asked_for(metadata: Json, cluster_issuer: str) -> bool:
+    annotations = metadata.get("annotations") or {}
+    said = [annotations.get(f"{_CERT_MANAGER}/{what}") for what in ("certificate-name", "issuer-kind", "issuer-name")]
+    return metadata["name"].endswith(_TLS) and said == [metadata["name"], "ClusterIssuer", cluster_issuer]
 
 
 def _is_ahead(end: str | None) -> bool:

@@ -2,12 +2,12 @@
 
 from typing import Any, Literal
 
+from plattr.certificates import CLUSTER_ISSUER_ANNOTATION
 from plattr.manifests.metadata import build_metadata
 from plattr.manifests.ports import POSTGREST_PORT, SERVICE_PORT
 from plattr.objects import FrozenModel
 from plattr.target import Target
 
-CLUSTER_ISSUER_ANNOTATION = "cert-manager.io/cluster-issuer"
 # The Middleware that deploy/traefik/middleware.yaml installs once for the whole cluster.
 TRAEFIK_MIDDLEWARE = "plattr-strip-api-rest"
 
@@ -56,27 +56,32 @@ def ingress_profile(name: Literal["nginx", "traefik"], *, platform_namespace: st
     )
 
 
-def build_ingress(target: Target, *, profile: IngressProfile, cluster_issuer: str) -> dict[str, Any]:
-    """Return the Ingress that leads to the application; it is the one that asks for the certificate."""
+def build_ingress(target: Target, *, profile: IngressProfile, cluster_issuer: str | None) -> dict[str, Any]:
+    """Return the Ingress that leads to the application; it is the one that asks for the certificate.
+
+    Without an issuer no Secret is named either: the controller's own certificate, or what stands before it, serves TLS.
+    """
     # Only one of the two carries the issuer: cert-manager makes one Certificate for the Secret they share, and
     # refuses it to the second Ingress that asks.
     return _build(
         target,
         target.names.stem,
         profile=profile,
-        annotations={CLUSTER_ISSUER_ANNOTATION: cluster_issuer} | profile.annotations,
+        annotations=({CLUSTER_ISSUER_ANNOTATION: cluster_issuer} if cluster_issuer else {}) | profile.annotations,
+        has_certificate=cluster_issuer is not None,
         paths=(Path(path="/", path_type="Prefix"),),
         port=SERVICE_PORT,
     )
 
 
-def build_api_ingress(target: Target, *, profile: IngressProfile) -> dict[str, Any]:
+def build_api_ingress(target: Target, *, profile: IngressProfile, cluster_issuer: str | None) -> dict[str, Any]:
     """Return the Ingress that leads to PostgREST, which sees the path without `/api/rest`."""
     return _build(
         target,
         target.names.api_ingress,
         profile=profile,
         annotations=profile.annotations | profile.api_annotations,
+        has_certificate=cluster_issuer is not None,
         paths=profile.api_paths,
         port=POSTGREST_PORT,
     )
@@ -88,6 +93,7 @@ def _build(
     *,
     profile: IngressProfile,
     annotations: dict[str, str],
+    has_certificate: bool,
     paths: tuple[Path, ...],
     port: int,
 ) -> dict[str, Any]:
@@ -104,6 +110,6 @@ def _build(
         "spec": {
             "ingressClassName": profile.class_name,
             "rules": [rule],
-            "tls": [{"hosts": [names.host], "secretName": names.tls_secret}],
+            "tls": [{"hosts": [names.host]} | ({"secretName": names.tls_secret} if has_certificate else {})],
         },
     }

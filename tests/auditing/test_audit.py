@@ -14,7 +14,7 @@ import pytest
 from redis import Redis
 
 from activities.clients.kube import KubeClient
-from activities.clients.resources import LEASES
+from activities.clients.resources import INGRESSES, LEASES, SECRETS, Json
 from cli.auditing.auditor import audit
 from cli.auditing.inventory import AuditFailed, Finding, Problem, Thing, ThingKind
 from cli.auditing.kubernetes import KubernetesListing
@@ -22,6 +22,7 @@ from plattr.objects import ObjectReference, Owner
 from plattr.steps import ClaimInput
 from plattr.target import owner_annotations, owner_labels
 from stack.platform import Platform
+from tests.certificates import tls_secret
 from tests.e2e.view import s3_of
 from tests.fix_kubernetes import Cluster, application_spec, random_name
 
@@ -86,6 +87,33 @@ def test_leftovers_are_found_in_every_backend_and_left_alone(platform: Platform,
         (Problem.ORPHAN, CLAIM),
     }
     assert second == first
+
+
+@pytest.mark.attack
+async def test_the_certificate_of_an_ingress_that_is_gone_is_found_and_one_in_use_is_not(
+    platform: Platform, cluster: Cluster, namespace: str
+) -> None:
+    left, used = random_name(), random_name()
+    for name in (left, used):
+        await cluster.admin.create(SECRETS, tls_secret(f"{name}-tls", "x.example.test"), namespace)
+    await cluster.admin.create(SECRETS, tls_secret("own-tls", "x.example.test", issuer="another"), namespace)
+    ingress: Json = {
+        "apiVersion": INGRESSES.api_version,
+        "kind": INGRESSES.kind,
+        "metadata": {"name": "theirs"},
+        "spec": {
+            "defaultBackend": {"service": {"name": "s", "port": {"number": 80}}},
+            "tls": [{"hosts": ["x.example.test"], "secretName": f"{used}-tls"}],
+        },
+    }
+    await cluster.admin.create(INGRESSES, ingress, namespace)
+
+    report = await asyncio.to_thread(audit, platform.environment("cli"))
+
+    found = [finding for finding in report.findings if finding.thing.scope == namespace]
+    assert [(finding.problem, finding.thing.name, finding.owner) for finding in found] == [
+        (Problem.ORPHAN, f"{left}-tls", f"{namespace}/Application/{left}")
+    ]
 
 
 def test_the_command_shows_what_it_finds_and_exits_with_1(platform: Platform, leftovers: None) -> None:

@@ -41,7 +41,7 @@ def all_of(target: Target) -> Iterator[Json]:
     yield build_service_account(target, role_template=None)
     yield build_autoscaler(target)
     yield build_ingress(target, profile=profile, cluster_issuer="letsencrypt")
-    yield build_api_ingress(target, profile=profile)
+    yield build_api_ingress(target, profile=profile, cluster_issuer="letsencrypt")
 
 
 @given(targets())
@@ -89,7 +89,7 @@ def test_every_ingress_leads_to_a_port_of_the_service(target: Target) -> None:
     for profile in (ingress_profile(name, platform_namespace="plattr-system") for name in ("nginx", "traefik")):
         ingresses = [build_ingress(target, profile=profile, cluster_issuer="letsencrypt")]
         if target.spec.database.enabled:
-            ingresses.append(build_api_ingress(target, profile=profile))
+            ingresses.append(build_api_ingress(target, profile=profile, cluster_issuer="letsencrypt"))
         for ingress in ingresses:
             for path in ingress["spec"]["rules"][0]["http"]["paths"]:
                 backend = path["backend"]["service"]

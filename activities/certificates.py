@@ -1,0 +1,167 @@
+"""The certificate of an Ingress: whether it is there, why not, and its Secret's end.
+
+cert-manager makes it, and may be absent. Its Certificate is read for its words only; nobody looks at the Secret's key.
+"""
+
+import base64
+import binascii
+
+from activities.clients.kube import KubeClient
+from activities.clients.resources import CERT_MANAGER, CERTIFICATES, INGRESSES, SECRETS, Json
+from activities.polling import moments
+from plattr.certificates import (
+    CLUSTER_ISSUER_ANNOTATION,
+    alt_names,
+    covers,
+    is_by_cert_manager,
+    is_for_our_ingress,
+    names_in,
+)
+from plattr.denials import one_line
+from plattr.errors import BackendRefused, Conflict, StillDeleting
+from plattr.naming import tls_secret_of
+from plattr.objects import Kind, ObjectReference
+from plattr.status import ConditionType, Finding
+
+# 5 s: Kubernetes' garbage collector takes a second after the Ingress has gone; the next attempt goes on waiting.
+WAIT_SECONDS = 5.0
+
+
+async def certificate_finding(kube: KubeClient, ingress: Json, host: str) -> Finding | None:
+    """Return why an Ingress that asks for a certificate is not ready without it; None: it has one, or asks for none."""
+    metadata = ingress["metadata"]
+    namespace, tls = metadata["namespace"], ingress.get("spec", {}).get("tls") or [{}]
+    secret_name = tls[0].get("secretName")
+    if secret_name is None or CLUSTER_ISSUER_ANNOTATION not in metadata.get("annotations", {}):
+        return None
+    secret = await _secret_metadata(kube, secret_name, namespace)
+    if secret is None:
+        return await _pending(kube, secret_name, namespace, f"certificate for {host!r} not issued yet")
+    annotations = secret.get("annotations", {})
+    if is_by_cert_manager(annotations):
+        if covers(alt_names(annotations), host):
+            return None
+        return await _pending(
+            kube,
+            secret_name,
+            namespace,
+            f"certificate for {host!r} not issued yet: Secret {secret_name!r} is for others",
+        )
+    return await _judged(kube, secret_name, namespace, host)
+
+
+async def remove_certificate(kube: KubeClient, reference: ObjectReference, *, cluster_issuer: str) -> None:
+    """Delete the Secret that cert-manager made for an Application's Ingress, which is gone; one of others stays.
+
+    A preview's goes with its namespace.
+
+    Raises:
+        StillDeleting: its Certificate is still there, and would have the Secret made again.
+    """
+    if reference.kind is not Kind.APPLICATION:
+        return
+    name, namespace = tls_secret_of(reference.name), reference.namespace
+    secret = await _secret_metadata(kube, name, namespace)
+    if secret is None or not is_for_our_ingress(name, secret.get("annotations", {}), cluster_issuer=cluster_issuer):
+        return
+    async for _ in moments(WAIT_SECONDS):
+        certificate = await _certificate(kube, name, namespace)
+        if certificate is None:
+            break
+        is_ours = _is_of_ingress(certificate, reference.name)
+        if not is_ours or await kube.get(INGRESSES, reference.name, namespace) is not None:
+            # Made by hand, or for an Ingress that somebody else has put in the place of ours.
+            return
+    else:
+        raise StillDeleting(
+            f"cannot delete Secret {name!r} in namespace {namespace!r}: its Certificate is still there, although the"
+            " Ingress that owns it is gone; Kubernetes' garbage collector removes it"
+        )
+    try:
+        await kube.delete(SECRETS, name, namespace, uid=secret["uid"])
+    except Conflict:
+        # Another one has the name since.
+        return
+
+
+async def _secret_metadata(kube: KubeClient, name: str, namespace: str) -> Json | None:
+    """Return a Secret's metadata; its key does not leave the API server."""
+    selector = f"metadata.name={name}"
+    async for page in kube.pages(SECRETS, namespace, field_selector=selector, metadata_only=True):
+        for body in page.items:
+            found: Json = body["metadata"]
+            return found
+    return None
+
+
+async def _judged(kube: KubeClient, name: str, namespace: str, host: str) -> Finding | None:
+    """Look into a Secret that somebody else has put there: at its certificate alone."""
+    body = await kube.get(SECRETS, name, namespace)
+    try:
+        pem = base64.b64decode((body or {}).get("data", {}).get("tls.crt", ""), validate=True)
+    except binascii.Error:
+        pem = b""
+    names = names_in(pem)
+    what = f"Secret {name!r} in namespace {namespace!r}, which cert-manager did not make,"
+    if names is None:
+        return _not_ready("CertificateMissing", f"{what} holds no certificate as tls.crt", status="False")
+    if not covers(names, host):
+        shown = ", ".join(names[:5]) or "nobody"
+        return _not_ready("CertificateForAnotherHost", f"{what} is for {shown}, not for {host}", status="False")
+    return None
+
+
+async def _pending(kube: KubeClient, name: str, namespace: str, message: str) -> Finding | None:
+    certificate = await _certificate(kube, name, namespace)
+    if certificate is None:
+        if await kube.get(CERT_MANAGER, "") is None:
+            return Finding(
+                type=ConditionType.INGRESS,
+                status="True",
+                reason="NoCertManager",
+                message=f"routes are set; nobody makes a certificate: there is no cert-manager in this cluster, and no"
+                f" Secret {name!r}",
+            )
+        return _not_ready("CertificatePending", f"{message}; cert-manager has not made a Certificate {name!r}")
+    if (cause := _failure(certificate)) is not None:
+        return _not_ready("CertificateFailed", f"{message}: {cause}", status="False")
+    ready = _condition(certificate, "Ready")
+    return _not_ready("CertificatePending", f"{message}: {_quoted(ready)}" if ready else message)
+
+
+async def _certificate(kube: KubeClient, name: str, namespace: str) -> Json | None:
+    """Return cert-manager's Certificate; None as well where there is no cert-manager, or it may not be read."""
+    try:
+        return await kube.get(CERTIFICATES, name, namespace)
+    except BackendRefused:
+        return None
+
+
+def _failure(certificate: Json) -> str | None:
+    """Return what cert-manager says of an attempt that failed, while no other has succeeded since."""
+    issuing = _condition(certificate, "Issuing")
+    if issuing and issuing.get("status") == "False" and issuing.get("reason") == "Failed":
+        return _quoted(issuing)
+    if attempts := certificate.get("status", {}).get("failedIssuanceAttempts"):
+        ready = _condition(certificate, "Ready")
+        return f"{attempts} attempts failed" + (f": {_quoted(ready)}" if ready else "")
+    return None
+
+
+def _condition(certificate: Json, kind: str) -> Json | None:
+    conditions = certificate.get("status", {}).get("conditions") or []
+    return next((each for each in conditions if each.get("type") == kind), None)
+
+
+def _quoted(condition: Json) -> str:
+    return one_line(str(condition.get("message") or condition.get("reason") or ""))
+
+
+def _is_of_ingress(certificate: Json, ingress: str) -> bool:
+    owners = certificate["metadata"].get("ownerReferences") or []
+    return any((owner.get("kind"), owner.get("name")) == ("Ingress", ingress) for owner in owners)
+
+
+def _not_ready(reason: str, message: str, *, status: str = "Unknown") -> Finding:
+    fields = {"type": ConditionType.INGRESS, "status": status, "reason": reason, "message": message}
+    return Finding.model_validate(fields)

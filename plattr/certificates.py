@@ -1,0 +1,58 @@
+"""Certificates: which hosts one is good for, and whether cert-manager made its Secret for an Ingress of ours.
+
+cert-manager's ingress-shim makes a Certificate by the name in the Ingress's `tls.secretName`, which the Ingress owns;
+the Secret that it fills is nobody's, and stays. https://cert-manager.io/docs/usage/ingress/
+"""
+
+from collections.abc import Collection, Mapping
+
+from cryptography import x509
+
+GROUP = "cert-manager.io"
+CLUSTER_ISSUER_ANNOTATION = f"{GROUP}/cluster-issuer"
+# What cert-manager writes on a Secret. https://cert-manager.io/docs/reference/annotations/
+CERTIFICATE_NAME_ANNOTATION = f"{GROUP}/certificate-name"
+ISSUER_NAME_ANNOTATION = f"{GROUP}/issuer-name"
+ISSUER_KIND_ANNOTATION = f"{GROUP}/issuer-kind"
+ALT_NAMES_ANNOTATION = f"{GROUP}/alt-names"
+
+
+def is_by_cert_manager(annotations: Mapping[str, str]) -> bool:
+    """Tell whether cert-manager fills the Secret that has these annotations."""
+    return CERTIFICATE_NAME_ANNOTATION in annotations
+
+
+def is_for_our_ingress(secret_name: str, annotations: Mapping[str, str], *, cluster_issuer: str) -> bool:
+    """Tell whether a Secret has the form of one that an Ingress of ours asked for.
+
+    By its Certificate's name, which ingress-shim makes the Secret's, and by the platform's own issuer.
+    """
+    form = {
+        CERTIFICATE_NAME_ANNOTATION: secret_name,
+        ISSUER_NAME_ANNOTATION: cluster_issuer,
+        ISSUER_KIND_ANNOTATION: "ClusterIssuer",
+    }
+    return form.items() <= dict(annotations).items()
+
+
+def covers(names: Collection[str], host: str) -> bool:
+    """Tell whether a certificate for these names is good for the host; a wildcard stands for one label."""
+    known = {name.lower() for name in names}
+    return host in known or f"*.{host.partition('.')[2]}" in known
+
+
+def alt_names(annotations: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names that cert-manager has noted on its Secret."""
+    return tuple(name.strip() for name in annotations.get(ALT_NAMES_ANNOTATION, "").split(",") if name.strip())
+
+
+def names_in(pem: bytes) -> tuple[str, ...] | None:
+    """Return the DNS names of a certificate; None when it is none. Of a chain the first counts."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return tuple(names.get_values_for_type(x509.DNSName))
+    except x509.ExtensionNotFound:
+        return ()
+    except ValueError:
+        return None
