@@ -44,7 +44,13 @@ class Stranger:
         body = await self._view.application(name)
         assert body is not None
         wrong = [] if body["status"].get("phase") == "Terminating" else [f"phase {body['status'].get('phase')}"]
-        false = [kind for kind, condition in conditions(body).items() if condition["status"] == "False"]
+        # Of the others it says that they are gone, and of the whole that it goes.
+        expected = ("Removed", "Terminating")
+        false = [
+            kind
+            for kind, condition in conditions(body).items()
+            if condition["status"] == "False" and condition["reason"] not in expected
+        ]
         wrong += [] if false == [ConditionType.DATABASE] else [f"False are {false}"]
         selector = f"involvedObject.uid={body['metadata']['uid']},reason={_STUCK}"
         events = await self._view.kube.list(EVENTS, self._view.namespace, field_selector=selector)
