@@ -102,7 +102,7 @@ class Dropping:
 
     async def _empty(self, place: str | None) -> bool:
         """Drop what may be too much for one transaction; False: the time is up."""
-        for drop in (self._end_strangers, self._unlink_large_objects, self._leave_policies, self._drop_some):
+        for drop in (self._end_strangers, self._leave_what_has_no_schema, self._drop_some):
             while await drop(place):
                 if time.monotonic() >= self._ends or is_called_off():
                     return False
@@ -116,18 +116,14 @@ class Dropping:
             self.ended += map(EndedSession.model_validate, rows)
         return False
 
-    async def _unlink_large_objects(self, place: str | None) -> bool:
+    async def _leave_what_has_no_schema(self, place: str | None) -> bool:
+        """Unlink the roles' large objects, and take the roles out of the policies of others."""
         async with self._open(place) as transaction:
             inventory = await self._doomed(transaction, place)
             query, roles = sql_removal.UNLINK_LARGE_OBJECTS, inventory.role_ids
             [row] = await transaction.call(query, roles=roles, batch=LOCKS_AT_ONCE)
-            return bool(row["unlinked"] == LOCKS_AT_ONCE)
-
-    async def _leave_policies(self, place: str | None) -> bool:
-        """Take the roles out of the policies of others."""
-        async with self._open(place) as transaction:
-            inventory = await self._doomed(transaction, place)
-            return await _write_of_server(transaction, sql_removal.POLICIES, roles=inventory.role_ids)
+            has_written = await _write_of_server(transaction, sql_removal.POLICIES, roles=roles)
+            return has_written or bool(row["unlinked"] == LOCKS_AT_ONCE)
 
     async def _drop_some(self, place: str | None) -> bool:
         """Drop as many things as one transaction may; False: there is nothing left that has a statement of its own."""
@@ -139,9 +135,11 @@ class Dropping:
             if some:
                 await self._drop(transaction, inventory, some)
                 self._has_dropped = True
-            elif not candidates and not self._heavy:
+                # All that there was: no need to look again.
+                return len(candidates) == CANDIDATES_AT_ONCE or len(some) < len(candidates) or bool(self._heavy)
+            if not candidates and not self._heavy:
                 return False
-            elif not candidates and self._has_dropped:
+            if not candidates and self._has_dropped:
                 # With so much gone that hung on them, they may have become light.
                 self._heavy, self._has_dropped = set(), False
             elif not candidates:
@@ -150,7 +148,12 @@ class Dropping:
 
     async def _lighten(self, transaction: Transaction, inventory: Inventory) -> None:
         """Take from one thing that is too much for a transaction what it has so much of, or drop it as it is."""
-        [heavy] = await self._candidates(transaction, inventory, skipped=[], most=1)
+        candidates = await self._candidates(transaction, inventory, skipped=[], most=1)
+        if not candidates:
+            # Another attempt was quicker.
+            self._heavy = set()
+            return
+        [heavy] = candidates
         parts = {"table": heavy.object_id, "roles": inventory.role_ids}
         await transaction.write(lock_statements([heavy]))
         await self._ensure_free(transaction, inventory, [heavy])
@@ -177,7 +180,9 @@ class Dropping:
             await transaction.write(
                 [sql_removal.as_role(row["grantor"], sql_removal.of_server(row["statement"])) for row in regrants]
             )
-            await transaction.write(emptying_statements(inventory, cascade=self._step.cascade))
+            rows = await transaction.fetch(sql_removal.OCCUPIED_SCHEMAS, schemas=inventory.schema_ids)
+            occupied = {row["oid"] for row in rows}
+            await transaction.write(emptying_statements(inventory, occupied=occupied, cascade=self._step.cascade))
             holders = await transaction.fetch(sql_removal.HOLDERS, roles=inventory.role_ids, most=DEPENDENTS_MOST)
             if holders:
                 things = ", ".join(thing_named(row["kind"], row["identity"]) for row in holders[:NAMED_AT_MOST])

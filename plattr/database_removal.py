@@ -165,14 +165,18 @@ def locking_statements(inventory: Inventory, *, has_grant_options: bool) -> list
     ]
 
 
-def emptying_statements(inventory: Inventory, *, cascade: bool = False) -> list[sql.Statement]:
+def emptying_statements(
+    inventory: Inventory, *, occupied: Collection[int] = (), cascade: bool = False
+) -> list[sql.Statement]:
     """Return what removes the last of what an owner has, but for the roles: the schemas first.
+
+    A schema that was empty is not dropped with what somebody has put into it since.
 
     The seed's REVOKE and ALTER DEFAULT PRIVILEGES have nothing left to do: the schema takes its tables' grants with
     it, and DROP OWNED the defaults. See docs/decisions/0012-schema-dropped-first.md.
     """
     return [
-        *(sql_removal.drop_schema(schema) for schema in inventory.schema_names),
+        *(sql_removal.drop_schema(schema.name, cascade=schema.oid in occupied) for schema in inventory.schemas),
         *([sql_removal.drop_owned(inventory.role_names, cascade=cascade)] if inventory.roles else []),
     ]
 

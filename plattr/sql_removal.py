@@ -5,6 +5,7 @@ them quoted by it; `search_path` is pg_catalog alone, so all are written out wit
 """
 
 from collections.abc import Sequence
+from typing import LiteralString
 
 from psycopg.sql import SQL, Composed, Identifier
 
@@ -386,6 +387,11 @@ WHERE dependency.refclassid = 'pg_authid'::regclass AND dependency.refobjid = AN
     AND database.datname <> current_database()
 ORDER BY name
 """
+# Which schemas still hold something: what belongs to nobody's application and cannot be dropped by itself.
+OCCUPIED_SCHEMAS = """
+SELECT DISTINCT refobjid::bigint AS oid FROM pg_depend
+WHERE refclassid = 'pg_namespace'::regclass AND refobjid = ANY (%(schemas)s) AND deptype = 'n'
+"""
 # What still names the roles here or in what all databases share, when all that is ours to remove is gone.
 HOLDERS = """
 SELECT named.type AS kind, named.identity FROM pg_shdepend AS dependency
@@ -413,9 +419,10 @@ def lock_tables(names: Sequence[str]) -> Statement:
     return compose("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", of_server(text))
 
 
-def drop_schema(schema: str) -> Statement:
-    """Return the statement that drops a schema and all that is in it."""
-    return compose("DROP SCHEMA IF EXISTS {} CASCADE", Identifier(schema))
+def drop_schema(schema: str, *, cascade: bool) -> Statement:
+    """Return the statement that drops a schema; with `cascade` all that is in it, and what depends on that."""
+    text: LiteralString = "DROP SCHEMA IF EXISTS {} CASCADE" if cascade else "DROP SCHEMA IF EXISTS {} RESTRICT"
+    return compose(text, Identifier(schema))
 
 
 def drop_owned(roles: Sequence[str], *, cascade: bool) -> Statement:

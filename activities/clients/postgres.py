@@ -49,7 +49,8 @@ LOCK_PAUSE_SECONDS = (0.02, 0.2)
 # search_path: what somebody put into `public` must never stand in for a function of the server's.
 _SESSION = """
 SELECT set_config('statement_timeout', '15s', false), set_config('lock_timeout', '5s', false),
-    set_config('idle_in_transaction_session_timeout', '10s', false), set_config('search_path', 'pg_catalog', false)
+    set_config('idle_in_transaction_session_timeout', '10s', false), set_config('search_path', 'pg_catalog', false),
+    set_config('jit', 'off', false)
 """
 PATIENCE = "5s"
 _PARAMETERS: Mapping[str, Any] = {
@@ -243,17 +244,15 @@ class PostgresClient:
             tracing.span(Backend.POSTGRESQL, "transaction"),
         ):
             async with asyncio.timeout(TRANSACTION_SECONDS):
-                parameters = {**_PARAMETERS, **self._server, "dbname": database}
-                async with await AsyncConnection.connect(await self._conninfo(), **parameters) as connection:
-                    await _configure(connection)
-                    async with connection.transaction():
-                        yield Transaction(connection)
+                async with self._own_connection(dbname=database) as connection, connection.transaction():
+                    yield Transaction(connection)
 
     async def ask(self, query: str, action: str, **parameters: object) -> list[dict[str, Any]]:
-        """Return the rows of one query, outside of any transaction and lock."""
+        """Return the rows of one query, with a connection of its own: the pool's may all be waiting for the answer."""
         with self._translated(action):
-            async with asyncio.timeout(TRANSACTION_SECONDS), self._connection() as connection:
-                return await Transaction(connection).fetch(query, **parameters)
+            async with asyncio.timeout(TRANSACTION_SECONDS):
+                async with self._own_connection() as connection:
+                    return await Transaction(connection).fetch(query, **parameters)
 
     async def forget(self, reference: ObjectReference) -> None:
         """Remove an owner's lock, when nothing is left that it could guard; the next one who asks makes it anew."""
@@ -322,6 +321,14 @@ class PostgresClient:
                     return _first_line(error)
                 await connection.close()
         return None
+
+    @asynccontextmanager
+    async def _own_connection(self, **parameters: str) -> AsyncIterator[AsyncConnection[Any]]:
+        """Open a connection beside the pool's, to the server that answered last."""
+        settings = {**_PARAMETERS, **self._server, **parameters}
+        async with await AsyncConnection.connect(await self._conninfo(), **settings) as connection:
+            await _configure(connection)
+            yield connection
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[AsyncConnection[Any]]:

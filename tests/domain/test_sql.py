@@ -127,10 +127,10 @@ STATEMENTS = {
     "grant-usage": sql.grant_usage(SCHEMA, ROLE),
     "grant-select": sql.grant_select(SCHEMA, [HOSTILE, HOSTILE], ROLE),
     "grant-select-on-new-tables": sql.grant_select_on_new_tables(SCHEMA, ROLE, ROLE),
-    "drop-schema": sql_removal.drop_schema(SCHEMA),
+    "drop-schema": sql_removal.drop_schema(SCHEMA, cascade=True),
     "drop-role": sql_removal.drop_role(ROLE),
     "drop-owned": sql_removal.drop_owned([ROLE], cascade=False),
-    "as-role": sql_removal.as_role(ROLE, sql_removal.drop_schema(SCHEMA)),
+    "as-role": sql_removal.as_role(ROLE, sql_removal.drop_schema(SCHEMA, cascade=True)),
 }
 
 
@@ -282,8 +282,8 @@ def inventory(*, admin_has_it: bool = True, can_login: bool = True) -> Inventory
 
 
 def test_removal_drops_schemas_before_roles_and_gives_nothing_to_the_admin() -> None:
-    assert texts([*emptying_statements(inventory()), *role_statements(inventory())]) == [
-        'DROP SCHEMA IF EXISTS "s" CASCADE',
+    assert texts([*emptying_statements(inventory(), occupied={4}), *role_statements(inventory())]) == [
+        'DROP SCHEMA IF EXISTS "s" RESTRICT',
         'DROP SCHEMA IF EXISTS "former" CASCADE',
         'DROP OWNED BY "app", "former" RESTRICT',
         'DROP ROLE IF EXISTS "app"',
