@@ -46,11 +46,14 @@ class FleetActivities:
         """
         members, known = [], set[str]()
         for kind in Kind:
-            for body in await self._kube.list(custom_resource(kind)):
-                envelope = Envelope.from_api(kind, body)
-                known.add(envelope.reference.key)
-                if envelope.reference.key > query.after and _is_wanted(envelope, query):
-                    members.append(Member(reference=envelope.reference, is_deleting=envelope.is_deleting))
+            # Page by page, and for a resync, which asks for all, of metadata alone: what tenants write in thousands of
+            # specs must never be in memory together.
+            async for page in self._kube.pages(custom_resource(kind), metadata_only=query.purpose == "resync"):
+                for body in page.items:
+                    envelope = Envelope.from_api(kind, body)
+                    known.add(envelope.reference.key)
+                    if envelope.reference.key > query.after and _is_wanted(envelope, query):
+                        members.append(Member(reference=envelope.reference, is_deleting=envelope.is_deleting))
         members += await self._to_look_after(known, query)
         members.sort(key=lambda member: member.reference.key)
         return FleetPage(members=tuple(members[: query.limit]), remaining=len(members))

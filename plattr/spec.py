@@ -95,6 +95,11 @@ class SecretKeyRef(SpecModel):
     key: Annotated[str, StringConstraints(pattern=REFERENCE_KEY_PATTERN, max_length=253)]
 
 
+# 128 Ki: half a megabyte at the most. An object has 1.5 MB, a Deployment and a preview's status repeat the values, and
+# Linux passes a process a few megabytes of environment.
+ENV_LIMIT = 131072
+
+
 class EnvVar(SpecModel):
     """One environment variable of the app container: a value, or a key of a Secret."""
 
@@ -245,6 +250,13 @@ class ApplicationSpec(SpecModel):
         names = [variable.name for variable in self.env_vars]
         if len(set(names)) != len(names):
             raise ValueError("envVars names must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _env_values_fit(self) -> Self:
+        # Code points, as CEL counts them.
+        if sum(len(variable.value or "") for variable in self.env_vars) > ENV_LIMIT:
+            raise ValueError(f"envVars values have more than {ENV_LIMIT} characters together")
         return self
 
 

@@ -4,14 +4,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
-from activities.clients.resources import Json
 from plattr.objects import Kind, ObjectReference
 from plattr.steps import CHANGED_SIGNAL
 from watcher.dispatch import decide, decide_availability
-from watcher.observed import Incarnation, Observed, observe, owner_of_deployment
+from watcher.observed import Deployment, Incarnation, Observed, Place
 from watcher.poker import Poke
 from watcher.waiting import Waiting
 
@@ -21,16 +19,7 @@ logger = logging.getLogger(__name__)
 # contradicts after that is a flip, and not the other half of news that is on its way.
 DOUBT_SECONDS = 2.0
 
-Place = tuple[str, str]
 Key = TypeVar("Key")
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """One that Plattr, or somebody who says so, has made."""
-
-    owner: ObjectReference
-    is_available: bool
 
 
 class Fleet:
@@ -67,37 +56,36 @@ class Fleet:
             (seen.reference.kind.value, seen.environment, seen.phase or "Pending") for seen in self._seen.values()
         )
 
-    def replace(self, kind: Kind, bodies: Iterable[Json]) -> None:
+    def replace(self, kind: Kind, objects: Iterable[Observed]) -> None:
         """Take a list of all objects of one kind; what it does not name any more is gone."""
-        listed = {seen.reference: seen for seen in (observe(kind, body) for body in bodies)}
+        listed = {seen.reference: seen for seen in objects}
         for reference in [known for known in self._seen if known.kind is kind and known not in listed]:
             self._forget(reference)
         for seen in listed.values():
             self._look(seen, is_from_list=True)
 
-    def change(self, kind: Kind, event: str, body: Json) -> None:
+    def change(self, event: str, seen: Observed) -> None:
         """Take one event of a watch: ADDED, MODIFIED or DELETED."""
-        seen = observe(kind, body)
         if event == "DELETED":
             self._forget(seen.reference)
         else:
             self._look(seen)
 
-    def replace_deployments(self, bodies: Iterable[Json]) -> None:
+    def replace_deployments(self, deployments: Iterable[Deployment]) -> None:
         """Take a list of all Deployments that Plattr made."""
-        listed = {_place(body) for body in bodies if self._keep(body)}
-        for place in [known for known in self._deployments if known not in listed]:
-            del self._deployments[place]
+        self._deployments = {each.place: each for each in deployments if each.owner is not None}
         self._knows_deployments = True
         # One may have vanished, or flipped, while nobody looked.
         for reference in self._seen:
             self._compare(reference)
 
-    def change_deployment(self, event: str, body: Json) -> None:
+    def change_deployment(self, event: str, deployment: Deployment) -> None:
         """Take one event of the Deployments' watch; one that is gone is an unavailable one."""
-        if event == "DELETED" or not self._keep(body):
-            self._deployments.pop(_place(body), None)
-        for reference in self._expecting.get(_place(body), ()):
+        if event == "DELETED" or deployment.owner is None:
+            self._deployments.pop(deployment.place, None)
+        else:
+            self._deployments[deployment.place] = deployment
+        for reference in self._expecting.get(deployment.place, ()):
             self._compare(reference)
 
     def confirm(self) -> None:
@@ -152,14 +140,6 @@ class Fleet:
             self._met[preview.reference] = parent.incarnation
             self._put(Poke(reference=preview.reference, is_deleting=False, signal=CHANGED_SIGNAL))
 
-    def _keep(self, body: Json) -> bool:
-        """Remember a Deployment's state; False: it says of nobody that it is his."""
-        owner = owner_of_deployment(body)
-        if owner is None:
-            return False
-        self._deployments[_place(body)] = Deployment(owner, is_available=_is_available(body))
-        return True
-
     def _is_available(self, reference: ObjectReference) -> bool:
         seen = self._seen.get(reference)
         deployment = self._deployments.get(seen.place) if seen is not None and seen.place is not None else None
@@ -200,12 +180,3 @@ def _drop(index: dict[Key, set[ObjectReference]], key: Key, reference: ObjectRef
     members.discard(reference)
     if not members:
         del index[key]
-
-
-def _place(body: Json) -> Place:
-    return body["metadata"]["namespace"], body["metadata"]["name"]
-
-
-def _is_available(body: Json) -> bool:
-    conditions = (body.get("status") or {}).get("conditions") or []
-    return any(condition.get("type") == "Available" and condition.get("status") == "True" for condition in conditions)

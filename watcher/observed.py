@@ -14,6 +14,9 @@ from plattr.target import KIND_LABEL, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL
 # The condition does not say whose spec breaks a rule, the preview's own or its parent's.
 _BY_PARENT = frozenset({ParentNotFound.reason, InvalidSpec.reason, NameTooLong.reason})
 
+# Namespace and name.
+Place = tuple[str, str]
+
 _KINDS = {kind.lower(): kind for kind in Kind}
 
 
@@ -44,8 +47,8 @@ class Observed:
     """DeploymentReady is False: the workload is why the object is not Running."""
     awaited_parent: ObjectReference | None
     """The Application of a preview that was refused as a whole: it may lack it, or break a rule because of it."""
-    place: tuple[str, str] | None
-    """Namespace and name of its Deployment; None: its spec does not say."""
+    place: Place | None
+    """Its Deployment's; None: its spec does not say."""
     environment: str
     resource_version: str
     created_at: float
@@ -104,8 +107,26 @@ def _awaited_parent(kind: Kind, body: Json, conditions: Iterable[Json]) -> Objec
     return ObjectReference(kind=Kind.APPLICATION, namespace=body["metadata"]["namespace"], name=parent)
 
 
-def owner_of_deployment(body: Json) -> ObjectReference | None:
-    """Return whose Deployment this says it is, by its labels; None when they name no owner."""
-    labels = body["metadata"].get("labels") or {}
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One that Plattr, or somebody who says so, has made."""
+
+    place: Place
+    owner: ObjectReference | None
+    """By its labels; None when they name no owner."""
+    is_available: bool
+
+
+def observe_deployment(body: Json) -> Deployment:
+    """Read a Deployment as the API server sends it."""
+    metadata = body["metadata"]
+    labels = metadata.get("labels") or {}
     kind = _KINDS.get(labels.get(KIND_LABEL, ""))
-    return parse_key(f"{labels.get(OWNER_NAMESPACE_LABEL)}/{kind}/{labels.get(OWNER_NAME_LABEL)}")
+    conditions = (body.get("status") or {}).get("conditions") or []
+    return Deployment(
+        place=(metadata["namespace"], metadata["name"]),
+        owner=parse_key(f"{labels.get(OWNER_NAMESPACE_LABEL)}/{kind}/{labels.get(OWNER_NAME_LABEL)}"),
+        is_available=any(
+            condition.get("type") == "Available" and condition.get("status") == "True" for condition in conditions
+        ),
+    )

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from functools import partial
+from typing import Any
 
 from temporalio.client import Client
 
@@ -15,6 +17,7 @@ from plattr.target import MANAGED_BY_LABEL
 from watcher.fleet import Fleet
 from watcher.leadership import Leadership, LeadershipLost
 from watcher.metrics import WatcherMetrics
+from watcher.observed import Observed, observe, observe_deployment
 from watcher.poker import Poke, Poker
 from watcher.stream import Listed, Stream
 from watcher.waiting import Waiting
@@ -45,14 +48,16 @@ class WatcherService:
         self.fleet = Fleet(self.poker.put, Waiting(metrics))
         # Streams of Plattr's own kinds, and of the Deployments it made.
         self._objects = {
-            Kind.APPLICATION: Stream(kube, APPLICATIONS, metrics),
-            Kind.PREVIEW: Stream(kube, PREVIEWS, metrics),
+            Kind.APPLICATION: Stream(kube, APPLICATIONS, partial(observe, Kind.APPLICATION), metrics),
+            Kind.PREVIEW: Stream(kube, PREVIEWS, partial(observe, Kind.PREVIEW), metrics),
         }
-        self._deployments = Stream(kube, DEPLOYMENTS, metrics, label_selector=f"{MANAGED_BY_LABEL}=plattr")
+        self._deployments = Stream(
+            kube, DEPLOYMENTS, observe_deployment, metrics, label_selector=f"{MANAGED_BY_LABEL}=plattr"
+        )
         self._probe = TemporalProbe(client)
 
     @property
-    def streams(self) -> tuple[Stream, ...]:
+    def streams(self) -> tuple[Stream[Any], ...]:
         """Return every stream, for the probes."""
         return (*self._objects.values(), self._deployments)
 
@@ -120,19 +125,19 @@ class WatcherService:
         )
         self._probe.heard()
 
-    async def _follow(self, kind: Kind, stream: Stream) -> None:
+    async def _follow(self, kind: Kind, stream: Stream[Observed]) -> None:
         async for change in stream.changes():
             if isinstance(change, Listed):
-                self.fleet.replace(kind, change.bodies)
+                self.fleet.replace(kind, change.seen)
             else:
-                self.fleet.change(kind, change.type, change.body)
+                self.fleet.change(change.type, change.seen)
 
     async def _follow_deployments(self) -> None:
         async for change in self._deployments.changes():
             if isinstance(change, Listed):
-                self.fleet.replace_deployments(change.bodies)
+                self.fleet.replace_deployments(change.seen)
             else:
-                self.fleet.change_deployment(change.type, change.body)
+                self.fleet.change_deployment(change.type, change.seen)
 
     async def _confirm(self) -> None:
         while True:

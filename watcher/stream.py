@@ -4,8 +4,9 @@ import logging
 import random
 import time
 from asyncio import sleep
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from activities.clients.kube import GoneError, KubeClient
 from activities.clients.resources import Json, Resource
@@ -23,29 +24,43 @@ LONGEST_WATCH_SECONDS = 600
 SHORT_WATCH_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+Seen = TypeVar("Seen")
+
+
+@dataclass(frozen=True)
+class Listed(Generic[Seen]):
     """Everything there is now; what it does not name is gone."""
 
-    bodies: list[Json]
+    seen: list[Seen]
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+@dataclass(frozen=True)
+class Changed(Generic[Seen]):
     """One event: ADDED, MODIFIED or DELETED."""
 
     type: str
-    body: Json
+    seen: Seen
 
 
-class Stream:
-    """The changes of one resource in all namespaces; remembers a version, never an object."""
+class Stream(Generic[Seen]):
+    """The changes of one resource in all namespaces; remembers a version, never an object.
+
+    `read` takes from each object what is wanted of it, at once: a list of thousands of large ones must never be in
+    memory as a whole.
+    """
 
     def __init__(
-        self, kube: KubeClient, resource: Resource, metrics: WatcherMetrics, *, label_selector: str = ""
+        self,
+        kube: KubeClient,
+        resource: Resource,
+        read: Callable[[Json], Seen],
+        metrics: WatcherMetrics,
+        *,
+        label_selector: str = "",
     ) -> None:
         self._kube = kube
         self._resource = resource
+        self._read = read
         self._metrics = metrics
         self._label_selector = label_selector
         self._version: str | None = None
@@ -61,7 +76,7 @@ class Stream:
         """Return what logs and probes call it."""
         return self._resource.plural
 
-    async def changes(self) -> AsyncIterator[Listed | Changed]:
+    async def changes(self) -> AsyncIterator[Listed[Seen] | Changed[Seen]]:
         """Yield the list, then its changes; again a list whenever the server has forgotten our version."""
         while True:
             self.alive_at = time.monotonic()
@@ -86,16 +101,20 @@ class Stream:
                 )
                 await sleep(pause)
 
-    async def _list(self) -> Listed:
-        listing = await self._kube.snapshot(self._resource, label_selector=self._label_selector)
+    async def _list(self) -> Listed[Seen]:
+        seen: list[Seen] = []
+        version = ""
+        async for page in self._kube.pages(self._resource, label_selector=self._label_selector):
+            seen += [self._read(body) for body in page.items]
+            version = page.resource_version
+            self._hear()
         self._metrics.relists.labels(self.name).inc()
-        self._version = listing.resource_version
-        self._hear()
+        self._version = version
         self.is_synced = True
-        logger.info("listed", extra={"resource": self.name, "objects": len(listing.items)})
-        return Listed(listing.items)
+        logger.info("listed", extra={"resource": self.name, "objects": len(seen)})
+        return Listed(seen)
 
-    async def _watch(self, version: str) -> AsyncIterator[Changed]:
+    async def _watch(self, version: str) -> AsyncIterator[Changed[Seen]]:
         began, has_spoken = time.monotonic(), False
         async for event in self._kube.watch(
             self._resource,
@@ -107,7 +126,7 @@ class Stream:
             has_spoken, self._failures = True, 0
             self._metrics.events.labels(self.name, event["type"]).inc()
             if event["type"] != "BOOKMARK":
-                yield Changed(event["type"], event["object"])
+                yield Changed(event["type"], self._read(event["object"]))
             # Only now: a consumer that failed sees the event again.
             self._version = event["object"]["metadata"]["resourceVersion"]
         self._hear()

@@ -348,8 +348,7 @@ class KubeClient:
             async with self._send("GET", path, action, query, accept=accept, timeout=timeout) as response:
                 text = await _read(response.content, most)
                 if text is None:
-                    # The rest is on its way; this connection is of no use any more.
-                    response.close()
+                    _abort(response)
         if text is not None and response.status >= 400:
             raise_for_status(action, resource, response.status, text, is_personal=self._is_personal)
         return text
@@ -433,6 +432,13 @@ def _proxy_from_environment(url: str) -> str | None:
     """Return the proxy that HTTPS_PROXY and NO_PROXY name for the API server, as every client of Kubernetes has it."""
     parts = urlsplit(url)
     return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+
+def _abort(response: aiohttp.ClientResponse) -> None:
+    """Drop the connection of an answer whose rest is on its way; an orderly end would wait for all of it."""
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
+    response.close()
 
 
 async def _read(content: aiohttp.StreamReader, most: int | None) -> bytes | None:

@@ -4,6 +4,24 @@ from typing import Any
 
 from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Kind, ObjectReference
 from plattr.target import owner_labels
+from watcher.fleet import Fleet
+from watcher.observed import observe, observe_deployment
+
+
+class BodyFleet(Fleet):
+    """The fleet, fed with objects as the API server sends them, of which the streams take what they need."""
+
+    def replace(self, kind, bodies):
+        super().replace(kind, [observe(kind, body) for body in bodies])
+
+    def change(self, kind, event, body):
+        super().change(event, observe(kind, body))
+
+    def replace_deployments(self, bodies):
+        super().replace_deployments([observe_deployment(body) for body in bodies])
+
+    def change_deployment(self, event, body):
+        super().change_deployment(event, observe_deployment(body))
 
 
 def custom_object(

@@ -4,8 +4,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from plattr.objects import Kind
-from tests.watcher.bodies import custom_object, deployment, orphan
-from watcher.fleet import DOUBT_SECONDS, Fleet
+from tests.watcher.bodies import BodyFleet, custom_object, deployment, orphan
+from watcher.fleet import DOUBT_SECONDS
 from watcher.metrics import WatcherMetrics
 from watcher.waiting import Waiting
 
@@ -16,7 +16,7 @@ class Stage:
         self.pokes = []
         self.registry = CollectorRegistry()
         waiting = Waiting(WatcherMetrics(self.registry), clock=lambda: self.now)
-        self.fleet = Fleet(self.pokes.append, waiting, clock=lambda: self.now)
+        self.fleet = BodyFleet(self.pokes.append, waiting, clock=lambda: self.now)
 
     def settle(self):
         self.now += DOUBT_SECONDS

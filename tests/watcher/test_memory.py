@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 from plattr.objects import Kind, ObjectReference
-from tests.watcher.bodies import custom_object, deployment, orphan
-from watcher.fleet import DOUBT_SECONDS, Fleet
+from tests.watcher.bodies import BodyFleet, custom_object, deployment, orphan
+from watcher.fleet import DOUBT_SECONDS
 from watcher.observed import Incarnation, Observed
 from watcher.poker import Poke, Poker
 from watcher.waiting import Waiting
@@ -28,7 +28,7 @@ class Watcher:
         self.sent = 0
         self.lives = 0
         self.poker = Poker(self._send, metrics)
-        self.fleet = Fleet(self.poker.put, Waiting(metrics, clock=lambda: self.now), clock=lambda: self.now)
+        self.fleet = BodyFleet(self.poker.put, Waiting(metrics, clock=lambda: self.now), clock=lambda: self.now)
 
     async def _send(self, poke):
         self.sent += 1

@@ -123,7 +123,7 @@ async def test_a_flip_of_its_deployment_pokes_the_owner(kube, temporal_server, m
         await kube.create(APPLICATIONS, application(name), namespace)
         await kube.create(DEPLOYMENTS, body, namespace)
         await eventually_signals(client, reference, ["changed"])
-        await eventually(lambda: service.fleet._available.get(reference))
+        await eventually(lambda: service.fleet._is_available(reference))
         await set_phase(kube, name, namespace, "Running")
 
         pod["metadata"]["annotations"] = {"sim/outcome": "crashloop"}
