@@ -174,10 +174,11 @@ WITH RECURSIVE {closure}, foreign_thing AS MATERIALIZED (
     LEFT JOIN pg_shdescription AS record ON record.objoid = owned.owner AND record.classoid = 'pg_authid'::regclass
     WHERE closure.classid <> 'pg_default_acl'::regclass
         -- Of a part its whole decides, which is there, too: a range's functions belong to nobody else.
-        AND NOT EXISTS (
-            SELECT FROM pg_depend AS part
+        -- Counted, not NOT EXISTS: for that the planner sorts all of pg_depend.
+        AND (
+            SELECT count(*) FROM pg_depend AS part
             WHERE part.classid = closure.classid AND part.objid = closure.objid AND part.deptype = 'i'
-        )
+        ) = 0
         AND (closure.classid <> 'pg_cast'::regclass OR owned.owner IS NOT NULL)
         AND (owned.owner <> ALL (%(roles)s) OR owned.owner IS NULL AND NOT EXISTS (
             SELECT FROM pg_shdepend AS own
@@ -231,10 +232,10 @@ WITH owned AS ({_SEEDS}), candidate AS MATERIALIZED (
             'pg_statistic_ext'::regclass, 'pg_ts_config'::regclass, 'pg_ts_dict'::regclass
         )
         AND owned.objid <> ALL (%(skipped)s::oid[])
-        AND NOT EXISTS (
-            SELECT FROM pg_depend AS part
+        AND (
+            SELECT count(*) FROM pg_depend AS part
             WHERE part.classid = owned.classid AND part.objid = owned.objid AND part.deptype IN ('i', 'e', 'P', 'S')
-        )
+        ) = 0
     ORDER BY owned.objid DESC
     LIMIT %(most)s
 )
