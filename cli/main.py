@@ -3,6 +3,7 @@
 import typer
 
 from cli import explain, infra, preview, status, steer
+from cli.adopt import adopt
 from cli.apply import apply
 from cli.audit import audit
 from cli.cleanup import cleanup
@@ -22,6 +23,7 @@ app.command()(audit)
 app.command()(where)
 app.command()(steer.resync)
 app.command()(cleanup)
+app.command()(adopt)
 app.command()(steer.pause)
 app.command()(steer.resume)
 app.command()(dev)

@@ -85,18 +85,23 @@ def refuse_foreign(state: DatabaseState, target: Target) -> None:
     Raises:
         OwnedElsewhere: the schema or a role belongs to somebody else, or nobody is recorded as its owner.
     """
+    for what, comment in existing_records(state, target).items():
+        ensure_own(what, recorded_mark(comment), target.owner)
+
+
+def existing_records(state: DatabaseState, target: Target) -> dict[str, str | None]:
+    """Return the comment that counts for each thing that exists under the target's names."""
     names = target.names
     # The owning role's record first: the application itself can overwrite the schema's.
     schema_record = (
         state.schema_owner_comment if recorded_mark(state.schema_owner_comment) is not None else state.schema_comment
     )
-    for what, exists, comment in (
+    records = (
         (f"schema {names.schema_name!r}", state.schema_exists, schema_record),
         (f"role {names.app_role!r}", state.app_exists, state.app_comment),
         (f"role {names.anon_role!r}", state.anon_exists, state.anon_comment),
-    ):
-        if exists:
-            ensure_own(what, recorded_mark(comment), target.owner)
+    )
+    return {what: comment for what, exists, comment in records if exists}
 
 
 def missing_statements(

@@ -61,18 +61,28 @@ def ensure_own(what: str, mark: Mark | None, owner: Owner) -> None:
 
 def foreign(what: str, mark: Mark | None, owner: Owner) -> OwnedElsewhere:
     """Return the refusal of a resource that is not the owner's."""
-    return OwnedElsewhere(f"cannot adopt {what} for {owner.reference}: it belongs to {_words(mark, owner)}")
+    return OwnedElsewhere(
+        f"cannot adopt {what} for {owner.reference}: it belongs to {holder_words(mark, owner)}; {_remedy(mark, owner)}"
+    )
 
 
-def _words(mark: Mark | None, owner: Owner) -> str:
+def holder_words(mark: Mark | None, owner: Owner) -> str:
+    """Return whose a resource is, as another owner sees it; nothing of it that Plattr would not write is quoted."""
     if mark is None or not mark.key:
-        return f"{NO_OWNER}; choose another name or remove it"
+        return NO_OWNER
     if parse_key(mark.key) is None:
-        return f"{UNREADABLE_OWNER}; choose another name or remove it"
+        return UNREADABLE_OWNER
     if mark.cluster != owner.cluster:
         readable = re.fullmatch(CLUSTER_PATTERN, mark.cluster)
-        cluster = f"cluster {mark.cluster!r}" if readable else "an unreadable cluster"
-        return f"{mark.key} of {cluster}; choose another name, or take it over with `plattr adopt`"
+        return f"{mark.key} of {f'cluster {mark.cluster!r}' if readable else 'an unreadable cluster'}"
     if mark.key != owner.reference.key:
-        return f"{mark.key}; choose another name or remove it"
-    return f"{mark.key} of an earlier namespace of that name; choose another name, or take it over with `plattr adopt`"
+        return mark.key
+    return f"{mark.key} of an earlier namespace of that name"
+
+
+def _remedy(mark: Mark | None, owner: Owner) -> str:
+    if mark is None or parse_key(mark.key) is None:
+        return "choose another name or remove it"
+    if mark.cluster == owner.cluster and mark.key != owner.reference.key:
+        return "choose another name or remove it"
+    return "choose another name, or take it over with `plattr adopt`"

@@ -257,6 +257,11 @@ def preview_object_name(application: str, number: int) -> str:
     return f"{application}-pr-{number}"
 
 
+def adoption_id(reference: ObjectReference) -> str:
+    """Return the id of the run that takes resources over for an object."""
+    return f"adopt/{reference.key}"
+
+
 def workflow_id(reference: ObjectReference) -> str:
     """Return the id under which every run of this object goes: one id is the lock of the object."""
     kind = "application" if reference.kind is Kind.APPLICATION else "preview"

@@ -49,6 +49,7 @@ _LAST = frozenset(
         "warn_of_expiry",
         "list_fleet",
         "poke_fleet",
+        "adopt_resources",
     }
 )
 # What is being deleted goes on as another run, which is taken on like any other.

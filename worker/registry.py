@@ -6,6 +6,7 @@ from typing import Any
 
 from temporalio.client import Client
 
+from activities.adoption import AdoptionActivities
 from activities.auth import AuthActivities
 from activities.claim import ClaimActivities
 from activities.clients.events import EventRecorder
@@ -32,11 +33,19 @@ from activities.workload import WorkloadActivities
 from plattr.objects import ObjectReference
 from plattr.settings import Settings
 from plattr.steps import TASK_QUEUE
+from workflows.adoption import AdoptResources
 from workflows.application import CleanupApplication, ProvisionApplication
 from workflows.fleet import ResyncFleet
 from workflows.preview import CleanupPreview, PreviewLifecycle
 
-WORKFLOWS: Sequence[type] = (ProvisionApplication, CleanupApplication, PreviewLifecycle, CleanupPreview, ResyncFleet)
+WORKFLOWS: Sequence[type] = (
+    ProvisionApplication,
+    CleanupApplication,
+    PreviewLifecycle,
+    CleanupPreview,
+    ResyncFleet,
+    AdoptResources,
+)
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,7 @@ def build_activities(
         ReleaseActivities(kube, ledger, events),
         NamespaceActivities(loader, kube, ledger, settings),
         PreviewActivities(kube, events, loader),
+        AdoptionActivities(loader, kube, ledger, clients.postgres, clients.s3, clients.keycloak, clients.redis),
         FleetActivities(kube, ledger, temporal, task_queue),
     )
     return [activity for instance in classes for activity in _activities_of(instance)]

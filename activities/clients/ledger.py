@@ -152,6 +152,34 @@ class Ledger:
                 return lease
         raise Conflict(f"cannot claim {claim.holding} {claim.name!r} for {estate.reference}: it changes all the time")
 
+    async def marked(self, claim: Claim) -> tuple[Json, Mark] | None:
+        """Return the Lease of a name and whose it is; None when the name is free."""
+        lease = await self._read(claim)
+        return None if lease is None else (lease, _mark(lease))
+
+    async def take_over(self, claim: Claim, lease: Json, owner: Owner, *, is_retained: bool) -> None:
+        """Make another's claim the owner's, as a person asked for.
+
+        Raises:
+            Conflict: it has changed since it was read.
+        """
+        wanted, present = _lease(claim, owner, self._namespace, is_retained=is_retained), lease["metadata"]
+        operations: list[Json] = [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": present["resourceVersion"]},
+            {
+                "op": "add",
+                "path": "/metadata/labels",
+                "value": present.get("labels", {}) | wanted["metadata"]["labels"],
+            },
+            {
+                "op": "add",
+                "path": "/metadata/annotations",
+                "value": present.get("annotations", {}) | wanted["metadata"]["annotations"],
+            },
+            {"op": "add", "path": "/spec", "value": {**lease.get("spec", {}), **wanted["spec"]}},
+        ]
+        await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
+
     async def note_made(self, estate: Estate, claim: Claim) -> None:
         """Note that nothing bore the name and its owner makes what bears it now; the second time writes nothing.
 

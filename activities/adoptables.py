@@ -1,0 +1,222 @@
+"""What bears an object's names and is marked as somebody else's, backend by backend, and how it is taken over.
+
+Data is taken over only from whoever it says it belongs to; what says nothing was never Plattr's. In Kubernetes an
+object without a mark can be taken over, as a Deployment that was there before Plattr.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import NamedTuple
+
+from activities.clients.keycloak import KeycloakClient
+from activities.clients.kube import KubeClient
+from activities.clients.ledger import Ledger
+from activities.clients.postgres import PostgresClient, Transaction
+from activities.clients.redis import RedisClient, UsersMissing
+from activities.clients.resources import (
+    AUTOSCALERS,
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    INGRESSES,
+    LIMIT_RANGES,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    RESOURCE_QUOTAS,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    Json,
+    Resource,
+)
+from activities.clients.s3 import S3Client, Standing
+from activities.families import Families
+from plattr import realm as realms
+from plattr import sql
+from plattr.buckets import owner_tags, tagged_mark
+from plattr.claims import claims_of
+from plattr.database import DatabaseState, existing_records, owner_record, recorded_mark
+from plattr.errors import Conflict
+from plattr.manifests.pod import config_map_features
+from plattr.marks import Mark
+from plattr.naming import PREVIEW_LIMITS
+from plattr.objects import ObjectReference, Owner, parse_key
+from plattr.target import Target, annotated_mark, owner_annotations, owner_labels
+
+
+class Marked(NamedTuple):
+    """One resource that bears a name of the target's, whoever's it is."""
+
+    what: str
+    mark: Mark | None
+    take: Callable[[], Awaitable[None]]
+    obstacle: str = ""
+    """Why it cannot be taken over."""
+
+
+_NOBODYS = "it does not say whose it is, so it was never Plattr's"
+
+
+async def marked_claims(ledger: Ledger, target: Target) -> list[Marked]:
+    """Return the claims of the target's names."""
+    is_retained = target.spec.deletion_policy == "Retain"
+    needed, optional = Families.claims_of(target)
+    found = []
+    for claim in (*claims_of(target), *needed, *optional):
+        held = await ledger.marked(claim)
+        if held is not None:
+            lease, mark = held
+            take = partial(ledger.take_over, claim, lease, target.owner, is_retained=is_retained)
+            found.append(Marked(f"claim of {claim.holding} {claim.name!r}", mark, take))
+    return found
+
+
+async def marked_database(postgres: PostgresClient, target: Target) -> list[Marked]:
+    """Return the schema and the roles."""
+    if not target.spec.database.enabled:
+        return []
+    reference, names = target.owner.reference, target.names
+    async with postgres.locked(reference, "look for a database to take over") as transaction:
+        records = existing_records(await _state(transaction, target), target)
+    record = owner_record(target.owner)
+    statements = {
+        f"schema {names.schema_name!r}": sql.comment_on_schema(names.schema_name, record),
+        f"role {names.app_role!r}": sql.comment_on_role(names.app_role, record),
+        f"role {names.anon_role!r}": sql.comment_on_role(names.anon_role, record),
+    }
+
+    def marked(what: str, comment: str | None) -> Marked:
+        mark = recorded_mark(comment)
+
+        async def take() -> None:
+            # The former owner's lock: its cleanup may be at work.
+            former = parse_key(mark.key) if mark is not None else None
+            async with postgres.locked(former or reference, f"take over {what}") as transaction:
+                now = existing_records(await _state(transaction, target), target).get(what)
+                # One of the three may speak for another: the owning role's comment counts before the schema's.
+                if now not in (comment, record):
+                    raise Conflict(f"cannot take over {what} for {reference}: it has changed since")
+                await transaction.write([statements[what]])
+
+        return Marked(what, mark, take, "" if mark is not None else _NOBODYS)
+
+    return [marked(what, comment) for what, comment in records.items()]
+
+
+async def marked_buckets(s3: S3Client, target: Target) -> list[Marked]:
+    """Return the buckets of the spec."""
+    found = []
+    for bucket in target.spec.storage.buckets if target.spec.storage.enabled else ():
+        name = target.names.bucket(bucket.name)
+        standing = await s3.locate(name)
+        if standing is Standing.ABSENT:
+            continue
+        tags = await s3.tags(name) if standing is Standing.OURS else {}
+        mark = tagged_mark(tags)
+        take = partial(s3.put_tags, name, tags | owner_tags(target.owner))
+        obstacle = "it is another account's" if standing is Standing.FOREIGN else _NOBODYS if mark is None else ""
+        found.append(Marked(f"bucket {name!r}", mark, take, obstacle))
+    return found
+
+
+async def marked_realm(keycloak: KeycloakClient, target: Target) -> list[Marked]:
+    """Return the realm."""
+    realm = await keycloak.get_realm(target.names.realm) if target.spec.auth.enabled else None
+    if realm is None:
+        return []
+    mark = realms.mark_of(realm)
+    attributes = {**realm.get("attributes", {}), **realms.build_owner_attributes(target.owner)}
+
+    async def take() -> None:
+        await keycloak.update_realm(target.names.realm, {"attributes": attributes})
+
+    return [Marked(f"realm {target.names.realm!r}", mark, take, "" if mark is not None else _NOBODYS)]
+
+
+async def marked_user(redis: RedisClient | None, target: Target) -> list[Marked]:
+    """Return the user of Redis: removed, so that the next run makes it anew; the keys stay, they are the prefix's."""
+    if redis is None or not target.spec.redis.enabled:
+        return []
+    client = redis
+    try:
+        user = await client.user(target.names.redis_user)
+    except UsersMissing:
+        return []
+    if user is None or user.record is None:
+        return []
+
+    async def take() -> None:
+        await client.delete_user(target.names.redis_user)
+
+    return [Marked(f"user {target.names.redis_user!r} of Redis", recorded_mark(user.record), take)]
+
+
+async def marked_objects(kube: KubeClient, target: Target) -> list[Marked]:
+    """Return what Kubernetes has under the names of the target's workload."""
+    names, spec = target.names, target.spec
+    places: list[tuple[Resource, str]] = [
+        (resource, names.stem) for resource in (SERVICE_ACCOUNTS, DEPLOYMENTS, SERVICES, INGRESSES, AUTOSCALERS)
+    ]
+    places += [(CONFIG_MAPS, names.config_map(feature)) for feature in config_map_features(target)]
+    if spec.database.enabled:
+        places += [(SECRETS, names.database_secret), (INGRESSES, names.api_ingress)]
+    if spec.redis.enabled:
+        places.append((SECRETS, names.redis_secret))
+    if target.is_preview:
+        places += [(resource, PREVIEW_LIMITS) for resource in (RESOURCE_QUOTAS, LIMIT_RANGES, NETWORK_POLICIES)]
+        places.append((NAMESPACES, names.namespace))
+    found = []
+    for resource, name in places:
+        namespace = names.namespace if resource.namespaced else ""
+        body = await kube.get(resource, name, namespace)
+        if body is not None:
+            found.append(_marked_object(kube, resource, body, target))
+    return found
+
+
+def former_holder(marked: Marked, owner: Owner) -> ObjectReference | None:
+    """Return the other object of this cluster that has a resource; None when it is no such object's."""
+    reference = parse_key(marked.mark.key) if marked.mark is not None else None
+    is_here = marked.mark is not None and marked.mark.cluster == owner.cluster
+    return reference if is_here and reference != owner.reference else None
+
+
+def _marked_object(kube: KubeClient, resource: Resource, body: Json, target: Target) -> Marked:
+    metadata, owner = body["metadata"], target.owner
+    mark = annotated_mark(metadata.get("annotations", {}))
+    namespace = metadata.get("namespace", "")
+    operations: list[Json] = [
+        {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
+        {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
+        {"op": "add", "path": "/metadata/labels", "value": metadata.get("labels", {}) | owner_labels(owner.reference)},
+        {
+            "op": "add",
+            "path": "/metadata/annotations",
+            "value": metadata.get("annotations", {}) | owner_annotations(owner),
+        },
+    ]
+
+    async def take() -> None:
+        await kube.json_patch(resource, metadata["name"], operations, namespace)
+
+    return Marked(f"{resource.kind} {metadata['name']!r}", mark, take, _obstacle(resource, body, mark, target))
+
+
+def _obstacle(resource: Resource, body: Json, mark: Mark | None, target: Target) -> str:
+    if "deletionTimestamp" in body["metadata"]:
+        return "it is being deleted"
+    if resource is NAMESPACES and mark is None:
+        return _NOBODYS
+    if resource is DEPLOYMENTS and body["spec"]["selector"].get("matchLabels") != target.selector_labels:
+        return (
+            "it selects its pods by other labels, and a selector cannot be changed; delete it, or only it by"
+            " `kubectl delete --cascade=orphan`, and Plattr makes its own"
+        )
+    return ""
+
+
+async def _state(transaction: Transaction, target: Target) -> DatabaseState:
+    names = target.names
+    rows = await transaction.fetch(
+        sql.STATE, schema=names.schema_name, app=names.app_role, anon=names.anon_role, group=sql.APPLICATIONS_ROLE
+    )
+    return DatabaseState.model_validate(rows[0])

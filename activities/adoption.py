@@ -1,0 +1,113 @@
+"""Taking over, for an object, what bears its names and is another's: only what a person has seen and approved."""
+
+from collections.abc import Sequence
+
+from temporalio import activity
+
+from activities import adoptables
+from activities.adoptables import Marked
+from activities.clients.installation import LIVE_SECONDS
+from activities.clients.keycloak import KeycloakClient
+from activities.clients.kube import KubeClient
+from activities.clients.ledger import Ledger
+from activities.clients.postgres import PostgresClient
+from activities.clients.redis import RedisClient
+from activities.clients.resources import custom_resource
+from activities.clients.s3 import S3Client
+from activities.loading import TargetLoader
+from plattr import sql_installations
+from plattr.adoption import Adoptable, Adoption, AdoptionInput
+from plattr.errors import Superseded
+from plattr.marks import Mark, estate_of, holder_words
+from plattr.objects import ObjectReference
+from plattr.target import Target
+
+
+class AdoptionActivities:
+    """Look for what an object could take over, and take it over."""
+
+    def __init__(
+        self,
+        loader: TargetLoader,
+        kube: KubeClient,
+        ledger: Ledger,
+        postgres: PostgresClient,
+        s3: S3Client,
+        keycloak: KeycloakClient,
+        redis: RedisClient | None,
+    ) -> None:
+        self._loader = loader
+        self._kube = kube
+        self._ledger = ledger
+        self._postgres = postgres
+        self._s3 = s3
+        self._keycloak = keycloak
+        self._redis = redis
+
+    @activity.defn
+    async def adopt_resources(self, adoption: AdoptionInput) -> Adoption:
+        """Write the object's mark on what was approved, where it still is as it was then; the second time nothing.
+
+        Everything else stays as it is: passwords, rights and settings are the business of the run that follows.
+
+        Raises:
+            Superseded: the object is gone, or is being deleted.
+            InvalidSpec: a rule is broken, in the object or in a preview's parent.
+            Conflict: something changed under our hands.
+        """
+        target = await self._target(adoption.reference)
+        approved = {(each.what, each.fingerprint) for each in adoption.approved}
+        found: list[Adoptable] = []
+        taken: list[Adoptable] = []
+        obstacles: list[str] = []
+        for marked in await self._foreign(target):
+            each = Adoptable.of(marked.what, marked.mark, await self._words(marked.mark, target))
+            obstacle = marked.obstacle or await self._living_holder(marked, target)
+            if obstacle:
+                obstacles.append(f"{each.what} belongs to {each.holder}: {obstacle}")
+            elif (each.what, each.fingerprint) in approved:
+                await marked.take()
+                taken.append(each)
+            else:
+                found.append(each)
+        return Adoption(found=tuple(found), taken=tuple(taken), obstacles=tuple(obstacles))
+
+    async def _target(self, reference: ObjectReference) -> Target:
+        envelope = await self._loader.read(reference)
+        if envelope is None or envelope.is_deleting:
+            state = "does not exist" if envelope is None else "is being deleted"
+            raise Superseded(f"cannot take anything over for {reference}: it {state}")
+        return await self._loader.target_of(envelope)
+
+    async def _foreign(self, target: Target) -> Sequence[Marked]:
+        """Return what is not the object's; the claims first, so that nobody else comes between."""
+        found = [
+            *await adoptables.marked_claims(self._ledger, target),
+            *await adoptables.marked_database(self._postgres, target),
+            *await adoptables.marked_buckets(self._s3, target),
+            *await adoptables.marked_realm(self._keycloak, target),
+            *await adoptables.marked_user(self._redis, target),
+            *await adoptables.marked_objects(self._kube, target),
+        ]
+        estate = estate_of(target.owner)
+        return [marked for marked in found if not estate.holds(marked.mark)]
+
+    async def _living_holder(self, marked: Marked, target: Target) -> str:
+        holder = adoptables.former_holder(marked, target.owner)
+        if holder is None:
+            return ""
+        body = await self._kube.get(custom_resource(holder.kind), holder.name, holder.namespace)
+        return "" if body is None else "that object still exists; delete it with deletionPolicy Retain first"
+
+    async def _words(self, mark: Mark | None, target: Target) -> str:
+        """Return whose a resource is; of another cluster also whether that is alive, for nobody here can see into it.
+
+        It may be alive and yet have given up this one object, so it is for the person to judge.
+        """
+        words = holder_words(mark, target.owner)
+        if mark is None or mark.cluster == target.owner.cluster:
+            return words
+        async with self._postgres.transaction("read which clusters are alive") as transaction:
+            rows = await transaction.fetch(sql_installations.SILENT_SECONDS, cluster=mark.cluster)
+        is_alive = bool(rows) and rows[0]["seconds"] <= LIVE_SECONDS
+        return f"{words}, WHICH IS ALIVE" if is_alive else words

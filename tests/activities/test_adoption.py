@@ -1,0 +1,187 @@
+"""What an operator takes over for an object: after a restore, a move, or where a Deployment was there before."""
+
+import copy
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import boto3
+import pytest
+
+from activities.clients.keycloak import KeycloakClient
+from activities.clients.kube import KubeClient
+from activities.clients.postgres import PostgresClient
+from activities.clients.resources import DEPLOYMENTS, Json
+from activities.clients.s3 import S3Client
+from plattr.adoption import Adoption, AdoptionInput
+from plattr.objects import Envelope
+from plattr.settings import Settings
+from plattr.steps import ClaimInput, Step
+from stack.platform import Platform
+from tests.fix_kubernetes import Cluster, application_spec
+from tests.inputs import CLUSTER, cleanup_of, step_of
+from worker.registry import Clients, build_activities
+
+DATA: dict[str, Any] = {
+    "database": {"enabled": True},
+    "storage": {"enabled": True, "buckets": [{"name": "uploads"}]},
+    "auth": {"enabled": True},
+}
+STEPS = (Step.DATABASE, Step.STORAGE, Step.AUTH, Step.WORKLOAD)
+
+
+class Scene:
+    """All activities of a worker, as of the tests' cluster or of another on the same backends."""
+
+    def __init__(self, clients: Clients, settings: Settings) -> None:
+        self._clients = clients
+        self._settings = settings
+        nothing: Any = None
+        self._activities = {each.__name__: each for each in build_activities(settings, clients, nothing)}
+
+    def of_cluster(self, name: str) -> "Scene":
+        kube = copy.copy(self._clients.kube)
+        kube.cluster = name
+        clients = Clients(
+            kube=kube, postgres=self._clients.postgres, s3=self._clients.s3, keycloak=self._clients.keycloak
+        )
+        return Scene(clients, self._settings)
+
+    async def provision(self, envelope: Envelope) -> None:
+        await self._activities["claim_object"](ClaimInput(reference=envelope.reference, every_step=True))
+        for step in STEPS:
+            await self._activities[f"reconcile_{step}"](step_of(envelope))
+
+    async def retire(self, envelope: Envelope) -> None:
+        """Clean up what may go with an object that retains its data."""
+        for name in ("delete_workload", "delete_auth", "delete_storage", "delete_database", "release_object"):
+            await self._activities[name](cleanup_of(envelope, retain=True))
+
+    async def remove(self, envelope: Envelope) -> None:
+        for name in ("delete_workload", "delete_auth", "delete_storage", "delete_database", "release_object"):
+            while not (await self._activities[name](cleanup_of(envelope))).is_done:
+                continue
+
+    async def look(self, envelope: Envelope) -> Adoption:
+        outcome: Adoption = await self._activities["adopt_resources"](AdoptionInput(reference=envelope.reference))
+        return outcome
+
+    async def adopt(self, envelope: Envelope, offer: Adoption) -> Adoption:
+        request = AdoptionInput(reference=envelope.reference, approved=offer.found)
+        outcome: Adoption = await self._activities["adopt_resources"](request)
+        return outcome
+
+
+@pytest.fixture
+async def scene(platform: Platform, core_settings: Settings, worker_kube: KubeClient) -> AsyncIterator[Scene]:
+    postgres = await PostgresClient.connect(core_settings)
+    account = boto3.Session(platform.endpoints.s3_key, platform.endpoints.s3_secret)
+    keycloak, s3 = KeycloakClient.connect(core_settings), S3Client(core_settings, session=account)
+    yield Scene(Clients(kube=worker_kube, postgres=postgres, s3=s3, keycloak=keycloak), core_settings)
+    await postgres.close()
+    await keycloak.close()
+    s3.close()
+
+
+async def test_a_restore_under_another_cluster_id_takes_over_what_it_is_shown(
+    scene: Scene, cluster: Cluster, namespace: str
+) -> None:
+    envelope = await cluster.apply(namespace, f"a{secrets.token_hex(4)}", application_spec(**DATA))
+    await scene.provision(envelope)
+    restored = scene.of_cluster("restored")
+    try:
+        offer = await restored.look(envelope)
+        untouched = await scene.look(envelope)
+        outcome = await restored.adopt(envelope, offer)
+        again = await restored.look(envelope)
+        await restored.provision(envelope)
+
+        assert {each.holder for each in offer.found} == {f"{envelope.reference.key} of cluster {CLUSTER!r}"}
+        assert offer.obstacles == ()
+        assert untouched == Adoption()
+        assert outcome.taken == offer.found
+        assert again == Adoption()
+        kinds = {each.what.split(" ")[0] for each in offer.found}
+        assert {"claim", "schema", "role", "bucket", "realm", "Deployment", "Secret", "ConfigMap"} <= kinds
+    finally:
+        await restored.remove(envelope)
+
+
+async def test_an_object_that_moved_takes_over_what_the_former_one_retained(
+    scene: Scene, cluster: Cluster, namespace: str
+) -> None:
+    name = f"a{secrets.token_hex(4)}"
+    former = await cluster.apply(namespace, name, application_spec(**DATA))
+    await scene.provision(former)
+    moved = await cluster.apply(await cluster.new_namespace(), name, application_spec(**DATA))
+    while_it_lives = await scene.look(moved)
+    await scene.retire(former)
+    await cluster.force_away(former.reference)
+    try:
+        offer = await scene.look(moved)
+        await scene.adopt(moved, offer)
+        await scene.provision(moved)
+
+        assert while_it_lives.found == ()
+        assert all("still exists" in obstacle for obstacle in while_it_lives.obstacles)
+        assert {each.holder for each in offer.found} == {former.reference.key}
+    finally:
+        await scene.remove(moved)
+
+
+async def test_a_deployment_that_was_there_before_is_taken_over_or_named(
+    scene: Scene, cluster: Cluster, namespace: str
+) -> None:
+    one, other = [await cluster.apply(namespace, f"a{secrets.token_hex(4)}") for _ in range(2)]
+    for envelope, labels in ((one, selector_of(one)), (other, {"app": "mine"})):
+        body = deployment(envelope.metadata.name, labels)
+        assert await cluster.admin.create(DEPLOYMENTS, body, namespace) is not None
+
+    offer, impossible = await scene.look(one), await scene.look(other)
+    await scene.adopt(one, offer)
+
+    assert [(each.what, each.holder) for each in offer.found] == [
+        (f"Deployment '{one.metadata.name}'", "nobody that Plattr knows")
+    ]
+    assert impossible.found == ()
+    assert "a selector cannot be changed" in impossible.obstacles[0]
+    assert await scene.look(one) == Adoption()
+
+
+@pytest.mark.attack
+async def test_what_changed_since_it_was_shown_and_what_was_not_shown_stays(
+    scene: Scene, cluster: Cluster, namespace: str
+) -> None:
+    envelope = await cluster.apply(namespace, f"a{secrets.token_hex(4)}")
+    name = envelope.metadata.name
+    await cluster.admin.create(DEPLOYMENTS, deployment(name, selector_of(envelope)), namespace)
+    offer = await scene.look(envelope)
+    change: list[Json] = [
+        {"op": "add", "path": "/metadata/annotations", "value": {"platform.internal/owner": "team/Application/other"}}
+    ]
+    await cluster.admin.json_patch(DEPLOYMENTS, name, change, namespace)
+
+    outcome = await scene.adopt(envelope, offer)
+
+    assert outcome.taken == ()
+    found = await cluster.admin.get(DEPLOYMENTS, name, namespace)
+    assert found is not None
+    assert found["metadata"]["annotations"]["platform.internal/owner"] == "team/Application/other"
+
+
+def selector_of(envelope: Envelope) -> dict[str, str]:
+    return {"app.kubernetes.io/name": envelope.metadata.name, "platform.internal/kind": "application"}
+
+
+def deployment(name: str, labels: dict[str, str]) -> Json:
+    pod = {"containers": [{"name": "app", "image": "example.test/app:1"}]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }

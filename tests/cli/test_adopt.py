@@ -1,0 +1,71 @@
+"""`plattr adopt` shows what there is, asks, and has the worker take over exactly that."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from plattr.adoption import Adoptable, Adoption, AdoptionInput
+from plattr.marks import Mark
+from plattr.objects import Envelope
+from plattr.steps import TASK_QUEUE
+from tests.cli.conftest import Plattr, run_of
+from workflows.adoption import AdoptResources
+
+SCHEMA = Adoptable.of("schema 'prod_shop'", Mark(key="team/Application/shop", cluster="old"), "team/... of 'old'")
+OBSTACLE = "Deployment 'shop' belongs to nobody that Plattr knows: it selects its pods by other labels"
+
+
+class Backends:
+    """Stands for the worker's activity."""
+
+    def __init__(self) -> None:
+        self.asked: list[AdoptionInput] = []
+        self.left: tuple[Adoptable, ...] = (SCHEMA,)
+
+    @activity.defn
+    async def adopt_resources(self, adoption: AdoptionInput) -> Adoption:
+        self.asked.append(adoption)
+        taken = tuple(each for each in self.left if each in adoption.approved)
+        self.left = tuple(each for each in self.left if each not in taken)
+        return Adoption(found=self.left, taken=taken, obstacles=(OBSTACLE,))
+
+
+@pytest.fixture
+async def backends(client: Client) -> AsyncIterator[Backends]:
+    backends = Backends()
+    async with Worker(client, task_queue=TASK_QUEUE, workflows=[AdoptResources], activities=[backends.adopt_resources]):
+        yield backends
+
+
+async def test_it_shows_from_whom_and_takes_nothing_over_without_a_yes(
+    plattr: Plattr, backends: Backends, application: Envelope
+) -> None:
+    outcome = await plattr("adopt", application.metadata.name, "-n", application.metadata.namespace, answer="n\n")
+
+    assert outcome.exit_code == 1
+    assert SCHEMA.what in outcome.stdout
+    assert SCHEMA.holder in outcome.stdout
+    assert OBSTACLE in outcome.stdout
+    assert [each.approved for each in backends.asked] == [()]
+
+
+async def test_what_was_shown_is_taken_over_and_the_object_runs_anew(
+    plattr: Plattr, backends: Backends, application: Envelope, client: Client
+) -> None:
+    outcome = await plattr("adopt", application.metadata.name, "-n", application.metadata.namespace, "--yes")
+
+    assert outcome.exit_code == 0, outcome
+    assert [each.approved for each in backends.asked] == [(), (SCHEMA,)]
+    assert (await run_of(client, application.reference)).workflow_type == "ProvisionApplication"
+
+
+async def test_where_there_is_nothing_it_says_so(plattr: Plattr, backends: Backends, application: Envelope) -> None:
+    backends.left = ()
+
+    outcome = await plattr("adopt", application.metadata.name, "-n", application.metadata.namespace, "--yes")
+
+    assert "there is nothing" in outcome.stdout
+    assert len(backends.asked) == 1
