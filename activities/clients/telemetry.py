@@ -1,5 +1,6 @@
 """What a process says about itself: structured logs, metrics, and whether it is alive and ready."""
 
+import asyncio
 import json
 import logging
 import sys
@@ -14,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from temporalio.exceptions import FailureError
 
+from activities.clients.bounded_server import Connections
 from plattr.errors import MissingSetting, PlattrError
 
 logger = logging.getLogger(__name__)
@@ -80,13 +82,14 @@ class HealthServer:
         self._ready = ready
         self._more = more
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
 
     @property
     def port(self) -> int:
         """Return the port it listens on, which the system chose if 0 was asked for."""
-        if self._runner is None or not self._runner.addresses:
+        if self._server is None or not self._server.sockets:
             return self._port
-        return int(self._runner.addresses[0][1])
+        return int(self._server.sockets[0].getsockname()[1])
 
     async def start(self) -> None:
         """Begin to listen.
@@ -102,11 +105,14 @@ class HealthServer:
                 web.get("/readyz", _endpoint(self._ready)),
             ]
         )
-        # 2 s: a scrape that hangs must not hold up the end of the process.
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=2)
+        # 2 s: a scrape that hangs must not hold up the end of the process. No connection waits for a second request.
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=2, keepalive_timeout=0)
         await self._runner.setup()
+        if self._runner.server is None:
+            raise RuntimeError("a runner that is set up has a server")
+        connections = Connections(self._runner.server)
         try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
+            self._server = await asyncio.get_running_loop().create_server(connections, self._host, self._port)
         except OSError as error:
             await self.stop()
             raise MissingSetting(
@@ -116,6 +122,9 @@ class HealthServer:
 
     async def stop(self) -> None:
         """Stop listening; harmless when it never started."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
