@@ -1,25 +1,33 @@
 """The database step: a Secret with the password, a schema, and the two roles that use it."""
 
+import re
 import secrets
 from base64 import b64decode
+from dataclasses import dataclass
 
 from temporalio import activity
 
 from activities.clients.kube import KubeClient
-from activities.clients.postgres import PostgresClient
+from activities.clients.postgres import PostgresClient, Transaction
 from activities.clients.resources import SECRETS, Json
 from activities.loading import TargetLoader
 from activities.ownership import ensure_adoptable, holds
-from plattr import sql
+from plattr import sql, sql_access
+from plattr.connections import connections_of
 from plattr.database import (
     DatabaseState,
+    Pending,
+    Wanted,
+    closes_routines,
     database_environment,
+    is_access_due,
     missing_statements,
     refuse_foreign,
 )
-from plattr.errors import BackendRefused, Conflict, StillDeleting
+from plattr.errors import BackendRefused, BackendUnavailable, Conflict, StillDeleting
 from plattr.manifests.secret import build_database_secret
 from plattr.settings import Settings
+from plattr.sql_access import ACCESS_BATCH
 from plattr.status import ConditionType, Finding
 from plattr.steps import StepInput, StepResult
 from plattr.target import Target
@@ -27,9 +35,22 @@ from plattr.target import Target
 # Source: shared/spec.md, section 3.
 PASSWORD_BYTES = 32
 
+# 16 bytes: nobody guesses where another application listens. As short as an identifier has to be.
+CHANNEL_BYTES = 16
+_CHANNEL_PREFIX = "plattr_"
+_CHANNEL = re.compile(rf"{_CHANNEL_PREFIX}[0-9a-f]{{{2 * CHANNEL_BYTES}}}")
+
 # 200 ms: what is locked here is a catalogue row of the application's own, and nobody but its own sessions, or another
 # attempt, writes there. It is tried again after a second; meanwhile others have use for the connection.
 _PATIENCE = "200ms"
+
+
+@dataclass(frozen=True)
+class _Secret:
+    """What the database Secret alone knows."""
+
+    password: str
+    channel: str
 
 
 class DatabaseActivities:
@@ -53,75 +74,142 @@ class DatabaseActivities:
         """
         target = await self._loader.load(step)
         # The Secret first: a role whose password nobody wrote down would be of no use to anybody.
-        password = await self._secret_password(target)
-        await self._provision(target, password)
-        await self._agree_on_password(target, password)
-        message = f"schema {target.names.schema_name!r} is ready"
+        secret = await self._secret(target)
+        notes = [await self._provision(target, secret), await self._agree_on_password(target, secret.password)]
+        message = "; ".join([f"schema {target.names.schema_name!r} is ready", *filter(None, notes)])
         finding = Finding(type=ConditionType.DATABASE, status="True", reason="Provisioned", message=message)
         return StepResult(findings=(finding,))
 
-    async def _secret_password(self, target: Target) -> str:
-        """Return the password of the target's Secret, which is made, or brought up to date, before."""
+    async def _secret(self, target: Target) -> _Secret:
+        """Return what the target's Secret holds, which is made, or brought up to date, before."""
         name, namespace = target.names.database_secret, target.names.namespace
         existing = await self._kube.get(SECRETS, name, namespace)
         if existing is None:
-            password = secrets.token_hex(PASSWORD_BYTES)
-            wanted = build_database_secret(target, database_environment(target, self._settings, password))
+            values = _Secret(secrets.token_hex(PASSWORD_BYTES), _new_channel())
             # Create only: of two that come here at once one keeps its password, and both use that.
-            if await self._kube.create(SECRETS, wanted, namespace) is not None:
-                return password
+            if await self._kube.create(SECRETS, self._manifest(target, values), namespace) is not None:
+                return values
             existing = await self._kube.get(SECRETS, name, namespace)
             if existing is None:
                 raise Conflict(f"cannot create Secret {name!r} in namespace {namespace!r}: it comes and goes")
         ensure_adoptable(SECRETS, existing, target.owner)
         if "deletionTimestamp" in existing["metadata"]:
             raise StillDeleting(f"cannot use Secret {name!r} in namespace {namespace!r}: it is being deleted")
-        password = _password_in(existing) or secrets.token_hex(PASSWORD_BYTES)
-        wanted = build_database_secret(target, database_environment(target, self._settings, password))
+        values = _Secret(
+            _password_in(existing) or secrets.token_hex(PASSWORD_BYTES), _channel_in(existing) or _new_channel()
+        )
+        wanted = self._manifest(target, values)
         if not holds(existing, wanted):
             await self._kube.apply_owned(SECRETS, wanted, target.owner, namespace)
-        return password
+        return values
 
-    async def _provision(self, target: Target, password: str) -> None:
+    def _manifest(self, target: Target, values: _Secret) -> Json:
+        environment = database_environment(target, self._settings, values.password, values.channel)
+        return build_database_secret(target, environment)
+
+    async def _provision(self, target: Target, secret: _Secret) -> str:
+        """Make schema and roles; return what the developer should know of them, as the rest of a sentence."""
         names = target.names
         action = f"provision schema {names.schema_name!r}"
-        async with self._postgres.locked(target.owner.reference, action, patience=_PATIENCE) as transaction:
-            rows = await transaction.fetch(
-                sql.STATE,
-                schema=names.schema_name,
-                app=names.app_role,
-                anon=names.anon_role,
-                group=sql.APPLICATIONS_ROLE,
-            )
-            state = DatabaseState.model_validate(rows[0])
-            refuse_foreign(state, target)
-            verifier = None if state.app_exists else await transaction.verifier(names.app_role, password)
-            statements = missing_statements(
-                state, target, verifier=verifier, has_grant_options=transaction.has_grant_options
-            )
-            await transaction.write(statements)
+        while True:
+            async with self._postgres.locked(target.owner.reference, action, patience=_PATIENCE) as transaction:
+                is_whole = await self._bring_about(transaction, target, secret)
+                [closed] = await transaction.fetch(
+                    sql_access.CLOSED_ROUTINES, schema=names.schema_name, app=names.app_role, anon=names.anon_role
+                )
+            if is_whole:
+                return _of_routines(target, closed["count"], closed["names"])
 
-    async def _agree_on_password(self, target: Target, password: str) -> None:
-        """Log in as the application; if that fails give the role the Secret's password and try once more.
+    async def _bring_about(self, transaction: Transaction, target: Target, secret: _Secret) -> bool:
+        names = target.names
+        roles = {"schema": names.schema_name, "app": names.app_role, "anon": names.anon_role}
+        rows = await transaction.fetch(sql.STATE, group=sql.APPLICATIONS_ROLE, **roles)
+        state = DatabaseState.model_validate(rows[0])
+        refuse_foreign(state, target)
+        pending = None
+        if is_access_due(state, target):
+            found = await transaction.fetch(
+                sql_access.ACCESS,
+                reads=target.spec.database.anon_access == "read",
+                closes=closes_routines(state, target),
+                batch=ACCESS_BATCH,
+                **roles,
+            )
+            # No row: schema or roles are still to be made, and nothing is in them.
+            pending = Pending.model_validate(found[0]) if found else Pending()
+        wanted = Wanted(
+            verifier=None if state.app_exists else await transaction.verifier(names.app_role, secret.password),
+            connections=connections_of(target.spec.scaling, self._settings).limit,
+            channel=secret.channel,
+            has_grant_options=transaction.has_grant_options,
+        )
+        await transaction.write(missing_statements(state, target, wanted, pending))
+        return pending is None or pending.is_whole
 
-        Why the first login fails need not be known: giving the role the password it should have is never wrong.
+    async def _agree_on_password(self, target: Target, password: str) -> str:
+        """Log in as the application; if its password is wrong give the role the Secret's and try once more.
+
+        Giving the role the password it should have is never wrong, but a server without room says nothing about it.
+
+        Returns:
+            What keeps the application's sessions out although its password is right; mostly nothing.
         """
         role, reference = target.names.app_role, target.owner.reference
-        if await self._postgres.login_failure(role, password) is None:
-            return
+        failure = await self._postgres.login_failure(role, password)
+        if failure is not None and failure.is_password:
+            await self._set_password(target, password)
+            failure = await self._postgres.login_failure(role, password)
+        if failure is None:
+            return ""
+        action = f"log in as role {role!r} for {reference}"
+        if failure.is_password:
+            raise BackendRefused(f"cannot {action}: {failure.cause}; check pg_hba.conf")
+        room = await self._postgres.room(role)
+        if room.is_role_full:
+            # The password was right, and all that Plattr makes is there: what is full is the application's own affair.
+            return (
+                f"all {room.role_limit} connections of role {role!r} are in use, and more are refused: close some, or"
+                " raise spec.scaling.max, or ask for a higher DB_CONNECTIONS_PER_POD or DB_CONNECTIONS_MAX"
+            )
+        if room.is_server_full:
+            raise BackendUnavailable(
+                f"cannot {action}: {failure.cause}; the password is right, but {room.sessions} of the server's"
+                f" {room.server_limit} connections for applications are in use: end some, or raise max_connections"
+            )
+        if room.may_connect:
+            raise BackendUnavailable(f"cannot {action}: {failure.cause}; the password is right")
+        raise BackendRefused(
+            f"cannot {action}: {failure.cause}; check who may CONNECT to database {self._settings.db_name!r}"
+        )
+
+    async def _set_password(self, target: Target, password: str) -> None:
+        role, reference = target.names.app_role, target.owner.reference
         action = f"set the password of role {role!r}"
         async with self._postgres.locked(reference, action, patience=_PATIENCE) as transaction:
             secret = await self._kube.get(SECRETS, target.names.database_secret, target.names.namespace)
             # A Secret deleted meanwhile has another password by now, and another attempt may have set it.
             if secret is None or _password_in(secret) != password:
-                raise Conflict(f"cannot set the password of role {role!r} for {reference}: its Secret changed")
+                raise Conflict(f"cannot {action} for {reference}: its Secret changed")
             await transaction.write([sql.set_password(role, await transaction.verifier(role, password))])
-        cause = await self._postgres.login_failure(role, password)
-        if cause is not None:
-            raise BackendRefused(
-                f"cannot log in as role {role!r} for {reference}: {cause}; check pg_hba.conf and who may CONNECT to"
-                f" database {self._settings.db_name!r}"
-            )
+
+
+def _of_routines(target: Target, count: int, names: list[str]) -> str:
+    if not count or target.spec.database.anon_access != "read":
+        return ""
+    listed = ", ".join(names) + (", ..." if names and count > len(names) else "")
+    return (
+        f"anon may not call {count} of its functions" + (f" ({listed})" if listed else "") + ": GRANT EXECUTE opens one"
+    )
+
+
+def _new_channel() -> str:
+    return f"{_CHANNEL_PREFIX}{secrets.token_hex(CHANNEL_BYTES)}"
+
+
+def _channel_in(secret: Json) -> str | None:
+    """Return the Secret's channel; None when it is not one that Plattr made, for it goes into an SQL text."""
+    channel = b64decode(secret.get("data", {}).get("DB_CHANNEL", "")).decode(errors="replace")
+    return channel if _CHANNEL.fullmatch(channel) else None
 
 
 def _password_in(secret: Json) -> str | None:

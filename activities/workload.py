@@ -35,6 +35,7 @@ from activities.ownership import (
 )
 from activities.polling import moments
 from plattr.claims import HeldClaim, Holding, claims_of
+from plattr.connections import connections_of
 from plattr.errors import Conflict, StillDeleting
 from plattr.manifests.autoscaler import build_autoscaler
 from plattr.manifests.checksum import config_checksum
@@ -133,9 +134,11 @@ class WorkloadActivities:
     def _wanted(self, target: Target, checksum: str) -> list[_Wanted]:
         settings = self._settings
         placeholder = Placeholder(image=settings.placeholder_image, port=settings.placeholder_port)
+        pool = connections_of(target.spec.scaling, settings).postgrest_pool
+        deployment = build_deployment(target, placeholder=placeholder, checksum=checksum, postgrest_pool=pool)
         wanted = [
             _Wanted(SERVICE_ACCOUNTS, build_service_account(target, role_template=settings.irsa_role_arn_template)),
-            _Wanted(DEPLOYMENTS, build_deployment(target, placeholder=placeholder, checksum=checksum)),
+            _Wanted(DEPLOYMENTS, deployment),
             _Wanted(SERVICES, build_service(target)),
             _Wanted(INGRESSES, build_ingress(target, profile=self._profile, cluster_issuer=settings.asked_issuer)),
             _Wanted(AUTOSCALERS, build_autoscaler(target)),

@@ -229,7 +229,7 @@ class Floor:
 
 def _deployment(target: Target) -> Json:
     placeholder = Placeholder(image="registry.example/page", port=8080)
-    return build_deployment(target, placeholder=placeholder, checksum="1")
+    return build_deployment(target, placeholder=placeholder, checksum="1", postgrest_pool=5)
 
 
 def _config_maps(target: Target) -> list[str]:

@@ -3,10 +3,11 @@
 import json
 from urllib.parse import quote
 
-from plattr import sql
+from plattr import sql, sql_access
 from plattr.marks import Estate, Mark, ensure_own
 from plattr.objects import FrozenModel, Owner, owner_named
 from plattr.settings import Settings
+from plattr.sql_access import ACCESS_BATCH, Routine
 from plattr.target import Target
 
 # Every comment of ours begins so; anything else on a schema or role is somebody else's.
@@ -24,18 +25,42 @@ class DatabaseState(FrozenModel):
     app_exists: bool
     app_comment: str | None
     app_can_login: bool
+    app_connection_limit: int | None
     app_has_search_path: bool
     app_can_become_anon: bool
     group_exists: bool
     app_is_in_group: bool
+    app_can_become_group: bool
     anon_exists: bool
     anon_comment: str | None
     anon_can_login: bool
     admin_has_app: bool
     admin_has_anon: bool
-    anon_has_usage: bool
-    anon_reads_new_tables: bool
-    unreadable_tables: tuple[str, ...]
+
+
+class Pending(FrozenModel):
+    """What of anon's access is still to be brought about: the row that `sql_access.ACCESS` returns."""
+
+    tables: tuple[str, ...] = ()
+    routines: tuple[Routine, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether nothing is left after this batch."""
+        return max(len(self.tables), len(self.routines)) < ACCESS_BATCH
+
+
+class Wanted(FrozenModel):
+    """What is asked for beside the target's own fields."""
+
+    verifier: str | None
+    """The SCRAM form of the password; needed when the app role is missing."""
+    connections: int
+    """How many sessions the app role may have."""
+    channel: str
+    """Where the application's PostgREST listens."""
+    has_grant_options: bool
+    """The server is PostgreSQL 16 or later."""
 
 
 def owner_record(owner: Owner) -> str:
@@ -58,18 +83,51 @@ def record_beginning(estate: Estate) -> str:
     return beginning if estate.namespace_uid is not None else beginning.removesuffix('", "uid": "')
 
 
+def anon_record(target: Target) -> str:
+    """Return the comment of the anon role: whose it is, and which access was applied to which schema.
+
+    Only here: a schema's comment is its owner's to write, and a role's is not.
+    """
+    record = json.loads(owner_record(target.owner).removeprefix(RECORD_PREFIX))
+    return RECORD_PREFIX + json.dumps(
+        record | {"schema": target.names.schema_name, "access": target.spec.database.anon_access}
+    )
+
+
+def is_access_due(state: DatabaseState, target: Target) -> bool:
+    """Tell whether anon's access has to be applied: to what is new, or because the spec says something else.
+
+    Never because it differs: what the owner took away from anon, or gave him, stays.
+    """
+    return (
+        not (state.app_exists and state.schema_exists)
+        or recorded_schema(state.anon_comment) != target.names.schema_name
+        or recorded_access(state.anon_comment) != target.spec.database.anon_access
+    )
+
+
+def closes_routines(state: DatabaseState, target: Target) -> bool:
+    """Tell whether functions that everybody may call are closed now.
+
+    Once for a schema, and not again when the spec changes: what the owner opened afterwards stays open.
+    """
+    return not state.app_exists or recorded_schema(state.anon_comment) != target.names.schema_name
+
+
+def recorded_schema(comment: str | None) -> str | None:
+    """Return the schema to which the anon role's comment says that access was applied last."""
+    return _text_in(comment, "schema")
+
+
+def recorded_access(comment: str | None) -> str | None:
+    """Return the access that was applied to it."""
+    return _text_in(comment, "access")
+
+
 def recorded_mark(comment: str | None) -> Mark | None:
     """Return the owner that a comment names; None when it is not a record of ours."""
-    if comment is None or not comment.startswith(RECORD_PREFIX):
-        return None
-    try:
-        record = json.loads(comment.removeprefix(RECORD_PREFIX))
-    except ValueError:
-        return None
-    if not isinstance(record, dict):
-        return None
-    texts = [record.get(field) for field in ("owner", "cluster", "namespaceUid", "uid")]
-    key, cluster, namespace_uid, uid = (text if isinstance(text, str) else "" for text in texts)
+    texts = [_text_in(comment, field) or "" for field in ("owner", "cluster", "namespaceUid", "uid")]
+    key, cluster, namespace_uid, uid = texts
     return Mark(key=key, cluster=cluster, namespace_uid=namespace_uid, uid=uid) if key else None
 
 
@@ -77,6 +135,17 @@ def recorded_owner(comment: str | None) -> str | None:
     """Return how to call the owner that a comment names; None when it is not a record of ours."""
     mark = recorded_mark(comment)
     return owner_named(mark.key) if mark is not None else None
+
+
+def _text_in(comment: str | None, field: str) -> str | None:
+    if comment is None or not comment.startswith(RECORD_PREFIX):
+        return None
+    try:
+        record = json.loads(comment.removeprefix(RECORD_PREFIX))
+    except ValueError:
+        return None
+    text = record.get(field) if isinstance(record, dict) else None
+    return text if isinstance(text, str) else None
 
 
 def refuse_foreign(state: DatabaseState, target: Target) -> None:
@@ -105,47 +174,58 @@ def existing_records(state: DatabaseState, target: Target) -> dict[str, str | No
 
 
 def missing_statements(
-    state: DatabaseState, target: Target, *, verifier: str | None, has_grant_options: bool
+    state: DatabaseState, target: Target, wanted: Wanted, pending: Pending | None
 ) -> list[sql.Statement]:
     """Return what brings the server from `state` to the target, in order; empty when nothing differs.
-
-    A table whose SELECT was revoked from anon gets it back: row level security is the way to hide rows.
 
     Args:
         state: what the server holds, all of it the target's own.
         target: what is asked for.
-        verifier: the SCRAM form of the password; needed when the app role is missing.
-        has_grant_options: the server is PostgreSQL 16 or later.
+        wanted: what else is.
+        pending: what of anon's access is to be applied now; None when none is due.
     """
-    statements = [*_roles(state, target, verifier, has_grant_options=has_grant_options), *_schema(state, target)]
+    statements = [*_roles(state, target, wanted), *_schema(state, target)]
+    if pending is not None:
+        statements += _access(state, target, pending)
+    record = anon_record(target)
+    if pending is not None and not pending.is_whole:
+        # Not applied yet, and what was applied before must not be forgotten meanwhile.
+        record = state.anon_comment or owner_record(target.owner)
+    if state.anon_comment != record:
+        statements.append(sql.comment_on_role(target.names.anon_role, record))
     if statements:
-        statements.append(sql.reload_postgrest())
+        statements.append(sql.reload_postgrest(wanted.channel))
     return statements
 
 
-def _roles(
-    state: DatabaseState, target: Target, verifier: str | None, *, has_grant_options: bool
-) -> list[sql.Statement]:
+def _roles(state: DatabaseState, target: Target, wanted: Wanted) -> list[sql.Statement]:
     app, anon = target.names.app_role, target.names.anon_role
-    record = owner_record(target.owner)
+    record, has_options = owner_record(target.owner), wanted.has_grant_options
+    lacks_group = not state.app_is_in_group or (has_options and state.app_can_become_group)
     needed: list[tuple[bool, sql.Statement]] = [
         (not state.anon_exists, sql.create_group_role(anon)),
         (state.app_exists and not state.app_can_login, sql.set_login(app, allowed=True)),
+        (
+            state.app_exists and state.app_connection_limit != wanted.connections,
+            sql.limit_connections(app, wanted.connections),
+        ),
         (state.anon_can_login, sql.set_login(anon, allowed=False)),
         (state.app_comment != record, sql.comment_on_role(app, record)),
-        (state.anon_comment != record, sql.comment_on_role(anon, record)),
         # With createrole_self_grant set the server has done it already, and this is a no-op.
-        (_lacks(state, has_it=state.admin_has_app), sql.join_admin(app, has_options=has_grant_options)),
-        (_lacks(state, has_it=state.admin_has_anon), sql.join_admin(anon, has_options=has_grant_options)),
+        (_lacks(state, has_it=state.admin_has_app), sql.join_admin(app, has_options=has_options)),
+        (_lacks(state, has_it=state.admin_has_anon), sql.join_admin(anon, has_options=has_options)),
         (not state.app_has_search_path, sql.set_search_path(app, target.names.schema_name)),
         (not state.app_can_become_anon, sql.grant_role(anon, app)),
-        (state.group_exists and not state.app_is_in_group, sql.grant_role(sql.APPLICATIONS_ROLE, app)),
+        (
+            state.group_exists and lacks_group,
+            sql.join_group(sql.APPLICATIONS_ROLE, app, has_options=has_options),
+        ),
     ]
     statements = [statement for is_needed, statement in needed if is_needed]
     if not state.app_exists:
-        if verifier is None:
+        if wanted.verifier is None:
             raise ValueError("a new role needs its password's verifier")
-        statements.insert(0, sql.create_login_role(app, verifier))
+        statements.insert(0, sql.create_login_role(app, wanted.verifier, wanted.connections))
     return statements
 
 
@@ -155,29 +235,43 @@ def _lacks(state: DatabaseState, *, has_it: bool) -> bool:
 
 
 def _schema(state: DatabaseState, target: Target) -> list[sql.Statement]:
-    schema, app, anon = target.names.schema_name, target.names.app_role, target.names.anon_role
+    schema, app = target.names.schema_name, target.names.app_role
     record = owner_record(target.owner)
     needed: list[tuple[bool, sql.Statement]] = [
         (not state.schema_exists, sql.create_schema(schema, app)),
         (state.schema_exists and state.schema_owner != app, sql.own_schema(schema, app)),
         (state.schema_comment != record, sql.comment_on_schema(schema, record)),
-        (not state.anon_has_usage, sql.grant_usage(schema, anon)),
-        (not state.anon_reads_new_tables, sql.grant_select_on_new_tables(schema, app, anon)),
     ]
-    statements = [statement for is_needed, statement in needed if is_needed]
-    if state.unreadable_tables:
-        statements.append(sql.grant_select(schema, state.unreadable_tables, anon))
+    return [statement for is_needed, statement in needed if is_needed]
+
+
+def _access(state: DatabaseState, target: Target, pending: Pending) -> list[sql.Statement]:
+    schema, app, anon = target.names.schema_name, target.names.app_role, target.names.anon_role
+    if target.spec.database.anon_access == "read":
+        statements = [sql_access.grant_usage(schema, anon), sql_access.grant_select_on_new_tables(schema, app, anon)]
+        change_tables = sql_access.grant_select
+    else:
+        statements = [sql_access.revoke_usage(schema, anon), sql_access.revoke_select_on_new_tables(schema, app, anon)]
+        change_tables = sql_access.revoke_select
+    if pending.tables:
+        statements.append(change_tables(schema, pending.tables, anon))
+    if closes_routines(state, target):
+        statements.append(sql_access.close_new_routines(app))
+        if pending.routines:
+            statements.append(sql_access.close_routines(schema, pending.routines))
     return statements
 
 
-def database_environment(target: Target, settings: Settings, password: str) -> dict[str, str]:
+def database_environment(target: Target, settings: Settings, password: str, channel: str) -> dict[str, str]:
     """Return the keys of the database Secret, in plain text."""
     names = target.names
     host = f"[{settings.db_host}]" if ":" in settings.db_host else settings.db_host
-    # Not the seed's ?search_path=: libpq refuses a parameter it does not know.
+    # Not the seed's ?search_path=: libpq refuses a parameter it does not know. No options= either, which RDS Proxy and
+    # some drivers refuse: the role's own search_path leads to the schema.
+    query = f"?sslmode={settings.db_sslmode}" if settings.db_sslmode is not None else ""
     url = (
         f"postgresql://{names.app_role}:{quote(password, safe='')}@{host}:{settings.db_port}"
-        f"/{quote(settings.db_name, safe='')}?options=-csearch_path%3D{names.schema_name}"
+        f"/{quote(settings.db_name, safe='')}{query}"
     )
     return {
         "DATABASE_URL": url,
@@ -187,4 +281,5 @@ def database_environment(target: Target, settings: Settings, password: str) -> d
         "DB_USER": names.app_role,
         "DB_PASSWORD": password,
         "DB_SCHEMA": names.schema_name,
+        "DB_CHANNEL": channel,
     }

@@ -108,6 +108,12 @@ class Settings(WatcherSettings):
     db_name: str = "plattr"
     # 5: one provision uses one connection for some 15 ms; see docs/scaling.md before raising it.
     db_pool_size: int = Field(default=5, ge=1, le=100)
+    # 11: PostgREST listens on one and has a pool of five, the application has as many.
+    db_connections_per_pod: int = Field(default=11, ge=3, le=1000)
+    # 100: half of what the smallest managed servers take, so that no application alone fills one.
+    db_connections_max: int = Field(default=100, ge=4, le=100000)
+    # How applications are told to connect; None leaves it to their driver.
+    db_sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] | None = None
     aws_region: str = "us-east-1"
     aws_endpoint_url: Url | None = None
     # Where applications reach S3, when that differs from where the worker does.

@@ -40,8 +40,9 @@ RESERVED_BUCKET_ENDINGS = ("-s3alias", "--ol-s3", "--x-s3", "--table-s3", "-an")
 # Names that load code into, or reroute, every process of a container, and those that Plattr itself sets.
 FORBIDDEN_ENV = re.compile(r"^(LD_.*|PATH|NODE_OPTIONS|PYTHON.*)$")
 INJECTED_ENV = re.compile(
-    r"^(DATABASE_URL|DB_(HOST|PORT|NAME|USER|PASSWORD|SCHEMA)|S3_(ENDPOINT|REGION)|S3_(BUCKET|MAX_FILE_SIZE)_.*"
-    r"|AUTH_(ISSUER_URL|CLIENT_ID)|REDIS_(URL|HOST|PORT|PREFIX|USERNAME|PASSWORD)|OPENSEARCH_(URL|INDEX_PREFIX)"
+    r"^(DATABASE_URL|DB_(HOST|PORT|NAME|USER|PASSWORD|SCHEMA|CHANNEL)"
+    r"|S3_(ENDPOINT|REGION)|S3_(BUCKET|MAX_FILE_SIZE)_.*|AUTH_(ISSUER_URL|CLIENT_ID)"
+    r"|REDIS_(URL|HOST|PORT|PREFIX|USERNAME|PASSWORD)|OPENSEARCH_(URL|INDEX_PREFIX)"
     r"|POSTGREST_(URL|INTERNAL_URL)|PGRST_.*|PORT)$"
 )
 
@@ -141,6 +142,9 @@ class DatabaseSpec(SpecModel):
     enabled: bool
     schema_name: Annotated[str, StringConstraints(pattern=SCHEMA_PATTERN, max_length=63)] | None = None
     migrations: Migrations | None = None
+    # Of the public API, which has no login: whether anon reads what the application makes. None takes back what
+    # Plattr granted, and nothing else.
+    anon_access: Literal["read", "none"] = "read"
 
     @model_validator(mode="after")
     def _is_not_reserved(self) -> Self:

@@ -29,34 +29,17 @@ SELECT
     app.oid IS NOT NULL AS app_exists,
     shobj_description(app.oid, 'pg_authid') AS app_comment,
     coalesce(app.rolcanlogin, false) AS app_can_login,
+    app.rolconnlimit AS app_connection_limit,
     coalesce('search_path=' || quote_ident(%(schema)s) = ANY (app.rolconfig), false) AS app_has_search_path,
     coalesce(pg_has_role(app.oid, anon.oid, %(set_privilege)s), false) AS app_can_become_anon,
     pg_group.oid IS NOT NULL AS group_exists,
     coalesce(pg_has_role(app.oid, pg_group.oid, 'USAGE'), false) AS app_is_in_group,
+    coalesce(pg_has_role(app.oid, pg_group.oid, %(set_privilege)s), false) AS app_can_become_group,
     anon.oid IS NOT NULL AS anon_exists,
     shobj_description(anon.oid, 'pg_authid') AS anon_comment,
     coalesce(anon.rolcanlogin, false) AS anon_can_login,
     coalesce(pg_has_role(app.oid, 'USAGE') AND pg_has_role(app.oid, %(admin_privilege)s), false) AS admin_has_app,
-    coalesce(pg_has_role(anon.oid, 'USAGE') AND pg_has_role(anon.oid, %(admin_privilege)s), false) AS admin_has_anon,
-    EXISTS (
-        SELECT FROM aclexplode(ns.nspacl) AS acl WHERE acl.grantee = anon.oid AND acl.privilege_type = 'USAGE'
-    ) AS anon_has_usage,
-    EXISTS (
-        SELECT FROM pg_default_acl AS preset, aclexplode(preset.defaclacl) AS acl
-        WHERE preset.defaclrole = app.oid AND preset.defaclnamespace = ns.oid AND preset.defaclobjtype = 'r'
-            AND acl.grantee = anon.oid AND acl.privilege_type = 'SELECT'
-    ) AS anon_reads_new_tables,
-    ARRAY(
-        SELECT class.relname FROM pg_class AS class
-        WHERE class.relnamespace = ns.oid AND class.relkind IN ('r', 'p', 'v', 'm', 'f')
-            -- What a third role made in the schema is not the admin's to grant.
-            AND (class.relowner = app.oid OR pg_has_role(class.relowner, 'USAGE'))
-            AND NOT EXISTS (
-                SELECT FROM aclexplode(class.relacl) AS acl
-                WHERE acl.grantee = anon.oid AND acl.privilege_type = 'SELECT'
-            )
-        ORDER BY class.relname
-    ) AS unreadable_tables
+    coalesce(pg_has_role(anon.oid, 'USAGE') AND pg_has_role(anon.oid, %(admin_privilege)s), false) AS admin_has_anon
 FROM pg_roles AS admin
 LEFT JOIN pg_namespace AS ns ON ns.nspname = %(schema)s
 LEFT JOIN pg_roles AS schema_owner ON schema_owner.oid = ns.nspowner
@@ -73,10 +56,33 @@ WHERE datallowconn AND datname <> current_database() AND has_database_privilege(
 ORDER BY datname
 """
 
+# How full the server and a role are. What is reserved for others is no room for an application; the second reserve
+# exists from 16 on.
+ROOM = """
+SELECT
+    (SELECT count(*) FROM pg_stat_activity AS session WHERE session.usesysid = role.oid) AS role_sessions,
+    role.rolconnlimit AS role_limit,
+    (SELECT count(*) FROM pg_stat_activity AS session WHERE session.usesysid IS NOT NULL) AS sessions,
+    current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+        - coalesce(current_setting('reserved_connections', true), '0')::int AS server_limit,
+    role.rolcanlogin AND has_database_privilege(role.oid, current_database(), 'CONNECT') AS may_connect
+FROM pg_roles AS role WHERE role.rolname = %(role)s
+"""
 
-def create_login_role(role: RoleName, verifier: str) -> Statement:
+
+def create_login_role(role: RoleName, verifier: str, connections: int) -> Statement:
     """Return the statement that makes the app role; `verifier` is the password as SCRAM keeps it, never in plain."""
-    return compose("CREATE ROLE {} LOGIN PASSWORD {}", Identifier(role), Literal(verifier))
+    return compose(
+        "CREATE ROLE {} LOGIN CONNECTION LIMIT {} PASSWORD {}",
+        Identifier(role),
+        Literal(connections),
+        Literal(verifier),
+    )
+
+
+def limit_connections(role: RoleName, connections: int) -> Statement:
+    """Return the statement that bounds how many sessions a role may have at once."""
+    return compose("ALTER ROLE {} CONNECTION LIMIT {}", Identifier(role), Literal(connections))
 
 
 def create_group_role(role: RoleName) -> Statement:
@@ -125,6 +131,16 @@ def grant_role(role: str, member: RoleName) -> Statement:
     return compose("GRANT {} TO {}", Identifier(role), Identifier(member))
 
 
+def join_group(group: str, member: RoleName, *, has_options: bool) -> Statement:
+    """Return the statement that gives `member` what the group may do, and not the right to act as the group.
+
+    Who may SET ROLE to a role that all applications share can leave large objects there for others. Before 16 the one
+    cannot be had without the other.
+    """
+    options = " WITH INHERIT TRUE, SET FALSE" if has_options else ""
+    return compose(f"GRANT {{}} TO {{}}{options}", Identifier(group), Identifier(member))
+
+
 def create_schema(schema: SchemaName, owner: RoleName) -> Statement:
     """Return the statement that makes a schema."""
     return compose("CREATE SCHEMA {} AUTHORIZATION {}", Identifier(schema), Identifier(owner))
@@ -135,30 +151,9 @@ def own_schema(schema: SchemaName, owner: RoleName) -> Statement:
     return compose("ALTER SCHEMA {} OWNER TO {}", Identifier(schema), Identifier(owner))
 
 
-def grant_usage(schema: SchemaName, role: RoleName) -> Statement:
-    """Return the statement that opens a schema to a role."""
-    return compose("GRANT USAGE ON SCHEMA {} TO {}", Identifier(schema), Identifier(role))
-
-
-def grant_select(schema: SchemaName, tables: Sequence[str], role: RoleName) -> Statement:
-    """Return the statement that lets a role read these tables."""
-    names = SQL(", ").join(Identifier(schema, table) for table in tables)
-    return compose("GRANT SELECT ON TABLE {} TO {}", names, Identifier(role))
-
-
-def grant_select_on_new_tables(schema: SchemaName, creator: RoleName, role: RoleName) -> Statement:
-    """Return the statement that lets a role read what `creator` will make; without FOR ROLE it means the admin's."""
-    return compose(
-        "ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {} GRANT SELECT ON TABLES TO {}",
-        Identifier(creator),
-        Identifier(schema),
-        Identifier(role),
-    )
-
-
-def reload_postgrest() -> Statement:
-    """Return the statement by which every PostgREST of this database reads its schema anew."""
-    return compose("NOTIFY pgrst, 'reload schema'")
+def reload_postgrest(channel: str) -> Statement:
+    """Return the statement by which the PostgREST of one application reads its schema anew."""
+    return compose("NOTIFY {}, 'reload schema'", Identifier(channel))
 
 
 def batch(statements: Sequence[Statement]) -> Statement:

@@ -188,6 +188,16 @@ class Tenants:
         self._made.append(target.names)
         return Tenant(envelope, target)
 
+    async def scale(self, tenant: Tenant, *, minimum: int, maximum: int) -> Tenant:
+        """Change how many replicas the application may have."""
+        scaling = {"min": minimum, "max": maximum}
+        operations = [{"op": "add", "path": "/spec/scaling", "value": scaling}]
+        await self.kube.json_patch(custom_resource(Kind.APPLICATION), tenant.names.stem, operations, self.namespace)
+        held = await self.kube.get(custom_resource(Kind.APPLICATION), tenant.names.stem, self.namespace)
+        assert held is not None
+        envelope = Envelope.from_api(Kind.APPLICATION, held)
+        return Tenant(envelope, application_target(envelope, base_domain=self._settings.base_domain))
+
     async def recreate(self, tenant: Tenant, **database: Any) -> Tenant:
         """Delete the object and make it again: the same name under another UID."""
         await self.kube.delete(custom_resource(Kind.APPLICATION), tenant.names.stem, self.namespace)

@@ -2,20 +2,23 @@
 
 import asyncio
 import random
+import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 from psycopg import AsyncConnection, Error, OperationalError, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import UndefinedTable
-from psycopg.rows import dict_row
+from psycopg.rows import class_row, dict_row
 from psycopg.sql import SQL
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from activities.clients import fence, tracing
 from activities.clients.backends import Backend, of_backend
+from activities.clients.postgres_answers import LoginFailure, Room
 from activities.clients.private_schema import ensure_private_schema
 from activities.clients.secrets_manager import SecretsManagerClient
 from plattr import sql, sql_private
@@ -36,9 +39,9 @@ IDLE_SECONDS = 600.0
 # 20 s: the server ends a statement after 15 s itself; this is for a server that no longer answers, and a third of
 # the activity's 60 s.
 TRANSACTION_SECONDS = 20.0
-# 5 s, without a connection in hand: a provision takes milliseconds, so an attempt that waits longer waits for one
+# 10 s, without a connection in hand: a provision takes milliseconds, so an attempt that waits longer waits for one
 # that waits itself, and is tried again by Temporal.
-LOCK_SECONDS = 5.0
+LOCK_SECONDS = 10.0
 # Of two that wait, neither comes always first.
 LOCK_PAUSE_SECONDS = (0.02, 0.2)
 
@@ -156,6 +159,7 @@ class PostgresClient:
         self._logins = asyncio.Semaphore(settings.db_pool_size)
         # The address of the server that answered last; with several hosts in the URL, the one that accepts writes.
         self._server: dict[str, Any] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # Once is enough for a process; whoever takes the schema away from under it is noticed by the next lock.
         self._has_private_schema = False
         self._static = self._static_parameters()
@@ -263,7 +267,25 @@ class PostgresClient:
     @asynccontextmanager
     async def _locked(self, owner: str, action: str, patience: str) -> AsyncIterator[AsyncConnection[Any]]:
         """Hold an owner's lock; while somebody else has it, hold no connection: others have use for that."""
+        at_work = Conflict(f"cannot {action}: another attempt for the same object is at work for {LOCK_SECONDS:.0f} s")
         until = time.monotonic() + LOCK_SECONDS
+        # Those of this process first: of many only one has to ask the server again and again.
+        turn = self._turns.setdefault(owner, asyncio.Lock())
+        try:
+            async with asyncio.timeout(LOCK_SECONDS):
+                await turn.acquire()
+        except TimeoutError:
+            raise at_work from None
+        try:
+            async with self._locked_by_server(owner, patience, until, at_work) as connection:
+                yield connection
+        finally:
+            turn.release()
+
+    @asynccontextmanager
+    async def _locked_by_server(
+        self, owner: str, patience: str, until: float, at_work: Conflict
+    ) -> AsyncIterator[AsyncConnection[Any]]:
         while True:
             async with asyncio.timeout(TRANSACTION_SECONDS), self._connection() as connection:
                 await self._prepare(connection)
@@ -278,9 +300,7 @@ class PostgresClient:
                     await connection.execute(sql_private.KNOW_OWNER.encode(), {"owner": owner})
                     continue
             if time.monotonic() > until:
-                raise Conflict(
-                    f"cannot {action}: another attempt for the same object is at work for {LOCK_SECONDS:.0f} s"
-                )
+                raise at_work
             await asyncio.sleep(random.uniform(*LOCK_PAUSE_SECONDS))  # noqa: S311  no secret
 
     async def _prepare(self, connection: AsyncConnection[Any]) -> None:
@@ -299,14 +319,46 @@ class PostgresClient:
         [(is_mine, is_known, _)] = await cursor.fetchall()
         return is_mine, is_known
 
-    async def login_failure(self, role: str, password: str) -> str | None:
-        """Log in as an application would; return the server's reason for refusing it, None when it works.
+    async def login_failure(self, role: str, password: str) -> LoginFailure | None:
+        """Log in as an application would; return why the server refuses it, None when it works.
 
         The passwords of roles are not readable for an admin that is no superuser, so trying is the only comparison.
+        The server looks at the password before it looks at anything else about the role. What it says of a password
+        that is wrong for sure is therefore what it says of this one exactly if this one is wrong, too: libpq gives no
+        SQLSTATE of a failed connection, and the text may be in any language.
+        https://github.com/psycopg/psycopg/issues/1188
 
         Raises:
-            BackendUnavailable: the server was not reached, so that nothing is known about the password.
+            BackendUnavailable: the server was not reached, or had no room, so that nothing is known about the password.
         """
+        cause = await self._refusal(role, password)
+        if cause is None:
+            return None
+        of_wrong = await self._refusal(role, secrets.token_hex(16))
+        # Whoever answers the same question differently each time (a proxy with a number in its text) proves nothing:
+        # then it counts as wrong, for giving the role the password it should have does no harm.
+        is_password = cause == of_wrong or of_wrong != await self._refusal(role, secrets.token_hex(16))
+        return LoginFailure(cause=cause, is_password=is_password)
+
+    async def room(self, role: str) -> Room:
+        """Return how many connections there are, and how many there may be.
+
+        Raises:
+            BackendUnavailable: the server cannot be reached.
+        """
+        with self._translated(f"count the connections of role {role!r}"):
+            async with (
+                asyncio.timeout(TRANSACTION_SECONDS),
+                self._connection() as connection,
+                connection.cursor(row_factory=class_row(Room)) as cursor,
+            ):
+                await cursor.execute(sql.ROOM.encode(), {"role": role})
+                found = await cursor.fetchone()
+        if found is None:
+            raise Conflict(f"cannot count the connections of role {role!r}: it was dropped meanwhile")
+        return found
+
+    async def _refusal(self, role: str, password: str) -> str | None:
         parameters = {**_PARAMETERS, **self._server, "user": role, "password": password}
         async with self._logins:
             conninfo = await self._conninfo()
@@ -314,8 +366,7 @@ class PostgresClient:
                 try:
                     connection = await AsyncConnection.connect(conninfo, **parameters)
                 except OperationalError as error:
-                    # libpq gives no SQLSTATE for a failed connection, and the text may be in any language.
-                    # https://github.com/psycopg/psycopg/issues/1188
+                    # Without a password asked for it was no answer to the password: no server, or one that is full.
                     if error.pgconn is None or not error.pgconn.used_password:
                         raise
                     return _first_line(error)

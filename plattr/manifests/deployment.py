@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from plattr.connections import SURGE_PERCENT
 from plattr.manifests.checksum import CHECKSUM_ANNOTATION
 from plattr.manifests.metadata import build_metadata
 from plattr.manifests.pod import Placeholder, build_pod_spec
@@ -11,13 +12,14 @@ from plattr.target import Target
 PROGRESS_DEADLINE_SECONDS = 300
 
 
-def build_deployment(target: Target, *, placeholder: Placeholder, checksum: str) -> dict[str, Any]:
+def build_deployment(target: Target, *, placeholder: Placeholder, checksum: str, postgrest_pool: int) -> dict[str, Any]:
     """Return the Deployment; without `replicas`, which belong to the autoscaler.
 
     Args:
         target: what to run.
         placeholder: the page to show while the spec names no image.
         checksum: of what the pods read at their start; a new one rolls them.
+        postgrest_pool: how many connections each sidecar's pool may have.
     """
     return {
         "apiVersion": "apps/v1",
@@ -25,12 +27,15 @@ def build_deployment(target: Target, *, placeholder: Placeholder, checksum: str)
         "metadata": build_metadata(target, target.names.stem),
         "spec": {
             "selector": {"matchLabels": target.selector_labels},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"}},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxUnavailable": 0, "maxSurge": f"{SURGE_PERCENT}%"},
+            },
             "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
             "template": {
                 # No owner's UID on the pods: adopting them for a re-created object would roll them.
                 "metadata": {"labels": target.labels, "annotations": {CHECKSUM_ANNOTATION: checksum}},
-                "spec": build_pod_spec(target, placeholder),
+                "spec": build_pod_spec(target, placeholder, postgrest_pool=postgrest_pool),
             },
         },
     }

@@ -26,11 +26,11 @@ class Placeholder(FrozenModel):
     port: int
 
 
-def build_pod_spec(target: Target, placeholder: Placeholder) -> dict[str, Any]:
+def build_pod_spec(target: Target, placeholder: Placeholder, *, postgrest_pool: int) -> dict[str, Any]:
     """Return the pod's spec; it passes Pod Security `restricted`."""
     containers = [_app_container(target, placeholder)]
     if target.spec.database.enabled:
-        containers.append(_postgrest_container(target))
+        containers.append(_postgrest_container(target, postgrest_pool))
     return {
         "serviceAccountName": target.names.stem,
         "automountServiceAccountToken": False,
@@ -87,7 +87,7 @@ def _env_var(variable: EnvVar) -> dict[str, Any]:
     reference = variable.secret_key_ref
     if reference is None:
         return {"name": variable.name, "value": variable.value}
-    return {"name": variable.name, "valueFrom": {"secretKeyRef": {"name": reference.name, "key": reference.key}}}
+    return _from_secret(variable.name, reference.name, reference.key)
 
 
 def _app_env_from(target: Target) -> list[dict[str, Any]]:
@@ -126,21 +126,21 @@ def _probes(path: str) -> dict[str, Any]:
     }
 
 
-def _postgrest_container(target: Target) -> dict[str, Any]:
+def _postgrest_container(target: Target, pool: int) -> dict[str, Any]:
     names = target.names
     return {
         "name": POSTGREST_CONTAINER,
         "image": POSTGREST_IMAGE,
         "ports": [_container_port(POSTGREST_PORT_NAME, POSTGREST_PORT)],
         "env": [
-            {
-                "name": "PGRST_DB_URI",
-                "valueFrom": {"secretKeyRef": {"name": names.database_secret, "key": "DATABASE_URL"}},
-            },
+            _from_secret("PGRST_DB_URI", names.database_secret, "DATABASE_URL"),
             {"name": "PGRST_DB_SCHEMAS", "value": names.schema_name},
             {"name": "PGRST_DB_ANON_ROLE", "value": names.anon_role},
             {"name": "PGRST_SERVER_PORT", "value": str(POSTGREST_PORT)},
+            {"name": "PGRST_DB_POOL", "value": str(pool)},
             {"name": "PGRST_DB_CHANNEL_ENABLED", "value": "true"},
+            # Its own: on one that all share, anybody's NOTIFY has every sidecar of the platform read its schema anew.
+            _from_secret("PGRST_DB_CHANNEL", names.database_secret, "DB_CHANNEL"),
         ],
         "resources": {
             "requests": {"cpu": "50m", "memory": "64Mi"},
@@ -150,6 +150,10 @@ def _postgrest_container(target: Target) -> dict[str, Any]:
         "readinessProbe": {"tcpSocket": {"port": POSTGREST_PORT_NAME}, "periodSeconds": 5},
         "securityContext": _security_context() | {"readOnlyRootFilesystem": True},
     }
+
+
+def _from_secret(name: str, secret: str, key: str) -> dict[str, Any]:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
 
 
 def _container_port(name: str, port: int) -> dict[str, Any]:

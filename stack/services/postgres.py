@@ -23,6 +23,10 @@ APPLICATIONS = "plattr_apps"
 BUILTIN_LOCALE_MAJOR = 17
 # Since then who makes a role is not its member by itself, and this setting, unknown before, says what it becomes.
 SELF_GRANT_VERSION = 160000
+# Since then connections can be kept for others than superusers.
+RESERVE_MAJOR = 16
+# Two workers' pools of 5, those of two more while they are replaced, and a person.
+RESERVED_CONNECTIONS = 21
 SERVER_SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -92,7 +96,10 @@ class Postgres(Service):
 
     def command(self) -> Command:
         """Start the server itself, without pg_ctl, so that it is the supervisor's child."""
-        settings = [word for name, value in SERVER_SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        values = dict(SERVER_SETTINGS)
+        if self._major() >= RESERVE_MAJOR:
+            values["reserved_connections"] = str(RESERVED_CONNECTIONS)
+        settings = [word for name, value in values.items() for word in ("-c", f"{name}={value}")]
         arguments = (self.site.tool("postgres"), "-D", str(self.cluster), "-p", str(self.site.port("postgres")))
         return Command(arguments=(*arguments, *settings), user=self.user)
 
@@ -114,31 +121,37 @@ class Postgres(Service):
 
     def _make_admin(self) -> None:
         with self._connect(DATABASE) as connection, connection.transaction():
-            if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ADMIN]).rowcount:
-                return
-            password = connection.pgconn.encrypt_password(
-                self.site.credential("postgres-provisioner").encode(), ADMIN.encode(), b"scram-sha-256"
-            ).decode()
-            names = {
-                "admin": sql.Identifier(ADMIN),
-                "apps": sql.Identifier(APPLICATIONS),
-                "database": sql.Identifier(DATABASE),
-                "password": sql.Literal(password),
-            }
-            # Else CREATE SCHEMA ... AUTHORIZATION of a role it made fails with 42501.
-            self_grant = ["ALTER ROLE {admin} SET createrole_self_grant = 'set, inherit'"]
-            if connection.info.server_version < SELF_GRANT_VERSION:
-                self_grant = []
-            for statement in (
-                "CREATE ROLE {admin} LOGIN CREATEROLE PASSWORD {password}",
-                "GRANT CREATE ON DATABASE {database} TO {admin}",
-                *self_grant,
-                "CREATE ROLE {apps} NOLOGIN",
-                "REVOKE CONNECT ON DATABASE {database} FROM PUBLIC",
-                "GRANT CONNECT ON DATABASE {database} TO {apps}",
-                "GRANT {apps} TO {admin} WITH ADMIN OPTION",
-            ):
-                connection.execute(sql.SQL(statement).format(**names))
+            self._make_roles(connection)
+            if connection.info.server_version >= RESERVE_MAJOR * 10000:
+                # Applications may use up all other connections, and Plattr still gets in.
+                connection.execute(sql.SQL("GRANT pg_use_reserved_connections TO {}").format(sql.Identifier(ADMIN)))
+
+    def _make_roles(self, connection: psycopg.Connection) -> None:
+        if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ADMIN]).rowcount:
+            return
+        password = connection.pgconn.encrypt_password(
+            self.site.credential("postgres-provisioner").encode(), ADMIN.encode(), b"scram-sha-256"
+        ).decode()
+        names = {
+            "admin": sql.Identifier(ADMIN),
+            "apps": sql.Identifier(APPLICATIONS),
+            "database": sql.Identifier(DATABASE),
+            "password": sql.Literal(password),
+        }
+        # Else CREATE SCHEMA ... AUTHORIZATION of a role it made fails with 42501.
+        self_grant = ["ALTER ROLE {admin} SET createrole_self_grant = 'set, inherit'"]
+        if connection.info.server_version < SELF_GRANT_VERSION:
+            self_grant = []
+        for statement in (
+            "CREATE ROLE {admin} LOGIN CREATEROLE PASSWORD {password}",
+            "GRANT CREATE ON DATABASE {database} TO {admin}",
+            *self_grant,
+            "CREATE ROLE {apps} NOLOGIN",
+            "REVOKE CONNECT ON DATABASE {database} FROM PUBLIC",
+            "GRANT CONNECT ON DATABASE {database} TO {apps}",
+            "GRANT {apps} TO {admin} WITH ADMIN OPTION",
+        ):
+            connection.execute(sql.SQL(statement).format(**names))
 
     def _close_the_others(self) -> None:
         """Let only the admin into the other databases: where a tenant may connect, it can name another's role."""
@@ -153,17 +166,20 @@ class Postgres(Service):
                     ):
                         connection.execute(sql.SQL(statement).format(**names))
 
-    def _locale(self) -> tuple[str, ...]:
-        """Return initdb's arguments for one sorting order on every machine."""
+    def _major(self) -> int:
         told = run(Command(arguments=(self.site.tool("postgres"), "--version"), user=self.user))
         # As in `postgres (PostgreSQL) 15.19 (Debian 15.19-1)`.
         found = re.search(r"\(PostgreSQL\) (\d+)", told)
         if found is None:
             raise PlatformError(
-                f"cannot make a PostgreSQL cluster with {self.site.tool('postgres')}: it tells no version but"
-                f" {told.strip()!r}; set PLATTR_BIN_POSTGRES to a server"
+                f"cannot run {self.site.tool('postgres')}: it tells no version but {told.strip()!r}; set"
+                " PLATTR_BIN_POSTGRES to a server"
             )
-        if int(found[1]) < BUILTIN_LOCALE_MAJOR:
+        return int(found[1])
+
+    def _locale(self) -> tuple[str, ...]:
+        """Return initdb's arguments for one sorting order on every machine."""
+        if self._major() < BUILTIN_LOCALE_MAJOR:
             return ("--locale=C",)
         return ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
 

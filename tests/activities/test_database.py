@@ -1,6 +1,7 @@
 """The database step against a real PostgreSQL and a real API server: what it makes, mends and refuses."""
 
 import asyncio
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from itertools import count
@@ -58,7 +59,7 @@ async def test_application_works_with_nothing_but_its_url(databases: Databases, 
     await assert_usable(tenants, tenant)
 
 
-async def test_secret_holds_the_seven_keys(databases: Databases, tenants: Tenants, database_settings: Settings) -> None:
+async def test_secret_holds_the_eight_keys(databases: Databases, tenants: Tenants, database_settings: Settings) -> None:
     tenant = await tenants.apply()
     names, settings = tenant.names, database_settings
 
@@ -69,14 +70,16 @@ async def test_secret_holds_the_seven_keys(databases: Databases, tenants: Tenant
     assert len(bytes.fromhex(password)) == 32
     assert secret == {
         "DATABASE_URL": f"postgresql://{names.app_role}:{password}@{settings.db_host}:{settings.db_port}"
-        f"/{settings.db_name}?options=-csearch_path%3D{names.schema_name}",
+        f"/{settings.db_name}",
         "DB_HOST": settings.db_host,
         "DB_PORT": str(settings.db_port),
         "DB_NAME": settings.db_name,
         "DB_USER": names.app_role,
         "DB_PASSWORD": password,
         "DB_SCHEMA": names.schema_name,
+        "DB_CHANNEL": secret["DB_CHANNEL"],
     }
+    assert re.fullmatch("plattr_[0-9a-f]{32}", secret["DB_CHANNEL"])
 
 
 @pytest.mark.every_postgres
@@ -144,10 +147,10 @@ async def test_twenty_reconciles_write_nothing_after_the_first(
 
 @pytest.mark.parametrize("after", [False, True], ids=["before-it-is-sent", "after-it-was-done"])
 @pytest.mark.parametrize(
-    # The Secret, two roles with record and membership, search_path, schema with record, three grants, the commit;
-    # and of a rotation the Secret, the password and the commit.
+    # The Secret, two roles with record and membership, search_path, schema with record, four of anon's access, the
+    # commit; and of a rotation the Secret, the password and the commit.
     ("is_rotation", "expected_writes"),
-    [(False, 16), (True, 3)],
+    [(False, 17), (True, 3)],
     ids=["first-run", "rotation"],
 )
 async def test_crash_at_any_write_is_mended_by_the_next_run(
@@ -226,15 +229,13 @@ async def test_changed_host_is_written_with_the_same_password(
 
 
 DRIFTS = {
-    "anon-cannot-read": "REVOKE SELECT ON {schema}.page FROM {anon}",
-    "anon-cannot-enter": "REVOKE USAGE ON SCHEMA {schema} FROM {anon}",
-    "anon-cannot-read-new-tables": "ALTER DEFAULT PRIVILEGES FOR ROLE {app} IN SCHEMA {schema}"
-    " REVOKE SELECT ON TABLES FROM {anon}",
     "app-cannot-become-anon": "REVOKE {anon} FROM {app} GRANTED BY {admin}",
     "app-cannot-log-in": "ALTER ROLE {app} NOLOGIN",
     "app-has-expired": "ALTER ROLE {app} VALID UNTIL '2020-01-01'",
     "app-has-another-password": "ALTER ROLE {app} PASSWORD 'other'",
     "app-has-no-search-path": "ALTER ROLE {app} RESET search_path",
+    "app-has-no-connection-limit": "ALTER ROLE {app} CONNECTION LIMIT -1",
+    "anon-has-a-false-record": "COMMENT ON ROLE {anon} IS {forgotten}",
     "app-cannot-connect": "REVOKE {group} FROM {app} GRANTED BY {admin}",
     "app-lost-its-schema": "ALTER SCHEMA {schema} OWNER TO {admin}",
     "anon-can-log-in": "ALTER ROLE {anon} LOGIN",
@@ -266,6 +267,7 @@ async def test_what_was_changed_by_hand_is_mended(
         "group": Identifier(APPLICATIONS_ROLE),
         "admin": Identifier("provisioner"),
         "stranger": Literal(owner_record(STRANGER)),
+        "forgotten": Literal(owner_record(tenant.target.owner)),
     }
     await superuser.execute(SQL(statement).format(**names))
     watched_postgres.numbers.clear()

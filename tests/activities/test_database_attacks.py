@@ -158,6 +158,7 @@ async def make_things(tenants: Tenants, one: Tenant, two: Tenant) -> None:
         "CREATE FUNCTION {one}.ring() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$",
         "GRANT ALL ON ALL TABLES IN SCHEMA {one} TO {two_app}",
         "GRANT ALL ON ALL SEQUENCES IN SCHEMA {one} TO {two_app}",
+        "GRANT ALL ON ALL FUNCTIONS IN SCHEMA {one} TO {two_app}",
         one=one,
         two=two,
     )

@@ -195,7 +195,10 @@ async def test_transactions_of_one_owner_follow_each_other(postgres: PostgresCli
     )
 
 
-async def test_owner_whose_lock_is_held_is_a_conflict(postgres: PostgresClient) -> None:
+async def test_owner_whose_lock_is_held_is_a_conflict(
+    postgres: PostgresClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.clients.postgres.LOCK_SECONDS", 0.2)
     with pytest.raises(Conflict):
         async with postgres.locked(REFERENCE, "test"), postgres.locked(REFERENCE, "test") as second:
             await second.fetch("SELECT 1")

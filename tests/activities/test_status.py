@@ -37,7 +37,7 @@ async def running_workload(cluster: Cluster, target: Target, *, outcome: str = "
     """Put up the Deployment and the Ingress as the workload step does; `outcome` is what becomes of the pods."""
     names = target.names
     placeholder = Placeholder(image=cluster.settings.placeholder_image, port=8080)
-    deployment = build_deployment(target, placeholder=placeholder, checksum="none")
+    deployment = build_deployment(target, placeholder=placeholder, checksum="none", postgrest_pool=5)
     deployment["spec"]["template"]["metadata"].setdefault("annotations", {})["sim/outcome"] = outcome
     profile = ingress_profile("nginx", platform_namespace="plattr-system")
     ingress = build_ingress(target, profile=profile, cluster_issuer="letsencrypt")

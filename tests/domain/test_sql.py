@@ -9,10 +9,14 @@ from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
-from plattr import sql, sql_removal
+from plattr import sql, sql_access, sql_removal
 from plattr.database import (
     DatabaseState,
+    Pending,
+    Wanted,
+    anon_record,
     database_environment,
+    is_access_due,
     missing_statements,
     owner_record,
     record_beginning,
@@ -70,24 +74,22 @@ SETTLED: dict[str, Any] = {
     "app_exists": True,
     "app_comment": owner_record(OWNER),
     "app_can_login": True,
+    "app_connection_limit": 102,
     "app_has_search_path": True,
     "app_can_become_anon": True,
     "group_exists": True,
     "app_is_in_group": True,
+    "app_can_become_group": False,
     "anon_exists": True,
-    "anon_comment": owner_record(OWNER),
+    "anon_comment": anon_record(TARGET),
     "anon_can_login": False,
     "admin_has_app": True,
     "admin_has_anon": True,
-    "anon_has_usage": True,
-    "anon_reads_new_tables": True,
-    "unreadable_tables": (),
 }
 # Nothing is there but the group role.
-ABSENT: dict[str, Any] = {
-    name: (False if isinstance(value, bool) else () if isinstance(value, tuple) else None)
-    for name, value in SETTLED.items()
-} | {"group_exists": True}
+ABSENT: dict[str, Any] = {name: (False if isinstance(value, bool) else None) for name, value in SETTLED.items()} | {
+    "group_exists": True
+}
 HOSTILE = "x\"; DROP SCHEMA public; --'"
 QUOTED = '"x""; DROP SCHEMA public; --\'"'
 
@@ -103,17 +105,22 @@ def texts(statements: list[sql.Statement]) -> list[str]:
     return [statement.as_string() for statement in statements]
 
 
-def missing(state: dict[str, Any], *, has_grant_options: bool = True) -> list[str]:
-    return texts(
-        missing_statements(
-            DatabaseState(**state), TARGET, verifier="SCRAM-SHA-256$x", has_grant_options=has_grant_options
-        )
+def missing(
+    state: dict[str, Any], *, has_grant_options: bool = True, pending: Pending | None = None, target: Target = TARGET
+) -> list[str]:
+    wanted = Wanted(
+        verifier="SCRAM-SHA-256$x", connections=102, channel="plattr_c0ffee", has_grant_options=has_grant_options
     )
+    found = DatabaseState(**state)
+    due = pending or Pending() if is_access_due(found, target) else None
+    return texts(missing_statements(found, target, wanted, due))
 
 
 ROLE, SCHEMA = RoleName(HOSTILE), SchemaName(HOSTILE)
 STATEMENTS = {
-    "create-login-role": sql.create_login_role(ROLE, "v"),
+    "create-login-role": sql.create_login_role(ROLE, "v", 5),
+    "limit-connections": sql.limit_connections(ROLE, 5),
+    "join-group": sql.join_group(ROLE, ROLE, has_options=True),
     "create-group-role": sql.create_group_role(ROLE),
     "set-login": sql.set_login(ROLE, allowed=True),
     "set-password": sql.set_password(ROLE, "v"),
@@ -124,9 +131,17 @@ STATEMENTS = {
     "grant-role": sql.grant_role(ROLE, ROLE),
     "create-schema": sql.create_schema(SCHEMA, ROLE),
     "own-schema": sql.own_schema(SCHEMA, ROLE),
-    "grant-usage": sql.grant_usage(SCHEMA, ROLE),
-    "grant-select": sql.grant_select(SCHEMA, [HOSTILE, HOSTILE], ROLE),
-    "grant-select-on-new-tables": sql.grant_select_on_new_tables(SCHEMA, ROLE, ROLE),
+    "reload-postgrest": sql.reload_postgrest(HOSTILE),
+    "grant-usage": sql_access.grant_usage(SCHEMA, ROLE),
+    "revoke-usage": sql_access.revoke_usage(SCHEMA, ROLE),
+    "grant-select": sql_access.grant_select(SCHEMA, [HOSTILE, HOSTILE], ROLE),
+    "revoke-select": sql_access.revoke_select(SCHEMA, [HOSTILE, HOSTILE], ROLE),
+    "grant-select-on-new-tables": sql_access.grant_select_on_new_tables(SCHEMA, ROLE, ROLE),
+    "revoke-select-on-new-tables": sql_access.revoke_select_on_new_tables(SCHEMA, ROLE, ROLE),
+    "close-new-routines": sql_access.close_new_routines(ROLE),
+    "close-routines": sql_access.close_routines(
+        SCHEMA, [sql_access.Routine(name=HOSTILE, types=((HOSTILE, HOSTILE), ("pg_catalog", "int4")))]
+    ),
     "drop-schema": sql_removal.drop_schema(SCHEMA, cascade=True),
     "drop-role": sql_removal.drop_role(ROLE),
     "drop-owned": sql_removal.drop_owned([ROLE], cascade=False),
@@ -144,7 +159,7 @@ def test_hostile_name_is_only_a_name(statement: sql.Statement) -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    [sql.create_login_role(RoleName("r"), HOSTILE), sql.comment_on_role(RoleName("r"), HOSTILE)],
+    [sql.create_login_role(RoleName("r"), HOSTILE, 5), sql.comment_on_role(RoleName("r"), HOSTILE)],
     ids=["verifier", "comment"],
 )
 def test_hostile_value_is_only_a_value(statement: sql.Statement) -> None:
@@ -161,15 +176,14 @@ def test_absent_database_needs_all_of_it_in_order() -> None:
     statements = missing(ABSENT)
 
     assert statements == [
-        "CREATE ROLE \"prod_my_shop_app\" LOGIN PASSWORD 'SCRAM-SHA-256$x'",
+        "CREATE ROLE \"prod_my_shop_app\" LOGIN CONNECTION LIMIT 102 PASSWORD 'SCRAM-SHA-256$x'",
         'CREATE ROLE "prod_my_shop_anon" NOLOGIN',
         f"COMMENT ON ROLE \"prod_my_shop_app\" IS '{record}'",
-        f"COMMENT ON ROLE \"prod_my_shop_anon\" IS '{record}'",
         'GRANT "prod_my_shop_app" TO CURRENT_USER WITH INHERIT TRUE, SET TRUE',
         'GRANT "prod_my_shop_anon" TO CURRENT_USER WITH INHERIT TRUE, SET TRUE',
         'ALTER ROLE "prod_my_shop_app" SET search_path TO "prod_my_shop"',
         'GRANT "prod_my_shop_anon" TO "prod_my_shop_app"',
-        'GRANT "plattr_apps" TO "prod_my_shop_app"',
+        'GRANT "plattr_apps" TO "prod_my_shop_app" WITH INHERIT TRUE, SET FALSE',
         'CREATE SCHEMA "prod_my_shop" AUTHORIZATION "prod_my_shop_app"',
         f"COMMENT ON SCHEMA \"prod_my_shop\" IS '{record}'",
         'GRANT USAGE ON SCHEMA "prod_my_shop" TO "prod_my_shop_anon"',
@@ -177,8 +191,45 @@ def test_absent_database_needs_all_of_it_in_order() -> None:
             'ALTER DEFAULT PRIVILEGES FOR ROLE "prod_my_shop_app" IN SCHEMA "prod_my_shop"'
             ' GRANT SELECT ON TABLES TO "prod_my_shop_anon"'
         ),
-        "NOTIFY pgrst, 'reload schema'",
+        'ALTER DEFAULT PRIVILEGES FOR ROLE "prod_my_shop_app" REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC',
+        f"COMMENT ON ROLE \"prod_my_shop_anon\" IS '{anon_record(TARGET)}'",
+        "NOTIFY \"plattr_c0ffee\", 'reload schema'",
     ]
+
+
+CLOSED = TARGET.model_copy(
+    update={
+        "spec": SPEC.model_copy(update={"database": SPEC.database.model_copy(update={"anon_access": "none"})}),
+    }
+)
+
+
+def test_access_that_is_taken_back_leaves_the_functions_alone() -> None:
+    statements = missing(SETTLED, pending=Pending(tables=("page",)), target=CLOSED)
+
+    assert statements == [
+        'REVOKE USAGE ON SCHEMA "prod_my_shop" FROM "prod_my_shop_anon" CASCADE',
+        (
+            'ALTER DEFAULT PRIVILEGES FOR ROLE "prod_my_shop_app" IN SCHEMA "prod_my_shop"'
+            ' REVOKE SELECT ON TABLES FROM "prod_my_shop_anon"'
+        ),
+        'REVOKE SELECT ON TABLE "prod_my_shop"."page" FROM "prod_my_shop_anon" CASCADE',
+        f"COMMENT ON ROLE \"prod_my_shop_anon\" IS '{anon_record(CLOSED)}'",
+        "NOTIFY \"plattr_c0ffee\", 'reload schema'",
+    ]
+
+
+def test_access_is_recorded_with_its_last_batch() -> None:
+    batch = Pending(tables=tuple(f"t{number}" for number in range(sql_access.ACCESS_BATCH)))
+
+    assert not [text for text in missing(SETTLED, pending=batch, target=CLOSED) if text.startswith("COMMENT")]
+
+
+def test_group_that_the_application_can_act_as_is_granted_anew() -> None:
+    statements = missing(SETTLED | {"app_can_become_group": True})
+
+    assert statements[0] == 'GRANT "plattr_apps" TO "prod_my_shop_app" WITH INHERIT TRUE, SET FALSE'
+    assert missing(SETTLED | {"app_can_become_group": True}, has_grant_options=False) == []
 
 
 def test_grant_before_16_holds_what_an_upgrade_would_ask_for() -> None:
@@ -260,7 +311,7 @@ def test_comment_of_another_shape_names_nobody(comment: str | None) -> None:
 @pytest.mark.parametrize("password", ["ab12", "p@ss/w:rd%41 '\\?#&="], ids=["hex", "hostile"])
 @pytest.mark.parametrize("host", ["db.example.test", "fd00::1"])
 def test_libpq_reads_back_what_the_url_says(host: str, password: str) -> None:
-    values = database_environment(TARGET, SETTINGS.model_copy(update={"db_host": host}), password)
+    values = database_environment(TARGET, SETTINGS.model_copy(update={"db_host": host}), password, "c")
 
     assert conninfo_to_dict(values["DATABASE_URL"]) == {
         "user": "prod_my_shop_app",
@@ -268,8 +319,13 @@ def test_libpq_reads_back_what_the_url_says(host: str, password: str) -> None:
         "host": host,
         "port": "5432",
         "dbname": "plattr",
-        "options": "-csearch_path=prod_my_shop",
     }
+
+
+def test_url_says_how_to_trust_the_server() -> None:
+    values = database_environment(TARGET, SETTINGS.model_copy(update={"db_sslmode": "verify-full"}), "x", "c")
+
+    assert conninfo_to_dict(values["DATABASE_URL"])["sslmode"] == "verify-full"
 
 
 def inventory(*, admin_has_it: bool = True, can_login: bool = True) -> Inventory:

@@ -22,7 +22,7 @@ PLACEHOLDER = Placeholder(image="registry.test/page:1", port=8080)
 
 
 def deployment_of(target: Target, checksum: str = "c0ffee") -> Json:
-    return build_deployment(target, placeholder=PLACEHOLDER, checksum=checksum)
+    return build_deployment(target, placeholder=PLACEHOLDER, checksum=checksum, postgrest_pool=5)
 
 
 def pod_of(target: Target) -> Json:
