@@ -110,7 +110,9 @@ class Fleet:
             # Remembered when it is handed over: the poker keeps every poke until Temporal has taken it.
             self._handled[reference] = seen.incarnation
         if signal is not None:
-            self._put(Poke(reference=reference, is_deleting=seen.is_deleting, signal=signal))
+            is_same = before is not None and before.incarnation.uid == seen.incarnation.uid
+            calls_off = before is not None and is_same and bool(before.phase) and not before.is_settled
+            self._put(Poke(reference=reference, is_deleting=seen.is_deleting, signal=signal, calls_off=calls_off))
         # The Deployment may have flipped while a run was open, and nobody was told.
         if self._knows_deployments or seen.place in self._deployments:
             self._compare(reference)

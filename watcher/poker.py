@@ -10,6 +10,7 @@ from plattr.errors import BackendRefused, Transient
 from plattr.objects import ObjectReference
 from plattr.steps import CHANGED_SIGNAL, REPAIR_SIGNAL, RESYNC_SIGNAL
 from watcher.backoff import pause_seconds
+from watcher.bursts import Bursts
 from watcher.metrics import WatcherMetrics
 from watcher.turns import Turns
 
@@ -31,6 +32,8 @@ class Poke:
     signal: str
     since: float = 0.0
     refusals: int = 0
+    calls_off: bool = False
+    """The object had not settled since its last change, so this one calls a run off."""
 
 
 Send = Callable[[Poke], Awaitable[None]]
@@ -47,6 +50,9 @@ class Poker:
         self._ready = Turns()
         # Objects that are queued, in a sender's hands or in the pause after a refusal: they come back by themselves.
         self._held: set[ObjectReference] = set()
+        # Those among them that change too fast, until their next turn.
+        self._delayed: dict[ObjectReference, asyncio.TimerHandle] = {}
+        self._bursts = Bursts()
         self._failures = 0
         self._resume_at = 0.0
         self._idle = asyncio.Event()
@@ -60,11 +66,14 @@ class Poker:
     def put(self, poke: Poke) -> None:
         """Queue a poke; one that waits for the same object is merged into it."""
         self._merge(replace(poke, since=poke.since or time.monotonic()))
-        if poke.reference not in self._held:
+        if poke.reference in self._delayed and poke.is_deleting:
+            # There is one deletion in an object's life.
+            self._admit(poke.reference)
+        elif poke.reference not in self._held:
             self._held.add(poke.reference)
-            self._ready.put_nowait(poke.reference)
+            self._line_up(poke.reference)
         self._idle.clear()
-        self._metrics.queue_depth.set(self.depth)
+        self._show_depth()
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -74,6 +83,8 @@ class Poker:
 
     async def drain(self, timeout_seconds: float) -> bool:
         """Wait until nothing is outstanding; False when that took too long."""
+        for reference in list(self._delayed):
+            self._admit(reference)
         try:
             async with asyncio.timeout(timeout_seconds):
                 await self._idle.wait()
@@ -118,6 +129,7 @@ class Poker:
             logger.info("temporal answers again", extra={"failures": self._failures, "waiting": self.depth})
         self._failures = 0
         self._resume_at = 0.0
+        self._bursts.sent(poke.reference, calls_off=poke.calls_off and not poke.is_deleting)
         self._metrics.pokes.labels(poke.reference.kind, poke.signal).inc()
         self._metrics.lag.observe(time.monotonic() - poke.since)
         logger.info("poked", extra={"object": poke.reference.key, "signal": poke.signal, "deleting": poke.is_deleting})
@@ -143,15 +155,39 @@ class Poker:
             # Whether it is being deleted, the newer sight knows.
             signal = max(waiting.signal, poke.signal, key=_WEAKEST_FIRST.index)
             since = min(waiting.since, poke.since)
-            poke = replace(poke, signal=signal, since=since, refusals=max(waiting.refusals, poke.refusals))
+            poke = replace(
+                poke,
+                signal=signal,
+                since=since,
+                refusals=max(waiting.refusals, poke.refusals),
+                calls_off=waiting.calls_off or poke.calls_off,
+            )
         self._pending[poke.reference] = poke
 
     def _let_go(self, reference: ObjectReference, pause: float) -> None:
         if reference in self._pending:
             # Still held, so a newer poke waits for the same pause.
-            asyncio.get_running_loop().call_later(pause, self._ready.put_nowait, reference)
+            asyncio.get_running_loop().call_later(pause, self._line_up, reference)
         else:
             self._held.discard(reference)
         if not self._held:
             self._idle.set()
-        self._metrics.queue_depth.set(self.depth)
+        self._show_depth()
+
+    def _line_up(self, reference: ObjectReference) -> None:
+        """Let an object wait for a sender, after a pause if it changes faster than its runs get through."""
+        wait = 0.0 if self._pending[reference].is_deleting else self._bursts.wait_seconds(reference)
+        if wait > 0:
+            self._delayed[reference] = asyncio.get_running_loop().call_later(wait, self._admit, reference)
+        else:
+            self._ready.put_nowait(reference)
+
+    def _admit(self, reference: ObjectReference) -> None:
+        self._delayed.pop(reference).cancel()
+        # The pause was its own doing, and is no lag of ours.
+        self._pending[reference] = replace(self._pending[reference], since=time.monotonic())
+        self._ready.put_nowait(reference)
+        self._show_depth()
+
+    def _show_depth(self) -> None:
+        self._metrics.queue_depth.set(self.depth - len(self._delayed))

@@ -39,6 +39,9 @@ ROLLOUT_SECONDS = 1.0
 # 15 s: after a step a run begins the next within milliseconds, or is taken over by another worker and never comes back.
 GOES_ON_SECONDS = 15.0
 
+# With these a run begins, and begins again.
+_FIRST = frozenset({"read_terms", "claim_object", "plan_cleanup"})
+_FIRST_TWO = frozenset({("read_terms", "claim_object")})
 # After these nothing more comes, or only after a pause.
 _LAST = frozenset(
     {
@@ -62,6 +65,10 @@ class UnderWay:
     def __init__(self, most: int) -> None:
         self._most = most
         self._busy_until: dict[str, float] = {}
+        # Those that have begun again, as after a change, and gave their places back: a namespace whose objects change
+        # all the time would keep them for as long as that lasts.
+        self._again: dict[str, float] = {}
+        self._last_step: dict[str, str] = {}
         self._being_taken_on = 0
         self._lock = threading.Lock()
         self._news = asyncio.Event()
@@ -71,15 +78,23 @@ class UnderWay:
         """Count a run as busy while its step works."""
         with self._lock:
             seconds = ROLLOUT_SECONDS if name == "await_rollout" else WORKS_SECONDS
-            self._busy_until[run] = time.monotonic() + seconds
+            is_first = name in _FIRST and (self._last_step.get(run), name) not in _FIRST_TWO
+            if is_first and self._busy_until.pop(run, None) is not None:
+                self._again[run] = 0.0
+            self._last_step[run] = name
+            self._places_of(run)[run] = time.monotonic() + seconds
+        if run in self._again:
+            self._tell()
 
     def end_step(self, run: str, *, goes_on: bool) -> None:
         """Count a run as busy until its next step, or no longer."""
         with self._lock:
             if goes_on:
-                self._busy_until[run] = time.monotonic() + GOES_ON_SECONDS
+                self._places_of(run)[run] = time.monotonic() + GOES_ON_SECONDS
             else:
                 self._busy_until.pop(run, None)
+                self._again.pop(run, None)
+                self._last_step.pop(run, None)
         self._tell()
 
     def try_take_on(self) -> bool:
@@ -109,14 +124,21 @@ class UnderWay:
 
     def _count(self) -> int:
         now = time.monotonic()
-        for run in [run for run, until in self._busy_until.items() if until <= now]:
-            del self._busy_until[run]
-        return len(self._busy_until)
+        for places in (self._busy_until, self._again):
+            for run in [run for run, until in places.items() if until <= now]:
+                del places[run]
+                self._last_step.pop(run, None)
+        # As many again may be at it. If there are more, the worker is busy, but one place is always a newcomer's.
+        return len(self._busy_until) + min(max(0, len(self._again) - self._most), self._most - 1)
+
+    def _places_of(self, run: str) -> dict[str, float]:
+        return self._again if run in self._again else self._busy_until
 
     def _next_end(self) -> float | None:
         """Return the seconds until a run no longer counts by itself; None: only news can change anything."""
         with self._lock:
-            return max(0.0, min(self._busy_until.values()) - time.monotonic()) if self._busy_until else None
+            ends = [*self._busy_until.values(), *self._again.values()]
+            return max(0.0, min(ends) - time.monotonic()) if ends else None
 
     def _tell(self) -> None:
         if self._loop is not None and not self._loop.is_closed():

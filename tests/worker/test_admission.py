@@ -110,3 +110,42 @@ async def test_a_server_that_breaks_the_bound_is_told_of_once(caplog: pytest.Log
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
         "more runs begin than RUNS_AT_ONCE says"
     ]
+
+
+def go_round(under_way: UnderWay, run: str, *steps: str) -> None:
+    for step in steps:
+        under_way.begin_step(run, step)
+        under_way.end_step(run, goes_on=True)
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("first", [("claim_object",), ("read_terms", "claim_object")], ids=["application", "preview"])
+async def test_a_run_that_begins_again_gives_its_place_back(first: tuple[str, ...]) -> None:
+    under_way = UnderWay(1)
+    go_round(under_way, "run", *first, "reconcile_database")
+    waiting = asyncio.create_task(under_way.take_on())
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+
+    go_round(under_way, "run", *first)
+
+    await asyncio.wait_for(waiting, 1)
+
+
+@pytest.mark.attack
+async def test_however_many_begin_again_one_place_is_a_newcomers() -> None:
+    under_way = UnderWay(3)
+    for number in range(20):
+        go_round(under_way, f"run-{number}", "claim_object", "claim_object")
+
+    assert [await waits(under_way) for _ in range(2)] == [False, True]
+
+
+async def test_a_run_that_ends_its_second_round_is_forgotten() -> None:
+    under_way = UnderWay(1)
+    for run in ("one", "two"):
+        go_round(under_way, run, "claim_object", "claim_object")
+        under_way.end_step(run, goes_on=False)
+
+    go_round(under_way, "one", "claim_object")
+    assert await waits(under_way)

@@ -1,16 +1,19 @@
 """A crowd of runs in one namespace: few are under way at once, all get done, and another namespace's comes in turn."""
 
 import asyncio
+import itertools
 import uuid
 from typing import Any
 
+import pytest
 from temporalio import activity
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.common import Priority
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from activities.interceptor import AttemptGuard
-from plattr.steps import RunInput
+from plattr.steps import ClaimResult, RunInput
 from tests.workflows.fakes import FakePlatform
 from worker.__main__ import build_tuner
 from worker.admission import CountRuns, UnderWay
@@ -76,3 +79,53 @@ async def test_few_runs_are_under_way_and_a_newcomer_comes_in_turn(skipping: Wor
     assert platform.most <= MOST + SLACK
     # It was the last to be started, and is among the first to be done.
     assert before < COUNT / 2
+
+
+class Churning(FakePlatform):
+    """Each look at an object finds a newer generation, so a round that is called off begins with its first step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generations = itertools.count(1)
+
+    def claim(self, **update: Any) -> ClaimResult:
+        return super().claim(generation=next(self.generations), **update)
+
+    async def call(self, name: str) -> None:
+        await asyncio.sleep(STEP_SECONDS)
+
+
+@pytest.mark.attack
+async def test_a_namespace_whose_objects_change_all_the_time_keeps_no_newcomer_waiting(
+    skipping: WorkflowEnvironment,
+) -> None:
+    queue, under_way = f"test-{uuid.uuid4()}", UnderWay(MOST)
+    worker = Worker(
+        skipping.client,
+        task_queue=queue,
+        workflows=[ProvisionApplication],
+        activities=Churning().activities(),
+        interceptors=[AttemptGuard(), CountRuns(under_way)],
+        tuner=build_tuner(under_way),
+    )
+    with skipping.with_time_skipping_disabled():
+        churning = [await started(skipping, queue, "churn", f"app-{number}") for number in range(MOST)]
+
+        async def churn() -> None:
+            while True:
+                await asyncio.gather(*(run.signal("changed") for run in churning))
+                await asyncio.sleep(2 * STEP_SECONDS)
+
+        async with worker:
+            changes = asyncio.create_task(churn())
+            # None of them gets through, and each has begun again.
+            await asyncio.sleep(1)
+            newcomer = await started(skipping, queue, "other", "single")
+            async with asyncio.timeout(20):
+                await newcomer.result()
+            statuses = [(await run.describe()).status for run in churning]
+            changes.cancel()
+            await asyncio.gather(changes, return_exceptions=True)
+            await asyncio.gather(*(run.result() for run in churning))
+
+    assert statuses == [WorkflowExecutionStatus.RUNNING] * MOST

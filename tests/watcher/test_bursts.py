@@ -1,0 +1,107 @@
+"""An object that changes faster than its runs get through is told of it at intervals, and nobody else waits for it."""
+
+import asyncio
+import time
+from itertools import pairwise
+
+import pytest
+
+from plattr.objects import Kind, ObjectReference
+from tests.watcher.bodies import BodyFleet, custom_object
+from watcher import bursts as bursts_module
+from watcher.bursts import FIRST_SECONDS, FREE, LONGEST_SECONDS, QUIET_SECONDS, Bursts
+from watcher.poker import Poke, Poker
+from watcher.waiting import Waiting
+
+pytestmark = pytest.mark.attack
+
+SHOP = ObjectReference(namespace="team", name="shop")
+
+
+def test_a_churn_for_an_hour_is_told_four_times_a_minute():
+    now = 100.0
+    bursts = Bursts(lambda: now)
+    sent = []
+    while now < 3700.0:
+        if bursts.wait_seconds(SHOP) == 0:
+            bursts.sent(SHOP, calls_off=True)
+            sent.append(now)
+        now += 0.5
+
+    assert len(sent) <= 3600 / LONGEST_SECONDS + 10
+    assert max(later - earlier for earlier, later in pairwise(sent)) <= LONGEST_SECONDS + 0.5
+
+
+def test_whose_runs_get_through_never_waits():
+    now = 100.0
+    bursts = Bursts(lambda: now)
+
+    for _ in range(50):
+        assert bursts.wait_seconds(SHOP) == 0
+        bursts.sent(SHOP, calls_off=False)
+        now += 2.0
+
+
+def test_a_few_corrections_do_not_wait_and_a_quiet_half_minute_forgives():
+    now = 100.0
+    bursts = Bursts(lambda: now)
+    for _ in range(FREE):
+        assert bursts.wait_seconds(SHOP) == 0
+        bursts.sent(SHOP, calls_off=True)
+
+    assert bursts.wait_seconds(SHOP) == FIRST_SECONDS
+    now += QUIET_SECONDS
+    bursts.sent(ObjectReference(namespace="team", name="other"), calls_off=True)
+
+    assert bursts.wait_seconds(SHOP) == 0
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(bursts_module, "FIRST_SECONDS", 0.3)
+
+
+async def test_the_newest_change_of_a_burst_is_told_and_a_deletion_at_once(metrics, quick):
+    sent = []
+
+    async def send(poke):
+        sent.append((poke.is_deleting, time.monotonic()))
+
+    poker = Poker(send, metrics)
+    sending = asyncio.create_task(poker.run())
+    poke = Poke(reference=SHOP, is_deleting=False, signal="changed", calls_off=True)
+    for _ in range(FREE):
+        poker.put(poke)
+        assert await poker.drain(1)
+
+    begun = time.monotonic()
+    for _ in range(5):
+        poker.put(poke)
+    await asyncio.sleep(0.1)
+    # It waits, and is no backlog that anybody should be woken for.
+    assert len(sent) == FREE
+    assert metrics.queue_depth._value.get() == 0
+    async with asyncio.timeout(2):
+        while len(sent) == FREE:
+            await asyncio.sleep(0.01)
+    told = sent[FREE][1] - begun
+    poker.put(poke)
+    poker.put(Poke(reference=SHOP, is_deleting=True, signal="changed"))
+    await asyncio.sleep(0.1)
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+
+    assert told > 0.2
+    assert [is_deleting for is_deleting, _ in sent] == [False] * (FREE + 1) + [True]
+
+
+async def test_a_change_before_the_last_one_settled_calls_a_run_off_and_one_after_it_does_not(metrics):
+    pokes = []
+    fleet = BodyFleet(pokes.append, Waiting(metrics))
+    fleet.change(Kind.APPLICATION, "ADDED", custom_object(generation=1))
+    fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(generation=1, phase="Provisioning"))
+    fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(generation=2, observed=1, phase="Provisioning"))
+    fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(generation=2, phase="Running"))
+    fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(generation=3, observed=2, phase="Running"))
+
+    assert [poke.calls_off for poke in pokes] == [False, True, False]

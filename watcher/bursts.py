@@ -1,0 +1,52 @@
+"""Objects that change faster than their runs get through: each change calls a run off, so the next one has to wait."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from plattr.objects import ObjectReference
+
+# 3: a person who corrects himself twice is not kept waiting.
+FREE = 3
+FIRST_SECONDS = 1.0
+# 15 s: a run has time to get through, and the newest spec is in place a quarter of a minute late at the worst.
+LONGEST_SECONDS = 15.0
+# 30 s: twice the longest wait, or a burst would be over whenever it has waited.
+QUIET_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Burst:
+    count: int
+    sent_at: float
+
+
+class Bursts:
+    """How long each object's next poke has to wait; remembers only those of the last half minute."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        # The one that was poked longest ago stands first.
+        self._bursts: dict[ObjectReference, _Burst] = {}
+
+    def wait_seconds(self, reference: ObjectReference) -> float:
+        """Return how long to wait before the object's next poke."""
+        burst = self._bursts.get(reference)
+        if burst is None or burst.count < FREE:
+            return 0.0
+        # 10: beyond it the bound has long been reached, and the power would only grow.
+        pause = min(FIRST_SECONDS * 2.0 ** min(burst.count - FREE, 10), LONGEST_SECONDS)
+        return max(0.0, burst.sent_at + pause - self._clock())
+
+    def sent(self, reference: ObjectReference, *, calls_off: bool) -> None:
+        """Note a poke; one that called no run off ends the burst."""
+        now = self._clock()
+        before = self._bursts.pop(reference, None)
+        if calls_off:
+            is_going_on = before is not None and now - before.sent_at < QUIET_SECONDS
+            self._bursts[reference] = _Burst(before.count + 1 if before is not None and is_going_on else 1, now)
+        while self._bursts:
+            oldest = next(iter(self._bursts))
+            if now - self._bursts[oldest].sent_at < QUIET_SECONDS:
+                break
+            del self._bursts[oldest]
