@@ -24,7 +24,7 @@ from stack.registry import processes_of
 app = typer.Typer(help="The local platform's services.", no_args_is_help=True)
 COLOURS = {"running": "green", "failed": "red", "restarting": "yellow", "stopped": "dim", "on demand": "dim"}
 Service = Annotated[
-    str | None, typer.Argument(help="temporal, postgres, s3, keycloak, kubernetes, redis, or one process.")
+    str | None, typer.Argument(help="temporal, postgres, s3, keycloak, kubernetes, redis, opensearch, or one process.")
 ]
 
 
@@ -166,6 +166,7 @@ def show_endpoints(platform: Platform) -> None:
         "S3": endpoints.s3_url,
         "Keycloak": f"{endpoints.keycloak_url}/admin (user {endpoints.keycloak_admin_user})",
         "Redis": f"127.0.0.1:{endpoints.redis_port}, started by the first connection",
+        "OpenSearch": f"{endpoints.opensearch_url}, started by the first connection",
         "Tools": f'export PATH={shlex.quote(str(endpoints.bin_dir))}:"$PATH"',
         "Logs": str(endpoints.log_dir),
         "Settings": f'eval "$({command()} infra environment)"',

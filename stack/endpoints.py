@@ -40,6 +40,7 @@ class Endpoints(BaseModel):
     keycloak_client_secret: str
     redis_port: int
     redis_admin_url: str
+    opensearch_url: str
     worker_metrics_port: int
     watcher_metrics_port: int
     bin_dir: Path
@@ -73,6 +74,7 @@ class Endpoints(BaseModel):
             keycloak_client_secret=site.credential("keycloak-client"),
             redis_port=site.port("redis"),
             redis_admin_url=(f"redis://{REDIS_ADMIN}:{site.credential('redis-admin')}@127.0.0.1:{site.port('redis')}"),
+            opensearch_url=site.url("opensearch"),
             worker_metrics_port=site.port("worker-metrics"),
             watcher_metrics_port=site.port("watcher-metrics"),
             bin_dir=site.folders.bin,
@@ -117,6 +119,8 @@ def _backends(endpoints: Endpoints) -> dict[str, str]:
         "AUTH_URL": endpoints.keycloak_url,
         "REDIS_ENDPOINT": f"127.0.0.1:{endpoints.redis_port}",
         "REDIS_ADMIN_URL": endpoints.redis_admin_url,
+        "OPENSEARCH_ENDPOINT": endpoints.opensearch_url,
+        "OPENSEARCH_ADMIN_URL": endpoints.opensearch_url,
         "OIDC_CLIENT_SUFFIX": "-app",
     }
     for provider in ("GOOGLE", "GITHUB"):

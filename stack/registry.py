@@ -7,6 +7,7 @@ from stack.services.application import APPS, Watcher, Worker
 from stack.services.base import Service
 from stack.services.keycloak import Keycloak
 from stack.services.kubernetes import ApiServer, ControllerManager, Etcd, Kwok, Scheduler
+from stack.services.opensearch import OpenSearch
 from stack.services.postgres import Postgres
 from stack.services.redis import Redis
 from stack.services.s3 import S3
@@ -20,6 +21,7 @@ SERVICES: dict[str, tuple[type[Service], ...]] = {
     "keycloak": (Keycloak,),
     "kubernetes": (Etcd, ApiServer, ControllerManager, Scheduler, Kwok),
     "redis": (Redis,),
+    "opensearch": (OpenSearch,),
 }
 ON_DEMAND = tuple(name for name, processes in SERVICES.items() if any(process.is_on_demand for process in processes))
 # What a start starts.
@@ -37,6 +39,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "keycloak": ("keycloak",),
     "kubernetes": (*(process.name for process in SERVICES["kubernetes"]), "kubectl"),
     "redis": ("redis-server",),
+    "opensearch": ("opensearch",),
 }
 
 

