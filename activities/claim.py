@@ -31,6 +31,7 @@ _KEPT = {
     Holding.BUCKET: ConditionType.STORAGE,
     Holding.REALM: ConditionType.AUTH,
     Holding.REDIS: ConditionType.REDIS,
+    Holding.SEARCH: ConditionType.SEARCH,
 }
 
 
@@ -288,6 +289,7 @@ def _kept(target: Target, held: Sequence[HeldClaim]) -> tuple[Finding, ...]:
         Holding.BUCKET: spec.storage.enabled,
         Holding.REALM: spec.auth.enabled,
         Holding.REDIS: spec.redis.enabled,
+        Holding.SEARCH: spec.search.enabled,
     }
     names = {
         holding: sorted(claim.claim.name for claim in held if claim.claim.holding is holding)

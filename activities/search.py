@@ -1,46 +1,95 @@
-"""OpenSearch: where it is, and the index prefix of the application's own."""
+"""OpenSearch: where it is, and the index prefix of the application's own, with what bears it."""
+
+import time
+from datetime import timedelta
 
 from temporalio import activity
 
 from activities.clients.kube import KubeClient
+from activities.clients.ledger import Ledger
+from activities.clients.opensearch import OpenSearchClient
 from activities.clients.resources import CONFIG_MAPS
 from activities.loading import TargetLoader
 from activities.ownership import living_uid, remove_owned
+from activities.polling import is_called_off
+from plattr.claims import Holding
 from plattr.endpoints import search_values
+from plattr.errors import StillDeleting
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.settings import Settings
 from plattr.status import ConditionType, Finding
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 
+# A third of the activity's start-to-close of 60 s, as for the buckets.
+CLEANUP_BUDGET = timedelta(seconds=20)
+
 
 class SearchActivities:
-    """Keep and remove the ConfigMap of search."""
+    """Keep the ConfigMap of search; remove it with the indices."""
 
-    def __init__(self, loader: TargetLoader, kube: KubeClient, settings: Settings) -> None:
+    def __init__(
+        self,
+        loader: TargetLoader,
+        kube: KubeClient,
+        opensearch: OpenSearchClient | None,
+        ledger: Ledger,
+        settings: Settings,
+        *,
+        cleanup_budget: timedelta = CLEANUP_BUDGET,
+    ) -> None:
         self._loader = loader
         self._kube = kube
+        self._opensearch = opensearch
+        self._ledger = ledger
         self._settings = settings
+        self._cleanup_budget = cleanup_budget
 
     @activity.defn
     async def reconcile_search(self, step: StepInput) -> StepResult:
-        """Tell the application where OpenSearch is and which index prefix is its own. The second run writes nothing."""
+        """Tell the application where OpenSearch is and which index prefix is its own. The second run writes nothing.
+
+        Raises:
+            OwnedElsewhere: the ConfigMap is somebody else's.
+            BackendUnavailable: OpenSearch or the API server cannot be reached.
+        """
         target = await self._loader.load(step)
         config_map = build_config_map(target, "search", search_values(target, self._settings))
         await self._kube.apply_owned(CONFIG_MAPS, config_map, target.owner, target.names.namespace)
-        message = f"ConfigMap {target.names.config_map('search')} is in place"
+        if self._opensearch is not None:
+            await self._opensearch.ensure_reachable()
+        message = f"indices begin with '{target.names.search_prefix}-'; nothing but that keeps applications apart"
+        if self._opensearch is None:
+            message += "; they stay when the object is deleted: OPENSEARCH_ADMIN_URL is not set"
         return StepResult(
             findings=(Finding(type=ConditionType.SEARCH, status="True", reason="Configured", message=message),)
         )
 
     @activity.defn
     async def delete_search(self, step: CleanupStepInput) -> StepResult:
-        """Remove the ConfigMap; a missing one is success. The indices belong to the managed service.
+        """Remove the ConfigMap, and what bears the owner's prefixes: data streams, indices, aliases, templates.
+
+        The prefixes are those that the ledger has for the owner: no index says whose it is. Each goes by its whole
+        name. Not done when the time budget is used up: call again. What is retained stays.
 
         Raises:
-            StillDeleting: a finalizer holds it.
+            StillDeleting: a finalizer holds the ConfigMap, or somebody goes on making indices.
+            BackendUnavailable: OpenSearch or the API server cannot be reached.
         """
-        spared = await living_uid(self._kube, step)
+        ends = time.monotonic() + self._cleanup_budget.total_seconds()
+        spared, estate = await living_uid(self._kube, step), step.estate(self._kube.cluster)
         labels = {FEATURE_LABEL: "search"}
-        await remove_owned(self._kube, step.estate(self._kube.cluster), [CONFIG_MAPS], spared_uid=spared, labels=labels)
+        await remove_owned(self._kube, estate, [CONFIG_MAPS], spared_uid=spared, labels=labels)
+        if self._opensearch is None:
+            return StepResult()
+        for held in await self._ledger.held_by(estate, Holding.SEARCH):
+            prefix = held.claim.name
+            if held.owner.uid == spared or step.retains(Holding.SEARCH, prefix):
+                continue
+            for trace in await self._opensearch.traces(prefix):
+                if time.monotonic() >= ends or is_called_off():
+                    return StepResult(is_done=False, waiting_for=f"the indices {prefix}-* of OpenSearch to be removed")
+                await self._opensearch.delete(trace)
+            if left := await self._opensearch.traces(prefix):
+                raise StillDeleting(f"cannot confirm that {left[0].kind} {left[0].name!r} is gone: it is still there")
         return StepResult()

@@ -23,6 +23,7 @@ class Holding(StrEnum):
     BUCKET = "bucket"
     REALM = "realm"
     REDIS = "redis"
+    SEARCH = "search"
     HOST = "host"
     INGRESS = "ingress"
     NAMESPACE = "namespace"
@@ -41,6 +42,7 @@ _CONDITIONS = {
     Holding.BUCKET: ConditionType.STORAGE,
     Holding.REALM: ConditionType.AUTH,
     Holding.REDIS: ConditionType.REDIS,
+    Holding.SEARCH: ConditionType.SEARCH,
     Holding.HOST: ConditionType.INGRESS,
     Holding.INGRESS: ConditionType.INGRESS,
     Holding.NAMESPACE: ConditionType.DEPLOYMENT,
@@ -49,7 +51,7 @@ _CONDITIONS = {
 
 
 # What stands behind the others serves the workload, and goes with it.
-_DATA = frozenset({Holding.SCHEMA, Holding.ROLES, Holding.BUCKET, Holding.REALM, Holding.REDIS})
+_DATA = frozenset({Holding.SCHEMA, Holding.ROLES, Holding.BUCKET, Holding.REALM, Holding.REDIS, Holding.SEARCH})
 
 
 class Claim(FrozenModel):
@@ -144,6 +146,8 @@ def claims_of(target: Target) -> tuple[Claim, ...]:
         claims.append(Claim(holding=Holding.REALM, name=names.realm))
     if spec.redis.enabled:
         claims.append(Claim(holding=Holding.REDIS, name=names.redis_user))
+    if spec.search.enabled:
+        claims.append(Claim(holding=Holding.SEARCH, name=names.search_prefix))
     return tuple(claims)
 
 

@@ -148,6 +148,7 @@ class Settings(WatcherSettings):
     redis_isolation: Literal["prefix", "none"] = "prefix"
     redis_extra_commands: str = Field(default="", pattern=COMMANDS_PATTERN)
     opensearch_endpoint: str | None = None
+    opensearch_admin_url: SecretStr | None = None
     ingress_profile: Literal["nginx", "traefik"] = "nginx"
     tls_certificates: Literal["cert-manager", "none"] = "cert-manager"
     cluster_issuer: str = "letsencrypt"
@@ -181,7 +182,9 @@ class Settings(WatcherSettings):
                 "or KEYCLOAK_ADMIN_USER and KEYCLOAK_ADMIN_PASSWORD; see docs/settings.md"
             )
         if self.redis_admin_url is not None:
-            _check_redis_url(self.redis_admin_url.get_secret_value())
+            _check_admin_url("REDIS_ADMIN_URL", self.redis_admin_url, ("redis", "rediss"))
+        if self.opensearch_admin_url is not None:
+            _check_admin_url("OPENSEARCH_ADMIN_URL", self.opensearch_admin_url, ("http", "https"))
         return self
 
     @property
@@ -231,15 +234,15 @@ class Settings(WatcherSettings):
         return ProviderCredentials(client_id=client_id, client_secret=secret, issuer_url=issuer)
 
 
-def _check_redis_url(url: str) -> None:
-    """Refuse an address that no client of Redis takes; the address stays out of the message, it holds a password."""
+def _check_admin_url(setting: str, url: SecretStr, schemes: tuple[str, str]) -> None:
+    """Refuse an address that no client takes; the address stays out of the message, it holds a password."""
     try:
-        address = urlsplit(url)
-        is_good = address.scheme in ("redis", "rediss") and bool(address.hostname) and (address.port or 1) > 0
+        address = urlsplit(url.get_secret_value())
+        is_good = address.scheme in schemes and bool(address.hostname) and (address.port or 1) > 0
     except ValueError:
         is_good = False
     if not is_good:
         raise ValueError(
-            "cannot start: setting REDIS_ADMIN_URL: it must be redis://user:password@host:port, or rediss:// for TLS;"
-            " see docs/settings.md"
+            f"cannot start: setting {setting}: it must be {schemes[0]}://user:password@host:port, or {schemes[1]}://"
+            " for TLS; see docs/settings.md"
         )

@@ -78,9 +78,9 @@ class Team:
         # The activities have the worker's rights, the tests the administrator's.
         self.workload = WorkloadActivities(self.loader, worker, self.ledger, settings)
         self.rollout = RolloutActivities(self.loader, worker)
-        # Without users: Redis itself is started for the tests that are about it.
+        # Without admins: Redis and OpenSearch are started for the tests that are about them.
         self.redis = RedisActivities(self.loader, worker, None, self.ledger, settings)
-        self.search = SearchActivities(self.loader, worker, settings)
+        self.search = SearchActivities(self.loader, worker, None, self.ledger, settings)
         self.namespaces = self.bounded(settings)
 
     def bounded(self, settings: Settings) -> NamespaceActivities:

@@ -13,6 +13,7 @@ from activities.clients.events import EventRecorder
 from activities.clients.keycloak import KeycloakClient
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
+from activities.clients.opensearch import OpenSearchClient
 from activities.clients.postgres import PostgresClient
 from activities.clients.redis import RedisClient
 from activities.clients.s3 import S3Client
@@ -56,8 +57,9 @@ class Clients:
     postgres: PostgresClient
     s3: S3Client
     keycloak: KeycloakClient
+    # None: the platform does not manage it.
     redis: RedisClient | None = None
-    """None: the platform does not manage it."""
+    opensearch: OpenSearchClient | None = None
 
     async def close(self) -> None:
         """Close every connection."""
@@ -79,6 +81,7 @@ async def connect_clients(settings: Settings) -> Clients:
         s3=S3Client(settings),
         keycloak=KeycloakClient.connect(settings),
         redis=RedisClient.connect(settings),
+        opensearch=OpenSearchClient.connect(settings),
     )
 
 
@@ -100,7 +103,7 @@ def build_activities(
         StorageActivities(loader, kube, clients.s3, ledger, settings),
         AuthActivities(loader, kube, clients.keycloak, ledger, settings),
         RedisActivities(loader, kube, clients.redis, ledger, settings),
-        SearchActivities(loader, kube, settings),
+        SearchActivities(loader, kube, clients.opensearch, ledger, settings),
         WorkloadActivities(loader, kube, ledger, settings),
         RolloutActivities(loader, kube),
         StatusActivities(kube, events, loader),

@@ -16,6 +16,7 @@ class Backend(StrEnum):
     S3 = "s3"
     KEYCLOAK = "keycloak"
     REDIS = "redis"
+    OPENSEARCH = "opensearch"
     SECRETS_MANAGER = "secretsmanager"
     TEMPORAL = "temporal"
 

@@ -7,6 +7,7 @@ from cli.auditing.comparison import compare
 from cli.auditing.inventory import Finding, Found, Problem, Subject, Thing, ThingKind
 from cli.auditing.keycloak import KeycloakListing
 from cli.auditing.kubernetes import KubernetesListing
+from cli.auditing.opensearch import OpenSearchListing
 from cli.auditing.postgres import PostgresListing
 from cli.auditing.redis import RedisListing
 from cli.auditing.s3 import S3Listing
@@ -45,13 +46,16 @@ def audit(environment: Mapping[str, str]) -> Report:
 
         users = redis.found()
         before = kubernetes.subjects(settings, has_redis_users=users is not None)
+        in_kubernetes = kubernetes.found(settings.lease_namespace)
+        claims = [each for each in in_kubernetes if each.thing.kind is ThingKind.CLAIM]
         found = [
             *postgres.found(),
             *s3.found(),
             *keycloak.found(),
             *(users or ()),
-            *kubernetes.found(settings.lease_namespace),
             *kubernetes.left_certificates(settings.cluster_issuer),
+            *OpenSearchListing(settings).found(claims),
+            *in_kubernetes,
         ]
         rights = postgres.findings()
         logins = _useless_logins(before, found, kubernetes, postgres)

@@ -13,10 +13,11 @@ _OURS = {
     ThingKind.BUCKET: re.compile(r"plattr-(prod|staging|uat|preview)-.+"),
     ThingKind.SCHEMA: re.compile(r"(prod|staging|uat|preview)_.+|.+_pr[0-9]+"),
     ThingKind.ROLE: re.compile(r"((prod|staging|uat|preview)_.+|.+_pr[0-9]+)_(app|anon)"),
+    ThingKind.INDEX: re.compile(r"((prod|staging|uat|preview)_[a-z0-9_]+|[a-z0-9_]+_pr[0-9]+)(-.*)?"),
     ThingKind.REDIS_USER: re.compile(r"(prod|staging|uat|preview)_.+|.+_pr[0-9]+"),
 }
-# A realm's other clients are made by the people who use it, and pods by the autoscaler.
-_UNLIMITED = frozenset({ThingKind.CLIENT, ThingKind.POD})
+# A realm's other clients are made by the people who use it, pods by the autoscaler, indices by the application.
+_UNLIMITED = frozenset({ThingKind.CLIENT, ThingKind.POD, ThingKind.INDEX})
 # What outlives its feature, and, with deletionPolicy Retain, its object: by what the claim is about.
 _DATA = {
     "schema": ThingKind.SCHEMA,

@@ -33,6 +33,8 @@ def _claims(target: Target) -> list[Thing]:
         claims.append(("realm", names.realm))
     if spec.redis.enabled:
         claims.append(("redis", names.redis_user))
+    if spec.search.enabled:
+        claims.append(("search", names.search_prefix))
     return [Thing(kind=ThingKind.CLAIM, scope=holding, name=name) for holding, name in claims]
 
 

@@ -25,6 +25,7 @@ class ThingKind(StrEnum):
     BUCKET = "bucket"
     REALM = "realm"
     CLIENT = "client"
+    INDEX = "index"
     REDIS_USER = "user of Redis"
     NAMESPACE = "Namespace"
     SECRET = "Secret"  # noqa: S105  a kind, not a password

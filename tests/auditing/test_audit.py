@@ -38,14 +38,15 @@ def of_the_test(findings: tuple[Finding, ...]) -> set[tuple[Problem, Thing]]:
 
 
 @pytest.fixture
-def leftovers(redis_platform: Platform) -> Iterator[None]:
-    """A schema, a role, a realm, a bucket and a user of an owner that does not exist, and a bucket of nobody."""
+def leftovers(redis_platform: Platform, opensearch_platform: Platform) -> Iterator[None]:
+    """A schema, a role, a realm, a bucket and a user of an owner that is gone; a bucket and an index of nobody."""
     platform = redis_platform
     with ExitStack() as stack:
         _leave_database(platform, stack)
         _leave_bucket(platform, stack)
         _leave_realm(platform, stack)
         _leave_user(platform, stack)
+        _leave_index(platform, stack)
         yield
 
 
@@ -84,6 +85,7 @@ def test_leftovers_are_found_in_every_backend_and_left_alone(platform: Platform,
         (Problem.ORPHAN, Thing(kind=ThingKind.REALM, name=GONE.name)),
         (Problem.ORPHAN, Thing(kind=ThingKind.REDIS_USER, name=STEM)),
         (Problem.UNMARKED, Thing(kind=ThingKind.REDIS_USER, name=f"{STEM}2")),
+        (Problem.UNMARKED, Thing(kind=ThingKind.INDEX, name=f"{STEM}-things")),
         (Problem.ORPHAN, CLAIM),
     }
     assert second == first
@@ -141,8 +143,9 @@ def test_a_backend_that_cannot_be_asked_ends_the_audit_with_2_and_one_line(platf
         {"KEYCLOAK_CLIENT_SECRET": "no"},
         {"KUBECONFIG": "/nowhere"},
         {"REDIS_ADMIN_URL": "redis://127.0.0.1:9"},
+        {"OPENSEARCH_ADMIN_URL": "http://127.0.0.1:9"},
     ],
-    ids=["postgres", "keycloak", "kubernetes", "redis"],
+    ids=["postgres", "keycloak", "kubernetes", "redis", "opensearch"],
 )
 def test_no_backend_is_left_out_silently(platform: Platform, changes: dict[str, str]) -> None:
     with pytest.raises(AuditFailed):
@@ -206,6 +209,12 @@ def _leave_bucket(platform: Platform, stack: ExitStack) -> None:
         s3.create_bucket(Bucket=name)
         stack.callback(s3.delete_bucket, Bucket=name)
     s3.put_bucket_tagging(Bucket=BUCKET, Tagging={"TagSet": [{"Key": "plattr-owner", "Value": GONE.key}]})
+
+
+def _leave_index(platform: Platform, stack: ExitStack) -> None:
+    index = f"{platform.endpoints.opensearch_url}/{STEM}-things"
+    httpx.put(index, timeout=30).raise_for_status()
+    stack.callback(httpx.delete, index, timeout=30)
 
 
 def _leave_user(platform: Platform, stack: ExitStack) -> None:

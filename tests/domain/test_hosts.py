@@ -25,13 +25,20 @@ ADDRESSES = {
     "REDIS_ENDPOINT": "cache.redis.test:6379",
     "REDIS_ADMIN_URL": "rediss://admin:hunter2@inner.redis.test:6380",
     "OPENSEARCH_ENDPOINT": "https://search.opensearch.test:9200",
+    "OPENSEARCH_ADMIN_URL": "https://admin:hunter2@inner.opensearch.test",
     "TEMPORAL_ADDRESS": "frontend.temporal.test:7233",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.otel.test:4317",
 }
 PLATFORM = [
     *("one.db.test", "two.db.test", "three.db.test", "told.db.test", "inner.s3.test", "outer.s3.test"),
     *("inner.keycloak.test", "login.keycloak.test", "oidc.idp.test", "saml.idp.test", "cache.redis.test"),
-    *("inner.redis.test", "search.opensearch.test", "frontend.temporal.test", "collector.otel.test"),
+    *(
+        "inner.redis.test",
+        "inner.opensearch.test",
+        "search.opensearch.test",
+        "frontend.temporal.test",
+        "collector.otel.test",
+    ),
     # What is served below: realms' pages, and a host for each bucket.
     *("evil.login.keycloak.test", "a.b.inner.keycloak.test", "bucket.outer.s3.test", "bucket.inner.s3.test"),
     # Nobody had to name these.

@@ -12,14 +12,15 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from activities.clients.kube import KubeClient
 from activities.clients.resources import NAMESPACES
 from stack.platform import ALL, Platform
+from stack.registry import ON_DEMAND
 from tests.e2e.view import View
 
 
 @pytest.fixture(scope="package")
 def system(platform: Platform) -> Iterator[Platform]:
     """The platform with worker and watcher, which only these tests want: they act on every object they see."""
-    # With Redis, so that no application waits for its start; tests/stack has that.
-    platform.start(services=(*ALL, "redis"), apps=("worker", "watcher"))
+    # With those that start on demand, so that no application waits for them; tests/stack has that.
+    platform.start(services=(*ALL, *ON_DEMAND), apps=("worker", "watcher"))
 
     yield platform
 
