@@ -12,7 +12,7 @@ from activities.clients.postgres import PostgresClient
 from activities.clients.resources import SECRETS
 from activities.dropping import Dropping
 from activities.ownership import living_uid, remove_owned
-from plattr.database_removal import Dependent, EndedSession, listed, owner_in
+from plattr.database_removal import Blocker, Dependent, listed, owner_in
 from plattr.errors import HeldByDependents
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.objects import ObjectReference
@@ -93,7 +93,7 @@ class DatabaseRemovalActivities:
             if owner is not None and owner.cluster == self._kube.cluster:
                 await self._events.record(owner, kind_of="Warning", reason="DependentsRemoved", message=message)
 
-    async def _tell_of_sessions(self, reference: ObjectReference, ended: Sequence[EndedSession]) -> None:
+    async def _tell_of_sessions(self, reference: ObjectReference, ended: Sequence[Blocker]) -> None:
         """Say whose sessions were ended because they held the removal up."""
         for session in dict.fromkeys(ended):
             logger.warning(

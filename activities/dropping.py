@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+from activities.clients.backends import Backend, of_backend
 from activities.clients.blockers import ending_blockers
 from activities.clients.postgres import PostgresClient, Transaction
 from activities.polling import is_called_off
@@ -16,9 +17,9 @@ from plattr.claims import Holding
 from plattr.database import RECORD_PREFIX, record_beginning
 from plattr.database_removal import (
     NAMED_AT_MOST,
+    Blocker,
     Candidate,
     Dependent,
-    EndedSession,
     Inventory,
     chosen,
     drop_statements,
@@ -29,7 +30,7 @@ from plattr.database_removal import (
     role_statements,
     thing_named,
 )
-from plattr.errors import BackendRefused, HeldByDependents, StillDeleting
+from plattr.errors import BackendRefused, Conflict, HeldByDependents, StillDeleting
 from plattr.marks import Estate
 from plattr.naming import roles_of
 from plattr.sql_removal import CANDIDATES_AT_ONCE, DEPENDENTS_MOST, LOCKS_AT_ONCE
@@ -59,7 +60,7 @@ class Dropping:
         # What is too much for one transaction as it is, and whether anything has gone since that was found.
         self._heavy: set[int] = set()
         self._has_dropped = False
-        self.ended: list[EndedSession] = []
+        self.ended: list[Blocker] = []
         """Sessions of others that were in the way."""
 
     async def lock_out(self) -> None:
@@ -113,7 +114,7 @@ class Dropping:
         if place is not None:
             async with self._open(place) as transaction:
                 rows = await transaction.call(sql_removal.END_STRANGERS, prefix=RECORD_PREFIX)
-            self.ended += map(EndedSession.model_validate, rows)
+            self.ended += map(Blocker.model_validate, rows)
         return False
 
     async def _leave_what_has_no_schema(self, place: str | None) -> bool:
@@ -262,13 +263,26 @@ class Dropping:
 
     @asynccontextmanager
     async def _open(self, place: str | None = None) -> AsyncIterator[Transaction]:
-        """Open a transaction, and end the sessions of applications that keep it waiting."""
+        """Open a transaction, and end the sessions of applications that keep it waiting.
+
+        Raises:
+            Conflict: as the client does, with whose sessions it waited for in vain.
+        """
         if place is None:
             opening = self._postgres.locked(self._step.reference, _REMOVE)
         else:
             opening = self._postgres.elsewhere(place, f"{_REMOVE} for {self._step.reference}")
-        async with opening as transaction, ending_blockers(self._postgres, transaction.pid, self.ended):
-            yield transaction
+        seen: list[Blocker] = []
+        try:
+            async with opening as transaction, ending_blockers(self._postgres, transaction.pid, seen):
+                yield transaction
+        except Conflict as error:
+            spared = dict.fromkeys(f"{blocker.holder} (pid {blocker.pid})" for blocker in seen if not blocker.ended)
+            if not spared:
+                raise
+            raise of_backend(Backend.POSTGRESQL, Conflict(f"{error}; it waited for {', '.join(spared)}")) from None
+        finally:
+            self.ended += [blocker for blocker in seen if blocker.ended]
 
 
 async def _write_of_server(transaction: Transaction, query: str, **parameters: object) -> bool:

@@ -118,7 +118,7 @@ class Candidate(FrozenModel):
         return sql_removal.of_server(f"{self.statement} {'RESTRICT' if self.locks == 1 else 'CASCADE'}")
 
 
-class EndedSession(FrozenModel):
+class Blocker(FrozenModel):
     """A session of another role that was in the way: a row of `sql_removal.END_BLOCKERS` or `END_STRANGERS`."""
 
     pid: int

@@ -21,7 +21,6 @@ from activities.database_removal import CLEANUP_BUDGET, DatabaseRemovalActivitie
 from activities.dropping import Dropping
 from activities.loading import TargetLoader
 from plattr.claims import Claim
-from plattr.database_removal import Dependent
 from plattr.naming import Names
 from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference, Owner
 from plattr.settings import Settings
@@ -243,9 +242,9 @@ class Databases:
         self.delete_database = removal.delete_database
         self._postgres = postgres
 
-    async def dependents(self, step: CleanupStepInput) -> list[Dependent]:
-        """Return what others made of what a cleanup would remove."""
-        return await Dropping(self._postgres, step, estate(step.reference), None, CLEANUP_BUDGET).dependents()
+    def dropping(self, step: CleanupStepInput) -> Dropping:
+        """Return what drops for a cleanup, one step at a time."""
+        return Dropping(self._postgres, step, estate(step.reference), None, CLEANUP_BUDGET)
 
 
 async def drop_everything(superuser: Superuser, names: Names) -> None:

@@ -8,7 +8,7 @@ from activities.clients import fence
 from activities.clients.postgres import PostgresClient
 from plattr import sql_removal
 from plattr.database import RECORD_PREFIX
-from plattr.database_removal import EndedSession
+from plattr.database_removal import Blocker
 
 # 1 s: an honest query of a neighbour's may end by itself; half of the 5 s after which the server gives our wait up
 # are left for two more looks.
@@ -17,13 +17,13 @@ PAUSE_SECONDS = 0.5
 
 
 @asynccontextmanager
-async def ending_blockers(postgres: PostgresClient, pid: int, ended: list[EndedSession]) -> AsyncIterator[None]:
-    """End, while the block runs, whatever sessions of applications keep the session `pid` waiting; note them.
+async def ending_blockers(postgres: PostgresClient, pid: int, seen: list[Blocker]) -> AsyncIterator[None]:
+    """End, while the block runs, whatever sessions of applications keep the session `pid` waiting.
 
-    Nobody else's session is touched: for those the wait ends with lock_timeout.
+    Nobody else's session is touched: for those the wait ends with lock_timeout. `seen` has both afterwards.
     """
     over = asyncio.Event()
-    watching = asyncio.create_task(_watch(postgres, pid, ended, over))
+    watching = asyncio.create_task(_watch(postgres, pid, seen, over))
     try:
         yield
     finally:
@@ -33,14 +33,14 @@ async def ending_blockers(postgres: PostgresClient, pid: int, ended: list[EndedS
         await asyncio.gather(watching, return_exceptions=True)
 
 
-async def _watch(postgres: PostgresClient, pid: int, ended: list[EndedSession], over: asyncio.Event) -> None:
+async def _watch(postgres: PostgresClient, pid: int, seen: list[Blocker], over: asyncio.Event) -> None:
     pause = GRACE_SECONDS
     while not await _is_set(over, pause):
         fence.ensure_live()
         rows = await postgres.ask(
             sql_removal.END_BLOCKERS, "end the sessions that block", pid=pid, prefix=RECORD_PREFIX
         )
-        ended += [session for session in map(EndedSession.model_validate, rows) if session.ended]
+        seen += map(Blocker.model_validate, rows)
         pause = PAUSE_SECONDS
 
 

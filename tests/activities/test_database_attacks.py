@@ -175,7 +175,7 @@ async def test_what_another_application_made_of_it_holds_the_deletion_until_an_o
         await run(tenants, two, statement, one=one, two=two)
         wanted.add(filled(name, one=one, two=two))
     before = await kinds_of(superuser, one)
-    named = await databases.dependents(one.cleanup())
+    named = await databases.dropping(one.cleanup()).dependents()
 
     with pytest.raises(HeldByDependents) as held:
         await databases.delete_database(one.cleanup())
@@ -190,6 +190,25 @@ async def test_what_another_application_made_of_it_holds_the_deletion_until_an_o
     assert "seen" not in await kinds_of(superuser, two)
     assert "note" in await kinds_of(superuser, two)
     assert one.target.owner.reference.key in (await events_of(database_kube, two))["DependentsRemoved"]
+
+
+@pytest.mark.every_postgres
+async def test_what_others_make_while_it_goes_holds_the_rest(
+    databases: Databases, tenants: Tenants, superuser: Superuser
+) -> None:
+    one, two = await two_of(databases, tenants)
+    await make_things(tenants, one, two)
+    dropping = databases.dropping(one.cleanup())
+    await dropping.lock_out()
+    nobody = await dropping.dependents()
+    await run(tenants, two, "CREATE VIEW {two}.late AS SELECT id FROM {one}.page", one=one, two=two)
+
+    with pytest.raises(HeldByDependents):
+        await dropping.run()
+
+    assert nobody == []
+    assert "page" in await kinds_of(superuser, one)
+    assert await kinds_of(superuser, two) == {"late"}
 
 
 async def session_in_postgres(tenants: Tenants, tenant: Tenant) -> AsyncConnection[Any]:

@@ -165,6 +165,7 @@ async def test_lock_of_somebody_else_is_a_conflict_and_no_loss(
     await databases.delete_database(tenant.cleanup())
 
     assert "55P03" in str(conflict.value)
+    assert f"role postgres (pid {superuser.info.backend_pid})" in str(conflict.value)
     assert await left_of(superuser, tenants, tenant) == set()
 
 
