@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from temporalio import activity
 
 from activities.certificates import remove_certificate
+from activities.clients.checksum_key import ChecksumKey
 from activities.clients.concurrency import all_of
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
@@ -34,7 +35,7 @@ from activities.ownership import (
     remove_owned,
 )
 from activities.polling import moments
-from plattr.claims import HeldClaim, Holding, claims_of
+from plattr.claims import HeldClaim, Holding, claims_of, workload_claim
 from plattr.connections import connections_of
 from plattr.errors import Conflict, StillDeleting
 from plattr.manifests.autoscaler import build_autoscaler
@@ -47,6 +48,7 @@ from plattr.manifests.service import build_service
 from plattr.manifests.service_account import build_service_account
 from plattr.marks import estate_of
 from plattr.objects import ObjectReference
+from plattr.references import as_record, references_of, version_of
 from plattr.settings import Settings
 from plattr.status import ConditionType, Finding
 from plattr.steps import CleanupStepInput, StepInput, StepResult
@@ -59,6 +61,9 @@ WAIT_SECONDS = 20.0
 _REMOVAL_ORDER = (INGRESSES, AUTOSCALERS, DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS)
 # Names that stand for nothing any more once the Ingresses are changed; data keeps its names until the cleanup.
 _SERVING = frozenset({Holding.HOST, Holding.INGRESS})
+
+
+_REFERABLE = {SECRETS.kind: SECRETS, CONFIG_MAPS.kind: CONFIG_MAPS}
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ class WorkloadActivities:
         self._kube = kube
         self._ledger = ledger
         self._settings = settings
+        self._key = ChecksumKey(kube, settings.lease_namespace)
         self._profile = ingress_profile(settings.ingress_profile, platform_namespace=settings.lease_namespace)
 
     @activity.defn
@@ -104,11 +110,12 @@ class WorkloadActivities:
             Conflict: what the pods read at their start is not there (any more); nothing has been written.
         """
         target = await self._loader.load(step)
-        present = await self._look(target)
-        wanted = self._wanted(target, self._checksum(target, present))
+        present, key = await asyncio.gather(self._look(target), self._key.read())
+        wanted = self._wanted(target, self._checksum(target, present, key))
         self._ensure_all_adoptable(target, wanted, present)
         await self._apply(target, wanted, present)
         await self._remove_unwanted(target, present)
+        await self._note_references(target, present)
         return StepResult(findings=(_ingress_finding(target),))
 
     @activity.defn
@@ -154,13 +161,9 @@ class WorkloadActivities:
     async def _look(self, target: Target) -> _Present:
         """Read all that the step depends on, at once: that is most of what a step with nothing to do costs."""
         names = target.names
-        secrets = [names.user_env]
-        secrets += [names.database_secret] if target.spec.database.enabled else []
-        secrets += [names.redis_secret] if target.spec.redis.enabled else []
         places = [
-            (CONFIG_MAPS, names.user_env),
             (INGRESSES, names.api_ingress),
-            *((SECRETS, name) for name in secrets),
+            *_references(target),
             *((resource, names.stem) for resource in _REMOVAL_ORDER),
         ]
         bodies, maps, held = await asyncio.gather(
@@ -183,17 +186,16 @@ class WorkloadActivities:
                 found[name] = body
         return found
 
-    def _checksum(self, target: Target, present: _Present) -> str:
+    def _checksum(self, target: Target, present: _Present, key: bytes) -> str:
         """Sum up what the pods read at their start: the Secrets and ConfigMaps of their environment."""
         names = target.names
-        # What `plattr env set` or the user keeps in `{name}-env` is the user's own; the rest must be this owner's.
-        places = [(SECRETS, names.user_env), (CONFIG_MAPS, names.user_env)]
+        # What the user keeps in `{name}-env`, or refers to, is the user's own; the rest must be this owner's.
+        places = list(_references(target))
         if target.spec.database.enabled:
-            places.append((SECRETS, names.database_secret))
-            self._ensure_usable(target, present, *places[-1])
+            self._ensure_usable(target, present, SECRETS, names.database_secret)
         if target.spec.redis.enabled:
-            places.append((SECRETS, names.redis_secret))
-            self._ensure_usable(target, present, *places[-1], is_optional=not self._has_redis_user(target, present))
+            is_optional = not self._has_redis_user(target, present)
+            self._ensure_usable(target, present, SECRETS, names.redis_secret, is_optional=is_optional)
         for feature in config_map_features(target):
             places.append((CONFIG_MAPS, names.config_map(feature)))
             self._ensure_usable(target, present, *places[-1], is_optional=feature == "auth")
@@ -203,6 +205,7 @@ class WorkloadActivities:
         return config_checksum(
             [body for resource, body in bodies if resource is SECRETS],
             [body for resource, body in bodies if resource is CONFIG_MAPS],
+            key,
         )
 
     def _has_redis_user(self, target: Target, present: _Present) -> bool:
@@ -261,6 +264,17 @@ class WorkloadActivities:
         former = [each.claim for each in present.held if each.claim.holding in _SERVING and each.claim not in needed]
         await self._ledger.release(estate, former)
 
+    async def _note_references(self, target: Target, present: _Present) -> None:
+        """Note which versions the pods have now; last, for whoever finds another one has this step run again."""
+        claim = workload_claim(target)
+        versions = {
+            (kind, name): version_of(present.found.get((_REFERABLE[kind], name)))
+            for kind, name in references_of(target)
+        }
+        record = as_record(versions)
+        if any(each.claim == claim and each.references != record for each in present.held):
+            await self._ledger.note_references(estate_of(target.owner), claim, record)
+
     async def _release_hosts(self, step: CleanupStepInput, spared: str | None) -> None:
         estate = step.estate(self._kube.cluster)
         held = await self._ledger.held_by(estate, Holding.HOST)
@@ -286,6 +300,16 @@ class WorkloadActivities:
             if any(owner.get("controller") for owner in pod["metadata"].get("ownerReferences", []))
             and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
         ]
+
+
+def _references(target: Target) -> list[tuple[Resource, str]]:
+    """Return the Secrets and ConfigMaps that are read by name: the user's own, and the Secrets that steps made."""
+    found = dict.fromkeys((_REFERABLE[kind], name) for kind, name in references_of(target))
+    if target.spec.database.enabled:
+        found[SECRETS, target.names.database_secret] = None
+    if target.spec.redis.enabled:
+        found[SECRETS, target.names.redis_secret] = None
+    return list(found)
 
 
 def _ingress_finding(target: Target) -> Finding:

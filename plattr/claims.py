@@ -80,6 +80,8 @@ class HeldClaim(FrozenModel):
     """Nothing bore the name when the owner set out to make it: what bears it since is the owner's, marked or not."""
     unanswered_until: datetime | None = None
     """Until when a call about the name may come true whose answer never came; the note outlives that moment."""
+    references: str = ""
+    """Of the workload's own name: what of the user's its pods were last rolled for; see plattr/references.py."""
     quarantined_until: datetime | None = None
     """The owner is gone and has given the name back; nobody has it before that call can come true no more."""
 
@@ -127,10 +129,7 @@ def _environment(claim: Claim) -> str:
 def claims_of(target: Target) -> tuple[Claim, ...]:
     """Return every name the target needs for itself, in a stable order."""
     names, spec = target.names, target.spec
-    claims = [
-        Claim(holding=Holding.HOST, name=names.host),
-        Claim(holding=Holding.INGRESS, name=f"{names.namespace}.{names.stem}"),
-    ]
+    claims = [Claim(holding=Holding.HOST, name=names.host), workload_claim(target)]
     if target.is_preview:
         claims.append(Claim(holding=Holding.NAMESPACE, name=names.namespace))
     if spec.database.enabled:
@@ -149,6 +148,11 @@ def claims_of(target: Target) -> tuple[Claim, ...]:
     if spec.search.enabled:
         claims.append(Claim(holding=Holding.SEARCH, name=names.search_prefix))
     return tuple(claims)
+
+
+def workload_claim(target: Target) -> Claim:
+    """Return the claim of the workload's own name, which every object has exactly one of."""
+    return Claim(holding=Holding.INGRESS, name=f"{target.names.namespace}.{target.names.stem}")
 
 
 def previews_claim(application: str) -> Claim:

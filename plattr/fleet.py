@@ -3,12 +3,16 @@
 from datetime import timedelta
 from typing import Literal
 
+from pydantic import Field
+
 from plattr.objects import FrozenModel, ObjectReference
 
 # A Temporal Schedule and the runs it begins; people type these on Temporal's command line.
 SCHEDULE_ID = "plattr-resync-fleet"
 RESYNC_ID = "resync-fleet"
 RESTORE_ID = "restore-fleet"
+REFERENCES_SCHEDULE_ID = "plattr-look-at-references"
+REFERENCES_ID = "look-at-references"
 
 # 0.8: the next period must not find this one still at work, or the overlap policy skips it.
 SPREAD_OF_INTERVAL = 0.8
@@ -69,6 +73,23 @@ class FleetProgress(FrozenModel):
     poked: int
     refused: tuple[Member, ...] = ()
     """Those among them whose poke Temporal refused."""
+
+
+class ReferencesQuery(FrozenModel):
+    """Ask for the objects, in the order of their keys, whose pods refer to what has changed since they were rolled."""
+
+    after: str = ""
+    limit: int = Field(ge=1)
+    """How many objects are looked at, changed or not."""
+
+
+class ChangedReferences(FrozenModel):
+    """Those that are to be looked at again, and how to go on."""
+
+    members: tuple[Member, ...] = ()
+    looked_at: int = 0
+    after: str = ""
+    """The key of the last object that was looked at; empty when there are no more."""
 
 
 class FleetResult(FrozenModel):

@@ -167,6 +167,8 @@ class Settings(WatcherSettings):
     # 180: a thousand Applications with two buckets each then cost no backend, the API server included, five requests a
     # second; see tests/activities/test_resync_cost.py.
     resync_interval_minutes: int = Field(default=180, ge=1)
+    # 60: what a thousand Applications cost then is in docs/decisions/0031.
+    references_interval_seconds: int = Field(default=60, ge=5)
 
     @model_validator(mode="after")
     def _credentials_are_whole(self) -> Self:

@@ -70,6 +70,7 @@ class Team:
 
     def __init__(self, kube: KubeClient, worker: KubeClient, settings: Settings, namespace: str) -> None:
         self.kube = kube
+        self.worker = worker
         self.settings = settings
         self.namespace = namespace
         self.ledger = Ledger(worker, settings.lease_namespace)

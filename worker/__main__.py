@@ -94,7 +94,7 @@ async def run(settings: Settings) -> None:
             interval = timedelta(minutes=settings.resync_interval_minutes)
             beside = [
                 installation.keep(),
-                keep_schedule(client, interval),
+                keep_schedule(client, interval, references=timedelta(seconds=settings.references_interval_seconds)),
                 keep_counting(clients.kube, Ledger(clients.kube, settings.lease_namespace)),
             ]
             await _serve(client, build_worker(client, settings, clients), beside, vitals, stop)

@@ -25,6 +25,7 @@ from activities.loading import TargetLoader
 from activities.namespace import NamespaceActivities
 from activities.preview import PreviewActivities
 from activities.redis import RedisActivities
+from activities.references import ReferenceActivities
 from activities.release import ReleaseActivities
 from activities.rollout import RolloutActivities
 from activities.search import SearchActivities
@@ -38,6 +39,7 @@ from workflows.adoption import AdoptResources
 from workflows.application import CleanupApplication, ProvisionApplication
 from workflows.fleet import ResyncFleet
 from workflows.preview import CleanupPreview, PreviewLifecycle
+from workflows.references import LookAtReferences
 
 WORKFLOWS: Sequence[type] = (
     ProvisionApplication,
@@ -46,6 +48,7 @@ WORKFLOWS: Sequence[type] = (
     CleanupPreview,
     ResyncFleet,
     AdoptResources,
+    LookAtReferences,
 )
 
 
@@ -112,6 +115,7 @@ def build_activities(
         PreviewActivities(kube, events, loader),
         AdoptionActivities(loader, kube, ledger, clients.postgres, clients.s3, clients.keycloak, clients.redis),
         FleetActivities(kube, ledger, temporal, task_queue),
+        ReferenceActivities(kube, ledger),
     )
     return [activity for instance in classes for activity in _activities_of(instance)]
 

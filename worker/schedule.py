@@ -1,4 +1,4 @@
-"""The Schedule of ResyncFleet: made if it is missing, brought to the settings if it differs, left alone otherwise."""
+"""The Schedules: made if they are missing, brought to the settings if they differ, left alone otherwise."""
 
 import asyncio
 import logging
@@ -20,10 +20,20 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.clients.temporal import RPC_TIMEOUT
-from plattr.fleet import JITTER_OF_INTERVAL, RESTORE_ID, RESYNC_ID, SCHEDULE_ID, SPREAD_OF_INTERVAL, FleetRun
+from plattr.fleet import (
+    JITTER_OF_INTERVAL,
+    REFERENCES_ID,
+    REFERENCES_SCHEDULE_ID,
+    RESTORE_ID,
+    RESYNC_ID,
+    SCHEDULE_ID,
+    SPREAD_OF_INTERVAL,
+    FleetRun,
+)
 from plattr.steps import TASK_QUEUE
 from workflows.fleet import ResyncFleet
 from workflows.options import LATER
+from workflows.references import LookAtReferences
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +41,12 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 30.0
 
 
-async def keep_schedule(client: Client, interval: timedelta, *, task_queue: str = TASK_QUEUE) -> None:
-    """Look again and again, until cancelled, whether the Schedule is there.
+async def keep_schedule(
+    client: Client, interval: timedelta, *, references: timedelta | None = None, task_queue: str = TASK_QUEUE
+) -> None:
+    """Look again and again, until cancelled, whether the Schedules are there.
 
-    A Schedule that has gone means that Temporal has lost its database, and every preview's timer with it: then the
+    ResyncFleet's that has gone means that Temporal has lost its database, and every preview's timer with it: then the
     runs are begun anew at once. On a new platform there is nothing to begin.
     """
     while True:
@@ -43,6 +55,8 @@ async def keep_schedule(client: Client, interval: timedelta, *, task_queue: str 
                 # Before the Schedule is there: a worker that dies between the two leaves the sign for the next one.
                 await restore_runs(client, task_queue=task_queue)
             await ensure_schedule(client, interval, task_queue=task_queue)
+            if references is not None:
+                await _ensure(client, REFERENCES_SCHEDULE_ID, build_references_schedule(references, task_queue))
         except RPCError as error:
             logger.warning(
                 "cannot look after the schedule, trying again", extra={"cause": " ".join(str(error).split())}
@@ -55,14 +69,19 @@ async def ensure_schedule(client: Client, interval: timedelta, *, task_queue: st
 
     Whether a person has paused it is that person's affair.
     """
-    wanted = build_schedule(interval, task_queue=task_queue)
-    known = await _describe(client)
+    return await _ensure(client, SCHEDULE_ID, build_schedule(interval, task_queue=task_queue))
+
+
+async def _ensure(client: Client, schedule_id: str, wanted: Schedule) -> bool:
+    every = [interval.every.total_seconds() for interval in wanted.spec.intervals]
+    facts = {"schedule": schedule_id, "interval_seconds": every[0]}
+    known = await _describe(client, schedule_id)
     if known is None:
         try:
-            await client.create_schedule(SCHEDULE_ID, wanted, rpc_timeout=RPC_TIMEOUT)
+            await client.create_schedule(schedule_id, wanted, rpc_timeout=RPC_TIMEOUT)
         except ScheduleAlreadyRunningError:
             return False
-        logger.info("schedule made", extra={"schedule": SCHEDULE_ID, "interval_seconds": interval.total_seconds()})
+        logger.info("schedule made", extra=facts)
         return True
     if known.spec.intervals == wanted.spec.intervals and known.spec.jitter == wanted.spec.jitter:
         return False
@@ -71,14 +90,14 @@ async def ensure_schedule(client: Client, interval: timedelta, *, task_queue: st
         wanted.state = update.description.schedule.state
         return ScheduleUpdate(schedule=wanted)
 
-    await client.get_schedule_handle(SCHEDULE_ID).update(to_settings, rpc_timeout=RPC_TIMEOUT)
-    logger.info("schedule changed", extra={"schedule": SCHEDULE_ID, "interval_seconds": interval.total_seconds()})
+    await client.get_schedule_handle(schedule_id).update(to_settings, rpc_timeout=RPC_TIMEOUT)
+    logger.info("schedule changed", extra=facts)
     return False
 
 
-async def _describe(client: Client) -> Schedule | None:
+async def _describe(client: Client, schedule_id: str = SCHEDULE_ID) -> Schedule | None:
     try:
-        return (await client.get_schedule_handle(SCHEDULE_ID).describe(rpc_timeout=RPC_TIMEOUT)).schedule
+        return (await client.get_schedule_handle(schedule_id).describe(rpc_timeout=RPC_TIMEOUT)).schedule
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             return None
@@ -115,5 +134,20 @@ def build_schedule(interval: timedelta, *, task_queue: str = TASK_QUEUE) -> Sche
             intervals=[ScheduleIntervalSpec(every=interval)],
             jitter=interval * JITTER_OF_INTERVAL,
         ),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=interval),
+    )
+
+
+def build_references_schedule(interval: timedelta, task_queue: str = TASK_QUEUE) -> Schedule:
+    """Return the Schedule of the look at what pods refer to; without jitter, for it only reads."""
+    return Schedule(
+        action=ScheduleActionStartWorkflow(
+            LookAtReferences.run,
+            id=REFERENCES_ID,
+            task_queue=task_queue,
+            static_summary="look for changed Secrets and ConfigMaps",
+            priority=LATER,
+        ),
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=interval)]),
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=interval),
     )

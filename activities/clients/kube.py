@@ -51,6 +51,7 @@ _APPLY = "application/apply-patch+yaml"
 _JSON_PATCH = "application/json-patch+json"
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_METADATA_OF_ONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,13 @@ class KubeClient:
             await asyncio.gather(self._refresher, return_exceptions=True)
         await self._api.close()  # type: ignore[no-untyped-call]  # the library is untyped here
 
-    async def get(self, resource: Resource, name: str, namespace: str = "") -> Json | None:
-        """Return the object, or None when it does not exist."""
-        path = _path(resource, namespace, name)
-        return await self._call("GET", path, f"read {_what(resource, name, namespace)}", resource, or_none=(404,))
+    async def get(
+        self, resource: Resource, name: str, namespace: str = "", *, metadata_only: bool = False
+    ) -> Json | None:
+        """Return the object, or None when it does not exist; of a Secret's metadata no value leaves the API server."""
+        path, action = _path(resource, namespace, name), f"read {_what(resource, name, namespace)}"
+        accept = _METADATA_OF_ONE if metadata_only else _JSON
+        return await self._call("GET", path, action, resource, accept=accept, or_none=(404,))
 
     async def create(self, resource: Resource, body: Json, namespace: str = "") -> Json | None:
         """Create the object; None when the name is taken: the caller reads it and compares."""
@@ -378,6 +382,7 @@ class KubeClient:
         *,
         body: object = None,
         content_type: str = _JSON,
+        accept: str = _JSON,
         or_none: tuple[int | str, ...] = (),
     ) -> Json | None:
         """Send one request; None for the codes or reasons in `or_none`."""
@@ -388,7 +393,7 @@ class KubeClient:
         timeout = aiohttp.ClientTimeout(total=total, sock_connect=CONNECT_SECONDS)
         with tracing.span(Backend.KUBERNETES, "request", {"http.request.method": method, "url.path": path}):
             async with self._send(
-                method, path, action, query, body=body, content_type=content_type, timeout=timeout
+                method, path, action, query, body=body, content_type=content_type, accept=accept, timeout=timeout
             ) as response:
                 text = await response.read()
         if response.status < 400:

@@ -50,6 +50,8 @@ RETAINED_ANNOTATION = f"{GROUP}/retained"
 # The resource itself may not tell: a bucket cannot be created with its tags, and of a realm that an account has
 # lost its rights in Keycloak shows no attributes.
 MADE_ANNOTATION = f"{GROUP}/made"
+# Here, where no tenant can write: whoever names a thousand Secrets on a Deployment must not have them read.
+REFERENCES_ANNOTATION = f"{GROUP}/references"
 
 
 @dataclass
@@ -190,6 +192,22 @@ class Ledger:
         # A conflict: it is somebody else's. A patch that changes nothing is none: the API server keeps the version.
         with suppress(Conflict):
             await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
+
+    async def note_references(self, estate: Estate, claim: Claim, record: str) -> None:
+        """Note what the pods were rolled for; a claim that is missing, or somebody else's, stays as it is."""
+        write: Json = {"op": "add", "path": annotation_path(REFERENCES_ANNOTATION), "value": record}
+        with suppress(Conflict):
+            await self._kube.json_patch(LEASES, claim.lease_name, [*_held_by(estate), write], self._namespace)
+
+    async def noted_references(self) -> AsyncIterator[HeldClaim]:
+        """Yield the workloads' names with what the pods of each were last rolled for."""
+        selector = f"{HOLDING_LABEL}={Holding.INGRESS}"
+        async for page in self._kube.pages(LEASES, self._namespace, label_selector=selector, metadata_only=True):
+            for lease in page.items:
+                annotations = lease["metadata"].get("annotations", {})
+                holder = parse_key(annotations.get(OWNER_ANNOTATION, ""))
+                if holder is not None and annotations.get(REFERENCES_ANNOTATION):
+                    yield _held(lease, holder)
 
     @asynccontextmanager
     async def call_noted(self, estate: Estate, claim: Claim) -> AsyncIterator[NotedCall]:
@@ -441,6 +459,7 @@ def _held(lease: Json, reference: ObjectReference) -> HeldClaim:
         is_retained=annotations.get(RETAINED_ANNOTATION) == "true",
         is_made=annotations.get(MADE_ANNOTATION) == "true",
         unanswered_until=end_of_late_call(lease),
+        references=annotations.get(REFERENCES_ANNOTATION, ""),
         quarantined_until=quarantine_end(lease),
         is_sought=bool(waiting_for(lease)),
     )

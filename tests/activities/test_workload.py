@@ -143,6 +143,8 @@ async def test_a_replaced_secret_rolls_the_pods(team: Team) -> None:
     before, pods_before = await team.checksum(step), {pod["metadata"]["uid"] for pod in await team.pods_of(step)}
     await team.kube.delete(SECRETS, f"{step.reference.name}-db", team.namespace)
     await team.prepare(step)
+    password = [{"op": "add", "path": "/data/DB_PASSWORD", "value": "bmV3"}]
+    await team.kube.json_patch(SECRETS, f"{step.reference.name}-db", password, team.namespace)
 
     await team.running(step)
 

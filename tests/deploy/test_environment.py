@@ -26,6 +26,7 @@ FULL: Json = {
         "DB_PORT": 5433,
         "DB_POOL_SIZE": 7,
         "RESYNC_INTERVAL_MINUTES": 60,
+        "REFERENCES_INTERVAL_SECONDS": 30,
         "PLACEHOLDER_PORT": 8081,
         "LOG_LEVEL": "DEBUG",
         "INGRESS_PROFILE": "traefik",

@@ -34,7 +34,7 @@ async def places(actor: Actor, lanes: Sequence[Lane], parent: Item) -> dict[Scen
         go(actor.new_preview(lanes[3], parent), ("warning",)),
     )
     # With a second object beside the parent, so that there is a place between two pokes; and nothing else goes on.
-    await go(lasting, ("resync", "stuck cleanup"))
+    await go(lasting, ("resync", "secret changed", "stuck cleanup"))
     # The rest of that short life is what `preview` and `expiry` are about, of a cleanup `cleanup` is.
     for scenario, activity in (("warning", "warn_of_expiry"), ("stuck cleanup", "report_stuck")):
         found[scenario] = [point for point in found[scenario] if point.activity == activity]
@@ -52,7 +52,7 @@ async def run(matrix: Matrix, actor: Actor, lanes: Sequence[Lane], tell: Callabl
     stuck = matrix.applications(len(found["stuck cleanup"]))
     await matrix.perform("provision", stuck)
     # While there are few objects: each resync looks at all of them again.
-    await matrix.strike_fleet(found["resync"], stuck)
+    await matrix.strike_fleet([*found["resync"], *found["secret changed"]], stuck)
     tell("resync is done")
     await matrix.strike(zip(found["stuck cleanup"], stuck, strict=True))
     tell("stuck cleanup is done")

@@ -10,9 +10,10 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from activities.clients.ledger import Ledger
-from activities.clients.resources import APPLICATIONS, LEASES, PREVIEWS, Resource
+from activities.clients.resources import APPLICATIONS, DEPLOYMENTS, LEASES, PREVIEWS, SECRETS, Resource
 from activities.clients.temporal import poke
 from plattr.fleet import FleetRun
+from plattr.manifests.checksum import CHECKSUM_ANNOTATION
 from plattr.naming import workflow_id
 from plattr.objects import Kind, ObjectReference
 from stack.services.cluster import NAMESPACE
@@ -20,6 +21,7 @@ from tests.e2e.view import View, is_settled
 from tests.faults.lanes import Lane
 from tests.faults.strangers import Stranger
 from workflows.fleet import ResyncFleet
+from workflows.references import LookAtReferences
 
 Scenario = Literal[
     "provision",
@@ -29,6 +31,7 @@ Scenario = Literal[
     "bucket added",
     "storage disabled",
     "resync",
+    "secret changed",
     "cleanup",
     "stuck cleanup",
     "preview",
@@ -39,6 +42,9 @@ UPDATES: tuple[Scenario, ...] = ("image changed", "domain changed", "bucket adde
 # `half made` is deleted as soon as its worker has died; `warning` is the whole life of a preview of one minute; of a
 # `stuck cleanup` the obstacle is taken away once the object says what it waits for.
 ENDS: tuple[Scenario, ...] = ("half made", "cleanup", "stuck cleanup", "warning", "expiry")
+
+# Whose run is one of the whole fleet.
+OF_THE_FLEET: tuple[Scenario, ...] = ("resync", "secret changed")
 
 # A ttl of one minute is over as soon as the object is older than that.
 OLD_ENOUGH_SECONDS = 61
@@ -83,7 +89,7 @@ class Item:
 
     def workflow_of(self, scenario: Scenario) -> str:
         """Return the run whose activities the scenario is about: the object's own, or one of the whole fleet."""
-        return f"resync-{self.name}" if scenario == "resync" else self.workflow
+        return f"{scenario.split()[0]}-{self.name}" if scenario in OF_THE_FLEET else self.workflow
 
 
 class Actor:
@@ -93,6 +99,7 @@ class Actor:
         self.view = view
         self._temporal = temporal
         self._stranger = Stranger(view)
+        self._checksums: dict[str, str] = {}
         self._numbers = iter(range(1, 100_000))
 
     def new_application(self, lane: Lane) -> Item:
@@ -111,6 +118,15 @@ class Actor:
                 await self._stranger.disturb(item.name)
                 await self._temporal.start_workflow(
                     ResyncFleet.run, FleetRun(), id=item.workflow_of(scenario), task_queue=item.lane.task_queue
+                )
+                return
+            case "secret changed":
+                self._checksums[item.name] = await self._checksum(item)
+                body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"{item.name}-env"}}
+                body |= {"stringData": {"TOKEN": uuid.uuid4().hex}}
+                await self.view.kube.apply(SECRETS, body, self.view.namespace)
+                await self._temporal.start_workflow(
+                    LookAtReferences.run, id=item.workflow_of(scenario), task_queue=item.lane.task_queue
                 )
                 return
             case "stuck cleanup":
@@ -133,8 +149,11 @@ class Actor:
             await self._stranger.let_go(item.name)
             await self._poke(item, is_deleting=True)
         if scenario == "resync":
-            await self._fleet_is_done(item, seconds=seconds)
+            await self._fleet_is_done(scenario, item, seconds=seconds)
             wrong = await self._stranger.disturbed(item.name)
+        if scenario == "secret changed":
+            await self._fleet_is_done(scenario, item, seconds=seconds)
+            wrong = "not rolled" if self._checksums[item.name] == await self._checksum(item) else ""
         resource = _resource(item)
         if scenario in ENDS:
             await self.view.wait_gone(item.name, seconds=seconds, resource=resource)
@@ -149,10 +168,15 @@ class Actor:
     async def _poke(self, item: Item, *, is_deleting: bool) -> None:
         await poke(self._temporal, item.reference, is_deleting=is_deleting, task_queue=item.lane.task_queue)
 
-    async def _fleet_is_done(self, item: Item, *, seconds: float) -> None:
+    async def _checksum(self, item: Item) -> str:
+        deployment = await self.view.kube.get(DEPLOYMENTS, item.name, self.view.namespace)
+        assert deployment is not None
+        return str(deployment["spec"]["template"]["metadata"]["annotations"][CHECKSUM_ANNOTATION])
+
+    async def _fleet_is_done(self, scenario: Scenario, item: Item, *, seconds: float) -> None:
         """Return when the run has poked everybody, and every object of ours has been looked at."""
         async with asyncio.timeout(seconds):
-            await self._temporal.get_workflow_handle(item.workflow_of("resync")).result()
+            await self._temporal.get_workflow_handle(item.workflow_of(scenario)).result()
         for kind, resource in ((Kind.APPLICATION, APPLICATIONS), (Kind.PREVIEW, PREVIEWS)):
             for body in await self.view.kube.list(resource, self.view.namespace):
                 workflow = workflow_id(self.view.reference(body["metadata"]["name"], kind))

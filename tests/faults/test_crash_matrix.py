@@ -41,6 +41,7 @@ RESYNC = (
     Point("resync", "list_fleet", "after"),
     Point("resync", "poke_fleet", "before"),
     Point("resync", "poke_fleet", "write", 3),
+    Point("secret changed", "find_changed_references", "after"),
 )
 CLEANUP = (
     Point("cleanup", "plan_cleanup", "after"),

@@ -1,6 +1,8 @@
 """What the pods read at their start, and the checksum over it; the namespace of a preview."""
 
 import base64
+import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -40,37 +42,49 @@ def test_a_config_map_is_named_and_labelled_for_its_feature() -> None:
     assert manifest["metadata"]["labels"][FEATURE_LABEL] == "storage"
 
 
+KEY = b"k" * 32
+
+
 def test_the_checksum_does_not_depend_on_order() -> None:
-    one = config_checksum([secret("a"), secret("b")], [config_map("c"), config_map("d")])
-    other = config_checksum([secret("b"), secret("a")], [config_map("d"), config_map("c")])
+    one = config_checksum([secret("a"), secret("b")], [config_map("c"), config_map("d")], KEY)
+    other = config_checksum([secret("b"), secret("a")], [config_map("d"), config_map("c")], KEY)
 
     assert one == other
 
 
-def test_the_checksum_tells_nothing_about_a_secrets_content() -> None:
-    assert config_checksum([secret(PIN="1234")], []) == config_checksum([secret(PIN="9999")], [])
+@pytest.mark.attack
+def test_who_reads_the_checksum_cannot_try_the_few_values_that_a_secret_may_have() -> None:
+    seen = config_checksum([secret(PIN="1234")], [], KEY)
+    parts = {"secret/shop-db": [{"PIN": "1234"}, {}]}
+
+    plain = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    tried = {config_checksum([secret(PIN=f"{pin:04}")], [], b"") for pin in range(10_000)}
+
+    assert seen not in tried | {plain}
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        ([secret(version="2")], [config_map()]),
-        ([secret()], [config_map(REDIS_URL="redis://other")]),
+        ([secret(PIN="9999")], [config_map()]),
+        ([secret(PIN="1234")], [config_map(REDIS_URL="redis://other")]),
         ([], [config_map()]),
-        ([secret()], []),
-        ([secret()], [config_map("shop-search")]),
+        ([secret(PIN="1234")], []),
+        ([secret(PIN="1234")], [config_map("shop-search")]),
     ],
-    ids=["secret replaced", "config map's value", "secret gone", "config map gone", "another name"],
+    ids=["secret's value", "config map's value", "secret gone", "config map gone", "another name"],
 )
 def test_the_checksum_changes_with_what_the_pods_read(changed: Any) -> None:
-    assert config_checksum(*changed) != config_checksum([secret()], [config_map()])
+    assert config_checksum(*changed, KEY) != config_checksum([secret(PIN="1234")], [config_map()], KEY)
 
 
-def test_a_config_maps_version_alone_does_not_change_the_checksum() -> None:
-    relabelled = config_map(A="1")
+def test_a_version_alone_does_not_change_the_checksum() -> None:
+    marked, relabelled = secret(version="2", PIN="1234"), config_map(A="1")
     relabelled["metadata"]["resourceVersion"] = "2"
 
-    assert config_checksum([], [relabelled]) == config_checksum([], [config_map(A="1")])
+    one = config_checksum([marked], [relabelled], KEY)
+
+    assert one == config_checksum([secret(PIN="1234")], [config_map(A="1")], KEY)
 
 
 def test_a_previews_namespace_says_what_it_is_for_and_admits_restricted_pods_only() -> None:

@@ -20,9 +20,7 @@ from activities.interceptor import AttemptGuard
 from plattr.steps import RunInput
 from stack.services.temporal import DYNAMIC_CONFIG
 from tests.workflows.fakes import FakePlatform
-from workflows.application import CleanupApplication, ProvisionApplication
-from workflows.fleet import ResyncFleet
-from workflows.preview import CleanupPreview, PreviewLifecycle
+from worker.registry import WORKFLOWS
 
 # Without the first nothing skips; without the others each skip costs a second, or the skipping stops after 200.
 SKIPPING = (
@@ -80,7 +78,7 @@ async def stage(skipping: WorkflowEnvironment) -> AsyncIterator[Stage]:
     async with Worker(
         skipping.client,
         task_queue=task_queue,
-        workflows=[ProvisionApplication, CleanupApplication, PreviewLifecycle, CleanupPreview, ResyncFleet],
+        workflows=WORKFLOWS,
         activities=platform.activities(),
         interceptors=[AttemptGuard()],
         max_heartbeat_throttle_interval=timedelta(seconds=1),

@@ -10,7 +10,15 @@ from temporalio import activity
 from temporalio.client import WorkflowHandle
 
 from plattr.claims import Claim
-from plattr.fleet import FleetBatch, FleetPage, FleetProgress, FleetQuery, Member
+from plattr.fleet import (
+    ChangedReferences,
+    FleetBatch,
+    FleetPage,
+    FleetProgress,
+    FleetQuery,
+    Member,
+    ReferencesQuery,
+)
 from plattr.status import ConditionType, Finding, Phase
 from plattr.steps import (
     ClaimInput,
@@ -67,6 +75,8 @@ class FakePlatform:
         self.deletions: list[ExpiryInput] = []
         # The fleet, by its keys, and who was poked when by the clock of the test.
         self.members: list[Member] = []
+        # Whose Secrets have changed, by name.
+        self.changed: set[str] = set()
         self.pokes: list[FleetBatch] = []
         self.poked_per_call: int | None = None
         self.refuses: Callable[[Member], bool] = lambda _: False
@@ -114,6 +124,7 @@ class FakePlatform:
             self.delete_expired,
             self.list_fleet,
             self.poke_fleet,
+            self.find_changed_references,
         ]
 
     def _step(self, name: str) -> Callable[..., Any]:
@@ -202,6 +213,15 @@ class FakePlatform:
         await self.call("list_fleet")
         left = [member for member in self.members if member.reference.key > query.after]
         return FleetPage(members=tuple(left[: query.limit]), remaining=len(left))
+
+    @activity.defn
+    async def find_changed_references(self, query: ReferencesQuery) -> ChangedReferences:
+        await self.call("find_changed_references")
+        left = [member for member in self.members if member.reference.key > query.after]
+        page = left[: query.limit]
+        members = tuple(member for member in page if member.reference.name in self.changed)
+        after = page[-1].reference.key if len(left) > len(page) else ""
+        return ChangedReferences(members=members, looked_at=len(page), after=after)
 
     @activity.defn
     async def poke_fleet(self, batch: FleetBatch) -> FleetProgress:
