@@ -34,7 +34,7 @@ from plattr import realm as realms
 from plattr import sql
 from plattr.buckets import owner_tags, tagged_mark
 from plattr.claims import claims_of
-from plattr.database import DatabaseState, existing_records, owner_record, recorded_mark
+from plattr.database import DatabaseState, adopted_record, existing_records, owner_record, recorded_mark
 from plattr.errors import Conflict
 from plattr.manifests.pod import config_map_features
 from plattr.marks import Mark
@@ -77,15 +77,15 @@ async def marked_database(postgres: PostgresClient, target: Target) -> list[Mark
     reference, names = target.owner.reference, target.names
     async with postgres.locked(reference, "look for a database to take over") as transaction:
         records = existing_records(await _state(transaction, target), target)
-    record = owner_record(target.owner)
-    statements = {
-        f"schema {names.schema_name!r}": sql.comment_on_schema(names.schema_name, record),
-        f"role {names.app_role!r}": sql.comment_on_role(names.app_role, record),
-        f"role {names.anon_role!r}": sql.comment_on_role(names.anon_role, record),
-    }
+    schema, anon = f"schema {names.schema_name!r}", f"role {names.anon_role!r}"
 
     def marked(what: str, comment: str | None) -> Marked:
         mark = recorded_mark(comment)
+        record = adopted_record(comment, target.owner) if what == anon else owner_record(target.owner)
+        if what == schema:
+            statement = sql.comment_on_schema(names.schema_name, record)
+        else:
+            statement = sql.comment_on_role(names.anon_role if what == anon else names.app_role, record)
 
         async def take() -> None:
             # The former owner's lock: its cleanup may be at work.
@@ -95,7 +95,7 @@ async def marked_database(postgres: PostgresClient, target: Target) -> list[Mark
                 # One of the three may speak for another: the owning role's comment counts before the schema's.
                 if now not in (comment, record):
                     raise Conflict(f"cannot take over {what} for {reference}: it has changed since")
-                await transaction.write([statements[what]])
+                await transaction.write([statement])
 
         return Marked(what, mark, take, "" if mark is not None else _NOBODYS)
 

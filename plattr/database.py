@@ -94,6 +94,16 @@ def anon_record(target: Target) -> str:
     )
 
 
+def adopted_record(comment: str | None, owner: Owner) -> str:
+    """Return the record of a new owner that says of anon's access what the old one does.
+
+    Otherwise it would be applied again, and what the schema's owner took from anon would come back.
+    """
+    record = json.loads(owner_record(owner).removeprefix(RECORD_PREFIX))
+    texts = {field: _text_in(comment, field) for field in ("schema", "access")}
+    return RECORD_PREFIX + json.dumps(record | {field: text for field, text in texts.items() if text is not None})
+
+
 def is_access_due(state: DatabaseState, target: Target) -> bool:
     """Tell whether anon's access has to be applied: to what is new, or because the spec says something else.
 

@@ -31,7 +31,9 @@ LIMIT 1000
 # Grants of anon to its own application's role, and of the group, are Plattr's.
 _MEMBERSHIPS = """
 SELECT member.rolname, shobj_description(member.oid, 'pg_authid'), role.rolname,
-    shobj_description(role.oid, 'pg_authid'), bool_or(membership.admin_option)
+    shobj_description(role.oid, 'pg_authid'), bool_or(membership.admin_option),
+    -- A column that 15 does not know, where it cannot be withheld either.
+    bool_or(coalesce((to_jsonb(membership) ->> 'set_option')::boolean, false))
 FROM pg_auth_members AS membership
 JOIN pg_roles AS member ON member.oid = membership.member
 JOIN pg_roles AS role ON role.oid = membership.roleid
@@ -47,7 +49,8 @@ SELECT rolname, shobj_description(oid, 'pg_authid'),
         CASE WHEN rolcreatedb THEN 'CREATEDB' END,
         CASE WHEN rolreplication THEN 'REPLICATION' END,
         CASE WHEN rolbypassrls THEN 'BYPASSRLS' END,
-        CASE WHEN rolcanlogin AND rolname LIKE '%%\\_anon' THEN 'LOGIN' END
+        CASE WHEN rolcanlogin AND rolname LIKE '%%\\_anon' THEN 'LOGIN' END,
+        CASE WHEN rolcanlogin AND rolconnlimit < 0 THEN 'no CONNECTION LIMIT' END
     ], NULL)
 FROM pg_roles WHERE starts_with(shobj_description(oid, 'pg_authid'), %(prefix)s)
 ORDER BY 1
@@ -76,11 +79,15 @@ def _owned(role: str, kind: str | None, identity: str | None, database: str, is_
     return Finding(problem=Problem.ADMINS, thing=thing, owner="", detail=f"owned by role {_shown(role)}")
 
 
-def _membership(member: str, record: str, role: str, of_role: str | None, is_admin: bool) -> Finding | None:
+def _membership(
+    member: str, record: str, role: str, of_role: str | None, is_admin: bool, may_act: bool
+) -> Finding | None:
     is_given = role == _GROUP or (of_role is not None and _owner(of_role) == _owner(record) and role.endswith("_anon"))
-    if is_given and not is_admin:
+    # As the group that all share an application could leave things for others.
+    acts_as_group = role == _GROUP and may_act
+    if is_given and not is_admin and not acts_as_group:
         return None
-    option = " WITH ADMIN OPTION" if is_admin else ""
+    option = " WITH ADMIN OPTION" if is_admin else " WITH SET" if acts_as_group else ""
     thing = Thing(kind=ThingKind.ROLE, name=_shown(member))
     return Finding(problem=Problem.MEMBER, thing=thing, owner=_owner(record), detail=f"of role {_shown(role)}{option}")
 

@@ -4,6 +4,7 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
+from activities.clients.postgres import GRANT_OPTIONS_VERSION
 from cli.auditing.inventory import Problem
 from cli.auditing.rights import findings
 from stack.endpoints import Endpoints, environment
@@ -52,3 +53,23 @@ async def test_what_the_admin_owns_memberships_attributes_and_open_databases_are
         (Problem.POWER, f"role {one.names.app_role}", key, "CREATEROLE, BYPASSRLS"),
         (Problem.OPEN, "database postgres", "", "CONNECT is PUBLIC's"),
     }
+
+
+@pytest.mark.attack
+@pytest.mark.every_postgres
+async def test_a_lifted_limit_and_the_right_to_act_as_the_group_are_found(
+    databases: Databases, tenants: Tenants, superuser: Superuser, database_endpoints: Endpoints
+) -> None:
+    tenant = await tenants.apply()
+    await databases.reconcile_database(tenant.step)
+    role = Identifier(tenant.names.app_role)
+    await superuser.execute(SQL("ALTER ROLE {} CONNECTION LIMIT -1").format(role))
+    has_options = superuser.info.server_version >= GRANT_OPTIONS_VERSION
+    if has_options:
+        await superuser.execute(SQL("GRANT plattr_apps TO {} WITH SET TRUE").format(role))
+
+    with psycopg.connect(environment(database_endpoints, "worker")["DB_ADMIN_URL"], autocommit=True) as connection:
+        found = [each for each in findings(connection) if each.owner == tenant.target.owner.reference.key]
+
+    expected = [(Problem.MEMBER, "of role plattr_apps WITH SET")] if has_options else []
+    assert [(each.problem, each.detail) for each in found] == [*expected, (Problem.POWER, "no CONNECTION LIMIT")]

@@ -14,6 +14,7 @@ from plattr.database import (
     DatabaseState,
     Pending,
     Wanted,
+    adopted_record,
     anon_record,
     database_environment,
     is_access_due,
@@ -217,6 +218,13 @@ def test_access_that_is_taken_back_leaves_the_functions_alone() -> None:
         f"COMMENT ON ROLE \"prod_my_shop_anon\" IS '{anon_record(CLOSED)}'",
         "NOTIFY \"plattr_c0ffee\", 'reload schema'",
     ]
+
+
+def test_access_that_was_applied_outlives_a_change_of_owner() -> None:
+    adopted = adopted_record(anon_record(TARGET.model_copy(update={"owner": STRANGER})), OWNER)
+
+    assert adopted == anon_record(TARGET)
+    assert missing(SETTLED | {"anon_comment": adopted}) == []
 
 
 def test_access_is_recorded_with_its_last_batch() -> None:
