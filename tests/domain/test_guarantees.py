@@ -1,4 +1,4 @@
-"""docs/guarantees.md names a test for every trap, and each of them exists."""
+"""docs/guarantees.md names a test for every trap, and each of them exists; so does what docs/traps.md points to."""
 
 import ast
 import re
@@ -8,6 +8,7 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "guarantees.md"
+TRAPS_PAGE = PAGE.with_name("traps.md")
 
 TRAPS = {
     f"{letter}{number}"
@@ -15,6 +16,7 @@ TRAPS = {
     for number in range(1, count + 1)
 }
 ROW = re.compile(r"^\| ([A-Z]\d+) \| (.+) \| (.+) \|$", re.MULTILINE)
+POINTED_AT = re.compile(r"`([\w.-]+/[\w./-]*)(?:::(\w+))?`")
 NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
 
 
@@ -49,4 +51,23 @@ def test_every_named_test_exists() -> None:
     ]
 
     assert named
+    assert missing == []
+
+
+def test_what_the_page_of_traps_points_to_exists() -> None:
+    # `/api/rest` and the like begin with a slash; an annotation has a domain before its own.
+    pointed_at = [
+        (path, function)
+        for path, function in POINTED_AT.findall(TRAPS_PAGE.read_text())
+        if ".io/" not in path and not path.endswith("rest")
+    ]
+
+    missing = [
+        f"{path}::{function}"
+        for path, function in pointed_at
+        for found in [next((root / path for root in (TESTS.parent, TESTS) if (root / path).exists()), None)]
+        if found is None or (function and function not in functions_of(found))
+    ]
+
+    assert pointed_at
     assert missing == []
