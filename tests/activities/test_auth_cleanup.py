@@ -201,6 +201,7 @@ async def test_a_deletion_that_does_not_end_is_still_deleting(
         await auth.delete_auth(subject.cleanup())
 
 
+@pytest.mark.attack
 async def test_a_realm_made_after_its_maker_gave_up_does_not_outlive_its_owner(
     connect_auth: Connect,
     auth_ledger: Ledger,

@@ -223,6 +223,7 @@ async def lost_call(cluster: Cluster, owner: Owner, claim: Claim) -> None:
             raise BackendUnavailable("no answer")
 
 
+@pytest.mark.attack
 async def test_a_name_with_a_lost_call_is_nobodys_until_that_can_come_true_no_more(
     cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

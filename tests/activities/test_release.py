@@ -197,6 +197,7 @@ class TestStuckDeletion:
         assert result.is_written
         assert [event["reason"] for event in await cluster.events_about(application)] == []
 
+    @pytest.mark.attack
     async def test_what_is_gone_is_not_said_to_be_there(self, cluster: Cluster, namespace: str) -> None:
         application = await deleted(cluster, namespace)
         present = ("DatabaseReady", "StorageReady", "AuthReady", "DeploymentReady", "IngressReady")

@@ -107,6 +107,7 @@ async def test_a_worker_cut_off_from_temporal_stops_writing_before_another_begin
     assert late == []
 
 
+@pytest.mark.attack
 async def test_a_worker_killed_while_it_deletes_a_realm_holds_no_object_back(
     platform: Platform, actor: Actor, tmp_path: Path
 ) -> None:

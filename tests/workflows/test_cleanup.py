@@ -43,6 +43,7 @@ async def test_cleanup_never_gives_up_and_says_that_it_is_stuck(stage: Stage) ->
     assert stage.platform.calls.count("release_object") == 1
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("retain", [False, True], ids=["delete", "retain"])
 async def test_a_stuck_deletion_says_what_is_gone_already(stage: Stage, *, retain: bool) -> None:
     stage.platform.plans = [CleanupPlan(verdict="proceed", uid=UID, retain=retain)]
