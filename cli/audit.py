@@ -53,6 +53,11 @@ def show(report: Report, console: Console) -> None:
         console.print(table)
         for problem in dict.fromkeys(finding.problem for finding in report.findings):
             console.print(f"{problem}: {problem.meaning}", highlight=False)
+    for cluster, count in sorted(report.elsewhere.items()):
+        console.print(
+            f"{count} things belong to cluster {escape(cluster)} and are not judged; never delete them from here",
+            highlight=False,
+        )
     counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items() if count)
     console.print(
         f"{len(report.findings)} findings; {report.settled} of {report.objects} objects judged (the others are not"

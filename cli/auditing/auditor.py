@@ -1,7 +1,10 @@
 """One audit: the objects, then every backend, then the objects again, and what does not fit together."""
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
+
+from pydantic import Field
 
 from cli.auditing.comparison import compare
 from cli.auditing.inventory import Finding, Found, Problem, Subject, Thing, ThingKind
@@ -24,6 +27,8 @@ class Report(FrozenModel):
     """How many of the objects were judged: those that were Running all the while."""
     counts: dict[ThingKind, int]
     """How many things of each kind there are, whoever's they are."""
+    elsewhere: dict[str, int] = Field(default_factory=dict)
+    """How many of them other clusters have, by cluster: they are not judged here, and never to be deleted from here."""
 
 
 def audit(environment: Mapping[str, str]) -> Report:
@@ -45,6 +50,7 @@ def audit(environment: Mapping[str, str]) -> Report:
         postgres = PostgresListing(settings)
 
         users = redis.found()
+        home = kubernetes.home(settings)
         before = kubernetes.subjects(settings, has_redis_users=users is not None)
         in_kubernetes = kubernetes.found(settings.lease_namespace)
         claims = [each for each in in_kubernetes if each.thing.kind is ThingKind.CLAIM]
@@ -61,7 +67,7 @@ def audit(environment: Mapping[str, str]) -> Report:
         logins = _useless_logins(before, found, kubernetes, postgres)
         after = kubernetes.subjects(settings, has_redis_users=users is not None)
 
-    findings = [*compare(before, found, after), *rights]
+    findings = [*compare(before, found, after, home), *rights]
     findings += [finding for finding in logins if _is_same(before, after, finding.owner)]
     kinds = [each.thing.kind for each in found]
     return Report(
@@ -69,6 +75,7 @@ def audit(environment: Mapping[str, str]) -> Report:
         objects=len(after),
         settled=sum(subject.is_settled and _is_same(before, after, key) for key, subject in after.items()),
         counts={kind: kinds.count(kind) for kind in ThingKind},
+        elsewhere=Counter(each.cluster for each in found if each.cluster not in (None, home.cluster)),
     )
 
 

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
-from cli.auditing.inventory import Finding, Found, Problem, Subject, Thing, ThingKind
+from cli.auditing.inventory import Finding, Found, Home, Problem, Subject, Thing, ThingKind
 from plattr import naming
 from plattr.objects import NO_OWNER, Kind, parse_key
 
@@ -18,6 +18,17 @@ _OURS = {
 }
 # A realm's other clients are made by the people who use it, pods by the autoscaler, indices by the application.
 _UNLIMITED = frozenset({ThingKind.CLIENT, ThingKind.POD, ThingKind.INDEX})
+_IN_BACKENDS = frozenset(
+    {
+        ThingKind.SCHEMA,
+        ThingKind.ROLE,
+        ThingKind.BUCKET,
+        ThingKind.REALM,
+        ThingKind.CLIENT,
+        ThingKind.REDIS_USER,
+        ThingKind.INDEX,
+    }
+)
 # What outlives its feature, and, with deletionPolicy Retain, its object: by what the claim is about.
 _DATA = {
     "schema": ThingKind.SCHEMA,
@@ -27,7 +38,9 @@ _DATA = {
 }
 
 
-def compare(before: Mapping[str, Subject], found: Collection[Found], after: Mapping[str, Subject]) -> list[Finding]:
+def compare(
+    before: Mapping[str, Subject], found: Collection[Found], after: Mapping[str, Subject], home: Home | None = None
+) -> list[Finding]:
     """Return what is wrong, sorted.
 
     Args:
@@ -35,10 +48,18 @@ def compare(before: Mapping[str, Subject], found: Collection[Found], after: Mapp
         found: everything that exists.
         after: the objects as they were afterwards. Only what holds of both is held against anybody, so that an
             object which comes, changes or goes meanwhile is no finding.
+        home: where the objects are; without it whatever bears their keys counts as theirs.
     """
     settled = _settled(before, after)
     living = before.keys() | after.keys()
-    findings = [*_of_owners(settled, found), *_without_object(living, found), *_unmarked(living, settled, found)]
+    strangers = {each.thing: home.stranger(each) for each in found} if home is not None else {}
+    own = [each for each in found if strangers.get(each.thing) is None]
+    findings = [
+        *_of_owners(settled, found, strangers),
+        *_without_object(living, own),
+        *_unmarked(living, settled, own),
+        *_of_strangers(settled, found, strangers),
+    ]
     return sorted(findings, key=lambda finding: (finding.problem, finding.owner, str(finding.thing)))
 
 
@@ -53,13 +74,16 @@ def _settled(before: Mapping[str, Subject], after: Mapping[str, Subject]) -> dic
     }
 
 
-def _of_owners(settled: Mapping[str, Subject], found: Collection[Found]) -> Iterable[Finding]:
+def _of_owners(
+    settled: Mapping[str, Subject], found: Collection[Found], strangers: Mapping[Thing, str | None]
+) -> Iterable[Finding]:
     by_thing = {each.thing: each for each in found}
     for subject in settled.values():
         for thing in subject.expected or ():
-            yield from _judge(subject, thing, by_thing.get(thing))
-    kept = _stands_for(each for each in found if each.thing.kind is ThingKind.CLAIM)
-    for each in found:
+            yield from _judge(subject, thing, by_thing.get(thing), strangers.get(thing))
+    own = [each for each in found if strangers.get(each.thing) is None]
+    kept = _stands_for(each for each in own if each.thing.kind is ThingKind.CLAIM)
+    for each in own:
         owner = settled.get(each.owner or "")
         if owner is None or owner.expected is None or each.thing in owner.expected or each.thing.kind in _UNLIMITED:
             continue
@@ -74,9 +98,31 @@ def _is_own_family(found: Found) -> bool:
     return is_family and owner is not None and (owner.kind, owner.name) == (Kind.APPLICATION, thing.name)
 
 
-def _judge(subject: Subject, thing: Thing, found: Found | None) -> Iterable[Finding]:
+def _of_strangers(
+    settled: Mapping[str, Subject], found: Collection[Found], strangers: Mapping[Thing, str | None]
+) -> Iterable[Finding]:
+    """Yield what is marked as an earlier namespace's, and what this cluster holds and is marked as another's.
+
+    What clusters that share a backend have there besides is their own affair.
+    """
+    needed = {thing for subject in settled.values() for thing in subject.expected or ()}
+    for each in found:
+        stranger = strangers.get(each.thing)
+        if stranger is None or each.thing in needed:
+            continue
+        is_clusters = stranger.startswith("cluster ")
+        if is_clusters and each.thing.kind in _IN_BACKENDS:
+            continue
+        problem = Problem.CLUSTER if is_clusters else Problem.NAMESPACE
+        yield Finding(problem=problem, thing=each.thing, owner=each.owner or "", detail=f"of {stranger}")
+
+
+def _judge(subject: Subject, thing: Thing, found: Found | None, stranger: str | None) -> Iterable[Finding]:
     if found is None:
         yield Finding(problem=Problem.MISSING, thing=thing, owner=subject.key)
+    elif stranger is not None:
+        detail = f"it belongs to {found.owner} of {stranger}"
+        yield Finding(problem=Problem.FOREIGN, thing=thing, owner=subject.key, detail=detail)
     elif found.owner != subject.key:
         holder = found.owner or NO_OWNER
         yield Finding(problem=Problem.FOREIGN, thing=thing, owner=subject.key, detail=f"it belongs to {holder}")

@@ -55,7 +55,9 @@ class Thing(FrozenModel):
 
 
 def _uid_named(mark: object) -> str | None:
-    if mark is None or (isinstance(mark, str) and re.fullmatch(r"[-A-Za-z0-9]{1,64}", mark)):
+    if mark in (None, ""):
+        return None
+    if isinstance(mark, str) and re.fullmatch(r"[-A-Za-z0-9]{1,64}", mark):
         return mark
     return "unreadable"
 
@@ -68,10 +70,30 @@ class Found(FrozenModel):
     owner: Annotated[str | None, BeforeValidator(owner_named)]
     """The owner's key, `{namespace}/{kind}/{name}`; None: it carries none of ours."""
     uid: Annotated[str | None, BeforeValidator(_uid_named)] = None
+    cluster: Annotated[str | None, BeforeValidator(_uid_named)] = None
+    namespace_uid: Annotated[str | None, BeforeValidator(_uid_named)] = None
     is_retained: bool = False
     """Of a claim: what it stands for outlives its object."""
     is_quarantined: bool = False
     """Of a claim: its object is gone, and a call that was never answered may still make what it stands for."""
+
+
+class Home(FrozenModel):
+    """Which cluster the objects are in, and which namespaces it has: what bears their keys may be another's."""
+
+    cluster: str
+    namespaces: dict[str, str]
+    """The UID of each by its name."""
+
+    def stranger(self, found: Found) -> str | None:
+        """Return of which other cluster, or that of an earlier namespace, a thing is; None when of neither."""
+        if found.owner is None:
+            return None
+        if found.cluster is not None and found.cluster != self.cluster:
+            return f"cluster {found.cluster}"
+        uid = self.namespaces.get(found.owner.partition("/")[0])
+        is_earlier = uid is not None and found.namespace_uid is not None and found.namespace_uid != uid
+        return "an earlier namespace of that name" if is_earlier else None
 
 
 class Subject(FrozenModel):
@@ -94,6 +116,8 @@ class Problem(StrEnum):
     MISSING = "missing"
     DUPLICATE = "duplicate"
     FOREIGN = "foreign"
+    CLUSTER = "cluster"
+    NAMESPACE = "namespace"
     LOGIN = "login"
     ADMINS = "admins"
     MEMBER = "member"
@@ -113,6 +137,10 @@ _MEANINGS = {
     Problem.MISSING: "a Running object lacks it",
     Problem.DUPLICATE: "a Running object has it beside what it asks for",
     Problem.FOREIGN: "a Running object needs it, and it is another's",
+    Problem.CLUSTER: "it is in this cluster and marked as another's, as after a restore under another CLUSTER_ID:"
+    " plattr adopt takes it over; that cluster may be alive, so delete nothing for it",
+    Problem.NAMESPACE: "recorded for an earlier namespace of that name; plattr adopt takes it over, plattr cleanup"
+    " --orphan removes it once no object has the name",
     Problem.ADMINS: "the admin, or the role that all applications share, owns it, and it is not Plattr's own: what a"
     " tenant wrote would run with its rights",
     Problem.MEMBER: "an application's role is a member of a role that Plattr did not give it",

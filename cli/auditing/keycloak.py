@@ -10,6 +10,7 @@ from plattr.naming import RESERVED_CLIENTS, RESERVED_REALM
 from plattr.settings import Settings
 
 _OWNER, _UID = "plattr.owner", "plattr.ownerUid"
+_CLUSTER, _NAMESPACE_UID = "plattr.ownerCluster", "plattr.ownerNamespaceUid"
 # 30 s: a listing of a thousand realms takes Keycloak seconds.
 _TIMEOUT_SECONDS = 30.0
 
@@ -36,11 +37,12 @@ class KeycloakListing:
             if realm is None:
                 continue
             attributes = realm.get("attributes", {})
+            place = {"cluster": attributes.get(_CLUSTER), "namespace_uid": attributes.get(_NAMESPACE_UID)}
             owner, uid = attributes.get(_OWNER), attributes.get(_UID)
-            found.append(Found(thing=Thing(kind=ThingKind.REALM, name=name), owner=owner, uid=uid))
+            found.append(Found(thing=Thing(kind=ThingKind.REALM, name=name), owner=owner, uid=uid, **place))
             if owner is not None:
                 found += [
-                    Found(thing=Thing(kind=ThingKind.CLIENT, scope=name, name=client["clientId"]), owner=owner)
+                    Found(thing=Thing(kind=ThingKind.CLIENT, scope=name, name=client["clientId"]), owner=owner, **place)
                     for client in self._get(f"admin/realms/{quote(name, safe='')}/clients") or []
                     if client["clientId"] not in RESERVED_CLIENTS
                 ]

@@ -11,7 +11,7 @@ import urllib3
 from kubernetes import client, config
 
 from cli.auditing.expectation import expected_things
-from cli.auditing.inventory import AuditFailed, Found, Subject, Thing, ThingKind
+from cli.auditing.inventory import AuditFailed, Found, Home, Subject, Thing, ThingKind
 from plattr.errors import InvalidSpec
 from plattr.objects import API_VERSION, GROUP, Envelope, Kind
 from plattr.parent import Parent, taken_parent
@@ -20,8 +20,10 @@ from plattr.target import (
     KIND_LABEL,
     MANAGED_BY_LABEL,
     OWNER_ANNOTATION,
+    OWNER_CLUSTER_ANNOTATION,
     OWNER_NAME_LABEL,
     OWNER_NAMESPACE_LABEL,
+    OWNER_NAMESPACE_UID_ANNOTATION,
     OWNER_UID_ANNOTATION,
     application_target,
     preview_target,
@@ -75,6 +77,14 @@ class KubernetesListing:
     def close(self) -> None:
         """Close the connections."""
         self._api.close()  # type: ignore[no-untyped-call]  # as above
+
+    def home(self, settings: Settings) -> Home:
+        """Return which cluster this is, and its namespaces."""
+        uids = {
+            body["metadata"]["name"]: body["metadata"]["uid"]
+            for body in self._list("/api/v1/namespaces", accept=_METADATA_LIST)
+        }
+        return Home(cluster=settings.cluster_id or uids["kube-system"], namespaces=uids)
 
     def subjects(self, settings: Settings, *, has_redis_users: bool = False) -> dict[str, Subject]:
         """Return every object by its key."""
@@ -220,7 +230,11 @@ def _thing(kind: ThingKind, body: Json) -> Thing:
 def _found(kind: ThingKind, body: Json) -> Found:
     annotations = body["metadata"].get("annotations", {})
     return Found(
-        thing=_thing(kind, body), owner=annotations.get(OWNER_ANNOTATION), uid=annotations.get(OWNER_UID_ANNOTATION)
+        thing=_thing(kind, body),
+        owner=annotations.get(OWNER_ANNOTATION),
+        uid=annotations.get(OWNER_UID_ANNOTATION),
+        cluster=annotations.get(OWNER_CLUSTER_ANNOTATION),
+        namespace_uid=annotations.get(OWNER_NAMESPACE_UID_ANNOTATION),
     )
 
 
@@ -235,6 +249,8 @@ def _claim(lease: Json) -> Found:
         ),
         owner=lease.get("spec", {}).get("holderIdentity"),
         uid=annotations.get(OWNER_UID_ANNOTATION),
+        cluster=annotations.get(OWNER_CLUSTER_ANNOTATION),
+        namespace_uid=annotations.get(OWNER_NAMESPACE_UID_ANNOTATION),
         is_retained=annotations.get(_RETAINED_ANNOTATION) == "true",
         is_quarantined=_is_ahead(annotations.get(_QUARANTINE_ANNOTATION)),
     )

@@ -110,4 +110,6 @@ def _found(kind: ThingKind, name: str, comment: str | None) -> Found:
         thing=Thing(kind=kind, name=name),
         owner=record.get("owner") if is_record else None,
         uid=record.get("uid") if is_record else None,
+        cluster=record.get("cluster") if is_record else None,
+        namespace_uid=record.get("namespaceUid") if is_record else None,
     )

@@ -64,4 +64,6 @@ def _found(name: str, rules: list[str]) -> Found:
         thing=Thing(kind=ThingKind.REDIS_USER, name=name),
         owner=record.get("owner") if is_record else None,
         uid=record.get("uid") if is_record else None,
+        cluster=record.get("cluster") if is_record else None,
+        namespace_uid=record.get("namespaceUid") if is_record else None,
     )

@@ -12,6 +12,7 @@ from plattr.settings import Settings
 
 _PREFIX = "plattr-"
 _OWNER_TAG, _UID_TAG = "plattr-owner", "plattr-owner-uid"
+_CLUSTER_TAG, _NAMESPACE_UID_TAG = "plattr-owner-cluster", "plattr-owner-namespace-uid"
 
 
 class S3Listing:
@@ -48,7 +49,13 @@ class S3Listing:
         except (BotoCoreError, ClientError, ResponseParserError) as error:
             raise AuditFailed(f"cannot list the buckets of S3: {error}") from None
         return [
-            Found(thing=Thing(kind=ThingKind.BUCKET, name=name), owner=own.get(_OWNER_TAG), uid=own.get(_UID_TAG))
+            Found(
+                thing=Thing(kind=ThingKind.BUCKET, name=name),
+                owner=own.get(_OWNER_TAG),
+                uid=own.get(_UID_TAG),
+                cluster=own.get(_CLUSTER_TAG),
+                namespace_uid=own.get(_NAMESPACE_UID_TAG),
+            )
             for name, own in tags.items()
             if own is not None
         ]

@@ -3,7 +3,7 @@
 import pytest
 
 from cli.auditing.comparison import compare
-from cli.auditing.inventory import Finding, Found, Problem, Subject, Thing, ThingKind
+from cli.auditing.inventory import Finding, Found, Home, Problem, Subject, Thing, ThingKind
 
 OWNER = "team/Application/shop"
 SCHEMA = Thing(kind=ThingKind.SCHEMA, name="prod_shop")
@@ -187,3 +187,38 @@ def test_a_bucket_just_made_waits_for_its_mark_while_its_owner_works() -> None:
     existing = [*found(BUCKET, owner=None, uid=None), claim("bucket", BUCKET.name)]
 
     assert compare(working, existing, working) == []
+
+
+HOME = Home(cluster="here", namespaces={"team": "n1"})
+HELD = Thing(kind=ThingKind.CLAIM, scope="schema", name="prod_shop")
+
+
+def marked(*things: Thing, cluster: str = "here", namespace_uid: str = "n1") -> list[Found]:
+    return [each.model_copy(update={"cluster": cluster, "namespace_uid": namespace_uid}) for each in found(*things)]
+
+
+def test_what_is_marked_for_this_cluster_and_namespace_is_no_finding() -> None:
+    assert compare(subject(), marked(*EXPECTED), subject(), HOME) == []
+
+
+def test_what_another_cluster_has_in_the_backends_is_its_own_affair() -> None:
+    assert compare({}, marked(SCHEMA, APP_ROLE, BUCKET, cluster="there"), {}, HOME) == []
+
+
+def test_what_this_cluster_holds_and_is_marked_as_anothers_is_a_finding() -> None:
+    findings = compare({}, marked(HELD, DEPLOYMENT, cluster="there"), {}, HOME)
+
+    assert problems(findings) == {(Problem.CLUSTER, HELD), (Problem.CLUSTER, DEPLOYMENT)}
+
+
+def test_what_an_earlier_namespace_left_is_a_finding_and_no_orphan() -> None:
+    findings = compare({}, marked(SCHEMA, HELD, namespace_uid="n0"), {}, HOME)
+
+    assert problems(findings) == {(Problem.NAMESPACE, SCHEMA), (Problem.NAMESPACE, HELD)}
+
+
+@pytest.mark.parametrize("place", [{"cluster": "there"}, {"namespace_uid": "n0"}], ids=["cluster", "namespace"])
+def test_a_running_object_that_needs_what_is_a_strangers_is_told(place: dict[str, str]) -> None:
+    findings = compare(subject(), [*marked(*EXPECTED - {SCHEMA}), *marked(SCHEMA, **place)], subject(), HOME)
+
+    assert problems(findings) == {(Problem.FOREIGN, SCHEMA)}

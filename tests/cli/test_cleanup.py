@@ -15,7 +15,7 @@ from plattr.objects import Kind, ObjectReference, Owner
 from plattr.steps import CASCADE_SIGNAL, TASK_QUEUE, ClaimInput, RunInput
 from tests.cli.conftest import run_of, run_plattr
 from tests.fix_kubernetes import application_spec, random_name
-from tests.inputs import estate
+from tests.inputs import CLUSTER, estate
 from tests.workflows.fakes import FakePlatform
 from worker.registry import WORKFLOWS
 
@@ -30,7 +30,7 @@ def orphan(namespace):
 async def left(cluster, orphan):
     """What the Application has left, as the ledger has it."""
     bucket = Claim(holding=Holding.BUCKET, name=f"plattr-prod-{orphan.name}")
-    await cluster.ledger.acquire(Owner(reference=orphan, uid="gone"), [bucket], is_retained=True)
+    await cluster.ledger.acquire(Owner(reference=orphan, uid="gone", cluster=CLUSTER), [bucket], is_retained=True)
     return bucket
 
 
@@ -151,7 +151,7 @@ async def test_orphan_refuses_a_living_object(plattr, application, name):
 async def test_orphan_cleans_up_after_the_one_kind_while_the_other_lives(plattr, client, cluster, application, name):
     reference = application.reference.model_copy(update={"kind": Kind.PREVIEW})
     bucket = Claim(holding=Holding.BUCKET, name=f"plattr-preview-{reference.name}")
-    await cluster.ledger.acquire(Owner(reference=reference, uid="gone"), [bucket])
+    await cluster.ledger.acquire(Owner(reference=reference, uid="gone", cluster=CLUSTER), [bucket])
 
     outcome = await plattr("cleanup", name.format(reference.name), "-n", reference.namespace, "--yes", "--orphan")
 
@@ -161,7 +161,7 @@ async def test_orphan_cleans_up_after_the_one_kind_while_the_other_lives(plattr,
 
 async def test_orphan_finds_the_kind_by_what_is_left(plattr, client, cluster, namespace):
     reference = ObjectReference(kind=Kind.PREVIEW, namespace=namespace, name=random_name())
-    owner = Owner(reference=reference, uid="gone")
+    owner = Owner(reference=reference, uid="gone", cluster=CLUSTER)
     bucket = Claim(holding=Holding.BUCKET, name=f"plattr-preview-{reference.name}")
     await cluster.ledger.acquire(owner, [bucket])
 

@@ -12,7 +12,6 @@ import pytest
 from activities.clients.ledger import Ledger
 from activities.clients.resources import PREVIEWS
 from cli.auditing.auditor import audit
-from plattr.claims import Holding
 from plattr.objects import Kind
 from stack.platform import Platform
 from stack.services.cluster import NAMESPACE as LEASE_NAMESPACE
@@ -22,7 +21,6 @@ from tests.faults.scenarios import Actor
 from tests.faults.timing import EARNEST
 from tests.faults.worker import Fault
 from tests.faults.zombies import Evidence, Zombie, haunt, parent_of_previews, remove_haunted
-from tests.inputs import estate
 
 # Longer than the fence (10 s) and the heartbeat timeout (15 s) as they are in earnest.
 FROZEN_SECONDS = 20.0
@@ -140,7 +138,7 @@ async def test_a_worker_killed_while_it_deletes_a_realm_holds_no_object_back(
         assert seconds < BACK_SECONDS
         assert findings <= before
         ledger = Ledger(actor.view.kube, LEASE_NAMESPACE)
-        held = await ledger.held_by(estate(parent.reference), Holding.REALM)
+        held = await ledger.held_under(parent.reference)
         assert [each.claim.name for each in held if each.quarantined_until] == [parent.name]
     finally:
         # What waits for the end of the five minutes has no worker any more.

@@ -23,6 +23,7 @@ from temporalio.client import Client
 
 import worker.__main__ as real_worker
 from activities.clients import fence
+from activities.clients.cluster import cluster_id
 from activities.clients.telemetry import configure_logging
 from activities.clients.temporal import connect_temporal
 from plattr.objects import FrozenModel
@@ -30,7 +31,6 @@ from plattr.settings import Settings
 from tests.faults.chaos import Chaos
 from tests.faults.mutants import Mutant, break_worker
 from tests.faults.timing import Timing
-from tests.inputs import CLUSTER
 from worker.registry import connect_clients
 
 
@@ -213,7 +213,7 @@ async def _serve(settings: Settings, task_queue: str, folder: Path, timing: Timi
     client = await connect_temporal(lazy=False)
     client = Client(**(client.config() | {"interceptors": [places]}))
     clients = await connect_clients(settings)
-    clients.kube.cluster = CLUSTER
+    clients.kube.cluster = await cluster_id(clients.kube, settings)
     worker = real_worker.build_worker(client, settings, clients, task_queue)
     (folder / "ready").write_text(json.dumps(os.getpid()))
     await worker.run()
