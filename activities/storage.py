@@ -1,28 +1,32 @@
 """Buckets: made, kept as the spec asks, and removed with everything in them."""
 
 import asyncio
+import re
+import secrets
 import time
+from base64 import b64decode
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 from temporalio import activity
 
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
-from activities.clients.resources import CONFIG_MAPS
+from activities.clients.resources import CONFIG_MAPS, SECRETS, Json
 from activities.clients.s3 import S3Client, Standing
 from activities.clients.s3_errors import AccessDenied, FeatureMissing
 from activities.loading import TargetLoader
-from activities.ownership import living_uid, remove_owned
+from activities.ownership import ensure_adoptable, holds, living_uid, remove_owned
 from activities.polling import is_called_off
 from plattr.buckets import (
     OWNERSHIP,
+    bucket_policy,
     cors_rules,
     is_same_cors,
     is_same_policy,
     owner_tags,
-    public_read_policy,
     storage_values,
     tagged_mark,
 )
@@ -30,8 +34,9 @@ from plattr.claims import Claim, Holding
 from plattr.errors import Conflict, OwnedElsewhere, PlattrError, Refusal, StillDeleting, Transient
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
+from plattr.manifests.secret import SECRET_KEY, build_storage_keys
 from plattr.marks import Estate, ensure_own, estate_of
-from plattr.naming import BucketName, possible_bucket_prefixes
+from plattr.naming import BucketName, possible_bucket_prefixes, storage_account
 from plattr.objects import ObjectReference, Owner
 from plattr.settings import Settings
 from plattr.status import ConditionType, Finding
@@ -41,6 +46,8 @@ from plattr.target import Target
 # A spec may hold 50 buckets of some ten calls each. Four at once keep that within the activity's 60 s and leave
 # the client's 16 threads to other applications too.
 BUCKETS_AT_ONCE = 4
+# As long as AWS' own, which have 40 characters.
+SECRET_KEY_BYTES = 20
 # A third of the activity's start-to-close of 60 s: the call that is under way at the end may still take its 13 s.
 CLEANUP_BUDGET = timedelta(seconds=20)
 
@@ -77,11 +84,15 @@ class StorageActivities:
         """
         target = await self._loader.load(step)
         claimed = await self._claimed(estate_of(target.owner))
+        # Before the buckets: a policy names no account that is not there.
+        account = await self._keep_account(target)
         limit = asyncio.Semaphore(BUCKETS_AT_ONCE)
 
         async def reconcile(name: BucketName, *, is_public: bool) -> bool:
             async with limit:
-                return await self._reconcile(target, name, is_public=is_public, is_made=claimed.get(name, False))
+                return await self._reconcile(
+                    target, name, account, is_public=is_public, is_made=claimed.get(name, False)
+                )
 
         wanted = {target.names.bucket(bucket.name): bucket.public for bucket in target.spec.storage.buckets}
         # All of them end before the activity does: a bucket still being written to by an attempt that failed
@@ -100,7 +111,7 @@ class StorageActivities:
 
     @activity.defn
     async def delete_storage(self, step: CleanupStepInput) -> StepResult:
-        """Remove the ConfigMap and the owner's buckets with every version, delete marker and open upload.
+        """Remove account, Secret, ConfigMap and the owner's buckets with every version, delete marker and open upload.
 
         The buckets are those the ledger has for the owner and those that may bear its name; each goes only when
         its tags name the owner. One of another owner, or of none with something in it, is left as it is. Not
@@ -121,7 +132,10 @@ class StorageActivities:
         spared = await living_uid(self._kube, step)
         labels = {FEATURE_LABEL: "storage"}
         estate = step.estate(self._kube.cluster)
-        await remove_owned(self._kube, estate, [CONFIG_MAPS], spared_uid=spared, labels=labels)
+        if spared is None:
+            # First of all: nobody writes to a bucket that is being emptied, or that is retained.
+            await self._remove_accounts(estate)
+        await remove_owned(self._kube, estate, [SECRETS, CONFIG_MAPS], spared_uid=spared, labels=labels)
         claimed = await self._claimed(estate)
         for bucket in sorted(claimed.keys() | await self._named_like(step.reference)):
             if not await self._is_ours(bucket, estate, spared, is_made=claimed.get(bucket, False)):
@@ -132,14 +146,57 @@ class StorageActivities:
                 return StepResult(is_done=False, waiting_for=f"bucket {bucket!r} to be emptied")
         return StepResult()
 
-    async def _reconcile(self, target: Target, bucket: BucketName, *, is_public: bool, is_made: bool) -> bool:
+    async def _keep_account(self, target: Target) -> str | None:
+        """Return the access key id of the application's account, which has the Secret's key; None: it has none."""
+        if self._s3.accounts is None:
+            return None
+        owner = target.owner
+        key = storage_account(owner.reference, owner.cluster, owner.namespace_uid)
+        secret = await self._secret_key(target, key)
+        if not await self._s3.accounts.accepts(key, secret):
+            await self._s3.accounts.put(key, secret)
+        return key
+
+    async def _remove_accounts(self, estate: Estate) -> None:
+        accounts, uids = self._s3.accounts, {estate.namespace_uid}
+        if accounts is None:
+            return
+        if estate.namespace_uid is None:
+            # Of an object that is gone with its namespace the claims still tell which one that was.
+            uids = {held.owner.namespace_uid for held in await self._ledger.held_by(estate)}
+        for uid in sorted(uid for uid in uids if uid is not None):
+            await accounts.remove(storage_account(estate.reference, estate.cluster, uid))
+
+    async def _secret_key(self, target: Target, key: str) -> str:
+        """Return what the target's Secret has; it is made, or brought up to date, before."""
+        name, namespace = target.names.storage_keys, target.names.namespace
+        existing = await self._kube.get(SECRETS, name, namespace)
+        if existing is None:
+            secret = secrets.token_hex(SECRET_KEY_BYTES)
+            # Create only: of two that come here at once one keeps its key, and both use that.
+            if await self._kube.create(SECRETS, build_storage_keys(target, key, secret), namespace) is not None:
+                return secret
+            raise Conflict(f"cannot create Secret {name!r} in namespace {namespace!r}: it appears meanwhile")
+        ensure_adoptable(SECRETS, existing, target.owner)
+        # Whose account it is the Secret does not decide: whoever may write it may not take another's.
+        secret = _secret_key_in(existing) or secrets.token_hex(SECRET_KEY_BYTES)
+        wanted = build_storage_keys(target, key, secret)
+        if not holds(existing, wanted):
+            await self._kube.apply_over(existing, SECRETS, wanted, target.owner, namespace)
+        return secret
+
+    async def _reconcile(
+        self, target: Target, bucket: BucketName, account: str | None, *, is_public: bool, is_made: bool
+    ) -> bool:
         """Reconcile one bucket; False: the server has no CORS."""
         is_new = await self._own(target.owner, bucket, is_made=is_made)
         # First of all the settings: a bucket that is to be closed must not stay open because of a later failure.
-        if is_public:
-            await self._open(bucket, is_new=is_new)
+        partition = await self._s3.partition()
+        policy = bucket_policy(bucket, is_public=is_public, account=account, partition=partition)
+        if is_public and policy is not None:
+            await self._open(bucket, policy, is_new=is_new)
         else:
-            await self._close(bucket, is_new=is_new)
+            await self._close(bucket, policy, is_new=is_new)
         with suppress(FeatureMissing):
             if await self._s3.ownership(bucket) != OWNERSHIP:
                 await self._s3.put_ownership(bucket, OWNERSHIP)
@@ -177,14 +234,13 @@ class StorageActivities:
             await self._s3.put_tags(bucket, wanted)
         return is_new
 
-    async def _open(self, bucket: BucketName, *, is_new: bool) -> None:
+    async def _open(self, bucket: BucketName, policy: dict[str, Any], *, is_new: bool) -> None:
         """Let anybody read: the block goes first, for it refuses such a policy."""
         is_lifted = False
         with suppress(FeatureMissing):
             if await self._s3.blocks_public_access(bucket) is not None:
                 await self._s3.allow_public_access(bucket)
                 is_lifted = True
-        policy = public_read_policy(bucket, partition=await self._s3.partition())
         if not is_new and is_same_policy(await self._s3.policy(bucket), policy):
             return
         try:
@@ -195,13 +251,16 @@ class StorageActivities:
                 raise Conflict(f"{error}, unless its public access block is still in force") from None
             raise AccessDenied(f"{error}, or lift the account's own public access block") from None
 
-    async def _close(self, bucket: str, *, is_new: bool = False) -> None:
-        """Let in nobody but the account; the block goes first, since it closes the bucket whatever the policy says."""
+    async def _close(self, bucket: str, policy: dict[str, Any] | None = None, *, is_new: bool = False) -> None:
+        """Let in nobody but the account, and whom the policy names; the block closes the bucket whatever that says."""
         with suppress(FeatureMissing):
             if not await self._s3.blocks_public_access(bucket):
                 await self._s3.block_public_access(bucket)
         with suppress(FeatureMissing):
-            if not is_new and await self._s3.policy(bucket) is not None:
+            found = None if is_new else await self._s3.policy(bucket)
+            if policy is not None and not is_same_policy(found, policy):
+                await self._s3.put_policy(bucket, policy)
+            elif policy is None and found is not None:
                 await self._s3.delete_policy(bucket)
 
     async def _is_ours(self, bucket: str, estate: Estate, spared_uid: str | None, *, is_made: bool) -> bool:
@@ -235,6 +294,12 @@ class StorageActivities:
         """Return the account's buckets that may be the owner's by their names; only their tags tell."""
         lists = [await self._s3.list_buckets(prefix) for prefix in possible_bucket_prefixes(reference)]
         return frozenset(name for names in lists for name in names)
+
+
+def _secret_key_in(secret: Json) -> str | None:
+    """Return the Secret's key; None when somebody took it out, or put in what could be guessed."""
+    text = b64decode(secret.get("data", {}).get(SECRET_KEY, "")).decode(errors="replace")
+    return text if re.fullmatch(r"[A-Za-z0-9/+=]{32,128}", text) else None
 
 
 def _elsewhere(owner: Owner, bucket: str, holder: str) -> OwnedElsewhere:

@@ -161,38 +161,53 @@ class WorkloadActivities:
     async def _look(self, target: Target) -> _Present:
         """Read all that the step depends on, at once: that is most of what a step with nothing to do costs."""
         names = target.names
+        own = {(SECRETS, name) for name in (names.database_secret, names.redis_secret, names.storage_keys)}
+        reads = self._reads(target)
         places = [
             (INGRESSES, names.api_ingress),
-            *_references(target),
+            *(place for place in reads if place not in own),
             *((resource, names.stem) for resource in _REMOVAL_ORDER),
         ]
-        bodies, maps, held = await asyncio.gather(
+        config_maps = [names.config_map(feature) for feature in config_map_features(target)]
+        bodies, kept_secrets, kept_maps, held = await asyncio.gather(
             all_of(self._kube.get(resource, name, names.namespace) for resource, name in places),
-            self._config_maps(target),
+            self._owned(target, SECRETS, [place[1] for place in reads if place in own]),
+            self._owned(target, CONFIG_MAPS, config_maps),
             self._ledger.held_by(estate_of(target.owner)),
         )
         found = {place: body for place, body in zip(places, bodies, strict=True) if body is not None}
-        return _Present(found=found | {(CONFIG_MAPS, name): body for name, body in maps.items()}, held=held)
+        return _Present(found=found | kept_secrets | kept_maps, held=held)
 
-    async def _config_maps(self, target: Target) -> dict[str, Json]:
-        """Return the owner's ConfigMaps, and whatever bears the name of one that it should have."""
+    async def _owned(self, target: Target, resource: Resource, names: list[str]) -> dict[tuple[Resource, str], Json]:
+        """Return the owner's objects of a kind, and whatever bears the name of one that it should have.
+
+        One list in place of a call for each: the look at what is settled is most of what the API server is asked.
+        """
         namespace = target.names.namespace
-        owned = await list_owned(self._kube, CONFIG_MAPS, estate_of(target.owner), namespace, metadata_only=False)
-        found = {body["metadata"]["name"]: body for body in owned}
-        for feature in config_map_features(target):
-            name = target.names.config_map(feature)
-            body = found.get(name) or await self._kube.get(CONFIG_MAPS, name, namespace)
-            if body is not None:
-                found[name] = body
+        owned = await list_owned(self._kube, resource, estate_of(target.owner), namespace, metadata_only=False)
+        found = {(resource, body["metadata"]["name"]): body for body in owned}
+        for name in names:
+            if (resource, name) not in found:
+                body = await self._kube.get(resource, name, namespace)
+                found |= {} if body is None else {(resource, name): body}
         return found
+
+    def _reads(self, target: Target) -> list[tuple[Resource, str]]:
+        """Return the Secrets and ConfigMaps that are read by name, an access key's where S3 has accounts."""
+        return _references(target) + ([(SECRETS, target.names.storage_keys)] if self._has_keys(target) else [])
+
+    def _has_keys(self, target: Target) -> bool:
+        return target.spec.storage.enabled and self._settings.s3_accounts != "none"
 
     def _checksum(self, target: Target, present: _Present, key: bytes) -> str:
         """Sum up what the pods read at their start: the Secrets and ConfigMaps of their environment."""
         names = target.names
         # What the user keeps in `{name}-env`, or refers to, is the user's own; the rest must be this owner's.
-        places = list(_references(target))
+        places = self._reads(target)
         if target.spec.database.enabled:
             self._ensure_usable(target, present, SECRETS, names.database_secret)
+        if self._has_keys(target):
+            self._ensure_usable(target, present, SECRETS, names.storage_keys)
         if target.spec.redis.enabled:
             is_optional = not self._has_redis_user(target, present)
             self._ensure_usable(target, present, SECRETS, names.redis_secret, is_optional=is_optional)

@@ -30,6 +30,13 @@ ACCESS_BLOCK = {
     "RestrictPublicBuckets": True,
 }
 
+# What an application's own account may do in its buckets.
+OBJECT_ACTIONS = (
+    *("s3:GetObject", "s3:GetObjectAttributes", "s3:PutObject", "s3:DeleteObject"),
+    *("s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"),
+)
+LIST_ACTIONS = ("s3:ListBucket", "s3:ListBucketMultipartUploads", "s3:GetBucketLocation")
+
 # Source: shared/spec.md, section 3.
 CORS_METHODS = ("GET", "PUT", "POST", "DELETE", "HEAD")
 CORS_MAX_AGE_SECONDS = 3600
@@ -94,6 +101,27 @@ def public_read_policy(bucket: BucketName, *, partition: str) -> dict[str, Any]:
     }
 
 
+def bucket_policy(bucket: BucketName, *, is_public: bool, account: str | None, partition: str) -> dict[str, Any] | None:
+    """Return the policy of a bucket; None: it is to have none.
+
+    Args:
+        bucket: the bucket.
+        is_public: whether anybody may read its objects.
+        account: the access key id of the application's account, where it has one: the objects are its to read, write
+            and list. No tags, policy, ACL, CORS or old versions: by those a bucket would be another's, or open.
+        partition: the first part of its ARN: aws, aws-cn, aws-us-gov.
+    """
+    policy = public_read_policy(bucket, partition=partition)
+    statements = list(policy["Statement"]) if is_public else []
+    if account is not None:
+        resource = f"arn:{partition}:s3:::{bucket}"
+        statements += [
+            _allow("PlattrObjects", account, OBJECT_ACTIONS, f"{resource}/*"),
+            _allow("PlattrList", account, LIST_ACTIONS, resource),
+        ]
+    return policy | {"Statement": statements} if statements else None
+
+
 def is_same_cors(some: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> bool:
     """Tell whether two lists of rules mean the same; order within a rule and its ID mean nothing."""
     return [_plain_rule(rule) for rule in some] == [_plain_rule(rule) for rule in other]
@@ -152,6 +180,11 @@ def size_in_bytes(size: str) -> int:
     """Return the number of bytes that a maxFileSize such as `10Mi` or `500K` names."""
     number, unit = re.fullmatch(r"(\d+)(\D*)", size).groups()  # type: ignore[union-attr]  # SIZE_PATTERN holds
     return int(number) * _UNITS[unit]
+
+
+def _allow(sid: str, account: str, actions: Sequence[str], resource: str) -> dict[str, Any]:
+    principal = {"AWS": account}
+    return {"Sid": sid, "Effect": "Allow", "Principal": principal, "Action": list(actions), "Resource": resource}
 
 
 def _plain_rule(rule: Mapping[str, Any]) -> dict[str, Any]:

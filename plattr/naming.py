@@ -5,6 +5,7 @@ Nothing is ever truncated: two applications whose names agree in the first 63 by
 
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any, NewType
 
 from plattr.errors import InvalidSpec, NameTooLong
@@ -78,6 +79,11 @@ class Names(FrozenModel):
     def database_secret(self) -> str:
         """Return the name of the Secret that is the password's only home."""
         return f"{self.stem}-db"
+
+    @property
+    def storage_keys(self) -> str:
+        """Return the name of the Secret with the application's access key, where the S3 server has accounts."""
+        return f"{self.stem}-storage-keys"
 
     def config_map(self, feature: str) -> str:
         """Return the name of a feature's ConfigMap: storage, auth, redis, search."""
@@ -271,6 +277,16 @@ def workflow_id(reference: ObjectReference) -> str:
 def roles_of(sql_stem: str) -> tuple[RoleName, RoleName]:
     """Return the app role and the anon role that begin with a stem."""
     return RoleName(f"{sql_stem}_app"), RoleName(f"{sql_stem}_anon")
+
+
+def storage_account(reference: ObjectReference, cluster: str, namespace_uid: str) -> str:
+    """Return the access key id of an object's account on an S3 server.
+
+    A digest, since such a server keeps no owner with an account: it is another object's, another cluster's and an
+    earlier namespace's for nobody. Else whoever makes a namespace anew would have the key to the buckets of before.
+    """
+    owner = "\n".join((cluster, namespace_uid, reference.key))
+    return f"plattr-{sha256(owner.encode()).hexdigest()[:32]}"
 
 
 def role_arn(template: str, names: Names) -> str:

@@ -120,6 +120,9 @@ class Settings(WatcherSettings):
     s3_public_endpoint: Url | None = None
     # How resources name this cluster; without it the UID of its namespace kube-system.
     cluster_id: str | None = Field(default=None, pattern=CLUSTER_PATTERN)
+    # Servers with accounts of their own, where each application gets one.
+    s3_accounts: Literal["none", "versitygw"] = "none"
+    s3_accounts_url: Url | None = None
     base_domain: str = Field(min_length=3, pattern=DOMAIN_PATTERN)
     reserved_hosts: HostPatterns = ()
     domains_by_namespace: DomainLists | None = None

@@ -185,11 +185,12 @@ def _check_domain(spec: ApplicationSpec, names: Names, base_domain: str, hosts: 
 
 
 def _check_secret_references(spec: ApplicationSpec, names: Names) -> None:
+    endings = (("-db", names.database_secret), ("-redis", names.redis_secret), ("-storage-keys", names.storage_keys))
     for index, variable in enumerate(spec.env_vars):
         reference = variable.secret_key_ref
         if reference is None:
             continue
-        for ending, own in (("-db", names.database_secret), ("-redis", names.redis_secret)):
+        for ending, own in endings:
             # Any other such Secret of the namespace is, or may become, another application's password.
             if reference.name.endswith(ending) and reference.name != own:
                 raise InvalidSpec(

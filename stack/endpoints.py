@@ -110,6 +110,7 @@ def _backends(endpoints: Endpoints) -> dict[str, str]:
         "DB_NAME": endpoints.database_name,
         "AWS_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": endpoints.s3_url,
+        "S3_ACCOUNTS": "versitygw",
         "AWS_ACCESS_KEY_ID": endpoints.s3_key,
         "AWS_SECRET_ACCESS_KEY": endpoints.s3_secret,
         "BASE_DOMAIN": "platform.localhost",

@@ -112,7 +112,7 @@ class Shops:
 
 @pytest.fixture(scope="session")
 def s3_settings(platform: Platform) -> Settings:
-    return Settings.from_mapping(platform.environment("worker") | {"BASE_DOMAIN": S3_DOMAIN})
+    return Settings.from_mapping(platform.environment("worker") | {"BASE_DOMAIN": S3_DOMAIN, "S3_ACCOUNTS": "none"})
 
 
 @pytest.fixture(scope="session")

@@ -202,7 +202,7 @@ async def team(platform: Platform) -> AsyncIterator[Team]:
     namespace = f"workload-{secrets.token_hex(4)}"
     metadata = {"name": namespace, "labels": {POD_SECURITY_LABEL: "restricted"}}
     await kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-    environment = platform.environment("worker") | {"BASE_DOMAIN": f"{namespace}.test"}
+    environment = platform.environment("worker") | {"BASE_DOMAIN": f"{namespace}.test", "S3_ACCOUNTS": "none"}
 
     yield Team(kube, worker, Settings.from_mapping(environment), namespace)
 

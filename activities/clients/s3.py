@@ -19,6 +19,7 @@ from botocore.parsers import ResponseParserError
 from activities.clients import fence, tracing
 from activities.clients import s3_errors as calls
 from activities.clients.backends import Backend, of_backend
+from activities.clients.s3_accounts import S3Accounts
 from activities.clients.s3_errors import AccessDenied, Operation, code_of, kept_objects, translate
 from plattr.buckets import ACCESS_BLOCK, checked_endpoint
 from plattr.settings import Settings
@@ -73,6 +74,8 @@ class S3Client:
         host = urlsplit(self._endpoint_url or "").hostname
         self._is_aws = host is None or host.endswith(_AWS_DOMAINS)
         self._session = session
+        self.accounts = S3Accounts(settings, session=session) if settings.s3_accounts == "versitygw" else None
+        """The server's own accounts; None where the applications' credentials are somebody else's affair."""
         self._connections: tuple[Any, Any] | None = None
         self._connecting = threading.Lock()
         self._account_id: str | None = None
@@ -82,6 +85,8 @@ class S3Client:
     def close(self) -> None:
         """Close connections and threads; the client is of no use afterwards."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        if self.accounts is not None:
+            self.accounts.close()
         for connection in self._connections or ():
             if connection is not None:
                 connection.close()

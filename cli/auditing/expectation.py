@@ -4,8 +4,10 @@ from cli.auditing.inventory import Thing, ThingKind
 from plattr.target import Target
 
 
-def expected_things(target: Target, *, has_redis_users: bool = False) -> frozenset[Thing]:
-    """Return everything that the target must have; of Redis a user where the platform makes users."""
+def expected_things(
+    target: Target, *, has_redis_users: bool = False, has_storage_keys: bool = False
+) -> frozenset[Thing]:
+    """Return everything that the target must have; a user of Redis and a key of S3 where the platform makes them."""
     things = [*_claims(target), *_backends(target), *_workload(target)]
     if target.spec.redis.enabled and has_redis_users:
         names = target.names
@@ -13,6 +15,8 @@ def expected_things(target: Target, *, has_redis_users: bool = False) -> frozens
             Thing(kind=ThingKind.REDIS_USER, name=names.redis_user),
             Thing(kind=ThingKind.SECRET, scope=names.namespace, name=names.redis_secret),
         ]
+    if target.spec.storage.enabled and has_storage_keys:
+        things.append(Thing(kind=ThingKind.SECRET, scope=target.names.namespace, name=target.names.storage_keys))
     return frozenset(things)
 
 

@@ -212,7 +212,8 @@ def _expected(
     except InvalidSpec:
         # Running by an older, laxer Plattr, or under a parent that has been refused since.
         return None
-    return expected_things(target, has_redis_users=has_redis_users)
+    has_storage_keys = settings.s3_accounts != "none"
+    return expected_things(target, has_redis_users=has_redis_users, has_storage_keys=has_storage_keys)
 
 
 def _living_parent(preview: Envelope, applications: Mapping[str, Envelope]) -> Parent | None:

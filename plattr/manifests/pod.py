@@ -108,6 +108,9 @@ def _app_env_from(target: Target) -> list[dict[str, Any]]:
             # Auth that fails does not stop the workload.
             reference["optional"] = True
         sources.append({"configMapRef": reference})
+        if feature == "storage":
+            # Only where the S3 server has accounts; on AWS the pod's role gives the credentials.
+            sources.append({"secretRef": {"name": names.storage_keys, "optional": True}})
     return sources
 
 

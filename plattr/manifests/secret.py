@@ -7,6 +7,10 @@ from typing import Any
 from plattr.manifests.metadata import FEATURE_LABEL, build_metadata
 from plattr.target import Target
 
+# As every SDK of S3 reads them.
+ACCESS_KEY = "AWS_ACCESS_KEY_ID"
+SECRET_KEY = "AWS_SECRET_ACCESS_KEY"  # noqa: S105  the name of a variable
+
 
 def build_database_secret(target: Target, values: Mapping[str, str]) -> dict[str, Any]:
     """Return the Secret whose keys become environment variables; `values` are plain text, not base64."""
@@ -16,6 +20,11 @@ def build_database_secret(target: Target, values: Mapping[str, str]) -> dict[str
 def build_redis_secret(target: Target, values: Mapping[str, str]) -> dict[str, Any]:
     """Return the Secret of an application's user of Redis; `values` are plain text, not base64."""
     return _build(target, target.names.redis_secret, "redis", values)
+
+
+def build_storage_keys(target: Target, key: str, secret: str) -> dict[str, Any]:
+    """Return the Secret with the access key of the application's account on the S3 server."""
+    return _build(target, target.names.storage_keys, "storage", {ACCESS_KEY: key, SECRET_KEY: secret})
 
 
 def _build(target: Target, name: str, feature: str, values: Mapping[str, str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ ADDRESSES = {
     "DB_HOST": "Told.DB.test.",
     "AWS_ENDPOINT_URL": "http://inner.s3.test:9000",
     "S3_PUBLIC_ENDPOINT": "https://outer.s3.test",
+    "S3_ACCOUNTS_URL": "http://admin.s3.test:7070",
     "KEYCLOAK_URL": "http://inner.keycloak.test:8080",
     "AUTH_URL": "https://login.keycloak.test/auth",
     "IDP_OIDC_ISSUER_URL": "https://oidc.idp.test/realms/a",
@@ -38,6 +39,7 @@ PLATFORM = [
         "search.opensearch.test",
         "frontend.temporal.test",
         "collector.otel.test",
+        "admin.s3.test",
     ),
     # What is served below: realms' pages, and a host for each bucket.
     *("evil.login.keycloak.test", "a.b.inner.keycloak.test", "bucket.outer.s3.test", "bucket.inner.s3.test"),

@@ -80,6 +80,7 @@ async def test_everything_is_there_when_the_application_runs(view: View) -> None
     assert {key for key in held if not key.startswith("Lease/")} == {
         f"Secret/{name}-db",
         f"Secret/{name}-redis",
+        f"Secret/{name}-storage-keys",
         *(f"ConfigMap/{name}-{feature}" for feature in ("storage", "auth", "redis", "search")),
         f"ServiceAccount/{name}",
         f"Deployment/{name}",

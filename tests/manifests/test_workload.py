@@ -122,7 +122,11 @@ def test_the_container_reads_exactly_what_its_features_write(target: Target) -> 
     enabled = {f for f in ("storage", "auth", "redis", "search") if getattr(spec, f).enabled}
 
     assert config_maps == {names.config_map(feature) for feature in enabled} | {names.user_env}
-    of_features = [(spec.database, names.database_secret), (spec.redis, names.redis_secret)]
+    of_features = [
+        (spec.database, names.database_secret),
+        (spec.redis, names.redis_secret),
+        (spec.storage, names.storage_keys),
+    ]
     assert secrets == {secret for feature, secret in of_features if feature.enabled} | {names.user_env}
 
 
@@ -157,14 +161,14 @@ def test_the_user_cannot_replace_what_plattr_injects() -> None:
     assert sources == ["shop-env", "shop-env", "shop-db", "shop-redis", "shop-redis"]
 
 
-def test_only_auth_and_the_users_own_variables_may_be_missing() -> None:
+def test_only_auth_access_keys_and_the_users_own_variables_may_be_missing() -> None:
     every = {feature: {"enabled": True} for feature in ("database", "storage", "auth", "redis", "search")}
 
     sources = [next(iter(source.values())) for source in container_of(application(**every))["envFrom"]]
 
-    # The Secret of Redis: a platform without users of Redis makes none.
+    # The Secrets of Redis and of S3: a platform without users there makes none.
     optional = {source["name"] for source in sources if source.get("optional")}
-    assert optional == {"shop-auth", "shop-env", "shop-redis"}
+    assert optional == {"shop-auth", "shop-env", "shop-redis", "shop-storage-keys"}
 
 
 def test_an_image_is_probed_at_the_health_path_on_port_3000() -> None:
