@@ -12,8 +12,7 @@ from activities.clients.postgres import PostgresClient
 from activities.clients.resources import SECRETS
 from activities.dropping import Dropping
 from activities.ownership import living_uid, remove_owned
-from plattr.database_removal import Blocker, Dependent, listed, owner_in
-from plattr.errors import HeldByDependents
+from plattr.database_removal import Blocker, Dependent, held, owner_in
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.objects import ObjectReference
 from plattr.steps import CleanupStepInput, StepResult
@@ -76,10 +75,7 @@ class DatabaseRemovalActivities:
         if not dependents:
             return
         if not step.cascade:
-            raise HeldByDependents(
-                f"cannot remove the database of {step.reference}: it would take {listed(dependents)} with it; have"
-                " their owners drop these, or run plattr cleanup --cascade"
-            )
+            raise held(step.reference, dependents)
         # Before they go: told twice is better than not told.
         for record in dict.fromkeys(dependent.record for dependent in dependents):
             theirs = [dependent for dependent in dependents if dependent.record == record]

@@ -12,7 +12,7 @@ from activities.clients.backends import Backend, of_backend
 from activities.clients.blockers import ending_blockers
 from activities.clients.postgres import PostgresClient, Transaction
 from activities.polling import is_called_off
-from plattr import sql_removal
+from plattr import sql_dependents, sql_removal
 from plattr.claims import Holding
 from plattr.database import RECORD_PREFIX, record_beginning
 from plattr.database_removal import (
@@ -24,16 +24,17 @@ from plattr.database_removal import (
     chosen,
     drop_statements,
     emptying_statements,
-    listed,
+    held,
     lock_statements,
     locking_statements,
     role_statements,
     thing_named,
 )
-from plattr.errors import BackendRefused, Conflict, HeldByDependents, StillDeleting
+from plattr.errors import BackendRefused, Conflict, StillDeleting
 from plattr.marks import Estate
 from plattr.naming import roles_of
-from plattr.sql_removal import CANDIDATES_AT_ONCE, DEPENDENTS_MOST, LOCKS_AT_ONCE
+from plattr.sql_dependents import CANDIDATES_AT_ONCE, DEPENDENTS_MOST
+from plattr.sql_removal import LOCKS_AT_ONCE
 from plattr.steps import CleanupStepInput
 
 _REMOVE = "remove the database"
@@ -198,7 +199,7 @@ class Dropping:
         self, transaction: Transaction, inventory: Inventory, *, skipped: list[int], most: int = CANDIDATES_AT_ONCE
     ) -> list[Candidate]:
         rows = await transaction.fetch(
-            sql_removal.CANDIDATES,
+            sql_dependents.CANDIDATES,
             roles=inventory.role_ids,
             schemas=inventory.schema_ids,
             skipped=skipped,
@@ -219,17 +220,14 @@ class Dropping:
             return
         dependents = await self._dependents(transaction, inventory, some)
         if dependents:
-            raise HeldByDependents(
-                f"cannot {_REMOVE} for {self._step.reference}: it would take {listed(dependents)} with it; have their"
-                " owners drop these, or run plattr cleanup --cascade"
-            )
+            raise held(self._step.reference, dependents)
 
     async def _dependents(
         self, transaction: Transaction, inventory: Inventory, some: list[Candidate] | None = None
     ) -> list[Dependent]:
-        query, seeds = sql_removal.DEPENDENTS, {}
+        query, seeds = sql_dependents.DEPENDENTS, {}
         if some is not None:
-            query = sql_removal.DEPENDENTS_OF_CHOSEN
+            query = sql_dependents.DEPENDENTS_OF_CHOSEN
             seeds = {"classes": [each.class_id for each in some], "objects": [each.object_id for each in some]}
         rows = await transaction.fetch(
             query,

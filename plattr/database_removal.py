@@ -7,7 +7,8 @@ from typing import Self
 
 from plattr import sql, sql_removal
 from plattr.database import recorded_mark, recorded_owner
-from plattr.objects import FrozenModel, Owner, parse_key
+from plattr.errors import HeldByDependents
+from plattr.objects import FrozenModel, ObjectReference, Owner, parse_key
 
 # So many things or sessions are named in a message; the rest is counted.
 NAMED_AT_MOST = 5
@@ -84,7 +85,7 @@ class Inventory(FrozenModel):
 
 
 class Dependent(FrozenModel):
-    """A thing of somebody else that would go with the owner's: a row of `sql_removal.DEPENDENTS`."""
+    """A thing of somebody else that would go with the owner's: a row of `sql_dependents.DEPENDENTS`."""
 
     kind: str | None
     identity: str | None
@@ -103,7 +104,7 @@ class Dependent(FrozenModel):
 
 
 class Candidate(FrozenModel):
-    """A thing of the owner's that a statement of its own drops: a row of `sql_removal.CANDIDATES`."""
+    """A thing of the owner's that a statement of its own drops: a row of `sql_dependents.CANDIDATES`."""
 
     class_id: int
     object_id: int
@@ -217,6 +218,14 @@ def thing_named(kind: str | None, identity: str | None) -> str:
 def quoted(name: str) -> str:
     """Return the name as PostgreSQL writes one that it has to quote."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def held(reference: ObjectReference, dependents: Sequence[Dependent]) -> HeldByDependents:
+    """Return why a deletion waits."""
+    return HeldByDependents(
+        f"cannot remove the database of {reference}: it would take {listed(dependents)} with it; have their owners drop"
+        " these, or run plattr cleanup --cascade"
+    )
 
 
 def listed(dependents: Sequence[Dependent]) -> str:

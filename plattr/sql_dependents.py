@@ -1,0 +1,202 @@
+"""The SQL texts that follow pg_depend: what others made of an owner's things, and what can be dropped by itself.
+
+Names in the answers are a tenant's words, quoted by the server, and with their schema.
+"""
+
+# Everything that is directly the owner's in this database: his roles own it, or it lies in his schemas.
+_SEEDS = """
+SELECT classid, objid FROM pg_shdepend
+WHERE refclassid = 'pg_authid'::regclass AND refobjid = ANY (%(roles)s) AND deptype = 'o'
+    AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+UNION
+SELECT classid, objid FROM pg_depend
+WHERE refclassid = 'pg_namespace'::regclass AND refobjid = ANY (%(schemas)s) AND deptype = 'n'
+UNION
+SELECT 'pg_namespace'::regclass, schema.oid FROM unnest(%(schemas)s::oid[]) AS schema (oid)
+"""
+# These alone: what one transaction is about to drop.
+_CHOSEN = (
+    "SELECT chosen.classid, chosen.objid FROM unnest(%(classes)s::oid[], %(objects)s::oid[]) AS chosen (classid, objid)"
+)
+
+# All that DROP ... CASCADE of the seeds would take, as pg_depend has it. A part takes its whole with it: a view's
+# rule the view (i), a member its extension (e).
+_CLOSURE = """
+closure (classid, objid, objsubid) AS (
+    SELECT classid, objid, 0 FROM ({seeds}) AS seed
+    UNION
+    SELECT next.classid, next.objid, next.objsubid
+    FROM closure AS base
+    CROSS JOIN LATERAL (
+        SELECT classid, objid, objsubid FROM pg_depend
+        WHERE refclassid = base.classid AND refobjid = base.objid
+            AND (base.objsubid = 0 OR refobjsubid = base.objsubid)
+        UNION ALL
+        SELECT refclassid, refobjid, refobjsubid FROM pg_depend
+        WHERE classid = base.classid AND objid = base.objid AND deptype IN ('i', 'e')
+    ) AS next
+)
+"""
+
+# Whose a thing is, and in which schema; a part has no owner of its own but its whole's.
+_OWNERS = """
+    SELECT relowner, relnamespace FROM pg_class WHERE {of} = 'pg_class'::regclass AND oid = {objid}
+    UNION ALL SELECT proowner, pronamespace FROM pg_proc WHERE {of} = 'pg_proc'::regclass AND oid = {objid}
+    UNION ALL SELECT typowner, typnamespace FROM pg_type WHERE {of} = 'pg_type'::regclass AND oid = {objid}
+    UNION ALL SELECT nspowner, oid FROM pg_namespace WHERE {of} = 'pg_namespace'::regclass AND oid = {objid}
+    UNION ALL SELECT oprowner, oprnamespace FROM pg_operator WHERE {of} = 'pg_operator'::regclass AND oid = {objid}
+    UNION ALL SELECT opcowner, opcnamespace FROM pg_opclass WHERE {of} = 'pg_opclass'::regclass AND oid = {objid}
+    UNION ALL SELECT opfowner, opfnamespace FROM pg_opfamily WHERE {of} = 'pg_opfamily'::regclass AND oid = {objid}
+    UNION ALL SELECT collowner, collnamespace FROM pg_collation WHERE {of} = 'pg_collation'::regclass AND oid = {objid}
+    UNION ALL SELECT conowner, connamespace FROM pg_conversion WHERE {of} = 'pg_conversion'::regclass AND oid = {objid}
+    UNION ALL SELECT stxowner, stxnamespace FROM pg_statistic_ext
+        WHERE {of} = 'pg_statistic_ext'::regclass AND oid = {objid}
+    UNION ALL SELECT cfgowner, cfgnamespace FROM pg_ts_config WHERE {of} = 'pg_ts_config'::regclass AND oid = {objid}
+    UNION ALL SELECT dictowner, dictnamespace FROM pg_ts_dict WHERE {of} = 'pg_ts_dict'::regclass AND oid = {objid}
+    UNION ALL SELECT extowner, extnamespace FROM pg_extension WHERE {of} = 'pg_extension'::regclass AND oid = {objid}
+    UNION ALL SELECT relowner, relnamespace FROM pg_constraint JOIN pg_class AS whole ON whole.oid = conrelid
+        WHERE {of} = 'pg_constraint'::regclass AND pg_constraint.oid = {objid}
+    UNION ALL SELECT typowner, typnamespace FROM pg_constraint JOIN pg_type AS whole ON whole.oid = contypid
+        WHERE {of} = 'pg_constraint'::regclass AND pg_constraint.oid = {objid}
+    UNION ALL SELECT relowner, relnamespace FROM pg_trigger JOIN pg_class AS whole ON whole.oid = tgrelid
+        WHERE {of} = 'pg_trigger'::regclass AND pg_trigger.oid = {objid}
+    UNION ALL SELECT relowner, relnamespace FROM pg_rewrite JOIN pg_class AS whole ON whole.oid = ev_class
+        WHERE {of} = 'pg_rewrite'::regclass AND pg_rewrite.oid = {objid}
+    UNION ALL SELECT relowner, relnamespace FROM pg_policy JOIN pg_class AS whole ON whole.oid = polrelid
+        WHERE {of} = 'pg_policy'::regclass AND pg_policy.oid = {objid}
+    UNION ALL SELECT relowner, relnamespace FROM pg_attrdef JOIN pg_class AS whole ON whole.oid = adrelid
+        WHERE {of} = 'pg_attrdef'::regclass AND pg_attrdef.oid = {objid}
+    UNION ALL SELECT opfowner, opfnamespace FROM pg_amop JOIN pg_opfamily AS whole ON whole.oid = amopfamily
+        WHERE {of} = 'pg_amop'::regclass AND pg_amop.oid = {objid}
+    UNION ALL SELECT opfowner, opfnamespace FROM pg_amproc JOIN pg_opfamily AS whole ON whole.oid = amprocfamily
+        WHERE {of} = 'pg_amproc'::regclass AND pg_amproc.oid = {objid}
+    UNION ALL SELECT pubowner, NULL FROM pg_publication_rel JOIN pg_publication AS whole ON whole.oid = prpubid
+        WHERE {of} = 'pg_publication_rel'::regclass AND pg_publication_rel.oid = {objid}
+    UNION ALL SELECT pubowner, NULL FROM pg_publication_namespace JOIN pg_publication AS whole ON whole.oid = pnpubid
+        WHERE {of} = 'pg_publication_namespace'::regclass AND pg_publication_namespace.oid = {objid}
+    UNION ALL SELECT srvowner, NULL FROM pg_foreign_server WHERE {of} = 'pg_foreign_server'::regclass AND oid = {objid}
+    UNION ALL SELECT evtowner, NULL FROM pg_event_trigger WHERE {of} = 'pg_event_trigger'::regclass AND oid = {objid}
+    -- A cast has no owner. Whoever has a type that takes part in it and is not to go is the one who loses it.
+    UNION ALL SELECT typowner, typnamespace FROM pg_cast JOIN pg_type AS whole ON whole.oid IN (castsource, casttarget)
+        WHERE {of} = 'pg_cast'::regclass AND pg_cast.oid = {objid} AND whole.oid >= 16384
+"""
+
+# What others have made of the owner's things. Outside of his schemas that is whatever his roles do not own; inside,
+# what another application owns: the rest there goes with the schema. Default privileges are no more than a setting.
+_DEPENDENTS = """
+WITH RECURSIVE {closure}, foreign_thing AS MATERIALIZED (
+    SELECT DISTINCT closure.classid, closure.objid, closure.objsubid, owned.owner, record.description AS record
+    FROM closure
+    LEFT JOIN LATERAL ({owners}) AS owned (owner, namespace) ON true
+    LEFT JOIN pg_shdescription AS record ON record.objoid = owned.owner AND record.classoid = 'pg_authid'::regclass
+    WHERE closure.classid <> 'pg_default_acl'::regclass
+        -- Of a part its whole decides, which is there, too: a range's functions belong to nobody else.
+        -- Counted, not NOT EXISTS: for that the planner sorts all of pg_depend.
+        AND (
+            SELECT count(*) FROM pg_depend AS part
+            WHERE part.classid = closure.classid AND part.objid = closure.objid AND part.deptype = 'i'
+        ) = 0
+        AND (closure.classid <> 'pg_cast'::regclass OR owned.owner IS NOT NULL)
+        AND (owned.owner <> ALL (%(roles)s) OR owned.owner IS NULL AND NOT EXISTS (
+            SELECT FROM pg_shdepend AS own
+            WHERE own.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND own.classid = closure.classid AND own.objid = closure.objid
+                AND own.refobjid = ANY (%(roles)s) AND own.deptype = 'o'
+        ))
+        AND (
+            owned.namespace IS NULL
+            OR owned.namespace <> ALL (%(schemas)s)
+            OR (starts_with(record.description, %(prefix)s) AND NOT starts_with(record.description, %(beginning)s))
+        )
+)
+SELECT named.type AS kind, named.identity, role.rolname AS role, thing.record
+FROM foreign_thing AS thing
+LEFT JOIN pg_roles AS role ON role.oid = thing.owner
+CROSS JOIN LATERAL pg_identify_object(thing.classid, thing.objid, thing.objsubid) AS named
+-- The view, and not its rule and its row type as well.
+WHERE NOT EXISTS (
+    SELECT FROM pg_depend AS part
+    JOIN foreign_thing AS whole
+        ON whole.classid = part.refclassid AND whole.objid = part.refobjid AND whole.objsubid IN (0, part.refobjsubid)
+    WHERE part.classid = thing.classid AND part.objid = thing.objid AND part.objsubid = thing.objsubid
+        AND part.deptype IN ('a', 'e', 'P', 'S')
+)
+ORDER BY role, kind, identity
+LIMIT %(most)s
+"""
+
+
+def _dependents(seeds: str) -> str:
+    owners = _OWNERS.format(of="closure.classid", objid="closure.objid")
+    return _DEPENDENTS.format(closure=_CLOSURE.format(seeds=seeds), owners=owners)
+
+
+DEPENDENTS = _dependents(_SEEDS)
+DEPENDENTS_OF_CHOSEN = _dependents(_CHOSEN)
+# So many are read; the message names fewer.
+DEPENDENTS_MOST = 200
+
+_CLOSURE_OF_CANDIDATE = _CLOSURE.format(seeds="SELECT candidate.classid, candidate.objid")
+
+# As many are looked at for one transaction; a table takes six locks or more.
+CANDIDATES_AT_ONCE = 100
+
+# What can be dropped by a statement of its own, the newest first: what was made later depends on what was there, and
+# seldom the other way round. `locks` is how much would go with it, counted no further than `bound`.
+CANDIDATES = f"""
+WITH owned AS ({_SEEDS}), candidate AS MATERIALIZED (
+    SELECT owned.classid, owned.objid FROM owned
+    WHERE owned.classid IN (
+            'pg_class'::regclass, 'pg_proc'::regclass, 'pg_type'::regclass, 'pg_operator'::regclass,
+            'pg_opclass'::regclass, 'pg_opfamily'::regclass, 'pg_collation'::regclass, 'pg_conversion'::regclass,
+            'pg_statistic_ext'::regclass, 'pg_ts_config'::regclass, 'pg_ts_dict'::regclass
+        )
+        AND owned.objid <> ALL (%(skipped)s::oid[])
+        AND (
+            SELECT count(*) FROM pg_depend AS part
+            WHERE part.classid = owned.classid AND part.objid = owned.objid AND part.deptype IN ('i', 'e', 'P', 'S')
+        ) = 0
+    ORDER BY owned.objid DESC
+    LIMIT %(most)s
+)
+SELECT
+    candidate.classid::bigint AS class_id,
+    candidate.objid::bigint AS object_id,
+    weighed.locks,
+    coalesce(class.relkind IN ('r', 'p') AND class.relowner = ANY (%(roles)s), false) AS is_lockable,
+    named.identity,
+    coalesce(
+        routine.statement,
+        format(
+            'DROP %%s IF EXISTS %%s',
+            CASE named.type
+                WHEN 'composite type' THEN 'TYPE' WHEN 'statistics object' THEN 'STATISTICS' ELSE upper(named.type)
+            END,
+            named.identity
+        )
+    ) AS statement
+FROM candidate
+CROSS JOIN LATERAL pg_identify_object(candidate.classid, candidate.objid, 0) AS named
+LEFT JOIN pg_class AS class ON candidate.classid = 'pg_class'::regclass AND class.oid = candidate.objid
+LEFT JOIN LATERAL (
+    -- With the modes of its arguments: without them a procedure's name can mean two.
+    SELECT format(
+        'DROP %%s IF EXISTS %%I.%%I(%%s)',
+        CASE proc.prokind WHEN 'a' THEN 'AGGREGATE' WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END,
+        ns.nspname,
+        proc.proname,
+        CASE WHEN proc.prokind = 'a' AND args.text = '' THEN '*' ELSE args.text END
+    ) AS statement
+    FROM pg_proc AS proc
+    JOIN pg_namespace AS ns ON ns.oid = proc.pronamespace
+    CROSS JOIN LATERAL pg_get_function_identity_arguments(proc.oid) AS args (text)
+    WHERE candidate.classid = 'pg_proc'::regclass AND proc.oid = candidate.objid
+) AS routine ON true
+CROSS JOIN LATERAL (
+    SELECT count(*) AS locks FROM (
+        WITH RECURSIVE {_CLOSURE_OF_CANDIDATE} SELECT FROM closure LIMIT %(bound)s
+    ) AS counted
+) AS weighed
+WHERE named.identity IS NOT NULL
+ORDER BY candidate.objid DESC
+"""  # noqa: S608  texts of ours alone
