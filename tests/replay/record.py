@@ -86,7 +86,7 @@ class Recorder:
             self._secrets |= set(_passwords(body.get("data", {}).items()))
 
 
-_OF_NO_OBJECT = "WorkflowType = 'ResyncFleet'"
+_OF_NO_OBJECT = "WorkflowType in ('ResyncFleet', 'LookAtReferences')"
 
 
 def _passwords(data: Iterable[tuple[str, str]]) -> Iterable[str]:
