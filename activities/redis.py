@@ -106,9 +106,12 @@ class RedisActivities:
 
         spared, estate = await living_uid(self._kube, step), step.estate(self._kube.cluster)
         if self._redis is not None:
-            await self._remove_users(self._redis, step, spared)
+            others = await self._remove_users(self._redis, step, spared)
             for claim in await self._ledger.held_by(estate, Holding.REDIS):
                 if claim.owner.uid == spared or step.retains(Holding.REDIS, claim.claim.name):
+                    continue
+                # The keys are whoever's user it is: another cluster's, for one, that uses the same Redis.
+                if claim.claim.name in others:
                     continue
                 if not await self._remove_keys(self._redis, redis_prefix(claim.claim.name), is_over):
                     prefix = redis_prefix(claim.claim.name)
@@ -164,18 +167,19 @@ class RedisActivities:
             raise Conflict(f"cannot create Secret {name!r} in namespace {namespace!r}: it is there by now")
         return password
 
-    async def _remove_users(self, redis: RedisClient, step: CleanupStepInput, spared: str | None) -> None:
-        """Delete the users that carry the owner's record, or close those that are retained."""
+    async def _remove_users(self, redis: RedisClient, step: CleanupStepInput, spared: str | None) -> frozenset[str]:
+        """Delete the users that carry the owner's record, or close those that are retained; return all others."""
         try:
             users = await redis.users()
         except UsersMissing:
-            return
+            return frozenset()
         estate = step.estate(self._kube.cluster)
         claimed = {held.claim.name for held in await self._ledger.held_by(estate, Holding.REDIS)}
-        passwords = await self._passwords(estate)
+        passwords, others = await self._passwords(estate), set[str]()
         for user in users:
             mark = recorded_mark(user.record)
             if not (estate.holds(mark) or (user.name in claimed and _has_a_password(user, passwords))):
+                others.add(user.name)
                 continue
             if spared is not None and mark is not None and mark.uid == spared:
                 continue
@@ -183,6 +187,7 @@ class RedisActivities:
                 await redis.delete_user(user.name)
             elif user.is_on:
                 await redis.lock_user(user)
+        return frozenset(others)
 
     async def _passwords(self, estate: Estate) -> list[str]:
         """Return the passwords of the owner's Secrets."""

@@ -248,6 +248,25 @@ async def test_a_user_of_somebody_else_is_refused_and_survives(shared: Shared) -
         assert await shared.client.user(user) == before
 
 
+@pytest.mark.attack
+async def test_the_keys_of_anothers_user_survive_the_end_of_an_object_of_that_name(shared: Shared) -> None:
+    application = await shared.application()
+    await shared.reconcile(application)
+    redis, prefix = await shared.tenant(application)
+    await redis.set(f"{prefix}kept", "x")
+    owner, user = (await shared.target(application)).owner, prefix[:-1]
+    # The same namespace and name in another cluster: it has the claim of the name in its own ledger.
+    elsewhere = channel_record(owner.model_copy(update={"cluster": "second"}))
+    await shared.connection().execute_command("ACL", "SETUSER", user, "resetchannels", f"&{prefix}*", f"&{elsewhere}")
+
+    with pytest.raises(OwnedElsewhere):
+        await shared.reconcile(application)
+    await shared.cluster.delete(application.reference)
+    await shared.remove(application)
+
+    assert await redis.get(f"{prefix}kept") == "x"
+
+
 async def test_user_and_keys_go_with_the_object_and_nobody_elses(shared: Shared) -> None:
     # Of one name the other is the beginning: no prefix of the two may match the other's keys.
     first = await shared.application()
