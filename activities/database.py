@@ -40,9 +40,10 @@ CHANNEL_BYTES = 16
 _CHANNEL_PREFIX = "plattr_"
 _CHANNEL = re.compile(rf"{_CHANNEL_PREFIX}[0-9a-f]{{{2 * CHANNEL_BYTES}}}")
 
-# 200 ms: what is locked here is a catalogue row of the application's own, and nobody but its own sessions, or another
-# attempt, writes there. It is tried again after a second; meanwhile others have use for the connection.
-_PATIENCE = "200ms"
+# 500 ms: what is locked here is a catalogue row of the application's own, and nobody but its own sessions, or another
+# attempt, writes there; or the group that all share, which others that are provisioned hold for milliseconds. It is
+# tried again after a second; meanwhile others have use for the connection.
+_PATIENCE = "500ms"
 
 
 @dataclass(frozen=True)

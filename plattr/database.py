@@ -203,6 +203,11 @@ def missing_statements(
         record = state.anon_comment or owner_record(target.owner)
     if state.anon_comment != record:
         statements.append(sql.comment_on_role(target.names.anon_role, record))
+    if state.group_exists and _lacks_group(state, wanted):
+        # Last: from 16 on it locks the group, which all share, to the end of the transaction.
+        statements.append(
+            sql.join_group(sql.APPLICATIONS_ROLE, target.names.app_role, has_options=wanted.has_grant_options)
+        )
     if statements:
         statements.append(sql.reload_postgrest(wanted.channel))
     return statements
@@ -211,7 +216,6 @@ def missing_statements(
 def _roles(state: DatabaseState, target: Target, wanted: Wanted) -> list[sql.Statement]:
     app, anon = target.names.app_role, target.names.anon_role
     record, has_options = owner_record(target.owner), wanted.has_grant_options
-    lacks_group = not state.app_is_in_group or (has_options and state.app_can_become_group)
     needed: list[tuple[bool, sql.Statement]] = [
         (not state.anon_exists, sql.create_group_role(anon)),
         (state.app_exists and not state.app_can_login, sql.set_login(app, allowed=True)),
@@ -226,10 +230,6 @@ def _roles(state: DatabaseState, target: Target, wanted: Wanted) -> list[sql.Sta
         (_lacks(state, has_it=state.admin_has_anon), sql.join_admin(anon, has_options=has_options)),
         (not state.app_has_search_path, sql.set_search_path(app, target.names.schema_name)),
         (not state.app_can_become_anon, sql.grant_role(anon, app)),
-        (
-            state.group_exists and lacks_group,
-            sql.join_group(sql.APPLICATIONS_ROLE, app, has_options=has_options),
-        ),
     ]
     statements = [statement for is_needed, statement in needed if is_needed]
     if not state.app_exists:
@@ -237,6 +237,10 @@ def _roles(state: DatabaseState, target: Target, wanted: Wanted) -> list[sql.Sta
             raise ValueError("a new role needs its password's verifier")
         statements.insert(0, sql.create_login_role(app, wanted.verifier, wanted.connections))
     return statements
+
+
+def _lacks_group(state: DatabaseState, wanted: Wanted) -> bool:
+    return not state.app_is_in_group or (wanted.has_grant_options and state.app_can_become_group)
 
 
 def _lacks(state: DatabaseState, *, has_it: bool) -> bool:

@@ -85,7 +85,7 @@ async def test_applications_that_lock_their_own_rows_hold_up_nobody_else(
     for session in sessions:
         await session.close()
     assert {type(answer) for answer in answers} == {Conflict}
-    # 12 that wait 0.2 s at 5 connections are 0.6 s; each of them waited 5 s once.
+    # 12 that wait 0.5 s at 5 connections are 1.5 s; each of them waited 5 s once.
     assert took < 3
 
 

@@ -184,7 +184,6 @@ def test_absent_database_needs_all_of_it_in_order() -> None:
         'GRANT "prod_my_shop_anon" TO CURRENT_USER WITH INHERIT TRUE, SET TRUE',
         'ALTER ROLE "prod_my_shop_app" SET search_path TO "prod_my_shop"',
         'GRANT "prod_my_shop_anon" TO "prod_my_shop_app"',
-        'GRANT "plattr_apps" TO "prod_my_shop_app" WITH INHERIT TRUE, SET FALSE',
         'CREATE SCHEMA "prod_my_shop" AUTHORIZATION "prod_my_shop_app"',
         f"COMMENT ON SCHEMA \"prod_my_shop\" IS '{record}'",
         'GRANT USAGE ON SCHEMA "prod_my_shop" TO "prod_my_shop_anon"',
@@ -194,6 +193,7 @@ def test_absent_database_needs_all_of_it_in_order() -> None:
         ),
         'ALTER DEFAULT PRIVILEGES FOR ROLE "prod_my_shop_app" REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC',
         f"COMMENT ON ROLE \"prod_my_shop_anon\" IS '{anon_record(TARGET)}'",
+        'GRANT "plattr_apps" TO "prod_my_shop_app" WITH INHERIT TRUE, SET FALSE',
         "NOTIFY \"plattr_c0ffee\", 'reload schema'",
     ]
 
