@@ -17,6 +17,7 @@ CRDS = ("applications.platform.internal", "previewenvironments.platform.internal
 KINDS = (
     *("deployments", "replicasets", "pods", "services", "serviceaccounts", "configmaps", "poddisruptionbudgets"),
     *("networkpolicies", "roles", "rolebindings", "clusterroles", "clusterrolebindings"),
+    *("validatingadmissionpolicies", "validatingadmissionpolicybindings"),
 )
 
 
