@@ -15,7 +15,8 @@ from activities.clients.resources import CONFIG_MAPS, SECRETS, Json
 from activities.loading import TargetLoader
 from activities.ownership import ensure_adoptable, holds, list_owned, living_uid, namespaces_of, remove_owned
 from activities.polling import is_called_off
-from plattr.claims import Holding
+from activities.redis_databases import RedisDatabases
+from plattr.claims import Claim, Holding
 from plattr.database import recorded_mark
 from plattr.endpoints import redis_values
 from plattr.errors import Conflict, StillDeleting
@@ -57,6 +58,7 @@ class RedisActivities:
         self._ledger = ledger
         self._settings = settings
         self._cleanup_budget = cleanup_budget
+        self._databases = RedisDatabases(ledger, redis, settings.redis_databases)
         # Where the removal of a prefix stands. What is lost with the worker is only time: any other begins anew.
         self._cursors: dict[str, tuple[int, int]] = {}
 
@@ -73,8 +75,10 @@ class RedisActivities:
             Conflict: somebody else wrote at the same time.
         """
         target = await self._loader.load(step)
-        addresses = redis_values(target, self._settings)
-        lack = await self._keep_user(target, addresses)
+        has_database = self._settings.redis_isolation == "database"
+        database = await self._databases.number_of(target) if has_database else None
+        addresses = redis_values(target, self._settings, database=database)
+        lack = await self._keep_user(target, addresses, database)
         values = dict(addresses)
         if lack is None:
             del values["REDIS_URL"]
@@ -83,7 +87,7 @@ class RedisActivities:
             await remove_owned(self._kube, estate_of(target.owner), [SECRETS], spared_uid=None, labels=_LABELS)
         config_map = build_config_map(target, "redis", values)
         await self._kube.apply_owned(CONFIG_MAPS, config_map, target.owner, target.names.namespace)
-        message = await self._message(target, lack)
+        message = await self._message(target, lack, database)
         return StepResult(
             findings=(Finding(type=ConditionType.REDIS, status="True", reason="Provisioned", message=message),)
         )
@@ -107,24 +111,24 @@ class RedisActivities:
         spared, estate = await living_uid(self._kube, step), step.estate(self._kube.cluster)
         if self._redis is not None:
             others = await self._remove_users(self._redis, step, spared)
-            for claim in await self._ledger.held_by(estate, Holding.REDIS):
-                if claim.owner.uid == spared or step.retains(Holding.REDIS, claim.claim.name):
+            for held in await self._ledger.held_by(estate):
+                if held.owner.uid == spared or step.retains(held.claim.holding, held.claim.name):
                     continue
                 # The keys are whoever's user it is: another cluster's, for one, that uses the same Redis.
-                if claim.claim.name in others:
+                if held.claim.holding is Holding.REDIS and held.claim.name in others:
                     continue
-                if not await self._remove_keys(self._redis, redis_prefix(claim.claim.name), is_over):
-                    prefix = redis_prefix(claim.claim.name)
-                    return StepResult(is_done=False, waiting_for=f"the keys {prefix}* of Redis to be removed")
+                if (left := await self._empty(self._redis, held.claim, is_over)) is not None:
+                    return StepResult(is_done=False, waiting_for=left)
         await remove_owned(self._kube, estate, [SECRETS, CONFIG_MAPS], spared_uid=spared, labels=_LABELS)
         return StepResult()
 
-    async def _keep_user(self, target: Target, addresses: dict[str, str]) -> str | None:
+    async def _keep_user(self, target: Target, addresses: dict[str, str], database: int | None) -> str | None:
         """Keep Secret and user; return why there is none, None when there is."""
         if self._settings.redis_isolation == "none":
             return "shared by all applications (REDIS_ISOLATION=none)"
+        means = "prefixes" if database is None else "databases' numbers"
         if self._redis is None:
-            return "applications are kept apart by their prefixes only: REDIS_ADMIN_URL is not set"
+            return f"applications are kept apart by their {means} only: REDIS_ADMIN_URL is not set"
         try:
             user = await self._redis.user(target.names.redis_user)
             existing = await self._kube.get(SECRETS, target.names.redis_secret, target.names.namespace)
@@ -132,19 +136,20 @@ class RedisActivities:
             _ensure_ours(target, user, _password_in(existing))
             # The Secret before the user: a password that nobody wrote down would be of no use to anybody.
             password = await self._secret_password(target, existing, addresses)
-            rules = user_rules(target, password, self._settings.redis_commands)
+            rules = user_rules(target, password, self._settings.redis_commands, database=database)
             template = await self._redis.template(rules)
             if user is None or not rules.are_met_by(user, template):
                 await self._redis.set_user(rules)
         except UsersMissing:
             return (
-                "applications are kept apart by their prefixes only: the server has no ACL SETUSER, as ElastiCache,"
+                f"applications are kept apart by their {means} only: the server has no ACL SETUSER, as ElastiCache,"
                 " where users are not supported"
             )
         return None
 
-    async def _message(self, target: Target, lack: str | None) -> str:
-        parts = [f"keys begin with {target.names.redis_prefix!r}"] if self._settings.redis_isolation != "none" else []
+    async def _message(self, target: Target, lack: str | None, database: int | None) -> str:
+        parts = [f"keys begin with {target.names.redis_prefix!r}"] if self._settings.redis_isolation == "prefix" else []
+        parts += [f"database {database} is the application's own"] if database is not None else []
         parts.append(lack or f"user {target.names.redis_user!r} reaches no others")
         if lack is None and self._redis is not None:
             default = await self._redis.user("default")
@@ -198,11 +203,26 @@ class RedisActivities:
         ]
         return [password for body in bodies if (password := _password_in(body)) is not None]
 
-    async def _remove_keys(self, redis: RedisClient, prefix: str, is_over: Callable[[], bool]) -> bool:
-        """Remove every key below the prefix in every database; False: the time is up."""
-        first, cursor = self._cursors.pop(prefix, (0, 0))
+    async def _empty(self, redis: RedisClient, claim: Claim, is_over: Callable[[], bool]) -> str | None:
+        """Remove the keys that a claim stands for; return what is left to do when the time is up."""
+        if claim.holding is Holding.REDIS:
+            prefix = redis_prefix(claim.name)
+            is_empty = await self._remove_keys(redis, prefix, is_over)
+            return None if is_empty else f"the keys {prefix}* of Redis to be removed"
+        # Where applications have prefixes, any of them may have keys in any database.
+        if claim.holding is Holding.REDIS_DATABASE and self._settings.redis_isolation == "database":
+            is_empty = await self._remove_keys(redis, "", is_over, only=int(claim.name))
+            return None if is_empty else f"database {claim.name} of Redis to be emptied"
+        return None
+
+    async def _remove_keys(
+        self, redis: RedisClient, prefix: str, is_over: Callable[[], bool], *, only: int | None = None
+    ) -> bool:
+        """Remove every key below the prefix, in every database or only in one; False: the time is up."""
+        place = f"{prefix}{only}"
+        first, cursor = self._cursors.pop(place, (0, 0))
         for database in await redis.databases():
-            if database < first:
+            if database < first or only not in (None, database):
                 continue
             position = cursor if database == first else 0
             while True:
@@ -210,7 +230,7 @@ class RedisActivities:
                 if position == 0:
                     break
                 if is_over():
-                    self._cursors[prefix] = (database, position)
+                    self._cursors[place] = (database, position)
                     return False
         return True
 

@@ -23,6 +23,8 @@ class Holding(StrEnum):
     BUCKET = "bucket"
     REALM = "realm"
     REDIS = "redis"
+    # The number of a logical database, where each application has one of its own.
+    REDIS_DATABASE = "redisdb"
     SEARCH = "search"
     HOST = "host"
     INGRESS = "ingress"
@@ -42,6 +44,7 @@ _CONDITIONS = {
     Holding.BUCKET: ConditionType.STORAGE,
     Holding.REALM: ConditionType.AUTH,
     Holding.REDIS: ConditionType.REDIS,
+    Holding.REDIS_DATABASE: ConditionType.REDIS,
     Holding.SEARCH: ConditionType.SEARCH,
     Holding.HOST: ConditionType.INGRESS,
     Holding.INGRESS: ConditionType.INGRESS,
@@ -51,7 +54,17 @@ _CONDITIONS = {
 
 
 # What stands behind the others serves the workload, and goes with it.
-_DATA = frozenset({Holding.SCHEMA, Holding.ROLES, Holding.BUCKET, Holding.REALM, Holding.REDIS, Holding.SEARCH})
+_DATA = frozenset(
+    {
+        Holding.SCHEMA,
+        Holding.ROLES,
+        Holding.BUCKET,
+        Holding.REALM,
+        Holding.REDIS,
+        Holding.REDIS_DATABASE,
+        Holding.SEARCH,
+    }
+)
 
 
 class Claim(FrozenModel):

@@ -12,7 +12,7 @@ OPENSEARCH_PORT = 9200
 _DEFAULT_PORTS = {"redis": REDIS_PORT, "rediss": REDIS_PORT, "http": OPENSEARCH_PORT, "https": 443}
 
 
-def redis_values(target: Target, settings: Settings) -> dict[str, str]:
+def redis_values(target: Target, settings: Settings, *, database: int | None = None) -> dict[str, str]:
     """Return the variables of Redis, without a user's; the in-cluster service's when no managed endpoint is set.
 
     Raises:
@@ -21,12 +21,13 @@ def redis_values(target: Target, settings: Settings) -> dict[str, str]:
     endpoint = settings.redis_endpoint or f"redis.{settings.lease_namespace}.svc.cluster.local"
     address = _parse("REDIS_ENDPOINT", endpoint, schemes=("redis", "rediss"))
     host, port = _host(address), _port(address)
+    path = address.path.rstrip("/") if database is None else f"/{database}"
     values = {
-        "REDIS_URL": f"{address.scheme}://{host}:{port}{address.path.rstrip('/')}",
+        "REDIS_URL": f"{address.scheme}://{host}:{port}{path}",
         "REDIS_HOST": address.hostname or "",
         "REDIS_PORT": str(port),
     }
-    return values if settings.redis_isolation == "none" else values | {"REDIS_PREFIX": target.names.redis_prefix}
+    return values if settings.redis_isolation != "prefix" else values | {"REDIS_PREFIX": target.names.redis_prefix}
 
 
 def search_values(target: Target, settings: Settings) -> dict[str, str]:

@@ -91,15 +91,25 @@ class Rules(FrozenModel):
         )
 
 
-def user_rules(target: Target, password: str, extra_commands: Sequence[str] = ()) -> Rules:
-    """Return what the application's user is to be."""
+def user_rules(
+    target: Target, password: str, extra_commands: Sequence[str] = (), *, database: int | None = None
+) -> Rules:
+    """Return what the application's user is to be: kept to its prefix, or to a logical database.
+
+    Redis has no right on a database. But it lets a command be allowed with one first argument only, and without SELECT
+    of others, MOVE and COPY, nobody reaches any but this one and 0, where every connection begins and no application
+    is. Deprecated since 7, and there in all versions.
+    """
     prefix = target.names.redis_prefix
+    extra = tuple(f"+{command}" for command in extra_commands)
+    if database is not None:
+        extra = ("-move", "-copy", *extra, "-select", f"+select|{database}")
     return Rules(
         name=target.names.redis_user,
         password_digest=password_digest(password),
-        key_pattern=f"{prefix}*",
+        key_pattern=f"{prefix}*" if database is None else "*",
         channel_patterns=(f"{prefix}*", channel_record(target.owner)),
-        commands=(*_COMMANDS, *(f"+{command}" for command in extra_commands)),
+        commands=(*_COMMANDS, *extra),
     )
 
 

@@ -148,7 +148,9 @@ class Settings(WatcherSettings):
     idp_saml_issuer_url: str | None = None
     redis_endpoint: str | None = None
     redis_admin_url: SecretStr | None = None
-    redis_isolation: Literal["prefix", "none"] = "prefix"
+    redis_isolation: Literal["prefix", "database", "none"] = "prefix"
+    # 16: Redis' own default of `databases`.
+    redis_databases: int = Field(default=16, ge=2, le=10_000)
     redis_extra_commands: str = Field(default="", pattern=COMMANDS_PATTERN)
     opensearch_endpoint: str | None = None
     opensearch_admin_url: SecretStr | None = None

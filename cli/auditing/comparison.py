@@ -85,7 +85,7 @@ def _of_owners(
     kept = _stands_for(each for each in own if each.thing.kind is ThingKind.CLAIM)
     for each in own:
         owner = settled.get(each.owner or "")
-        if owner is None or owner.expected is None or each.thing in owner.expected or each.thing.kind in _UNLIMITED:
+        if owner is None or owner.expected is None or each.thing in owner.expected or _is_unlimited(each.thing):
             continue
         if each.thing not in kept[owner.key] and not _is_own_family(each):
             yield Finding(problem=Problem.DUPLICATE, thing=each.thing, owner=owner.key)
@@ -96,6 +96,11 @@ def _is_own_family(found: Found) -> bool:
     thing, owner = found.thing, parse_key(found.owner or "")
     is_family = thing.kind is ThingKind.CLAIM and thing.scope == "previews"
     return is_family and owner is not None and (owner.kind, owner.name) == (Kind.APPLICATION, thing.name)
+
+
+def _is_unlimited(thing: Thing) -> bool:
+    # Which number a database of Redis has is nothing that the spec tells.
+    return thing.kind in _UNLIMITED or (thing.kind is ThingKind.CLAIM and thing.scope == "redisdb")
 
 
 def _of_strangers(

@@ -10,7 +10,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from activities.clients.redis import RedisClient, UsersMissing
 from activities.clients.resources import CONFIG_MAPS, SECRETS
-from plattr.errors import OwnedElsewhere
+from plattr.errors import BackendRefused, OwnedElsewhere
 from plattr.redis_users import channel_record
 from plattr.status import ConditionType
 from tests.fix_kubernetes import version_of
@@ -381,6 +381,55 @@ async def test_a_redis_that_lets_everybody_in_is_warned_about(shared: Shared) ->
 
     assert "WARNING" not in closed.findings[0].message
     assert "WARNING: user 'default'" in opened.findings[0].message
+
+
+@pytest.mark.attack
+async def test_an_application_with_a_database_of_its_own_reaches_no_other(shared: Shared) -> None:
+    settings = shared.settings.model_copy(update={"redis_isolation": "database"})
+    activities = shared.activities_with(shared.client, settings)
+    first, second = await shared.application(), await shared.application()
+    for application in (first, second):
+        await activities.reconcile_redis(step_of(application))
+    again = await activities.reconcile_redis(step_of(first))
+    one, two = [(await shared.environment(each))["REDIS_URL"] for each in (first, second)]
+    mine, theirs = shared.connection(one), shared.connection(two)
+    number, other = (int(url.rpartition("/")[2]) for url in (one, two))
+    # As a client that knows no prefix has it.
+    await mine.rpush("queue", "mine")
+    await theirs.rpush("queue", "theirs")
+
+    attacks = [
+        f"SELECT {other}",
+        f"MOVE queue {other}",
+        f"COPY queue stolen DB {other}",
+        f"SWAPDB {number} {other}",
+        "FLUSHALL",
+        "SUBSCRIBE news",
+    ]
+    let_in = [attack for attack in attacks if not await _is_refused(mine, *attack.split())]
+    script = f"redis.call('SELECT', '{other}') return redis.call('LPOP', 'queue')"
+    let_in += [script] if not await _is_refused(mine, "EVAL", script, "0") else []
+    await activities.delete_redis(cleanup_of(first))
+
+    assert let_in == []
+    assert number != other
+    assert f"database {number} " in again.findings[0].message
+    assert await theirs.lrange("queue", 0, -1) == ["theirs"]
+    assert await shared.connection(db=number).dbsize() == 0
+    await activities.delete_redis(cleanup_of(second))
+
+
+async def test_when_every_database_is_taken_it_is_said(shared: Shared) -> None:
+    settings = shared.settings.model_copy(update={"redis_isolation": "database", "redis_databases": 2})
+    activities = shared.activities_with(shared.client, settings)
+    # What another cluster's has there, the ledger does not know.
+    await shared.connection(db=1).set("theirs", "x")
+
+    try:
+        with pytest.raises(BackendRefused, match="REDIS_DATABASES"):
+            await activities.reconcile_redis(step_of(await shared.application()))
+    finally:
+        await shared.connection(db=1).delete("theirs")
 
 
 async def _is_refused(redis: Redis, *command: str) -> bool:

@@ -1,0 +1,58 @@
+"""A logical database of Redis for each application whose client knows no prefix: REDIS_ISOLATION=database."""
+
+import zlib
+
+from activities.clients.ledger import Ledger
+from activities.clients.redis import RedisClient, UsersMissing
+from plattr.claims import Claim, Holding
+from plattr.errors import BackendRefused
+from plattr.marks import estate_of
+from plattr.target import Target
+
+
+class RedisDatabases:
+    """Which database is whose; the ledger's claim says so, one Lease for each number."""
+
+    def __init__(self, ledger: Ledger, redis: RedisClient | None, count: int) -> None:
+        self._ledger = ledger
+        self._redis = redis
+        self._count = count
+
+    async def number_of(self, target: Target) -> int:
+        """Return the target's database; a free one is claimed at the first call.
+
+        Raises:
+            BackendRefused: none is free.
+        """
+        owner = target.owner
+        is_retained = target.spec.deletion_policy == "Retain"
+        for held in await self._ledger.held_by(estate_of(owner), Holding.REDIS_DATABASE):
+            # Again, for it may be an earlier incarnation's.
+            await self._ledger.acquire(owner, [held.claim], is_retained=is_retained)
+            return int(held.claim.name)
+        in_use = await self._in_use()
+        # 0 is where every connection begins, so it is nobody's. Not all begin at 1: they would all ask for the same.
+        first = zlib.crc32(target.names.redis_user.encode())
+        for step in range(self._count - 1):
+            number = 1 + (first + step) % (self._count - 1)
+            claim = Claim(holding=Holding.REDIS_DATABASE, name=str(number))
+            if number not in in_use:
+                acquired = await self._ledger.acquire(owner, [], optional=[claim], is_retained=is_retained)
+                if claim in acquired.new:
+                    return number
+        raise BackendRefused(
+            f"cannot find a free database of Redis for {owner.reference}: all of {self._count} are taken; set"
+            " `databases` of Redis and REDIS_DATABASES to more"
+        )
+
+    async def _in_use(self) -> set[int]:
+        """Return the databases that somebody uses of whom the ledger need not know, as another cluster's."""
+        if self._redis is None:
+            return set()
+        numbers = set(await self._redis.databases())
+        try:
+            users = await self._redis.users()
+        except UsersMissing:
+            return numbers
+        words = (word for user in users for word in user.commands.split())
+        return numbers | {int(word.removeprefix("+select|")) for word in words if word.startswith("+select|")}
