@@ -14,7 +14,10 @@ from tests.deploy.helm import CHART, EXAMPLES, LEAST, PROCESSES, Helm, Json, env
 
 NAMESPACE = "plattr-system"
 # What stands in the Secrets; of another shape than a word only where a parser looks into it.
-KEPT = {"DB_ADMIN_URL": "postgresql://plattr:kept@db:5432/plattr"}
+KEPT = {
+    "DB_ADMIN_URL": "postgresql://plattr:kept@db:5432/plattr",
+    "REDIS_ADMIN_URL": "redis://plattr:kept@redis:6379",
+}
 TLS_FIELDS = {
     "TEMPORAL_TLS_CLIENT_CERT_DATA": "client_cert",
     "TEMPORAL_TLS_CLIENT_KEY_DATA": "client_private_key",

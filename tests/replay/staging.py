@@ -7,10 +7,11 @@ from typing import Any
 from temporalio.client import WorkflowHandle
 
 from activities.clients.resources import APPLICATIONS, PREVIEWS, Resource
-from activities.clients.temporal import poke
+from activities.clients.temporal import poke, search_attributes
+from plattr.adoption import Adoption, AdoptionInput
 from plattr.fleet import SCHEDULE_ID
 from plattr.objects import PAUSED_ANNOTATION, Kind
-from plattr.steps import PROGRESS_QUERY, Progress
+from plattr.steps import PROGRESS_QUERY, TASK_QUEUE, Progress
 from tests.e2e.view import EVERYTHING, SMALL, View
 
 Handle = WorkflowHandle[Any, Any]
@@ -51,6 +52,7 @@ class Stage:
         await view.settle("shop")
         await view.apply("stored", STORED)
         await view.wait_running("stored")
+        await self._adopt("stored")
 
         await view.apply("paused", SMALL)
         await view.wait_running("paused")
@@ -103,6 +105,18 @@ class Stage:
             await self._keep("canceled", await _ended(runs["given-up"]))
         finally:
             view.platform.start_service("s3")
+
+    async def _adopt(self, name: str) -> None:
+        """Look, as an operator does, for what the object could take over: nothing."""
+        reference = self._view.reference(name)
+        await self._view.temporal.execute_workflow(
+            "AdoptResources",
+            AdoptionInput(reference=reference),
+            id=f"adopt/{reference.namespace}/{reference.name}",
+            task_queue=TASK_QUEUE,
+            result_type=Adoption,
+            search_attributes=search_attributes(reference),
+        )
 
     async def _pause(self, name: str, resource: Resource, *, is_paused: bool = True) -> None:
         body = await self._view.kube.get(resource, name, self._view.namespace)
