@@ -12,6 +12,7 @@ import pytest
 from activities.clients.resources import APPLICATIONS, CONFIG_MAPS, PREVIEWS, Json
 from plattr.objects import Kind
 from tests.e2e.view import SMALL, View, random_name
+from tests.fix_tenant import ROLE_BINDINGS
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
 DATABASE = SMALL | {"database": {"enabled": True}}
@@ -113,6 +114,18 @@ async def removed_by_force(view: View, name: str) -> None:
     assert await view.schemas_and_roles(f"staging_{name.replace('-', '_')}") != set()
 
 
+async def with_an_operator(view: View, name: str) -> None:
+    await running(view, name)
+    body = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "operator", "namespace": view.namespace},
+        "subjects": [{"kind": "User", "name": "operator", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"kind": "ClusterRole", "name": "edit", "apiGroup": "rbac.authorization.k8s.io"},
+    }
+    await view.kube.create(ROLE_BINDINGS, body, view.namespace)
+
+
 async def still_paused(view: View, name: str, _: object) -> None:
     body = await view.application(name)
     assert body is not None
@@ -125,6 +138,7 @@ SCENES: dict[str, tuple[Before, After | None]] = {
     "Pause an object": (running, still_paused),
     "Extend, take over, end a preview": (previewed, preview_gone),
     "Remove an application with Temporal alone": (running, nothing_left),
+    "Take the finalizer off by hand": (with_an_operator, None),
     "Clean up after an object that was removed by force": (removed_by_force, nothing_left),
 }
 # What has to be so after a line of a scene.

@@ -84,8 +84,9 @@ async def leases(view: View, name: str) -> list[str]:
     """Return what the ledger holds for the data in production."""
     held = await view.kube.list(LEASES, "plattr-system")
     stem = f"prod-{name}"
-    data = {f"{stem}-schema", f"{stem}-roles", f"plattr-{stem}-private-bucket", f"plattr-{stem}-uploads-bucket"}
-    return [lease["metadata"]["name"] for lease in held if lease["metadata"]["name"] in {*data, f"{name}-realm"}]
+    data = {f"{stem}-{kind}" for kind in ("schema", "roles", "redis", "search")}
+    data |= {f"plattr-{stem}-private-bucket", f"plattr-{stem}-uploads-bucket", f"{name}-realm"}
+    return [lease["metadata"]["name"] for lease in held if lease["metadata"]["name"] in data]
 
 
 async def waits(view: View, name: str) -> None:
