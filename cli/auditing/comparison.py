@@ -35,7 +35,10 @@ _DATA = {
     "bucket": ThingKind.BUCKET,
     "realm": ThingKind.REALM,
     "redis": ThingKind.REDIS_USER,
+    "search": ThingKind.INDEX,
 }
+# Of these a claim names no one thing: roles are two, and a database of Redis is none of the things here.
+_DATA_BESIDE = frozenset({"roles", "redisdb"})
 
 
 def compare(
@@ -158,8 +161,11 @@ def _unmarked(living: Collection[str], settled: Mapping[str, Subject], found: Co
 
 
 def _home(thing: Thing) -> Thing:
-    """Return what a thing goes with: a client with its realm."""
-    return Thing(kind=ThingKind.REALM, name=thing.scope) if thing.kind is ThingKind.CLIENT else thing
+    """Return what a thing goes with: a client with its realm, an index with what bears the prefix alone."""
+    if thing.kind is ThingKind.CLIENT:
+        return Thing(kind=ThingKind.REALM, name=thing.scope)
+    # A prefix holds no hyphen, and one follows it.
+    return Thing(kind=thing.kind, name=thing.name.partition("-")[0]) if thing.kind is ThingKind.INDEX else thing
 
 
 def _stands_for(claims: Iterable[Found]) -> dict[str, set[Thing]]:
@@ -167,11 +173,11 @@ def _stands_for(claims: Iterable[Found]) -> dict[str, set[Thing]]:
     things: dict[str, set[Thing]] = defaultdict(set)
     for claim in claims:
         holding, name = claim.thing.scope, claim.thing.name
-        if claim.owner is None or (holding not in _DATA and holding != "roles"):
+        if claim.owner is None or (holding not in _DATA and holding not in _DATA_BESIDE):
             continue
         things[claim.owner].add(claim.thing)
         if holding == "roles":
             things[claim.owner] |= {Thing(kind=ThingKind.ROLE, name=role) for role in naming.roles_of(name)}
-        else:
+        elif holding in _DATA:
             things[claim.owner].add(Thing(kind=_DATA[holding], name=name))
     return things

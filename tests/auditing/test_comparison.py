@@ -4,6 +4,7 @@ import pytest
 
 from cli.auditing.comparison import compare
 from cli.auditing.inventory import Finding, Found, Home, Problem, Subject, Thing, ThingKind
+from plattr.claims import Claim, Holding, is_data
 
 OWNER = "team/Application/shop"
 SCHEMA = Thing(kind=ThingKind.SCHEMA, name="prod_shop")
@@ -84,11 +85,23 @@ def test_retained_data_and_its_claims_are_no_orphans_and_the_rest_is() -> None:
         claim("schema", "prod_shop", is_retained=True),
         claim("roles", "prod_shop", is_retained=True),
         claim("bucket", "plattr-prod-shop-files", is_retained=True),
+        claim("redis", "prod_shop", is_retained=True),
+        claim("redisdb", "3", is_retained=True),
+        claim("search", "prod_shop", is_retained=True),
     ]
+    user = Thing(kind=ThingKind.REDIS_USER, name="prod_shop")
+    kept = [Thing(kind=ThingKind.INDEX, name=name) for name in ("prod_shop", "prod_shop-products", "prod_shop-a-b")]
+    other = Thing(kind=ThingKind.INDEX, name="prod_shop2-products")
 
-    findings = compare({}, [*found(*EXPECTED), *claims], {})
+    findings = compare({}, [*found(*EXPECTED, user, *kept, other), *claims], {})
 
-    assert problems(findings) == {(Problem.ORPHAN, DEPLOYMENT)}
+    assert problems(findings) == {(Problem.ORPHAN, DEPLOYMENT), (Problem.ORPHAN, other)}
+
+
+@pytest.mark.parametrize("holding", [each for each in Holding if is_data(Claim(holding=each, name="x"))])
+def test_a_claim_of_data_is_no_orphan_when_retained_and_no_duplicate_when_its_feature_is_off(holding: Holding) -> None:
+    assert compare({}, [claim(holding, "prod_shop", is_retained=True)], {}) == []
+    assert compare(subject(), [*found(*EXPECTED), claim(holding, "prod_shop")], subject()) == []
 
 
 @pytest.mark.parametrize("mark", ["is_retained", "is_quarantined"])
