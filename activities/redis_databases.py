@@ -7,6 +7,7 @@ from activities.clients.redis import RedisClient, UsersMissing
 from plattr.claims import Claim, Holding
 from plattr.errors import BackendRefused
 from plattr.marks import estate_of
+from plattr.redis_users import TEMPLATE_BEGINNING
 from plattr.target import Target
 
 
@@ -54,5 +55,7 @@ class RedisDatabases:
             users = await self._redis.users()
         except UsersMissing:
             return numbers
-        words = (word for user in users for word in user.commands.split())
+        # The templates stay when the last user of a number is gone.
+        used = (user for user in users if not user.name.startswith(TEMPLATE_BEGINNING))
+        words = (word for user in used for word in user.commands.split())
         return numbers | {int(word.removeprefix("+select|")) for word in words if word.startswith("+select|")}

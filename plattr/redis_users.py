@@ -62,6 +62,8 @@ class RedisUser(FrozenModel):
 
 
 _RECORD_BEGINNING = "plattr:"
+# A user that is named so is a template: always off, and nobody's.
+TEMPLATE_BEGINNING = "plattr-rules-"
 
 
 class Rules(FrozenModel):
@@ -132,7 +134,7 @@ def channel_record(owner: Owner) -> str:
 
 def template_name(commands: Sequence[str]) -> str:
     """Return the name of the user, always off, whose commands are these rules in the server's words."""
-    return f"plattr-rules-{hashlib.sha256(' '.join(commands).encode()).hexdigest()[:12]}"
+    return f"{TEMPLATE_BEGINNING}{hashlib.sha256(' '.join(commands).encode()).hexdigest()[:12]}"
 
 
 def secret_values(target: Target, addresses: Mapping[str, str], password: str) -> dict[str, str]:

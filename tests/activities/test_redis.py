@@ -432,6 +432,19 @@ async def test_when_every_database_is_taken_it_is_said(shared: Shared) -> None:
         await shared.connection(db=1).delete("theirs")
 
 
+async def test_the_database_of_a_deleted_application_is_given_out_again(shared: Shared) -> None:
+    settings = shared.settings.model_copy(update={"redis_isolation": "database", "redis_databases": 2})
+    activities = shared.activities_with(shared.client, settings)
+
+    # There is one to give, and its template stays after the first.
+    for _ in range(2):
+        application = await shared.application()
+        await activities.reconcile_redis(step_of(application))
+        await shared.cluster.delete(application.reference)
+        await activities.delete_redis(cleanup_of(application))
+        await shared.cluster.releases.release_object(cleanup_of(application))
+
+
 async def _is_refused(redis: Redis, *command: str) -> bool:
     try:
         async with asyncio.timeout(5), redis.client() as own:
