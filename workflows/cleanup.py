@@ -48,7 +48,7 @@ DELETE: dict[Step, CleanupActivity] = {
 }
 
 # Whose data outlives an object with deletionPolicy Retain.
-RETAINING = frozenset({Step.DATABASE, Step.STORAGE, Step.AUTH})
+RETAINING = frozenset({Step.DATABASE, Step.STORAGE, Step.AUTH, Step.REDIS, Step.SEARCH})
 
 
 class CleanupRun(ObjectRun):

@@ -54,8 +54,8 @@ async def test_a_stuck_deletion_says_what_is_gone_already(stage: Stage, *, retai
     (told,) = stage.platform.stuck
     assert {finding.type: (finding.status, finding.reason) for finding in told.removed} == {
         "DeploymentReady": ("False", "Removed"),
-        "SearchReady": ("False", "Removed"),
-        "RedisReady": ("False", "Removed"),
+        "SearchReady": ("False", "Retained" if retain else "Removed"),
+        "RedisReady": ("False", "Retained" if retain else "Removed"),
         "AuthReady": ("False", "Retained" if retain else "Removed"),
     }
 
