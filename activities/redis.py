@@ -1,5 +1,6 @@
 """Redis: a prefix, and where its users can be managed a user that reaches nothing beyond it."""
 
+import re
 import secrets
 import time
 from base64 import b64decode
@@ -253,4 +254,4 @@ def _password_in(secret: Json | None) -> str | None:
     if secret is None:
         return None
     password = b64decode(secret.get("data", {}).get("REDIS_PASSWORD", "")).decode(errors="replace")
-    return password if password.isascii() and password.isalnum() else None
+    return password if re.fullmatch(rf"[0-9a-f]{{{2 * PASSWORD_BYTES}}}", password) else None

@@ -1,6 +1,7 @@
 """Users and prefixes on a real Redis, attacked as a tenant would."""
 
 import asyncio
+from base64 import b64encode
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import NoPermissionError, ResponseError
 
 from activities.clients.redis import RedisClient, UsersMissing
-from activities.clients.resources import CONFIG_MAPS, SECRETS
+from activities.clients.resources import CONFIG_MAPS, SECRETS, Json
 from plattr.errors import BackendRefused, OwnedElsewhere
 from plattr.redis_users import channel_record
 from plattr.status import ConditionType
@@ -229,6 +230,24 @@ async def test_a_deleted_secret_means_a_new_password(shared: Shared) -> None:
     redis, _ = await shared.tenant(application)
     assert await redis.ping()
     assert (await shared.environment(application))["REDIS_PASSWORD"] != before["REDIS_PASSWORD"]
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("password", ["a", "0" * 32, "hunter2hunter2hunter2hunter2hunter2"])
+async def test_a_password_that_somebody_put_into_the_secret_is_replaced(shared: Shared, password: str) -> None:
+    application = await shared.application()
+    await shared.reconcile(application)
+    name = (await shared.target(application)).names.redis_secret
+    change: list[Json] = [
+        {"op": "replace", "path": "/data/REDIS_PASSWORD", "value": b64encode(password.encode()).decode()}
+    ]
+    await shared.cluster.admin.json_patch(SECRETS, name, change, shared.namespace)
+
+    await shared.reconcile(application)
+
+    redis, _ = await shared.tenant(application)
+    assert await redis.ping()
+    assert (await shared.environment(application))["REDIS_PASSWORD"] != password
 
 
 @pytest.mark.attack
