@@ -11,7 +11,7 @@ from activities.clients.ledger import Ledger
 from activities.clients.resources import NAMESPACES, Json, custom_resource
 from activities.crowd import Crowd
 from activities.families import Families
-from activities.handover import hand_over_left_hosts
+from activities.handover import Handover
 from activities.loading import TargetLoader
 from activities.status import conditions_of, with_summary
 from plattr.claims import Claim, HeldClaim, Holding, claims_of, outliving
@@ -52,6 +52,7 @@ class ClaimActivities:
         self._loader = loader
         self._events = events
         self._families = Families(kube, ledger)
+        self._handover = Handover(kube, ledger, loader)
         self._crowd = Crowd(kube, ledger, previews_per_namespace)
 
     @activity.defn
@@ -100,7 +101,7 @@ class ClaimActivities:
                 target.owner, [*claims_of(target), *needed], optional=wanted, is_retained=is_retained
             )
         except (OwnedElsewhere, StillDeleting):
-            await hand_over_left_hosts(self._kube, self._ledger, target)
+            await self._handover.hand_over_left_host(target)
             raise
         try:
             if _is_new_spec(envelope) or envelope.status != found:

@@ -1,41 +1,114 @@
-"""A host that an object has left, and that another waits for, goes to the other even if the object's new one is taken.
+"""A host that an object has left goes to the one that waits for it even if its new one is taken: in a ring alone.
 
-Two applications that swap their hosts would wait for each other for ever. What nobody waits for stays: a domain that is
-refused changes nothing.
+Applications that swap their hosts, two or several, would wait for each other for ever. Everybody else keeps its host
+while it has no other: an object whose new host stays with its holder would be left without any.
 """
 
+from activities.clients.giving_back import waiting_for
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
 from activities.clients.resources import INGRESSES, Json
+from activities.loading import TargetLoader
 from activities.ownership import belongs_to
-from plattr.claims import Holding, claims_of
-from plattr.errors import StillDeleting
-from plattr.marks import estate_of
+from plattr.claims import Claim, Holding, claims_of, host_claim
+from plattr.errors import InvalidSpec, ParentNotFound, StillDeleting, Superseded
+from plattr.marks import Mark, estate_of
+from plattr.objects import ObjectReference, parse_key
 from plattr.target import Target
 
+# 8: swaps are of two, or a few; each member is two reads of every attempt that is refused.
+LONGEST_RING = 8
 
-async def hand_over_left_hosts(kube: KubeClient, ledger: Ledger, target: Target) -> None:
-    """Give back the hosts that the target does not ask for any more and others do, after their Ingresses.
 
-    Raises:
-        StillDeleting: an Ingress is held, as by the finalizer of a load balancer's controller.
-        Conflict: a claim or an Ingress changed under our hands.
-    """
-    needed, estate = claims_of(target), estate_of(target.owner)
-    held = await ledger.held_by(estate, Holding.HOST)
-    left = [each.claim for each in held if each.is_sought and each.claim not in needed]
-    if not left:
-        return
-    names, hosts = target.names, {claim.name for claim in left}
-    for name in (names.stem, names.api_ingress):
-        body = await kube.get(INGRESSES, name, names.namespace)
-        if body is None or not belongs_to(body, estate) or not hosts & _hosts_of(body):
-            continue
-        await kube.delete(INGRESSES, name, names.namespace, uid=body["metadata"]["uid"])
-        found = await kube.get(INGRESSES, name, names.namespace)
-        if found is not None and found["metadata"]["uid"] == body["metadata"]["uid"]:
-            raise StillDeleting(f"cannot give back host {', '.join(sorted(hosts))!r}: Ingress {name!r} is still there")
-    await ledger.release(estate, left)
+class Handover:
+    """Finds the rings of objects of which each asks for the host that the next one has left."""
+
+    def __init__(self, kube: KubeClient, ledger: Ledger, loader: TargetLoader) -> None:
+        self._kube = kube
+        self._ledger = ledger
+        self._loader = loader
+
+    async def hand_over_left_host(self, target: Target) -> None:
+        """Give back the host that the target has left and the last of its ring waits for, after its Ingresses.
+
+        Raises:
+            StillDeleting: an Ingress is held, as by the finalizer of a load balancer's controller.
+            Conflict: a claim or an Ingress changed under our hands.
+        """
+        estate, wanted = estate_of(target.owner), host_claim(target)
+        held = {each.claim for each in await self._ledger.held_by(estate, Holding.HOST)}
+        if not held or wanted in held:
+            return
+        claim = await self._closing(target, held)
+        if claim is None or await self._lacks_more(target):
+            return
+        names = target.names
+        for name in (names.stem, names.api_ingress):
+            body = await self._kube.get(INGRESSES, name, names.namespace)
+            if body is None or not belongs_to(body, estate) or claim.name not in _hosts_of(body):
+                continue
+            await self._kube.delete(INGRESSES, name, names.namespace, uid=body["metadata"]["uid"])
+            found = await self._kube.get(INGRESSES, name, names.namespace)
+            if found is not None and found["metadata"]["uid"] == body["metadata"]["uid"]:
+                raise StillDeleting(f"cannot give back host {claim.name!r}: Ingress {name!r} is still there")
+        await self._ledger.release(estate, [claim])
+
+    async def _closing(self, target: Target, held: set[Claim]) -> Claim | None:
+        """Return which host of the target's closes its ring; None: there is no ring, or an outsider waits in it."""
+        claim, members = host_claim(target), [target.owner.reference]
+        waiting: dict[Claim, tuple[ObjectReference, ...]] = {}
+        for _ in range(LONGEST_RING):
+            found = await self._ledger.marked(claim)
+            if found is None:
+                # Free: whoever asks for it has it in a moment.
+                return None
+            lease, mark = found
+            waiting[claim] = waiting_for(lease)
+            if claim in held:
+                # Who does not wait for it yet would not be woken.
+                is_closed = members[-1] in waiting[claim] and not await self._outsider(waiting, members)
+                return claim if is_closed else None
+            holder = await self._holder(mark)
+            # Its own wish: it keeps the host. A member's: the ring is theirs, and its end frees what the target wants.
+            if holder is None or holder.owner.reference in members or host_claim(holder) == claim:
+                return None
+            if await self._lacks_more(holder):
+                return None
+            members.append(holder.owner.reference)
+            claim = host_claim(holder)
+        return None
+
+    async def _holder(self, mark: Mark) -> Target | None:
+        """Return what the holder of a host asks for now; None when nothing of its spec is done now."""
+        reference = parse_key(mark.key)
+        target = await self._wish(reference) if reference is not None else None
+        return target if target is not None and estate_of(target.owner).holds(mark) else None
+
+    async def _wish(self, reference: ObjectReference) -> Target | None:
+        envelope = await self._loader.read(reference)
+        if envelope is None or envelope.is_deleting or envelope.is_paused:
+            return None
+        try:
+            return await self._loader.target_of(envelope)
+        except (InvalidSpec, ParentNotFound, Superseded):
+            return None
+
+    async def _lacks_more(self, target: Target) -> bool:
+        """Tell whether another name than the host's is somebody else's: then a free host would not help the target."""
+        held = {each.claim for each in await self._ledger.held_by(estate_of(target.owner))}
+        missing = [claim for claim in claims_of(target) if claim not in held and claim != host_claim(target)]
+        return any([await self._ledger.marked(claim) is not None for claim in missing])
+
+    async def _outsider(
+        self, waiting: dict[Claim, tuple[ObjectReference, ...]], members: list[ObjectReference]
+    ) -> bool:
+        """Tell whether somebody else waits for a host of the ring: it could come first, and a member would lose all."""
+        for claim, references in waiting.items():
+            for reference in references:
+                wish = None if reference in members else await self._wish(reference)
+                if wish is not None and host_claim(wish) == claim:
+                    return True
+        return False
 
 
 def _hosts_of(ingress: Json) -> set[str]:

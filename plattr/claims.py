@@ -98,9 +98,6 @@ class HeldClaim(FrozenModel):
     quarantined_until: datetime | None = None
     """The owner is gone and has given the name back; nobody has it before that call can come true no more."""
 
-    is_sought: bool = False
-    """Others were refused for the name, and wait for it."""
-
     @property
     def may_be_made(self) -> bool:
         """Tell whether what bears the name may be the owner's making: a call without an answer may have made it."""
@@ -142,7 +139,7 @@ def _environment(claim: Claim) -> str:
 def claims_of(target: Target) -> tuple[Claim, ...]:
     """Return every name the target needs for itself, in a stable order."""
     names, spec = target.names, target.spec
-    claims = [Claim(holding=Holding.HOST, name=names.host), workload_claim(target)]
+    claims = [host_claim(target), workload_claim(target)]
     if target.is_preview:
         claims.append(Claim(holding=Holding.NAMESPACE, name=names.namespace))
     if spec.database.enabled:
@@ -161,6 +158,11 @@ def claims_of(target: Target) -> tuple[Claim, ...]:
     if spec.search.enabled:
         claims.append(Claim(holding=Holding.SEARCH, name=names.search_prefix))
     return tuple(claims)
+
+
+def host_claim(target: Target) -> Claim:
+    """Return the claim of the host that an object is served at, which it asks for one of."""
+    return Claim(holding=Holding.HOST, name=target.names.host)
 
 
 def workload_claim(target: Target) -> Claim:

@@ -14,7 +14,6 @@ from activities.clients.giving_back import (
     GivingBack,
     Wake,
     annotation_path,
-    waiting_for,
     wake_nobody,
 )
 from activities.clients.kube import KubeClient
@@ -461,5 +460,4 @@ def _held(lease: Json, reference: ObjectReference) -> HeldClaim:
         unanswered_until=end_of_late_call(lease),
         references=annotations.get(REFERENCES_ANNOTATION, ""),
         quarantined_until=quarantine_end(lease),
-        is_sought=bool(waiting_for(lease)),
     )

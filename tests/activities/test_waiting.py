@@ -146,6 +146,80 @@ async def test_a_domain_that_is_refused_leaves_the_old_one_as_it_is(scene: Scene
     assert await scene.hosts(namespace) == {"shop": host}
 
 
+async def test_three_applications_pass_their_hosts_on_in_a_ring(scene: Scene, namespace: str, host: str) -> None:
+    names, hosts = ("one", "two", "three"), [f"{number}-{host}" for number in range(3)]
+    for name, own in zip(names, hosts, strict=True):
+        await scene.serve(await scene.ask(namespace, name, own))
+    asking = {name: await scene.ask(namespace, name, hosts[(place + 1) % 3]) for place, name in enumerate(names)}
+
+    refused = list(names)
+    for _ in range(4):
+        for name in tuple(refused):
+            try:
+                await scene.serve(asking[name])
+                refused.remove(name)
+            except OwnedElsewhere:
+                continue
+
+    assert await scene.hosts(namespace) == {name: hosts[(place + 1) % 3] for place, name in enumerate(names)}
+
+
+async def test_who_waits_for_a_host_gets_none_that_its_holder_has_no_other_for(
+    scene: Scene, namespace: str, host: str
+) -> None:
+    kept = f"kept-{host}"
+    await scene.serve(await scene.ask(namespace, "third", kept))
+    await scene.serve(await scene.ask(namespace, "shop", host))
+    waiter = await scene.ask(namespace, "waiter", host)
+    with pytest.raises(OwnedElsewhere):
+        await scene.claim(waiter)
+
+    # The holder of the host that the shop asks for does not ask for another one.
+    shop = await scene.ask(namespace, "shop", kept)
+    for envelope in (shop, waiter, shop):
+        with pytest.raises(OwnedElsewhere):
+            await scene.claim(envelope)
+
+    assert await scene.hosts(namespace) == {"third": kept, "shop": host}
+    assert await scene.ledger.holder_of(Claim(holding=Holding.HOST, name=host)) == shop.reference
+    assert scene.woken == []
+
+
+async def test_a_holder_that_wants_what_is_kept_from_it_starts_no_swap(scene: Scene, namespace: str, host: str) -> None:
+    kept, wanted = f"kept-{host}", f"wanted-{host}"
+    for name, own in (("keeper", kept), ("decoy", wanted), ("shop", host)):
+        await scene.serve(await scene.ask(namespace, name, own))
+    decoy = await scene.ask(namespace, "decoy", kept)
+    waiter, shop = await scene.ask(namespace, "waiter", host), await scene.ask(namespace, "shop", wanted)
+
+    for envelope in (waiter, decoy, shop, decoy, waiter, shop):
+        with pytest.raises(OwnedElsewhere):
+            await scene.claim(envelope)
+
+    assert await scene.hosts(namespace) == {"keeper": kept, "decoy": wanted, "shop": host}
+
+
+async def test_who_waits_for_a_host_of_a_swap_gets_none_of_them(scene: Scene, namespace: str, host: str) -> None:
+    other = f"other-{host}"
+    for name, own in (("one", host), ("two", other)):
+        await scene.serve(await scene.ask(namespace, name, own))
+    waiter = await scene.ask(namespace, "waiter", host)
+    one, two = await scene.ask(namespace, "one", other), await scene.ask(namespace, "two", host)
+
+    for envelope in (waiter, one, two, waiter, one):
+        with pytest.raises(OwnedElsewhere):
+            await scene.claim(envelope)
+    held = await scene.hosts(namespace)
+    await scene.cluster.delete(waiter.reference)
+    with pytest.raises(OwnedElsewhere):
+        await scene.claim(one)
+    await scene.serve(two)
+    await scene.serve(one)
+
+    assert held == {"one": host, "two": other}
+    assert await scene.hosts(namespace) == {"one": other, "two": host}
+
+
 async def test_whoever_asks_while_a_name_is_given_back_is_woken_too(scene: Scene, namespace: str, host: str) -> None:
     holder, refused = await scene.ask(namespace, "holder", host), await scene.ask(namespace, "refused", host)
     late = await scene.ask(namespace, "late", host)
