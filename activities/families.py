@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
 from activities.clients.resources import APPLICATIONS, NAMESPACES
+from activities.ownership import without_marks
 from plattr.claims import Claim, Holding, claims_of, other_families, previews_claim
 from plattr.errors import OwnedElsewhere
 from plattr.marks import estate_of
@@ -62,12 +63,16 @@ class Families:
         claim = previews_claim(reference.name)
         if reference.kind is not Kind.APPLICATION or await self._ledger.holder_of(claim) is not None:
             return
-        bodies = await self._kube.list(APPLICATIONS, field_selector=f"metadata.name={reference.name}")
-        heirs = [Envelope.from_api(Kind.APPLICATION, body) for body in bodies]
+        selector = f"metadata.name={reference.name}"
+        pages = self._kube.pages(APPLICATIONS, field_selector=selector, metadata_only=True)
+        # One without our finalizer was never accepted, and what it is given nobody would give back.
+        heirs = [
+            Envelope.from_api(Kind.APPLICATION, without_marks(body))
+            async for page in pages
+            for body in page.items
+            if FINALIZER in body["metadata"].get("finalizers", []) and "deletionTimestamp" not in body["metadata"]
+        ]
         for heir in sorted(heirs, key=lambda one: (one.metadata.creation_timestamp, one.reference.key)):
-            # One without our finalizer was never accepted, and what it is given nobody would give back.
-            if heir.is_deleting or FINALIZER not in heir.metadata.finalizers:
-                continue
             namespace = await self._kube.get(NAMESPACES, heir.metadata.namespace)
             if namespace is None:
                 continue

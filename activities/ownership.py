@@ -10,7 +10,20 @@ from plattr.marks import Estate, Mark, ensure_own
 from plattr.objects import Kind, ObjectReference, Owner
 from plattr.status import ConditionType
 from plattr.steps import CleanupStepInput
-from plattr.target import OWNER_UID_ANNOTATION, annotated_mark, owner_labels
+from plattr.target import (
+    OWNER_ANNOTATION,
+    OWNER_CLUSTER_ANNOTATION,
+    OWNER_NAMESPACE_UID_ANNOTATION,
+    OWNER_UID_ANNOTATION,
+    annotated_mark,
+    owner_labels,
+)
+
+_IDENTITY = ("name", "namespace", "uid", "generation", "resourceVersion", "creationTimestamp", "deletionTimestamp")
+_OWNER_MARKS = (OWNER_ANNOTATION, OWNER_UID_ANNOTATION, OWNER_CLUSTER_ANNOTATION, OWNER_NAMESPACE_UID_ANNOTATION)
+# 512: an owner's key has 340 characters at most. 8: they are there for a message.
+_LONGEST_MARK = 512
+_FINALIZERS = 8
 
 
 def owner_selector(reference: ObjectReference, more: Mapping[str, str] | None = None) -> str:
@@ -58,11 +71,23 @@ async def list_owned(
     labels: Mapping[str, str] | None = None,
     metadata_only: bool = True,
 ) -> list[Json]:
-    """Return the owner's objects; one that carries the labels but another owner's annotation, or none, is left out."""
+    """Return the owner's objects; one that carries the labels but another owner's annotation, or none, is left out.
+
+    Their labels and annotations but the owner's are left out: copies may be thousands, of a quarter of a megabyte each.
+    """
     pages = kube.pages(
         resource, namespace, label_selector=owner_selector(estate.reference, labels), metadata_only=metadata_only
     )
-    return [body async for page in pages for body in page.items if belongs_to(body, estate)]
+    return [without_marks(body) async for page in pages for body in page.items if belongs_to(body, estate)]
+
+
+def without_marks(body: Json) -> Json:
+    """Return an object without what anybody may have written on it at length; whose it is stays."""
+    metadata = {field: body["metadata"][field] for field in _IDENTITY if field in body["metadata"]}
+    annotations = body["metadata"].get("annotations", {})
+    marks = {name: annotations[name][:_LONGEST_MARK] for name in _OWNER_MARKS if name in annotations}
+    finalizers = body["metadata"].get("finalizers", [])[:_FINALIZERS]
+    return {**body, "metadata": metadata | {"annotations": marks, "finalizers": finalizers}}
 
 
 async def namespaces_of(kube: KubeClient, estate: Estate) -> list[str]:

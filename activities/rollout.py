@@ -1,6 +1,8 @@
 """The rollout: waiting for the Deployment, and saying why it does not come."""
 
 from collections.abc import Sequence
+from contextlib import aclosing
+from typing import NamedTuple
 
 from temporalio import activity
 
@@ -11,7 +13,7 @@ from activities.ownership import ensure_adoptable
 from activities.polling import moments
 from plattr.errors import Conflict, RolloutFailed
 from plattr.probes import UNHEALTHY_REASON, is_unready, probe_trouble
-from plattr.rollout import deployment_trouble, has_settled, new_replica_set, pod_troubles, progress_of
+from plattr.rollout import Trouble, deployment_trouble, has_settled, new_replica_set, pod_troubles, progress_of
 from plattr.status import ConditionType, Finding
 from plattr.steps import RolloutInput, StepResult
 from plattr.target import Target
@@ -24,8 +26,28 @@ LOOK_AFTER_SECONDS = 0.5
 SAY_AFTER_SECONDS = 5.0
 # 3: one is enough to say why; the others are most likely like it.
 PROBED_PODS = 3
+# 1000: as many replicas as an Application may have; whoever makes more under its labels is not looked at.
+LOOKED_AT = 1000
+# 100, of 1 MiB together: the kubelet counts in one Event for each probe and its outcome, of 1 kB each.
+EVENTS_OF_A_POD = 100
+EVENT_BYTES = 2**20
+# By which a ReplicaSet's controller tells its pods from those of the Deployment's other ReplicaSets.
+HASH_LABEL = "pod-template-hash"
 # 3: a container may restart once, or an image pull fail once, and be well a moment later.
 PERSISTED_SECONDS = 3.0
+
+
+class _ReplicaSet(NamedTuple):
+    uid: str
+    hash: str
+
+
+class _NewPods(NamedTuple):
+    """What of the new pods says why the rollout does not get on; they may be a thousand, of half a megabyte each."""
+
+    troubles: list[Trouble]
+    unready: list[Json]
+    """The first few."""
 
 
 class RolloutActivities:
@@ -55,14 +77,13 @@ class RolloutActivities:
             deployment = await self._deployment(target)
             if has_settled(deployment):
                 return StepResult(findings=(_available(deployment),))
-            pods = await self._new_pods(target, deployment) if passed >= LOOK_AFTER_SECONDS else []
+            pods = await self._new_pods(target, deployment) if passed >= LOOK_AFTER_SECONDS else _NewPods([], [])
             # The pods first: what they say is the cause of what the Deployment says.
-            troubles = [trouble for pod in pods for trouble in pod_troubles(pod)]
-            troubles += deployment_trouble(deployment) if passed >= LOOK_AFTER_SECONDS else []
+            troubles = pods.troubles + (deployment_trouble(deployment) if passed >= LOOK_AFTER_SECONDS else [])
             since = {trouble.place: since.get(trouble.place, passed) for trouble in troubles}
             for trouble in troubles:
                 if trouble.is_final or passed - since[trouble.place] >= PERSISTED_SECONDS:
-                    probes = await self._probe_trouble(pods)
+                    probes = await self._probe_trouble(pods.unready)
                     raise RolloutFailed(
                         f"cannot roll out Deployment {target.names.stem!r} in namespace"
                         f" {target.names.namespace!r}: {trouble.message}{probes and f'; {probes}'}",
@@ -70,7 +91,7 @@ class RolloutActivities:
                     )
             is_due = passed - looked >= SAY_AFTER_SECONDS
             if is_due:
-                looked, probes = passed, await self._probe_trouble(pods)
+                looked, probes = passed, await self._probe_trouble(pods.unready)
             finding = _underway(deployment, probes)
             if is_due and _is_news(finding, step.said):
                 break
@@ -88,24 +109,49 @@ class RolloutActivities:
         ensure_adoptable(DEPLOYMENTS, deployment, target.owner)
         return deployment
 
-    async def _new_pods(self, target: Target, deployment: Json) -> list[Json]:
-        namespace = target.names.namespace
+    async def _new_pods(self, target: Target, deployment: Json) -> _NewPods:
         selector = ",".join(f"{label}={text}" for label, text in target.selector_labels.items())
-        replica_sets = await self._kube.list(REPLICA_SETS, namespace, label_selector=selector)
-        newest = new_replica_set(deployment, replica_sets)
-        pods = await self._kube.list(PODS, namespace, label_selector=selector) if newest else []
-        return [
-            pod
-            for pod in pods
-            if newest and any(o["uid"] == newest["metadata"]["uid"] for o in pod["metadata"].get("ownerReferences", []))
-        ]
+        newest = await self._newest(target, deployment, selector)
+        found, count = _NewPods([], []), 0
+        if newest is None:
+            return found
+        pages = self._kube.pages(PODS, target.names.namespace, label_selector=f"{selector},{HASH_LABEL}={newest.hash}")
+        async with aclosing(pages):
+            async for page in pages:
+                for pod in page.items:
+                    # Labels anybody may copy.
+                    if all(each["uid"] != newest.uid for each in pod["metadata"].get("ownerReferences", [])):
+                        continue
+                    found.troubles.extend(pod_troubles(pod))
+                    if is_unready(pod) and len(found.unready) < PROBED_PODS:
+                        found.unready.append(pod)
+                count += len(page.items)
+                if count >= LOOKED_AT:
+                    break
+        return found
 
-    async def _probe_trouble(self, pods: Sequence[Json]) -> str:
-        """Return what the kubelet says of the probes of the first few pods that are not ready."""
-        for pod in [pod for pod in pods if is_unready(pod)][:PROBED_PODS]:
+    async def _newest(self, target: Target, deployment: Json, selector: str) -> _ReplicaSet | None:
+        pages = self._kube.pages(REPLICA_SETS, target.names.namespace, label_selector=selector, metadata_only=True)
+        count = 0
+        async with aclosing(pages):
+            async for page in pages:
+                if (newest := new_replica_set(deployment, page.items)) is not None:
+                    metadata = newest["metadata"]
+                    return _ReplicaSet(metadata["uid"], metadata.get("labels", {}).get(HASH_LABEL, ""))
+                count += len(page.items)
+                if count >= LOOKED_AT:
+                    break
+        return None
+
+    async def _probe_trouble(self, unready: Sequence[Json]) -> str:
+        """Return what the kubelet says of the probes of pods that are not ready."""
+        for pod in unready:
             selector = f"involvedObject.uid={pod['metadata']['uid']},reason={UNHEALTHY_REASON}"
-            events = await self._kube.list(EVENTS, pod["metadata"]["namespace"], field_selector=selector)
-            if trouble := probe_trouble(pod, events):
+            events = await self._kube.list_small(
+                EVENTS, pod["metadata"]["namespace"], field_selector=selector, count=EVENTS_OF_A_POD, size=EVENT_BYTES
+            )
+            # More than the kubelet writes: somebody else did.
+            if trouble := probe_trouble(pod, events or []):
                 return trouble
         return ""
 

@@ -1,7 +1,7 @@
 """The workload: ServiceAccount, Deployment, Service, Ingresses, autoscaler."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from temporalio import activity
@@ -28,7 +28,6 @@ from activities.ownership import (
     belongs_to,
     delete_all,
     ensure_adoptable,
-    list_owned,
     living_uid,
     namespaces_of,
     owner_selector,
@@ -39,10 +38,9 @@ from plattr.claims import HeldClaim, Holding, claims_of, workload_claim
 from plattr.connections import connections_of
 from plattr.errors import Conflict, StillDeleting
 from plattr.manifests.autoscaler import build_autoscaler
-from plattr.manifests.checksum import config_checksum
+from plattr.manifests.checksum import config_checksum, summed
 from plattr.manifests.deployment import build_deployment
 from plattr.manifests.ingress import build_api_ingress, build_ingress, ingress_profile
-from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.manifests.pod import CONFIG_MAP_FEATURES, Placeholder, config_map_features
 from plattr.manifests.service import build_service
 from plattr.manifests.service_account import build_service_account
@@ -59,6 +57,9 @@ WAIT_SECONDS = 20.0
 
 # All that one application serves with. The traffic first, then whoever makes pods, then what the pods use.
 _REMOVAL_ORDER = (INGRESSES, AUTOSCALERS, DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS)
+# Seven at most are the owner's of a kind, a few kB together. What is more carries copies of its labels: then by name.
+_FEW = 16
+_FEW_BYTES = 2**18
 # Names that stand for nothing any more once the Ingresses are changed; data keeps its names until the cleanup.
 _SERVING = frozenset({Holding.HOST, Holding.INGRESS})
 
@@ -165,29 +166,40 @@ class WorkloadActivities:
         reads = self._reads(target)
         places = [
             (INGRESSES, names.api_ingress),
-            *(place for place in reads if place not in own),
             *((resource, names.stem) for resource in _REMOVAL_ORDER),
         ]
+        users = [place for place in reads if place not in own]
         config_maps = [names.config_map(feature) for feature in config_map_features(target)]
-        bodies, kept_secrets, kept_maps, held = await asyncio.gather(
+        bodies, referred, kept_secrets, kept_maps, held = await asyncio.gather(
             all_of(self._kube.get(resource, name, names.namespace) for resource, name in places),
+            all_of(self._summed(resource, name, names.namespace) for resource, name in users),
             self._owned(target, SECRETS, [place[1] for place in reads if place in own]),
-            self._owned(target, CONFIG_MAPS, config_maps),
+            self._owned(target, CONFIG_MAPS, config_maps, former=_former_maps(target)),
             self._ledger.held_by(estate_of(target.owner)),
         )
-        found = {place: body for place, body in zip(places, bodies, strict=True) if body is not None}
+        looked = zip(places + users, bodies + referred, strict=True)
+        found = {place: body for place, body in looked if body is not None}
         return _Present(found=found | kept_secrets | kept_maps, held=held)
 
-    async def _owned(self, target: Target, resource: Resource, names: list[str]) -> dict[tuple[Resource, str], Json]:
-        """Return the owner's objects of a kind, and whatever bears the name of one that it should have.
+    async def _summed(self, resource: Resource, name: str, namespace: str) -> Json | None:
+        body = await self._kube.get(resource, name, namespace)
+        return None if body is None else summed(body)
+
+    async def _owned(
+        self, target: Target, resource: Resource, names: list[str], *, former: Collection[str] = ()
+    ) -> dict[tuple[Resource, str], Json]:
+        """Return whatever bears a name that the owner should have, or may have had, of a kind.
 
         One list in place of a call for each: the look at what is settled is most of what the API server is asked.
         """
-        namespace = target.names.namespace
-        owned = await list_owned(self._kube, resource, estate_of(target.owner), namespace, metadata_only=False)
-        found = {(resource, body["metadata"]["name"]): body for body in owned}
-        for name in names:
-            if (resource, name) not in found:
+        namespace, selector = target.names.namespace, owner_selector(target.owner.reference)
+        listed = await self._kube.list_small(resource, namespace, label_selector=selector, count=_FEW, size=_FEW_BYTES)
+        # What has lost its labels is still to be found where it is needed.
+        sought = [*names, *former] if listed is None else names
+        known = {body["metadata"]["name"]: body for body in listed or ()}
+        found = {(resource, name): known[name] for name in (*names, *former) if name in known}
+        for name in sought:
+            if name not in known:
                 body = await self._kube.get(resource, name, namespace)
                 found |= {} if body is None else {(resource, name): body}
         return found
@@ -267,12 +279,10 @@ class WorkloadActivities:
         So are the hosts from before the domain changed.
         """
         estate, spec = estate_of(target.owner), target.spec
-        disabled = set(CONFIG_MAP_FEATURES) - set(config_map_features(target))
+        former_maps = _former_maps(target)
         for (resource, name), body in present.found.items():
             is_former_api = resource is INGRESSES and name == target.names.api_ingress and not spec.database.enabled
-            is_former_map = (
-                body["metadata"].get("labels", {}).get(FEATURE_LABEL) in disabled and resource is CONFIG_MAPS
-            )
+            is_former_map = resource is CONFIG_MAPS and name in former_maps
             if (is_former_api or is_former_map) and belongs_to(body, estate):
                 await delete_all(self._kube, resource, [body], spared_uid=None)
         needed = claims_of(target)
@@ -299,21 +309,27 @@ class WorkloadActivities:
     async def _await_no_pods(self, reference: ObjectReference, namespaces: Sequence[str]) -> None:
         living: list[str] = []
         async for _ in moments(WAIT_SECONDS):
-            pods = [pod for namespace in namespaces for pod in await self._living_pods(reference, namespace)]
-            living = sorted(pod["metadata"]["name"] for pod in pods)
+            living = sorted([pod for each in namespaces for pod in await self._living_pods(reference, each)])
             if not living:
                 return
         shown = ", ".join(living[:3]) + (f" and {len(living) - 3} more" if len(living) > 3 else "")
         raise StillDeleting(f"cannot finish the deletion of the workload of {reference}: pods still live: {shown}")
 
-    async def _living_pods(self, reference: ObjectReference, namespace: str) -> list[Json]:
-        pods = await self._kube.list(PODS, namespace, label_selector=owner_selector(reference))
-        # A pod that somebody made by hand with our labels is not the Deployment's; a finished one holds no session.
+    async def _living_pods(self, reference: ObjectReference, namespace: str) -> list[str]:
+        """Return their names; a finished pod holds no session."""
+        pages = self._kube.pages(
+            PODS,
+            namespace,
+            label_selector=owner_selector(reference),
+            field_selector="status.phase!=Succeeded,status.phase!=Failed",
+            metadata_only=True,
+        )
+        # A pod that somebody made by hand with our labels is not the Deployment's.
         return [
-            pod
-            for pod in pods
+            str(pod["metadata"]["name"])
+            async for page in pages
+            for pod in page.items
             if any(owner.get("controller") for owner in pod["metadata"].get("ownerReferences", []))
-            and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
         ]
 
 
@@ -325,6 +341,12 @@ def _references(target: Target) -> list[tuple[Resource, str]]:
     if target.spec.redis.enabled:
         found[SECRETS, target.names.redis_secret] = None
     return list(found)
+
+
+def _former_maps(target: Target) -> frozenset[str]:
+    """Return the names of the ConfigMaps of the features that are not enabled."""
+    disabled = set(CONFIG_MAP_FEATURES) - set(config_map_features(target))
+    return frozenset(target.names.config_map(feature) for feature in disabled)
 
 
 def _ingress_finding(target: Target) -> Finding:

@@ -20,6 +20,16 @@ def config_checksum(secrets: Iterable[dict[str, Any]], config_maps: Iterable[dic
     return hmac.new(key, json.dumps(parts, sort_keys=True).encode(), hashlib.sha256).hexdigest()
 
 
+def summed(body: dict[str, Any]) -> dict[str, Any]:
+    """Return what stands for a Secret or a ConfigMap in a checksum: its name and version, and a digest as content.
+
+    For whoever reads five hundred of them, of a megabyte each, which must not be in memory together.
+    """
+    metadata = {field: body["metadata"][field] for field in ("name", "uid", "resourceVersion")}
+    digest = hashlib.sha256(json.dumps(_content(body), sort_keys=True).encode()).hexdigest()
+    return {"metadata": metadata, "data": {"sha256": digest}}
+
+
 def _name(manifest: dict[str, Any]) -> str:
     return str(manifest["metadata"]["name"])
 

@@ -1,18 +1,17 @@
 """Objects as large as the API server takes them do not fill the memory of whoever lists or watches all."""
 
-import gc
-import tracemalloc
 from contextlib import aclosing
 
 import pytest
 
 from activities.clients import kube as kube_module
 from activities.clients.kube import KubeClient
-from activities.clients.resources import APPLICATIONS, CONFIG_MAPS
+from activities.clients.resources import APPLICATIONS
 from activities.fleet import FleetActivities
 from plattr.fleet import FleetQuery
 from plattr.objects import PAUSED_ANNOTATION, Kind
-from tests.fix_kubernetes import Cluster, application_spec, config_map
+from tests.fix_kubernetes import Cluster, application_spec
+from tests.fix_memory import Peak
 from watcher.observed import observe
 from watcher.stream import Listed, Stream
 
@@ -25,19 +24,6 @@ ANNOTATIONS = {PAUSED_ANNOTATION: "true", "example.test/notes": "n" * 250_000}
 # 15 MB on the wire, and more when read. With pages of 1 MiB no more than a few megabytes may be in memory at once.
 PAGE_BYTES = 2**20
 MOST = 10_000_000
-
-
-class Peak:
-    """The most that was allocated at once between beginning and end."""
-
-    def __enter__(self) -> "Peak":
-        gc.collect()
-        tracemalloc.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bytes = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
 
 
 async def test_lists_of_large_objects_are_never_in_memory_as_a_whole(
@@ -64,17 +50,3 @@ async def test_lists_of_large_objects_are_never_in_memory_as_a_whole(
     # Paused, all of them.
     assert not [member for member in page.members if member.reference.namespace == namespace]
     assert max(watcher.bytes, resync.bytes, restore.bytes) < MOST < whole.bytes
-
-
-async def test_labels_on_thousands_of_bytes_do_not_fill_who_looks_for_its_own(cluster: Cluster, namespace: str) -> None:
-    for number in range(OBJECTS):
-        body = config_map(f"large-{number}", {"data": "d" * 900_000}, labels={"test": "large"})
-        await cluster.admin.create(CONFIG_MAPS, body, namespace)
-
-    with Peak() as peak:
-        count = 0
-        async for page in cluster.kube.pages(CONFIG_MAPS, namespace, label_selector="test=large", metadata_only=True):
-            count += len(page.items)
-
-    assert count == OBJECTS
-    assert peak.bytes < 5_000_000
