@@ -27,7 +27,7 @@ _Group = tuple[str, str]
 
 
 class ReferenceActivities:
-    """Compare what is there with what the ledger says the pods were rolled for."""
+    """Compare what is there with what the ledger says the pods' last run looked at."""
 
     def __init__(self, kube: KubeClient, ledger: Ledger) -> None:
         self._kube = kube

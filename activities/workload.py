@@ -107,16 +107,16 @@ class WorkloadActivities:
         Secret stays even when the database is switched off.
 
         Raises:
-            OwnedElsewhere: one of the names is somebody else's; nothing has been written.
-            Conflict: what the pods read at their start is not there (any more); nothing has been written.
+            OwnedElsewhere: one of the names is somebody else's; nothing of the workload has been written.
+            Conflict: what the pods read at their start is not there (any more); nothing of the workload either.
         """
         target = await self._loader.load(step)
         present, key = await asyncio.gather(self._look(target), self._key.read())
+        await self._note_references(target, present)
         wanted = self._wanted(target, self._checksum(target, present, key))
         self._ensure_all_adoptable(target, wanted, present)
         await self._apply(target, wanted, present)
         await self._remove_unwanted(target, present)
-        await self._note_references(target, present)
         return StepResult(findings=(_ingress_finding(target),))
 
     @activity.defn
@@ -290,7 +290,11 @@ class WorkloadActivities:
         await self._ledger.release(estate, former)
 
     async def _note_references(self, target: Target, present: _Present) -> None:
-        """Note which versions the pods have now; last, for whoever finds another one has this step run again."""
+        """Note which versions this run looked at; whoever finds another one has it run again.
+
+        First: a run that fails after it is tried again by itself, slowly, and reads afresh. Noted last, a Deployment
+        that the API server refuses would have an unnoted version for ever, and a run every minute.
+        """
         claim = workload_claim(target)
         versions = {
             (kind, name): version_of(present.found.get((_REFERABLE[kind], name)))

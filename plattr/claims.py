@@ -94,7 +94,7 @@ class HeldClaim(FrozenModel):
     unanswered_until: datetime | None = None
     """Until when a call about the name may come true whose answer never came; the note outlives that moment."""
     references: str = ""
-    """Of the workload's own name: what of the user's its pods were last rolled for; see plattr/references.py."""
+    """Of the workload's own name: what of the user's its last run looked at; see plattr/references.py."""
     quarantined_until: datetime | None = None
     """The owner is gone and has given the name back; nobody has it before that call can come true no more."""
 

@@ -29,7 +29,7 @@ def version_of(body: Json | None) -> str:
 
 
 def as_record(versions: Mapping[Reference, str]) -> str:
-    """Return the text that says what the pods were last rolled for."""
+    """Return the text that says what the last run looked at."""
     return json.dumps({f"{kind}/{name}": version for (kind, name), version in sorted(versions.items())})
 
 

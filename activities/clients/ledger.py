@@ -193,13 +193,13 @@ class Ledger:
             await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
 
     async def note_references(self, estate: Estate, claim: Claim, record: str) -> None:
-        """Note what the pods were rolled for; a claim that is missing, or somebody else's, stays as it is."""
+        """Note what of the user's a run has looked at; a claim that is missing, or somebody else's, stays as it is."""
         write: Json = {"op": "add", "path": annotation_path(REFERENCES_ANNOTATION), "value": record}
         with suppress(Conflict):
             await self._kube.json_patch(LEASES, claim.lease_name, [*_held_by(estate), write], self._namespace)
 
     async def noted_references(self) -> AsyncIterator[HeldClaim]:
-        """Yield the workloads' names with what the pods of each were last rolled for."""
+        """Yield the workloads' names with what of the user's the last run of each looked at."""
         selector = f"{HOLDING_LABEL}={Holding.INGRESS}"
         async for page in self._kube.pages(LEASES, self._namespace, label_selector=selector, metadata_only=True):
             for lease in page.items:

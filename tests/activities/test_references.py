@@ -13,7 +13,7 @@ from activities.clients.ledger import HOLDING_LABEL
 from activities.clients.resources import APPLICATIONS, CONFIG_MAPS, DEPLOYMENTS, LEASES, SECRETS, Json, Resource
 from activities.references import ReferenceActivities
 from plattr.claims import claims_of
-from plattr.errors import BackendRefused
+from plattr.errors import BackendRefused, PlattrError
 from plattr.fleet import ReferencesQuery
 from plattr.objects import PAUSED_ANNOTATION
 from plattr.steps import StepInput
@@ -147,6 +147,31 @@ async def test_who_is_looked_after_already_is_not_poked(
     await told(team, step, phase, *false)
 
     assert await found(look, step) is is_wanted
+
+
+@pytest.mark.attack
+async def test_a_workload_that_is_refused_is_run_once_for_a_version(team: Team, look: ReferenceActivities) -> None:
+    step = await running(team)
+    name, other = step.reference.name, {"app": "other"}
+    refused = await team.get(DEPLOYMENTS, name)
+    await team.kube.delete(DEPLOYMENTS, name, team.namespace)
+    marks = {field: refused["metadata"][field] for field in ("name", "labels", "annotations")}
+    refused["spec"]["template"]["metadata"]["labels"] = other
+    spec = refused["spec"] | {"selector": {"matchLabels": other}}
+    # As by a policy: a selector is never changed.
+    kind = {"apiVersion": DEPLOYMENTS.api_version, "kind": DEPLOYMENTS.kind}
+    await team.kube.create(DEPLOYMENTS, {**kind, "metadata": marks, "spec": spec}, team.namespace)
+
+    looks = []
+    for value in ("new", "newer"):
+        await put(team, f"{name}-env", value)
+        looks.append(await found(look, step))
+        with pytest.raises(PlattrError, match="Invalid in spec.selector"):
+            await team.workload.reconcile_workload(step)
+        await told(team, step, "Failed", "DeploymentReady")
+        looks.append(await found(look, step))
+
+    assert looks == [True, False, True, False]
 
 
 async def test_a_paused_object_is_not_poked(team: Team, look: ReferenceActivities) -> None:
