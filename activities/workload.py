@@ -38,7 +38,7 @@ from plattr.claims import HeldClaim, Holding, claims_of, workload_claim
 from plattr.connections import connections_of
 from plattr.errors import Conflict, StillDeleting
 from plattr.manifests.autoscaler import build_autoscaler
-from plattr.manifests.checksum import config_checksum, summed
+from plattr.manifests.checksum import CHECKSUM_ANNOTATION, config_checksum, summed
 from plattr.manifests.deployment import build_deployment
 from plattr.manifests.ingress import build_api_ingress, build_ingress, ingress_profile
 from plattr.manifests.pod import CONFIG_MAP_FEATURES, Placeholder, config_map_features
@@ -113,7 +113,10 @@ class WorkloadActivities:
         target = await self._loader.load(step)
         present, key = await asyncio.gather(self._look(target), self._key.read())
         await self._note_references(target, present)
-        wanted = self._wanted(target, self._checksum(target, present, key))
+        checksum = self._checksum(target, present, key)
+        if checksum != _rolled_for(target, present):
+            checksum = self._checksum(target, present, await self._key.read(anew=True))
+        wanted = self._wanted(target, checksum)
         self._ensure_all_adoptable(target, wanted, present)
         await self._apply(target, wanted, present)
         await self._remove_unwanted(target, present)
@@ -345,6 +348,14 @@ def _references(target: Target) -> list[tuple[Resource, str]]:
     if target.spec.redis.enabled:
         found[SECRETS, target.names.redis_secret] = None
     return list(found)
+
+
+def _rolled_for(target: Target, present: _Present) -> str | None:
+    """Return the checksum that the pods have now."""
+    deployment = present.found.get((DEPLOYMENTS, target.names.stem), {})
+    template = deployment.get("spec", {}).get("template", {}).get("metadata", {})
+    checksum: str | None = template.get("annotations", {}).get(CHECKSUM_ANNOTATION)
+    return checksum
 
 
 def _former_maps(target: Target) -> frozenset[str]:

@@ -11,7 +11,7 @@ from plattr.errors import BackendRefused, Conflict
 KEY_NAME = "plattr-checksum-key"
 _FIELD = "key"
 _BYTES = 32
-# 5 min: after somebody has deleted the Secret, workers must not go on with different keys and roll pods by turns.
+# 5 min: it never changes, unless somebody deletes the Secret.
 KEPT_SECONDS = 300.0
 
 
@@ -23,14 +23,16 @@ class ChecksumKey:
         self._namespace = namespace
         self._known: tuple[bytes, float] | None = None
 
-    async def read(self) -> bytes:
-        """Return the key.
+    async def read(self, *, anew: bool = False) -> bytes:
+        """Return the key; `anew`: as the Secret holds it now, for whoever would roll pods.
+
+        Else a worker that still knows a deleted key and one that made the next would roll the same pods by turns.
 
         Raises:
             BackendRefused: the Secret holds no key.
             Conflict: the Secret was removed while it was made.
         """
-        if self._known is not None and self._known[1] > time.monotonic():
+        if not anew and self._known is not None and self._known[1] > time.monotonic():
             return self._known[0]
         body = await self._kube.get(SECRETS, KEY_NAME, self._namespace) or await self._make()
         key = base64.b64decode(body.get("data", {}).get(_FIELD, ""))

@@ -12,6 +12,7 @@ from activities.clients.checksum_key import KEY_NAME, ChecksumKey
 from activities.clients.ledger import HOLDING_LABEL
 from activities.clients.resources import APPLICATIONS, CONFIG_MAPS, DEPLOYMENTS, LEASES, SECRETS, Json, Resource
 from activities.references import ReferenceActivities
+from activities.workload import WorkloadActivities
 from plattr.claims import claims_of
 from plattr.errors import BackendRefused, PlattrError
 from plattr.fleet import ReferencesQuery
@@ -166,7 +167,7 @@ async def test_a_workload_that_is_refused_is_run_once_for_a_version(team: Team, 
     for value in ("new", "newer"):
         await put(team, f"{name}-env", value)
         looks.append(await found(look, step))
-        with pytest.raises(PlattrError, match="Invalid in spec.selector"):
+        with pytest.raises(PlattrError, match=r"Invalid in spec\.selector"):
             await team.workload.reconcile_workload(step)
         await told(team, step, "Failed", "DeploymentReady")
         looks.append(await found(look, step))
@@ -217,6 +218,30 @@ async def test_of_metadata_no_value_leaves_the_api_server(cluster: Cluster, name
     assert read is not None
     assert read["metadata"]["name"] == "mail"
     assert "data" not in read
+
+
+async def test_workers_that_know_a_deleted_key_and_the_next_one_roll_the_pods_once(team: Team) -> None:
+    settings = team.settings.model_copy(update={"lease_namespace": team.namespace})
+    one, other = (WorkloadActivities(team.loader, team.worker, team.ledger, settings) for _ in range(2))
+    step = await team.create()
+    checksums = []
+
+    async def run(activities: WorkloadActivities) -> None:
+        await activities.reconcile_workload(step)
+        checksums.append(await team.checksum(step))
+
+    await run(one)
+    await run(other)
+    await team.kube.delete(SECRETS, KEY_NAME, team.namespace)
+    # A worker that has just begun makes the next key.
+    await run(WorkloadActivities(team.loader, team.worker, team.ledger, settings))
+    await run(one)
+    await run(other)
+    await run(one)
+
+    first, unchanged, *new = checksums
+    assert first == unchanged
+    assert set(new) == {new[0]} != {first}
 
 
 class TestKey:
