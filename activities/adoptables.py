@@ -11,6 +11,7 @@ from typing import NamedTuple
 from activities.clients.keycloak import KeycloakClient
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
+from activities.clients.opensearch import OpenSearchClient
 from activities.clients.postgres import PostgresClient, Transaction
 from activities.clients.redis import RedisClient, UsersMissing
 from activities.clients.resources import (
@@ -148,6 +149,19 @@ async def marked_user(redis: RedisClient | None, target: Target) -> list[Marked]
         await client.delete_user(target.names.redis_user)
 
     return [Marked(f"user {target.names.redis_user!r} of Redis", recorded_mark(user.record), take)]
+
+
+async def marked_prefix(opensearch: OpenSearchClient | None, target: Target) -> list[Marked]:
+    """Return the prefix of OpenSearch, when it is recorded whose it is; with it goes what bears it."""
+    if opensearch is None or not target.spec.search.enabled:
+        return []
+    prefix = target.names.search_prefix
+    record = await opensearch.record(prefix)
+    if record is None:
+        return []
+    mark = recorded_mark(record)
+    take = partial(opensearch.put_record, prefix, owner_record(target.owner), is_new=False)
+    return [Marked(f"prefix {prefix!r} of OpenSearch", mark, take, "" if mark is not None else _NOBODYS)]
 
 
 async def marked_objects(kube: KubeClient, target: Target) -> list[Marked]:

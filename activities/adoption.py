@@ -10,6 +10,7 @@ from activities.clients.installation import LIVE_SECONDS
 from activities.clients.keycloak import KeycloakClient
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
+from activities.clients.opensearch import OpenSearchClient
 from activities.clients.postgres import PostgresClient
 from activities.clients.redis import RedisClient
 from activities.clients.resources import custom_resource
@@ -35,6 +36,7 @@ class AdoptionActivities:
         s3: S3Client,
         keycloak: KeycloakClient,
         redis: RedisClient | None,
+        opensearch: OpenSearchClient | None,
     ) -> None:
         self._loader = loader
         self._kube = kube
@@ -43,6 +45,7 @@ class AdoptionActivities:
         self._s3 = s3
         self._keycloak = keycloak
         self._redis = redis
+        self._opensearch = opensearch
 
     @activity.defn
     async def adopt_resources(self, adoption: AdoptionInput) -> Adoption:
@@ -87,6 +90,7 @@ class AdoptionActivities:
             *await adoptables.marked_buckets(self._s3, target),
             *await adoptables.marked_realm(self._keycloak, target),
             *await adoptables.marked_user(self._redis, target),
+            *await adoptables.marked_prefix(self._opensearch, target),
             *await adoptables.marked_objects(self._kube, target),
         ]
         estate = estate_of(target.owner)

@@ -24,9 +24,9 @@ from plattr.errors import Conflict, StillDeleting
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.manifests.secret import build_redis_secret
-from plattr.marks import Estate, ensure_own, estate_of
+from plattr.marks import Estate, Mark, ensure_own, estate_of
 from plattr.naming import redis_prefix
-from plattr.redis_users import RedisUser, password_digest, secret_values, user_rules
+from plattr.redis_users import RedisUser, channel_record, password_digest, secret_values, user_rules
 from plattr.settings import Settings
 from plattr.status import ConditionType, Finding
 from plattr.steps import CleanupStepInput, StepInput, StepResult
@@ -95,10 +95,12 @@ class RedisActivities:
 
     @activity.defn
     async def delete_redis(self, step: CleanupStepInput) -> StepResult:
-        """Remove the owner's users, then the keys below its prefixes, then Secret and ConfigMap.
+        """Close the owner's users, remove the keys that those reached, then Secret and ConfigMap, then the users.
 
-        The user goes first: nobody writes below its prefix any more, and one look at every key finds all of its.
-        Not done when the time budget is used up: call again. What is retained stays, and nobody can log in to it.
+        With its user closed nobody writes below a prefix any more, and one look at every key finds all of its. The
+        users go last: only they say whose the keys are. Claims do not, they are one cluster's own, and an object that
+        was refused has them all the same; so what no user speaks for stays. Not done when the time budget is used up:
+        call again. What is retained stays, and nobody can log in to it.
 
         Raises:
             StillDeleting: a finalizer holds the Secret or the ConfigMap.
@@ -110,18 +112,27 @@ class RedisActivities:
             return time.monotonic() >= ends or is_called_off()
 
         spared, estate = await living_uid(self._kube, step), step.estate(self._kube.cluster)
+        closed: list[RedisUser] = []
+        left: list[str] = []
         if self._redis is not None:
-            others = await self._remove_users(self._redis, step, spared)
+            closed = await self._close_users(self._redis, step, spared)
             for held in await self._ledger.held_by(estate):
                 if held.owner.uid == spared or step.retains(held.claim.holding, held.claim.name):
                     continue
-                # The keys are whoever's user it is: another cluster's, for one, that uses the same Redis.
-                if held.claim.holding is Holding.REDIS and held.claim.name in others:
+                what = self._keys_of(held.claim)
+                if what is None:
                     continue
-                if (left := await self._empty(self._redis, held.claim, is_over)) is not None:
-                    return StepResult(is_done=False, waiting_for=left)
+                if not any(_reached(user, held.claim) for user in closed):
+                    if await _has_keys(self._redis, held.claim, is_over):
+                        left.append(f"{what}: no user there says that they are the object's")
+                elif not await self._empty(self._redis, held.claim, is_over):
+                    return StepResult(is_done=False, waiting_for=f"{what} to be removed")
         await remove_owned(self._kube, estate, [SECRETS, CONFIG_MAPS], spared_uid=spared, labels=_LABELS)
-        return StepResult()
+        if self._redis is not None:
+            for user in closed:
+                if not step.retains(Holding.REDIS, user.name):
+                    await self._redis.delete_user(user.name)
+        return StepResult(left="; ".join(left))
 
     async def _keep_user(self, target: Target, addresses: dict[str, str], database: int | None) -> str | None:
         """Keep Secret and user; return why there is none, None when there is."""
@@ -173,27 +184,25 @@ class RedisActivities:
             raise Conflict(f"cannot create Secret {name!r} in namespace {namespace!r}: it is there by now")
         return password
 
-    async def _remove_users(self, redis: RedisClient, step: CleanupStepInput, spared: str | None) -> frozenset[str]:
-        """Delete the users that carry the owner's record, or close those that are retained; return all others."""
+    async def _close_users(self, redis: RedisClient, step: CleanupStepInput, spared: str | None) -> list[RedisUser]:
+        """Let nobody in any more as the users that carry the owner's record, and return them; others stay."""
         try:
             users = await redis.users()
         except UsersMissing:
-            return frozenset()
+            return []
         estate = step.estate(self._kube.cluster)
-        claimed = {held.claim.name for held in await self._ledger.held_by(estate, Holding.REDIS)}
-        passwords, others = await self._passwords(estate), set[str]()
+        claimed = {held.claim.name: held.owner for held in await self._ledger.held_by(estate, Holding.REDIS)}
+        passwords, closed = await self._passwords(estate), []
         for user in users:
-            mark = recorded_mark(user.record)
-            if not (estate.holds(mark) or (user.name in claimed and _has_a_password(user, passwords))):
-                others.add(user.name)
+            mark, record = recorded_mark(user.record), user.record
+            if user.name in claimed and _has_a_password(user, passwords):
+                mark, record = Mark.of(claimed[user.name]), channel_record(claimed[user.name])
+            if mark is None or record is None or not estate.holds(mark) or mark.uid == spared:
                 continue
-            if spared is not None and mark is not None and mark.uid == spared:
-                continue
-            if not step.retains(Holding.REDIS, user.name):
-                await redis.delete_user(user.name)
-            elif user.is_on:
-                await redis.lock_user(user)
-        return frozenset(others)
+            if user.is_on:
+                await redis.lock_user(user, record)
+            closed.append(user)
+        return closed
 
     async def _passwords(self, estate: Estate) -> list[str]:
         """Return the passwords of the owner's Secrets."""
@@ -204,17 +213,20 @@ class RedisActivities:
         ]
         return [password for body in bodies if (password := _password_in(body)) is not None]
 
-    async def _empty(self, redis: RedisClient, claim: Claim, is_over: Callable[[], bool]) -> str | None:
-        """Remove the keys that a claim stands for; return what is left to do when the time is up."""
-        if claim.holding is Holding.REDIS:
-            prefix = redis_prefix(claim.name)
-            is_empty = await self._remove_keys(redis, prefix, is_over)
-            return None if is_empty else f"the keys {prefix}* of Redis to be removed"
+    def _keys_of(self, claim: Claim) -> str | None:
+        """Return how to call the keys that a claim stands for; None: it stands for none."""
+        if claim.holding is Holding.REDIS and self._settings.redis_isolation != "none":
+            return f"the keys {redis_prefix(claim.name)}* of Redis"
         # Where applications have prefixes, any of them may have keys in any database.
         if claim.holding is Holding.REDIS_DATABASE and self._settings.redis_isolation == "database":
-            is_empty = await self._remove_keys(redis, "", is_over, only=int(claim.name))
-            return None if is_empty else f"database {claim.name} of Redis to be emptied"
+            return f"the keys in database {claim.name} of Redis"
         return None
+
+    async def _empty(self, redis: RedisClient, claim: Claim, is_over: Callable[[], bool]) -> bool:
+        """Remove the keys that a claim stands for; False: the time is up."""
+        if claim.holding is Holding.REDIS_DATABASE:
+            return await self._remove_keys(redis, "", is_over, only=int(claim.name))
+        return await self._remove_keys(redis, redis_prefix(claim.name), is_over)
 
     async def _remove_keys(
         self, redis: RedisClient, prefix: str, is_over: Callable[[], bool], *, only: int | None = None
@@ -242,6 +254,29 @@ def _ensure_ours(target: Target, user: RedisUser | None, password: str | None) -
     if password is not None and _has_a_password(user, [password]):
         return
     ensure_own(f"user {user.name!r} of Redis", recorded_mark(user.record), target.owner)
+
+
+async def _has_keys(redis: RedisClient, claim: Claim, is_over: Callable[[], bool]) -> bool:
+    """Tell whether there may be keys that a claim stands for; they may when the time is up before the last page."""
+    databases = await redis.databases()
+    if claim.holding is Holding.REDIS_DATABASE:
+        return int(claim.name) in databases
+    for database in databases:
+        position, has_found = await redis.look_at_page(database, redis_prefix(claim.name), 0)
+        while position != 0 and not has_found:
+            if is_over():
+                return True
+            position, has_found = await redis.look_at_page(database, redis_prefix(claim.name), position)
+        if has_found:
+            return True
+    return False
+
+
+def _reached(user: RedisUser, claim: Claim) -> bool:
+    """Tell whether a user, closed or not, is the one whose keys a claim stands for."""
+    if claim.holding is Holding.REDIS_DATABASE:
+        return int(claim.name) in user.databases
+    return user.name == claim.name
 
 
 def _has_a_password(user: RedisUser, passwords: Collection[str]) -> bool:

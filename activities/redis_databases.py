@@ -57,5 +57,4 @@ class RedisDatabases:
             return numbers
         # The templates stay when the last user of a number is gone.
         used = (user for user in users if not user.name.startswith(TEMPLATE_BEGINNING))
-        words = (word for user in used for word in user.commands.split())
-        return numbers | {int(word.removeprefix("+select|")) for word in words if word.startswith("+select|")}
+        return numbers.union(*(user.databases for user in used))

@@ -13,13 +13,16 @@ from activities.loading import TargetLoader
 from activities.ownership import living_uid, remove_owned
 from activities.polling import is_called_off
 from plattr.claims import Holding
+from plattr.database import owner_record, recorded_mark
 from plattr.endpoints import search_values
 from plattr.errors import StillDeleting
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
+from plattr.marks import ensure_own, holder_words
 from plattr.settings import Settings
 from plattr.status import ConditionType, Finding
 from plattr.steps import CleanupStepInput, StepInput, StepResult
+from plattr.target import Target
 
 # A third of the activity's start-to-close of 60 s, as for the buckets.
 CLEANUP_BUDGET = timedelta(seconds=20)
@@ -47,17 +50,18 @@ class SearchActivities:
 
     @activity.defn
     async def reconcile_search(self, step: StepInput) -> StepResult:
-        """Tell the application where OpenSearch is and which index prefix is its own. The second run writes nothing.
+        """Record whose the index prefix is, and tell the application of it. The second run writes nothing.
 
         Raises:
-            OwnedElsewhere: the ConfigMap is somebody else's.
+            OwnedElsewhere: the prefix or the ConfigMap is somebody else's.
+            Conflict: somebody else recorded the prefix at the same time.
             BackendUnavailable: OpenSearch or the API server cannot be reached.
         """
         target = await self._loader.load(step)
+        if self._opensearch is not None:
+            await _keep_record(self._opensearch, target)
         config_map = build_config_map(target, "search", search_values(target, self._settings))
         await self._kube.apply_owned(CONFIG_MAPS, config_map, target.owner, target.names.namespace)
-        if self._opensearch is not None:
-            await self._opensearch.ensure_reachable()
         message = f"indices begin with '{target.names.search_prefix}-'; nothing but that keeps applications apart"
         if self._opensearch is None:
             message += "; they stay when the object is deleted: OPENSEARCH_ADMIN_URL is not set"
@@ -69,8 +73,9 @@ class SearchActivities:
     async def delete_search(self, step: CleanupStepInput) -> StepResult:
         """Remove the ConfigMap, and what bears the owner's prefixes: data streams, indices, aliases, templates.
 
-        The prefixes are those that the ledger has for the owner: no index says whose it is. Each goes by its whole
-        name. Not done when the time budget is used up: call again. What is retained stays.
+        The prefixes are those that the ledger has for the owner and that OpenSearch records as the owner's: the ledger
+        is one cluster's, and an object that was refused has its claim all the same. Each thing goes by its whole name,
+        the record last. Not done when the time budget is used up: call again. What is retained stays.
 
         Raises:
             StillDeleting: a finalizer holds the ConfigMap, or somebody goes on making indices.
@@ -82,14 +87,32 @@ class SearchActivities:
         await remove_owned(self._kube, estate, [CONFIG_MAPS], spared_uid=spared, labels=labels)
         if self._opensearch is None:
             return StepResult()
+        left: list[str] = []
         for held in await self._ledger.held_by(estate, Holding.SEARCH):
             prefix = held.claim.name
             if held.owner.uid == spared or step.retains(Holding.SEARCH, prefix):
+                continue
+            mark = recorded_mark(await self._opensearch.record(prefix))
+            if not estate.holds(mark):
+                if await self._opensearch.traces(prefix):
+                    left.append(
+                        f"what is called {prefix}-* in OpenSearch, which belongs to {holder_words(mark, held.owner)}"
+                    )
                 continue
             for trace in await self._opensearch.traces(prefix):
                 if time.monotonic() >= ends or is_called_off():
                     return StepResult(is_done=False, waiting_for=f"the indices {prefix}-* of OpenSearch to be removed")
                 await self._opensearch.delete(trace)
-            if left := await self._opensearch.traces(prefix):
-                raise StillDeleting(f"cannot confirm that {left[0].kind} {left[0].name!r} is gone: it is still there")
-        return StepResult()
+            if late := await self._opensearch.traces(prefix):
+                raise StillDeleting(f"cannot confirm that {late[0].kind} {late[0].name!r} is gone: it is still there")
+            await self._opensearch.delete_record(prefix)
+        return StepResult(left="; ".join(left))
+
+
+async def _keep_record(opensearch: OpenSearchClient, target: Target) -> None:
+    prefix, wanted = target.names.search_prefix, owner_record(target.owner)
+    found = await opensearch.record(prefix)
+    if found is not None:
+        ensure_own(f"prefix {prefix!r} of OpenSearch", recorded_mark(found), target.owner)
+    if found != wanted:
+        await opensearch.put_record(prefix, wanted, is_new=found is None)

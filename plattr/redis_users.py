@@ -54,6 +54,12 @@ class RedisUser(FrozenModel):
         )
 
     @property
+    def databases(self) -> frozenset[int]:
+        """Return the logical databases that it alone may select."""
+        numbers = (word.removeprefix("+select|") for word in self.commands.split() if word.startswith("+select|"))
+        return frozenset(int(number) for number in numbers if number.isdecimal())
+
+    @property
     def record(self) -> str | None:
         """Return the owner's record that the user carries; None: it is none of Plattr's."""
         # A pattern of 7 and later begins with its sigil.

@@ -136,6 +136,8 @@ class StepResult(FrozenModel):
     is_done: bool = True
     """False when the step used up its time and wants to be called again: rollout, storage cleanup."""
     waiting_for: str = ""
+    left: str = ""
+    """Of a cleanup: what bears the object's names and stays, since nothing says that it is the object's."""
     look_again_at: datetime | None = None
     """Of a cleanup: a call that was never answered may come true until then, and what it makes has to go as well."""
 

@@ -113,7 +113,16 @@ def build_activities(
         ReleaseActivities(kube, ledger, events),
         NamespaceActivities(loader, kube, ledger, settings),
         PreviewActivities(kube, events, loader),
-        AdoptionActivities(loader, kube, ledger, clients.postgres, clients.s3, clients.keycloak, clients.redis),
+        AdoptionActivities(
+            loader,
+            kube,
+            ledger,
+            clients.postgres,
+            clients.s3,
+            clients.keycloak,
+            clients.redis,
+            clients.opensearch,
+        ),
         FleetActivities(kube, ledger, temporal, task_queue),
         ReferenceActivities(kube, ledger),
     )

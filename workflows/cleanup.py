@@ -1,6 +1,6 @@
 """Taking one object's resources down, in order, for as long as it takes."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -62,6 +62,7 @@ class CleanupRun(ObjectRun):
         The finalizer goes last, after every backend confirmed absence: until then the object says what is left.
         """
         delete_object, purge = run.by_hand and not run.purge, run.purge
+        left: list[str] = []
         while True:
             # Whichever way the last round ended: thousands of changes may come while none of them gets through.
             if workflow.info().is_continue_as_new_suggested():
@@ -87,12 +88,14 @@ class CleanupRun(ObjectRun):
                 await self._report(reference, plan, failure.step, failure.problem, is_stuck=True)
                 await self._pause()
             else:
+                # A last look for late calls finds the claims given back: what the first found counts.
+                left = [result.left for result in self._finished.values() if result.left] or left
                 self._forget()
                 if end is not None:
                     await self._await_late_calls(end)
                 # A new object of the same name may have knocked while the old one went.
                 elif not self._changed:
-                    return RunResult(phase=None, summary=_summary(reference, plan))
+                    return RunResult(phase=None, summary=_summary(reference, plan, left))
 
     async def _await_late_calls(self, end: datetime) -> None:
         """Sleep until nothing can come true any more; the object is gone by now, and the next round looks again."""
@@ -157,22 +160,26 @@ class CleanupRun(ObjectRun):
                     uid=plan.uid if plan else "",
                     findings=(finding,),
                     gave_up=is_stuck,
-                    removed=tuple(_removed(done, plan) for done in self._finished),
+                    removed=tuple(_removed(done, result, plan) for done, result in self._finished.items()),
                 ),
             )
         except (CalledOff, StepFailed):
             self._show(last_error=problem)
 
 
-def _removed(step: Step, plan: CleanupPlan | None) -> Finding:
+def _removed(step: Step, result: StepResult, plan: CleanupPlan | None) -> Finding:
     """Return what is true after a step of the cleanup."""
+    if result.left:
+        return Finding(type=step.condition, status="False", reason="Left", message=f"not removed is {result.left}")
     if plan is not None and plan.retain and step in RETAINING:
         message = "its data is retained, and closed until the object is made anew"
         return Finding(type=step.condition, status="False", reason="Retained", message=message)
     return Finding(type=step.condition, status="False", reason="Removed", message="it is removed with the object")
 
 
-def _summary(reference: ObjectReference, plan: CleanupPlan) -> str:
+def _summary(reference: ObjectReference, plan: CleanupPlan, left: Sequence[str]) -> str:
+    if left:
+        return f"{reference} is gone; not removed is {'; '.join(left)}"
     if plan.retain or plan.outliving:
         return f"{reference} is gone; the data that it retained is left"
     return f"nothing of {reference} is left"

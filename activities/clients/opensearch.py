@@ -5,7 +5,7 @@ No call is repeated here; Temporal does that, after reading again.
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from activities.clients import fence, tracing
 from activities.clients.backends import Backend, of_backend
-from plattr.errors import BackendRefused, BackendUnavailable, PlattrError
+from plattr.errors import BackendRefused, BackendUnavailable, Conflict, PlattrError
 from plattr.objects import FrozenModel
 from plattr.settings import Settings
 
@@ -22,6 +22,10 @@ from plattr.settings import Settings
 SECONDS = 30.0
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _REASON_LIMIT = 300
+# A component template that nothing is composed of: the one place for words about a prefix. It is not below the prefix,
+# so that an application which clears away its own leaves it.
+_RECORD_TEMPLATE = "plattr-owner-"
+_RECORD_FIELD = "plattr"
 
 
 class Trace(FrozenModel):
@@ -50,16 +54,6 @@ class OpenSearchClient:
     def connect(cls, settings: Settings) -> Self | None:
         """Return a client, nothing is sent yet; None when the platform does not manage OpenSearch."""
         return None if settings.opensearch_admin_url is None else cls(settings.opensearch_admin_url)
-
-    async def ensure_reachable(self) -> None:
-        """Return when the cluster answers the admin.
-
-        Raises:
-            BackendUnavailable: it does not answer.
-            BackendRefused: it does not let the admin in.
-        """
-        async with self._session() as session:
-            await self._send(session, "GET", "/", "look at the front page")
 
     async def traces(self, prefix: str) -> list[Trace]:
         """Return what bears the prefix: data streams, indices, aliases and templates, in the order to delete them.
@@ -94,6 +88,31 @@ class OpenSearchClient:
         ]
         return [trace for trace in found if is_below(trace.name, prefix)]
 
+    async def record(self, prefix: str) -> str | None:
+        """Return what is recorded of whose a prefix is, empty when it cannot be read; None: nothing is recorded."""
+        async with self._session() as session:
+            body = await self._get(session, _record_path(prefix), "owner's record of a prefix")
+        for template in (body or {}).get("component_templates", []):
+            text = (template["component_template"].get("_meta") or {}).get(_RECORD_FIELD)
+            return text if isinstance(text, str) else ""
+        return None
+
+    async def put_record(self, prefix: str, record: str, *, is_new: bool) -> None:
+        """Record whose a prefix is.
+
+        Raises:
+            Conflict: somebody has recorded the first meanwhile.
+        """
+        body = {"template": {}, "_meta": {_RECORD_FIELD: record}}
+        path = _record_path(prefix) + ("?create=true" if is_new else "")
+        async with self._session() as session:
+            await self._send(session, "PUT", path, f"record the owner of prefix {prefix!r}", body=body)
+
+    async def delete_record(self, prefix: str) -> None:
+        """Forget whose a prefix is; a missing record is success."""
+        async with self._session() as session:
+            await self._send(session, "DELETE", _record_path(prefix), f"delete the owner's record of {prefix!r}")
+
     async def delete(self, trace: Trace) -> None:
         """Delete exactly this; a missing one is success."""
         action = f"delete {trace.kind} {trace.name!r}"
@@ -106,7 +125,15 @@ class OpenSearchClient:
     async def _get(self, session: aiohttp.ClientSession, path: str, what: str) -> Any:
         return await self._send(session, "GET", path, f"list the {what}")
 
-    async def _send(self, session: aiohttp.ClientSession, method: str, path: str, action: str) -> Any:
+    async def _send(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        path: str,
+        action: str,
+        *,
+        body: Mapping[str, object] | None = None,
+    ) -> Any:
         """Return the answer's body; None for 404."""
         is_write = method != "GET"
         if is_write:
@@ -115,23 +142,25 @@ class OpenSearchClient:
         limit = min(self._seconds, fence.seconds_on_the_way()) if is_write else self._seconds
         try:
             with tracing.span(Backend.OPENSEARCH, "request", {"http.request.method": method}):
-                async with asyncio.timeout(limit), session.request(method, self._base + path) as response:
+                async with asyncio.timeout(limit), session.request(method, self._base + path, json=body) as response:
                     if response.status == 404:
                         return None
-                    body = await response.json(content_type=None)
+                    answer = await response.json(content_type=None)
                     status = response.status
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             cause = f"no answer within {limit:g} s" if isinstance(error, TimeoutError) else type(error).__name__
             raise self._error(BackendUnavailable, action, f"it cannot be reached: {cause}") from None
         if status >= 400:
-            raise self._refusal(action, status, body)
-        return body
+            raise self._refusal(action, status, answer)
+        return answer
 
     def _refusal(self, action: str, status: int, body: Any) -> PlattrError:
         reason = _reason(body)
         if status in (401, 403):
             return self._error(BackendRefused, action, f"it answered {status}: {reason}; check OPENSEARCH_ADMIN_URL")
-        kind = BackendUnavailable if status in _PASSING else BackendRefused
+        kind: type[PlattrError] = BackendUnavailable if status in _PASSING else BackendRefused
+        if status == 400 and "already exists" in reason:
+            kind = Conflict
         return self._error(kind, action, f"it answered {status}: {reason}")
 
     def _error(self, kind: type[PlattrError], action: str, cause: str) -> PlattrError:
@@ -141,6 +170,10 @@ class OpenSearchClient:
 def is_below(name: str, prefix: str) -> bool:
     """Tell whether a name is an application's own by its prefix."""
     return name == prefix or name.startswith(f"{prefix}-")
+
+
+def _record_path(prefix: str) -> str:
+    return f"/_component_template/{_q(_RECORD_TEMPLATE + prefix)}"
 
 
 def _templates(kind: str, path: str, names: Collection[str]) -> list[Trace]:

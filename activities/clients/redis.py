@@ -94,14 +94,22 @@ class RedisClient:
         """
         await self._set(rules.name, rules.arguments())
 
-    async def lock_user(self, user: RedisUser) -> None:
-        """Let nobody in as this user any more, and end its connections; what it carries stays.
+    async def lock_user(self, user: RedisUser, record: str) -> None:
+        """Let nobody in as this user any more, and end its connections; whose it is and its database stay.
 
-        Redis ends the connections of a user only when it is deleted or switched off by a file: so it is made anew.
+        Redis ends the connections of a user only when it is deleted or switched off by a file: so it is made anew, at
+        once, since nothing else says whose its keys are.
         """
-        kept = (f"&{channel.removeprefix('&')}" for channel in sorted(user.channels))
-        await self.delete_user(user.name)
-        await self._set(user.name, ("reset", "off", *kept))
+        action = f"close user {user.name!r}"
+        databases = (f"+select|{number}" for number in sorted(user.databases))
+        async with self._connected(action) as redis:
+            await self._write(redis, action, "MULTI")
+            await self._call(redis, action, "ACL", "DELUSER", user.name)
+            await self._call(redis, action, "ACL", "SETUSER", user.name, "reset", "off", f"&{record}", *databases)
+            for answer in await self._call(redis, action, "EXEC"):
+                if isinstance(answer, Exception):
+                    raise self._translated(action, answer) from None
+            await self._save(redis, action)
 
     async def delete_user(self, name: str) -> None:
         """Delete a user and end its connections; a missing one is success."""
@@ -125,12 +133,23 @@ class RedisClient:
         """
         action = f"remove the keys {prefix}* of database {database}"
         async with self._connected(action, database) as redis:
-            following, keys = await self._call(
-                redis, action, "SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", SCAN_PAGE, as_bytes=True
-            )
+            following, keys = await self._page(redis, action, prefix, cursor)
             for begin in range(0, len(keys), UNLINK_BATCH):
                 await self._write(redis, action, "UNLINK", *keys[begin : begin + UNLINK_BATCH])
-        return int(following)
+        return following
+
+    async def look_at_page(self, database: int, prefix: str, cursor: int) -> tuple[int, bool]:
+        """Return the next page's cursor, and whether a key of this page begins with the prefix."""
+        action = f"look for the keys {prefix}* of database {database}"
+        async with self._connected(action, database) as redis:
+            following, keys = await self._page(redis, action, prefix, cursor)
+        return following, bool(keys)
+
+    async def _page(self, redis: "Redis", action: str, prefix: str, cursor: int) -> tuple[int, list[bytes]]:
+        following, keys = await self._call(
+            redis, action, "SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", SCAN_PAGE, as_bytes=True
+        )
+        return int(following), keys
 
     async def _set(self, name: str, arguments: Sequence[str]) -> None:
         action = f"set user {name!r}"

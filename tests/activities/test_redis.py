@@ -11,8 +11,10 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from activities.clients.redis import RedisClient, UsersMissing
 from activities.clients.resources import CONFIG_MAPS, SECRETS, Json
-from plattr.errors import BackendRefused, OwnedElsewhere
-from plattr.redis_users import channel_record
+from plattr.claims import Holding
+from plattr.errors import BackendRefused, BackendUnavailable, OwnedElsewhere
+from plattr.marks import estate_of
+from plattr.redis_users import RedisUser, channel_record
 from plattr.status import ConditionType
 from tests.fix_kubernetes import version_of
 from tests.fix_redis import Shared
@@ -307,10 +309,11 @@ async def test_user_and_keys_go_with_the_object_and_nobody_elses(shared: Shared)
 
     await shared.cluster.delete(first.reference)
     await shared.remove(first)
-    await shared.remove(first)
+    again = await shared.remove(first)
 
     for database in range(2):
         assert [key async for key in shared.connection(db=database).scan_iter(f"{own}*", count=5000)] == []
+    assert again.left == ""
     assert await shared.client.user(own[:-1]) is None
     assert await two.get(f"{others}kept") == "x"
     assert await admin.get(OTHERS) == "x"
@@ -383,6 +386,78 @@ async def test_a_server_without_users_is_said_and_leaves_the_prefix(shared: Shar
     environment = await shared.environment(application)
     assert environment.keys() == {"REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_PREFIX"}
     assert "ElastiCache" in result.findings[0].message
+
+
+@pytest.mark.attack
+async def test_keys_that_no_user_speaks_for_survive_the_end_of_an_object_of_that_name(shared: Shared) -> None:
+    class ElastiCache(RedisClient):
+        async def users(self) -> list[RedisUser]:
+            raise UsersMissing("cannot list the users: unknown command 'ACL'")
+
+    url = shared.settings.redis_admin_url
+    assert url is not None
+    without_users = shared.activities_with(ElastiCache(url), shared.settings)
+    # Refused before this step, in its own cluster's ledger it has the name; the keys are the same object's elsewhere.
+    refused = await shared.application()
+    key, admin = (await shared.target(refused)).names.redis_prefix + "kept", shared.connection()
+    await admin.set(key, "x")
+
+    # The other's user may be missing too: after a restart of Redis without a file for them, until the next resync.
+    outcomes = [await each.delete_redis(cleanup_of(refused)) for each in (without_users, shared.activities)]
+
+    assert await admin.get(key) == "x"
+    assert all(key.removesuffix("kept") in outcome.left for outcome in outcomes)
+    await admin.delete(key)
+
+
+@pytest.mark.attack
+async def test_a_refused_object_empties_no_database_that_another_cluster_uses_by_now(shared: Shared) -> None:
+    settings = shared.settings.model_copy(update={"redis_isolation": "database"})
+    activities = shared.activities_with(shared.client, settings)
+    refused = await shared.application()
+    names, owner = (await shared.target(refused)).names, (await shared.target(refused)).owner
+    elsewhere = channel_record(owner.model_copy(update={"cluster": "second"}))
+    await shared.connection().execute_command("ACL", "SETUSER", names.redis_user, "reset", "on", f"&{elsewhere}")
+    with pytest.raises(OwnedElsewhere):
+        await activities.reconcile_redis(step_of(refused))
+    held = await shared.cluster.ledger.held_by(estate_of(owner), Holding.REDIS_DATABASE)
+    assert held
+    # A number that the ledger here has given out, and nothing in Redis shows it.
+    databases = [shared.connection(db=int(each.claim.name)) for each in held]
+    for database in databases:
+        await database.set("theirs", "x")
+
+    await activities.delete_redis(cleanup_of(refused))
+
+    assert [await database.get("theirs") for database in databases] == ["x"] * len(databases)
+    for database in databases:
+        await database.delete("theirs")
+
+
+async def test_a_crash_after_any_step_of_a_removal_leaves_what_the_next_needs(shared: Shared) -> None:
+    class Dying(RedisClient):
+        async def unlink_page(self, database: int, prefix: str, cursor: int) -> int:
+            raise BackendUnavailable("cannot go on")
+
+    url = shared.settings.redis_admin_url
+    assert url is not None
+    application = await shared.application()
+    await shared.reconcile(application)
+    redis, prefix = await shared.tenant(application)
+    await redis.set(f"{prefix}mine", "x")
+
+    with pytest.raises(BackendUnavailable):
+        await shared.activities_with(Dying(url), shared.settings).delete_redis(cleanup_of(application))
+    closed = await shared.client.user(prefix[:-1])
+    with pytest.raises((Disconnected, ResponseError)):
+        await redis.get(f"{prefix}mine")
+    outcome = await shared.remove(application)
+
+    assert closed is not None
+    assert not closed.is_on
+    assert outcome.left == ""
+    assert await shared.connection().get(f"{prefix}mine") is None
+    assert await shared.client.user(prefix[:-1]) is None
 
 
 @pytest.mark.attack

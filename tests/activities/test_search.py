@@ -1,5 +1,6 @@
 """What applications make in a real OpenSearch, and what of it goes."""
 
+import copy
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -8,9 +9,13 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from activities.adoptables import marked_prefix
+from activities.clients.ledger import Ledger
 from activities.clients.opensearch import OpenSearchClient, is_below
+from activities.loading import TargetLoader
 from activities.search import SearchActivities
-from plattr.errors import BackendRefused, BackendUnavailable
+from plattr.database import owner_record
+from plattr.errors import BackendRefused, BackendUnavailable, OwnedElsewhere
 from plattr.objects import Envelope
 from plattr.settings import Settings
 from plattr.steps import ClaimInput
@@ -33,6 +38,14 @@ class Search:
     def activities_with(self, client: OpenSearchClient | None, **options: Any) -> SearchActivities:
         cluster = self.cluster
         return SearchActivities(cluster.loader, cluster.kube, client, cluster.ledger, self.settings, **options)
+
+    def elsewhere(self) -> SearchActivities:
+        """Return the activities of another cluster that has the very same objects, and claims of its own."""
+        kube = copy.copy(self.cluster.kube)
+        kube.cluster = "second"
+        loader = TargetLoader(kube, self.settings)
+        ledger = Ledger(kube, self.settings.lease_namespace)
+        return SearchActivities(loader, kube, self.client, ledger, self.settings)
 
     async def application(self, name: str) -> Envelope:
         spec = application_spec(search={"enabled": True})
@@ -84,6 +97,60 @@ async def test_what_bears_a_prefix_goes_with_the_object_and_nothing_of_anothers(
         assert answer.status_code == 404 or answer.json() == {}, path
     for index in kept:
         await search.http.delete(f"/{index}")
+
+
+@pytest.mark.attack
+async def test_a_second_cluster_neither_takes_over_nor_removes_what_bears_a_prefix(search: Search) -> None:
+    name = random_name()
+    # Refused, or never come to this step: the name is claimed all the same, in the cluster's own ledger.
+    refused = await search.cluster.apply(search.namespace, name, application_spec(search={"enabled": True}))
+    await search.cluster.claims.claim_object(ClaimInput(reference=refused.reference))
+    await search.elsewhere().reconcile_search(step_of(refused))
+    await search.put(f"/prod_{name}-products")
+
+    with pytest.raises(OwnedElsewhere, match=f"cannot adopt prefix 'prod_{name}' of OpenSearch .* of cluster 'second'"):
+        await search.activities.reconcile_search(step_of(refused))
+    outcome = await search.activities.delete_search(cleanup_of(refused))
+
+    assert f"prod_{name}-products" in await search.indices()
+    assert f"prod_{name}-*" in outcome.left
+    assert "of cluster 'second'" in outcome.left
+    await search.http.delete(f"/prod_{name}-products")
+    await search.http.delete(f"/_component_template/plattr-owner-prod_{name}")
+
+
+async def test_a_prefix_of_another_cluster_is_taken_over_when_a_person_says_so(search: Search) -> None:
+    moved = await search.cluster.apply(search.namespace, random_name(), application_spec(search={"enabled": True}))
+    await search.elsewhere().reconcile_search(step_of(moved))
+    target = await search.cluster.loader.load(step_of(moved))
+
+    assert search.client is not None
+    [marked] = await marked_prefix(search.client, target)
+    await marked.take()
+
+    assert marked.mark is not None
+    assert (marked.mark.cluster, marked.obstacle) == ("second", "")
+    assert await search.client.record(target.names.search_prefix) == owner_record(target.owner)
+    await search.http.delete(f"/_component_template/plattr-owner-{target.names.search_prefix}")
+
+
+@pytest.mark.attack
+async def test_what_nothing_says_is_the_objects_stays(search: Search) -> None:
+    name = random_name()
+    application = await search.application(name)
+    await search.put(f"/prod_{name}-products")
+    await search.http.delete(f"/_component_template/plattr-owner-prod_{name}")
+
+    outcome = await search.activities.delete_search(cleanup_of(application))
+    stayed = await search.indices()
+    await search.activities.reconcile_search(step_of(application))
+    recorded = await search.activities.delete_search(cleanup_of(application))
+
+    assert f"prod_{name}-products" in stayed
+    assert "nobody that Plattr knows" in outcome.left
+    assert recorded.left == ""
+    assert f"prod_{name}-products" not in await search.indices()
+    assert (await search.http.get(f"/_component_template/plattr-owner-prod_{name}")).status_code == 404
 
 
 async def test_a_removal_without_time_is_called_again(search: Search) -> None:

@@ -54,6 +54,7 @@ class FakePlatform:
         self.waits: dict[str, list[str]] = defaultdict(list)
         # When to look again after a release.
         self.late_calls: list[datetime] = []
+        self.left: dict[str, str] = {}
         self.claim_inputs: list[ClaimInput] = []
         self.cleanup_inputs: list[CleanupInput] = []
         self.retained: list[bool] = []
@@ -146,7 +147,8 @@ class FakePlatform:
             if waits := self.waits.get(name):
                 return StepResult(is_done=False, waiting_for=waits.pop(0))
             is_late = name == "release_object" and bool(self.late_calls)
-            return StepResult(look_again_at=self.late_calls.pop(0) if is_late else None)
+            end = self.late_calls.pop(0) if is_late else None
+            return StepResult(left=self.left.get(name, ""), look_again_at=end)
 
         return run
 

@@ -60,6 +60,17 @@ async def test_a_stuck_deletion_says_what_is_gone_already(stage: Stage, *, retai
     }
 
 
+async def test_what_a_deletion_leaves_since_nothing_says_whose_it_is_is_said(stage: Stage) -> None:
+    stage.platform.left = {"delete_search": "what is called prod_app-*"}
+    stage.platform.failures["delete_storage"] = [BackendUnavailable("cannot reach it")] * 4
+
+    result = RunResult.model_validate(await (await stage.start("CleanupApplication")).result())
+
+    (told,) = stage.platform.stuck
+    assert {finding.type: finding.reason for finding in told.removed}["SearchReady"] == "Left"
+    assert "what is called prod_app-*" in result.summary
+
+
 async def test_what_a_deletion_waits_for_is_said_once(stage: Stage) -> None:
     stage.platform.waits["delete_auth"] = ["a late call", "a late call", "another"]
     seen: list[Progress] = []
