@@ -92,6 +92,9 @@ class ClaimActivities:
         envelope = await self._loader.with_parent(envelope, take_over=claim.take_over)
         target = await self._loader.target_of(envelope)
         is_retained = target.spec.deletion_policy == "Retain"
+        if _is_new_spec(envelope) and envelope.metadata.generation > 1:
+            # For what it asked for before; what it is refused now it waits for from here on.
+            await self._ledger.stop_waiting(reference)
         await self._families.ensure_own(target)
         await self._crowd.ensure_room(target)
         needed, wanted = self._families.claims_of(target)

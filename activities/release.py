@@ -43,6 +43,8 @@ class ReleaseActivities:
         await self._mark_retained(kept)
         end = await self._ledger.release(estate, [claim.claim for claim in held if claim not in kept])
         await self._families.pass_on(step.reference)
+        if spared is None:
+            await self._ledger.stop_waiting(step.reference)
         # Last: with the finalizer gone nobody is left to ask for the rest.
         await self._remove_finalizer(step)
         return StepResult(look_again_at=end)

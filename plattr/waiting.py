@@ -1,7 +1,6 @@
 """Who waits for a name that another has: kept on the name's claim, and woken when it is given back."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 
 from plattr.objects import ObjectReference, parse_key
@@ -28,7 +27,16 @@ def with_waiting(waiting: Sequence[ObjectReference], newcomer: ObjectReference) 
 
     One that is not in it hears of the name at the next resync.
     """
-    of_namespace = Counter(reference.namespace for reference in waiting)[newcomer.namespace]
-    if newcomer in waiting or of_namespace >= MOST_OF_A_NAMESPACE or len(waiting) >= MOST:
+    if newcomer in waiting or in_the_way(waiting, newcomer):
         return tuple(waiting)
     return (*waiting, newcomer)
+
+
+def in_the_way(waiting: Sequence[ObjectReference], newcomer: ObjectReference) -> tuple[ObjectReference, ...]:
+    """Return whose places a newcomer could have: nobody's while there is a free one."""
+    if newcomer in waiting:
+        return ()
+    neighbours = tuple(reference for reference in waiting if reference.namespace == newcomer.namespace)
+    if len(neighbours) >= MOST_OF_A_NAMESPACE:
+        return neighbours
+    return tuple(waiting) if len(waiting) >= MOST else ()

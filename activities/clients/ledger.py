@@ -153,6 +153,14 @@ class Ledger:
                 return lease
         raise Conflict(f"cannot claim {claim.holding} {claim.name!r} for {estate.reference}: it changes all the time")
 
+    async def stop_waiting(self, reference: ObjectReference) -> None:
+        """Have an object woken for no name any more; the second time writes nothing.
+
+        Raises:
+            Conflict: a claim changes all the time.
+        """
+        await self._giving_back.stop_waiting(reference)
+
     async def marked(self, claim: Claim) -> tuple[Json, Mark] | None:
         """Return the Lease of a name and whose it is; None when the name is free."""
         lease = await self._read(claim)

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from activities.claim import ClaimActivities
+from activities.clients.giving_back import SOUGHT_LABEL, waiting_for
 from activities.clients.ledger import Ledger
 from activities.clients.resources import INGRESSES
 from activities.release import ReleaseActivities
@@ -13,6 +14,7 @@ from plattr.claims import Claim, Holding
 from plattr.errors import OwnedElsewhere, StillDeleting
 from plattr.objects import Envelope, ObjectReference
 from plattr.steps import ClaimInput, ClaimResult, CleanupStepInput, StepInput
+from plattr.waiting import MOST_OF_A_NAMESPACE
 from tests.fix_kubernetes import Cluster, application_spec, random_name
 from tests.inputs import estate
 
@@ -52,6 +54,19 @@ class Scene:
 
     async def go(self, envelope: Envelope) -> None:
         await self.releases.release_object(CleanupStepInput(reference=envelope.reference, uid=envelope.metadata.uid))
+
+    async def refuse(self, namespace: str, name: str, host: str) -> Envelope:
+        envelope = await self.ask(namespace, name, host)
+        with pytest.raises(OwnedElsewhere):
+            await self.claim(envelope)
+        return envelope
+
+    async def waiting(self, host: str) -> list[str]:
+        found = await self.ledger.marked(Claim(holding=Holding.HOST, name=host))
+        assert found is not None
+        lease, _ = found
+        assert (SOUGHT_LABEL in lease["metadata"]["labels"]) is bool(waiting_for(lease))
+        return [reference.name for reference in waiting_for(lease)]
 
     async def hosts(self, namespace: str) -> dict[str, str]:
         bodies = await self.cluster.kube.list(INGRESSES, namespace)
@@ -218,6 +233,50 @@ async def test_who_waits_for_a_host_of_a_swap_gets_none_of_them(scene: Scene, na
 
     assert held == {"one": host, "two": other}
     assert await scene.hosts(namespace) == {"one": other, "two": host}
+
+
+async def test_refused_objects_that_are_deleted_leave_their_places_to_others(
+    scene: Scene, namespace: str, host: str
+) -> None:
+    await scene.claim(await scene.ask(namespace, "holder", host))
+    refused = [await scene.refuse(namespace, f"refused-{number}", host) for number in range(MOST_OF_A_NAMESPACE)]
+
+    for envelope in refused:
+        await scene.cluster.delete(envelope.reference)
+        await scene.go(envelope)
+
+    assert await scene.waiting(host) == []
+    await scene.refuse(namespace, "sixth", host)
+    await scene.refuse(namespace, "seventh", host)
+    assert await scene.waiting(host) == ["sixth", "seventh"]
+
+
+async def test_who_asks_for_another_name_waits_for_the_old_one_no_more(scene: Scene, namespace: str, host: str) -> None:
+    other = f"other-{host}"
+    for name, own in (("holder", host), ("keeper", other)):
+        await scene.claim(await scene.ask(namespace, name, own))
+
+    await scene.refuse(namespace, "shop", host)
+    before = await scene.waiting(host)
+    await scene.refuse(namespace, "shop", other)
+
+    assert (before, await scene.waiting(host), await scene.waiting(other)) == (["shop"], [], ["shop"])
+
+
+async def test_of_a_full_list_those_go_whose_object_is_gone(scene: Scene, namespace: str, host: str) -> None:
+    claim = Claim(holding=Holding.HOST, name=host)
+    await scene.claim(await scene.ask(namespace, "holder", host))
+    living = await scene.refuse(namespace, "living", host)
+    # Removed by force, finalizer and all, so that no cleanup was made.
+    for number in range(MOST_OF_A_NAMESPACE - 1):
+        gone = ObjectReference(namespace=namespace, name=f"gone-{number}")
+        await scene.ledger.wait_for(claim, estate(gone))
+    full = await scene.waiting(host)
+
+    await scene.refuse(namespace, "late", host)
+
+    assert len(full) == MOST_OF_A_NAMESPACE
+    assert await scene.waiting(host) == [living.reference.name, "late"]
 
 
 async def test_whoever_asks_while_a_name_is_given_back_is_woken_too(scene: Scene, namespace: str, host: str) -> None:
