@@ -5,7 +5,6 @@ from datetime import timedelta
 import typer
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from temporalio.client import WorkflowFailureError
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
@@ -17,6 +16,7 @@ from activities.clients import temporal
 from cli.connection import EXIT_FAILED, Session, perform, say
 from cli.objects import Found, ObjectNotFound, find
 from cli.options import Name, Namespace, Yes
+from cli.terminal import plain
 from plattr.adoption import Adoption, AdoptionInput
 from plattr.errors import BackendRefused, BackendUnavailable
 from plattr.naming import adoption_id
@@ -66,7 +66,7 @@ def _show(offer: Adoption) -> None:
     for column in ("what", "belongs to"):
         table.add_column(column, overflow="fold")
     for each in offer.found:
-        table.add_row(escape(each.what), escape(each.holder))
+        table.add_row(plain(each.what), plain(each.holder))
     if offer.found:
         Console(soft_wrap=True).print(table)
     for obstacle in offer.obstacles:

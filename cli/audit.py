@@ -6,12 +6,13 @@ import sys
 import typer
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from cli.auditing.auditor import Report
 from cli.auditing.auditor import audit as audit_platform
 from cli.environment import settings
+from cli.terminal import plain
+from plattr.denials import printable
 from plattr.errors import PlattrError
 
 EXIT_FINDINGS = 1
@@ -32,7 +33,7 @@ def audit() -> None:
         os.environ.pop("AWS_ENDPOINT_URL", None)
         report = audit_platform(environment)
     except PlattrError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{printable(str(error))}\n")
         raise typer.Exit(EXIT_FAILED) from None
     console = Console()
     show(report, console if console.is_terminal else Console(width=PIPE_WIDTH))
@@ -48,14 +49,14 @@ def show(report: Report, console: Console) -> None:
             table.add_column(column, overflow="fold", no_wrap=column == "finding")
         for finding in report.findings:
             table.add_row(
-                f"[red]{finding.problem}[/]", *map(escape, (str(finding.thing), finding.owner, finding.detail))
+                f"[red]{finding.problem}[/]", *map(plain, (str(finding.thing), finding.owner, finding.detail))
             )
         console.print(table)
         for problem in dict.fromkeys(finding.problem for finding in report.findings):
             console.print(f"{problem}: {problem.meaning}", highlight=False)
     for cluster, count in sorted(report.elsewhere.items()):
         console.print(
-            f"{count} things belong to cluster {escape(cluster)} and are not judged; never delete them from here",
+            f"{count} things belong to cluster {plain(cluster)} and are not judged; never delete them from here",
             highlight=False,
         )
     counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items() if count)

@@ -16,6 +16,7 @@ from temporalio.service import RPCError
 from activities.clients.kube import KubeClient
 from activities.clients.temporal import connect_temporal, translated
 from cli.environment import settings
+from plattr.denials import printable
 from plattr.errors import PlattrError
 
 FIELD_MANAGER = "plattr-cli"
@@ -77,13 +78,13 @@ def perform(work: Callable[[Session], Awaitable[int]]) -> None:
 
 
 def complain(text: str) -> None:
-    """Write one line to the standard error; a server's line breaks become blanks."""
-    sys.stderr.write(" ".join(text.split()) + "\n")
+    """Write one line to the standard error; line breaks and a terminal's commands become blanks."""
+    sys.stderr.write(" ".join(printable(text).split()) + "\n")
 
 
 def say(text: str) -> None:
-    """Write one line to the standard output at once, also into a pipe."""
-    sys.stdout.write(text + "\n")
+    """Write one line to the standard output at once, also into a pipe; a terminal's commands become blanks."""
+    sys.stdout.write(printable(text) + "\n")
     sys.stdout.flush()
 
 

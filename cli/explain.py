@@ -1,7 +1,6 @@
 """`plattr explain`: where an object's run stands, why, and when it goes on."""
 
 from rich.console import Console
-from rich.markup import escape
 
 from activities.clients.resources import APPLICATIONS, EVENTS, Json
 from cli.claims import claim_words, held_claims
@@ -10,6 +9,7 @@ from cli.objects import Found, ObjectNotFound, look_up, parse_name
 from cli.options import Name, Namespace
 from cli.runs import Attempt, Run, read_run
 from cli.status import console, phase_of, show_conditions
+from cli.terminal import plain
 from cli.words import clock, duration, since
 from plattr.errors import BackendRefused
 from plattr.objects import ObjectReference
@@ -57,14 +57,14 @@ async def _explain(session: Session, out: Console, reference: ObjectReference, f
     out.print(f"{title}  {phase_of(found) if found else '[yellow]gone[/]'}", highlight=False)
     run = await read_run(session.temporal, reference)
     for line in [*_about_object(found), *await _about_parent(session, found), *_about_run(run, found)]:
-        out.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+        out.print(f"  {plain(line)}", highlight=False, soft_wrap=True)
     if found is not None:
         show_conditions(out, found)
     for line in await _about_claims(session, reference):
-        out.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+        out.print(f"  {plain(line)}", highlight=False, soft_wrap=True)
     if found is not None:
         for line in await _about_events(session, found):
-            out.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+            out.print(f"  {plain(line)}", highlight=False, soft_wrap=True)
 
 
 def _about_object(found: Found | None) -> list[str]:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from activities.clients.resources import APPLICATIONS, PREVIEWS, Json
@@ -16,6 +15,7 @@ from cli.follow import await_absence, follow_all, latest_run_id, left_of, make_w
 from cli.objects import Found, ObjectNotFound, find, find_preview, list_all, previews_of
 from cli.options import DEFAULT_TIMEOUT, Namespace, Timeout, Wait, Yes
 from cli.status import console, phase_of
+from cli.terminal import plain
 from cli.words import clock
 from plattr.errors import InvalidSpec
 from plattr.naming import preview_object_name
@@ -96,10 +96,10 @@ def list_previews(
             table.add_row(
                 preview.reference.namespace,
                 preview.reference.name,
-                str(preview.spec.get("applicationRef", "")),
-                str(preview.spec.get("pullRequest", "")),
+                plain(preview.spec.get("applicationRef", "")),
+                plain(preview.spec.get("pullRequest", "")),
                 phase_of(preview),
-                escape(preview.status.get("url", "")),
+                plain(preview.status.get("url", "")),
                 clock(preview.expires_at) if preview.expires_at else "",
             )
         console().print(table)

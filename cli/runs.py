@@ -16,6 +16,7 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.clients.temporal import translated
+from plattr.denials import printable
 from plattr.naming import workflow_id
 from plattr.objects import ObjectReference
 from plattr.steps import PROGRESS_QUERY, Progress
@@ -123,4 +124,4 @@ def _attempt(pending: PendingActivityInfo) -> Attempt:
 
 
 def _message(failure: Failure) -> str:
-    return " ".join(failure.message.split())
+    return " ".join(printable(failure.message).split())

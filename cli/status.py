@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from activities.clients.ledger import Ledger
@@ -14,6 +13,7 @@ from activities.vanished import find_vanished
 from cli.connection import Session, perform
 from cli.objects import Found, ObjectNotFound, find, find_preview, list_all
 from cli.options import Namespace
+from cli.terminal import plain
 from cli.words import brief_conditions, clock, coloured, mark, since
 from plattr.errors import BackendRefused
 from plattr.objects import ObjectReference
@@ -79,9 +79,9 @@ def show_table(objects: list[Found], vanished: Sequence[ObjectReference] = ()) -
             str(reference.kind),
             reference.namespace,
             reference.name,
-            environment_of(found),
+            plain(environment_of(found)),
             phase_of(found),
-            escape(found.status.get("url", "")),
+            plain(found.status.get("url", "")),
             brief_conditions(found.conditions),
         )
     for reference in vanished:
@@ -110,7 +110,7 @@ def show_one(found: Found) -> None:
     }
     for label, value in facts.items():
         if value:
-            out.print(f"  {label:<12} {escape(value)}", highlight=False)
+            out.print(f"  {label:<12} {plain(value)}", highlight=False)
     show_conditions(out, found)
 
 
@@ -124,10 +124,10 @@ def show_conditions(out: Console, found: Found) -> None:
         table.add_column(column, overflow="fold", no_wrap=column in {"condition", "", "since"})
     for condition in found.conditions:
         table.add_row(
-            condition["type"],
+            plain(condition["type"]),
             mark(condition),
-            condition.get("reason", ""),
-            escape(condition.get("message", "")),
+            plain(condition.get("reason", "")),
+            plain(condition.get("message", "")),
             since(condition.get("lastTransitionTime")),
         )
     out.print(table)

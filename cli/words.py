@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from activities.clients.resources import Json
+from cli.terminal import plain
 from plattr.status import SUMMARY
 
 # What is True of an object that is not well, or not yet.
@@ -48,7 +49,7 @@ def since(text: str | None) -> str:
 
 def coloured(phase: str) -> str:
     """Return a phase in its colour, as Rich markup."""
-    return f"[{COLOURS.get(phase, 'default')}]{phase}[/]"
+    return f"[{COLOURS.get(phase, 'default')}]{plain(phase)}[/]"
 
 
 def mark(condition: Json) -> str:
@@ -65,12 +66,12 @@ def brief_conditions(conditions: list[Json]) -> str:
         # The phase stands beside them; the conditions that sum up say it once more.
         if condition["type"] in SUMMARY:
             continue
-        name = str(condition["type"]).removesuffix("Ready")
-        reason = "" if condition["status"] == "True" else f" {condition.get('reason', '')}"
+        name = plain(condition["type"]).removesuffix("Ready")
+        reason = "" if condition["status"] == "True" else f" {plain(condition.get('reason', ''))}"
         parts.append(f"{mark(condition)} {name}{reason}")
     if not parts:
         # Refused before any step was known.
-        parts = [f"{mark(each)} {each['type']} {each.get('reason', '')}" for each in failures(conditions)]
+        parts = [f"{mark(each)} {plain(each['type'])} {plain(each.get('reason', ''))}" for each in failures(conditions)]
     return "  ".join(parts)
 
 

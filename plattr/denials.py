@@ -42,9 +42,13 @@ def denial(message: str, sent: object = None) -> str | None:
 
 def one_line(text: str, limit: int = QUOTE_LIMIT) -> str:
     """Return a text as one line of printable characters, of at most so many."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    line = " ".join(printable.split())
+    line = " ".join(printable(text).split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def printable(text: str) -> str:
+    """Return a text with a blank for each character that is none to read: it could command a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _values(sent: object) -> Iterator[str]:

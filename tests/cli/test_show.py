@@ -1,6 +1,8 @@
 import pytest
 
 from activities.clients import temporal
+from activities.clients.resources import EVENTS
+from cli.connection import complain, say
 from cli.explain import about_attempt
 from cli.runs import Attempt
 from plattr.claims import Claim, Holding
@@ -39,6 +41,55 @@ async def test_status_of_one_shows_its_conditions(plattr, namespace, failed):
 
     # Square brackets are Rich's markup; in a message they are text.
     assert "cannot reach [S3]: connection refused" in outcome.stdout
+
+
+# Sets the window's title; clears the screen; begins a line of its own; writes from right to left.
+COMMANDS = "\x1b]0;x\x07 \x1b[2J \x9b2J \rno \u202e"
+
+
+@pytest.mark.attack
+async def test_nothing_that_an_object_or_its_events_say_commands_the_terminal(plattr, cluster, namespace):
+    application = await cluster.apply(namespace, random_name())
+    hostile = condition("StorageReady", "False", "Refused", f"quota {COMMANDS} [red]end[/]")
+    await cluster.set_status(application, phase="Failed", observedGeneration=1, url=COMMANDS, conditions=[hostile])
+    await cluster.admin.create(
+        EVENTS,
+        {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": random_name(), "namespace": namespace},
+            "involvedObject": {
+                "apiVersion": "platform.internal/v1alpha1",
+                "kind": "Application",
+                "namespace": namespace,
+                "name": application.metadata.name,
+                "uid": application.metadata.uid,
+            },
+            "reason": f"Odd{COMMANDS}",
+            "message": f"event {COMMANDS} end",
+            "lastTimestamp": "2026-11-27T00:00:00Z",
+        },
+        namespace,
+    )
+    name = application.metadata.name
+
+    told = [await plattr(*command, "-n", namespace) for command in (["status"], ["status", name], ["explain", name])]
+    said = "".join(outcome.stdout + outcome.stderr for outcome in told)
+
+    assert "[red]end[/]" in said
+    assert "event" in told[2].stdout
+    assert {letter for letter in said if not letter.isprintable()} == {"\n"}
+
+
+def test_what_a_command_says_and_complains_of_commands_no_terminal(capsys):
+    say(f"done  {COMMANDS}")
+    complain(f"cannot go on: {COMMANDS}\nnow")
+
+    captured = capsys.readouterr()
+
+    assert {letter for letter in captured.out + captured.err if not letter.isprintable()} == {"\n"}
+    assert captured.out.startswith("done  ")
+    assert captured.err.count("\n") == 1
 
 
 async def test_status_finds_a_preview_by_its_pull_request(plattr, cluster, namespace, failed):
