@@ -61,19 +61,22 @@ class AdoptionActivities:
         target = await self._target(adoption.reference)
         approved = {(each.what, each.fingerprint) for each in adoption.approved}
         found: list[Adoptable] = []
-        taken: list[Adoptable] = []
+        kept: set[str] = set()
         obstacles: list[str] = []
         for marked in await self._foreign(target):
             each = Adoptable.of(marked.what, marked.mark, await self._words(marked.mark, target))
             obstacle = marked.obstacle or await self._living_holder(marked, target)
             if obstacle:
                 obstacles.append(f"{each.what} belongs to {each.holder}: {obstacle}")
+                kept.add(each.what)
             elif (each.what, each.fingerprint) in approved:
                 await marked.take()
-                taken.append(each)
             else:
                 found.append(each)
-        return Adoption(found=tuple(found), taken=tuple(taken), obstacles=tuple(obstacles))
+                kept.add(each.what)
+        # Also what an earlier attempt took, whose worker died before it could say so.
+        taken = tuple(each for each in adoption.approved if each.what not in kept)
+        return Adoption(found=tuple(found), taken=taken, obstacles=tuple(obstacles))
 
     async def _target(self, reference: ObjectReference) -> Target:
         envelope = await self._loader.read(reference)

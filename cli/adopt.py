@@ -52,10 +52,12 @@ def adopt(name: Name, namespace: Namespace = "", yes: Yes = False) -> None:
 
 async def _take_over(session: Session, found: Found, offer: Adoption) -> int:
     reference = found.reference
-    outcome = await _run(session, AdoptionInput(reference=reference, approved=offer.found))
-    say(f"{len(outcome.taken)} taken over for {reference}")
-    if outcome.taken:
+    try:
+        outcome = await _run(session, AdoptionInput(reference=reference, approved=offer.found))
+    finally:
+        # Also after one that failed, or does not know what an attempt took whose worker died: it may have taken some.
         await temporal.poke(session.temporal, reference, is_deleting=False, signal=REPAIR_SIGNAL)
+    say(f"{len(outcome.taken)} taken over for {reference}")
     if outcome.found:
         say("these have changed since they were shown, and stay: " + ", ".join(each.what for each in outcome.found))
     return EXIT_FAILED if outcome.found else 0

@@ -38,5 +38,6 @@ class Adoption(FrozenModel):
     found: tuple[Adoptable, ...] = ()
     """What could be taken over, and has not been."""
     taken: tuple[Adoptable, ...] = ()
+    """What was approved and is another's no more."""
     obstacles: tuple[str, ...] = ()
     """What bears a name of the object's and cannot be taken over, and why."""

@@ -93,13 +93,15 @@ async def test_a_restore_under_another_cluster_id_takes_over_what_it_is_shown(
         offer = await restored.look(envelope)
         untouched = await scene.look(envelope)
         outcome = await restored.adopt(envelope, offer)
+        # As after the death of a worker that could not say any more what it took.
+        repeated = await restored.adopt(envelope, offer)
         again = await restored.look(envelope)
         await restored.provision(envelope)
 
         assert {each.holder for each in offer.found} == {f"{envelope.reference.key} of cluster {CLUSTER!r}"}
         assert offer.obstacles == ()
         assert untouched == Adoption()
-        assert outcome.taken == offer.found
+        assert outcome.taken == repeated.taken == offer.found
         assert again == Adoption()
         kinds = {each.what.split(" ")[0] for each in offer.found}
         assert {"claim", "schema", "role", "bucket", "realm", "Deployment", "Secret", "ConfigMap"} <= kinds

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from temporalio import activity
 from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
 from plattr.adoption import Adoptable, Adoption, AdoptionInput
@@ -24,12 +25,15 @@ class Backends:
     def __init__(self) -> None:
         self.asked: list[AdoptionInput] = []
         self.left: tuple[Adoptable, ...] = (SCHEMA,)
+        self.dies_after_taking = False
 
     @activity.defn
     async def adopt_resources(self, adoption: AdoptionInput) -> Adoption:
         self.asked.append(adoption)
         taken = tuple(each for each in self.left if each in adoption.approved)
         self.left = tuple(each for each in self.left if each not in taken)
+        if taken and self.dies_after_taking:
+            raise ApplicationError("the worker is gone", non_retryable=True)
         return Adoption(found=self.left, taken=taken, obstacles=(OBSTACLE,))
 
 
@@ -59,6 +63,18 @@ async def test_what_was_shown_is_taken_over_and_the_object_runs_anew(
 
     assert outcome.exit_code == 0, outcome
     assert [each.approved for each in backends.asked] == [(), (SCHEMA,)]
+    assert (await run_of(client, application.reference)).workflow_type == "ProvisionApplication"
+
+
+async def test_the_object_runs_anew_also_when_nobody_can_say_what_was_taken(
+    plattr: Plattr, backends: Backends, application: Envelope, client: Client
+) -> None:
+    backends.dies_after_taking = True
+
+    outcome = await plattr("adopt", application.metadata.name, "-n", application.metadata.namespace, "--yes")
+
+    assert outcome.exit_code == 1
+    assert "the worker is gone" in outcome.stderr
     assert (await run_of(client, application.reference)).workflow_type == "ProvisionApplication"
 
 
