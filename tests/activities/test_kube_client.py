@@ -51,6 +51,20 @@ class TestReadingAndWriting:
 
         assert (body, patched, was_there) == (None, None, False)
 
+    # etcd refuses the first, the API server's client of etcd the second, the API server itself the third.
+    @pytest.mark.parametrize("size", [1_600_000, 2_500_000, 4_000_000])
+    async def test_an_object_that_is_too_large_is_said_to_be(self, cluster: Cluster, namespace: str, size: int) -> None:
+        container = {"name": "app", "image": "app", "env": [{"name": "TEXT", "value": "x" * size}]}
+        labels = {"app": "large"}
+        template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+        spec = {"selector": {"matchLabels": labels}, "template": template}
+        body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "large"}, "spec": spec}
+
+        with pytest.raises(BackendRefused, match="too large for the API server") as caught:
+            await cluster.kube.create(DEPLOYMENTS, body, namespace)
+
+        assert len(str(caught.value)) < 200
+
     async def test_creating_a_taken_name_returns_none_and_changes_nothing(
         self, cluster: Cluster, namespace: str
     ) -> None:
