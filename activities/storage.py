@@ -5,7 +5,7 @@ import re
 import secrets
 import time
 from base64 import b64decode
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -15,7 +15,7 @@ from temporalio import activity
 from activities.clients.kube import KubeClient
 from activities.clients.ledger import Ledger
 from activities.clients.resources import CONFIG_MAPS, SECRETS, Json
-from activities.clients.s3 import S3Client, Standing
+from activities.clients.s3 import Entries, S3Client, Standing
 from activities.clients.s3_errors import AccessDenied, FeatureMissing
 from activities.loading import TargetLoader
 from activities.ownership import ensure_adoptable, holds, living_uid, remove_owned
@@ -277,14 +277,32 @@ class StorageActivities:
     async def _remove(self, bucket: str, is_over: Callable[[], bool]) -> bool:
         """Empty and delete the bucket; False: the time is up."""
         # Each round begins with what is left, so that a call after a crash needs to know nothing.
-        while await self._s3.abort_uploads(bucket) or await self._s3.delete_page(bucket):
-            if is_over():
-                return False
+        # Uploads that stay do not matter: they go with the bucket.
+        if await self._empty(bucket, self._s3.abort_uploads, is_over) is None:
+            return False
+        left = await self._empty(bucket, self._s3.delete_page, is_over)
+        if left is None:
+            return False
+        if left:
+            raise StillDeleting(_unfit_keys(bucket, len(left)))
         await self._s3.delete_bucket(bucket)
         if await self._s3.locate(bucket) is Standing.OURS:
             # Not "call me again": that comes at once, and S3 may take seconds to forget a bucket.
             raise StillDeleting(f"cannot confirm that bucket {bucket!r} is gone: S3 still shows it")
         return True
+
+    async def _empty(
+        self, bucket: str, take_page: Callable[[str], Awaitable[Entries]], is_over: Callable[[], bool]
+    ) -> Entries | None:
+        """Take page after page out of a bucket; return what is still shown after it was taken. None: the time is up."""
+        last = Entries()
+        while shown := await take_page(bucket):
+            if shown <= last:
+                return shown
+            if is_over():
+                return None
+            last = shown
+        return Entries()
 
     async def _claimed(self, estate: Estate) -> dict[str, bool]:
         """Return the buckets the owner has claimed, and whether it has set out to make them."""
@@ -294,6 +312,14 @@ class StorageActivities:
         """Return the account's buckets that may be the owner's by their names; only their tags tell."""
         lists = [await self._s3.list_buckets(prefix) for prefix in possible_bucket_prefixes(reference)]
         return frozenset(name for names in lists for name in names)
+
+
+def _unfit_keys(bucket: str, count: int) -> str:
+    # Never the keys themselves: they are a tenant's text.
+    return (
+        f"cannot empty bucket {bucket!r}: S3 says that it deleted {count} object versions and shows them still, as a"
+        " server does that cannot show control characters in keys; delete them in the server's own storage"
+    )
 
 
 def _secret_key_in(secret: Json) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 import boto3
 from botocore.awsrequest import AWSPreparedRequest
@@ -26,6 +26,8 @@ from plattr.settings import Settings
 
 Json = dict[str, Any]
 Answer = TypeVar("Answer")
+# What a page of a bucket showed: keys, each with its version's or its upload's id.
+Entries = frozenset[tuple[str, str]]
 
 # 3 and 10 s: S3 answers these calls in milliseconds, and the activity must still be able to say what failed
 # within its start-to-close of 60 s.
@@ -237,34 +239,43 @@ class S3Client:
             return False
         return not (await self._expect(calls.LIST_UPLOADS, bucket, MaxUploads=1)).get("Uploads")
 
-    async def abort_uploads(self, bucket: str) -> int:
-        """Abort the open uploads of one page; return how many there were."""
-        page = await self._expect(calls.LIST_UPLOADS, bucket)
-        uploads = page.get("Uploads", [])
-        parameters = [{"Key": upload["Key"], "UploadId": upload["UploadId"]} for upload in uploads]
+    async def abort_uploads(self, bucket: str) -> Entries:
+        """Abort the open uploads of one page; return what was on it."""
+        # Unlike for objects, botocore does not ask for this by itself: a control character has no form in XML.
+        page = await self._expect(calls.LIST_UPLOADS, bucket, EncodingType="url")
+        is_encoded = page.get("EncodingType") == "url"
+        uploads = [
+            (unquote_plus(upload["Key"]) if is_encoded else upload["Key"], upload["UploadId"])
+            for upload in page.get("Uploads", [])
+        ]
+        parameters = [{"Key": key, "UploadId": upload} for key, upload in uploads]
         await self._call_each(calls.ABORT_UPLOAD, bucket, parameters, absent=("NoSuchUpload",))
-        return len(uploads)
+        return frozenset(uploads)
 
-    async def delete_page(self, bucket: str) -> int:
-        """Delete the object versions and delete markers of one page for good; return how many there were.
+    async def delete_page(self, bucket: str) -> Entries:
+        """Delete the object versions and delete markers of one page for good; return what was on it.
+
+        That S3 answers yes says little: a server that shows a key otherwise than it is, as some do with control
+        characters, deletes nothing. Only what a page shows next tells.
 
         Raises:
             BackendRefused: S3 keeps some: a right is missing, or they are under retention.
         """
         page = await self._expect(calls.LIST_VERSIONS, bucket, MaxKeys=BATCH_SIZE)
         entries = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
-        keys = [{"Key": entry["Key"], "VersionId": entry["VersionId"]} for entry in entries]
-        if not keys:
-            return 0
+        shown = frozenset((entry["Key"], entry["VersionId"]) for entry in entries)
+        if not shown:
+            return shown
+        keys = [{"Key": key, "VersionId": version} for key, version in shown]
         batch = {"Objects": keys, "Quiet": True}
         answer = await self._call(calls.DELETE_OBJECTS, bucket, absent=_NO_BATCH, Delete=batch)
         if answer is None:
             await self._call_each(calls.DELETE_OBJECT, bucket, keys, absent=_GONE_KEYS)
-            return len(keys)
+            return shown
         kept = [error for error in answer.get("Errors", []) if error.get("Code") not in _GONE_KEYS]
         if kept:
             raise of_backend(Backend.S3, kept_objects(str(kept[0].get("Code")), len(kept), bucket))
-        return len(keys)
+        return shown
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket; one that is gone is fine.

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from activities.clients.resources import CONFIG_MAPS
+from activities.clients.s3 import S3Client
 from activities.storage import StorageActivities
 from plattr.claims import Claim, Holding
 from plattr.errors import (
@@ -149,3 +150,53 @@ async def test_a_bucket_that_s3_still_shows_is_not_reported_as_gone(
         await storage.delete_storage(shop.cleanup())
 
     assert (await storage.delete_storage(shop.cleanup())).is_done
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("key", ["weird\n\x01key", "\x1b[31m"])
+async def test_a_key_that_the_server_cannot_show_holds_the_deletion_with_a_cause_and_no_loop(
+    storage: StorageActivities, shops: Shops, own_account: Any, hooks: Hooks, key: str
+) -> None:
+    shop = await shops.provision(storage, UPLOADS)
+    bucket = shop.bucket("uploads")
+    own_account.put_object(Bucket=bucket, Key=key, Body=b"x")
+    own_account.put_object(Bucket=bucket, Key="plain", Body=b"x")
+    hooks.calls.clear()
+
+    with pytest.raises(StillDeleting, match=f"bucket '{bucket}': S3 says that it deleted 1 object") as caught:
+        await storage.delete_storage(shop.cleanup())
+
+    assert hooks.calls.count("ListObjectVersions") == 2
+    assert not any(part in str(caught.value) for part in ("weird", "key\n", "\x1b", "\N{REPLACEMENT CHARACTER}"))
+    own_account.delete_object(Bucket=bucket, Key=key, VersionId="null")
+    assert (await storage.delete_storage(shop.cleanup())).is_done
+    assert not has_bucket(own_account, bucket)
+
+
+@pytest.mark.attack
+async def test_an_upload_whose_key_the_server_cannot_show_goes_with_the_bucket(
+    storage: StorageActivities, shops: Shops, own_account: Any, hooks: Hooks
+) -> None:
+    shop = await shops.provision(storage, UPLOADS)
+    own_account.create_multipart_upload(Bucket=shop.bucket("uploads"), Key="weird\n\x01key")
+    hooks.calls.clear()
+
+    result = await storage.delete_storage(shop.cleanup())
+
+    assert result.is_done
+    assert hooks.calls.count("ListMultipartUploads") == 2
+    assert not has_bucket(own_account, shop.bucket("uploads"))
+
+
+async def test_the_keys_of_uploads_are_asked_for_encoded_and_decoded(s3: S3Client, hooks: Hooks) -> None:
+    # As AWS answers; the local server knows no encoding.
+    upload = "<Upload><Key>a+b%01%2Bc</Key><UploadId>u1</UploadId></Upload>"
+    page = f"<ListMultipartUploadsResult><EncodingType>url</EncodingType>{upload}</ListMultipartUploadsResult>"
+
+    with hooks.answer(200, "", "ListMultipartUploads", body=page), hooks.answer(204, "", "AbortMultipartUpload"):
+        shown = await s3.abort_uploads("shop")
+
+    assert shown == {("a b\x01+c", "u1")}
+    sent = dict(hooks.requests)
+    assert sent["ListMultipartUploads"]["query_string"]["encoding-type"] == "url"
+    assert sent["AbortMultipartUpload"]["url_path"].endswith("/a%20b%01%2Bc")
