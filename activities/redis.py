@@ -192,7 +192,9 @@ class RedisActivities:
             return []
         estate = step.estate(self._kube.cluster)
         claimed = {held.claim.name: held.owner for held in await self._ledger.held_by(estate, Holding.REDIS)}
-        passwords, closed = await self._passwords(estate), []
+        # Only where a record is missing: copies of the owner's marks may be many.
+        is_bare = any(user.record is None and user.name in claimed for user in users)
+        passwords, closed = await self._passwords(estate) if is_bare else [], list[RedisUser]()
         for user in users:
             mark, record = recorded_mark(user.record), user.record
             if user.name in claimed and _has_a_password(user, passwords):
@@ -206,12 +208,14 @@ class RedisActivities:
 
     async def _passwords(self, estate: Estate) -> list[str]:
         """Return the passwords of the owner's Secrets."""
-        bodies = [
-            body
-            for namespace in await namespaces_of(self._kube, estate)
-            for body in await list_owned(self._kube, SECRETS, estate, namespace, labels=_LABELS)
-        ]
-        return [password for body in bodies if (password := _password_in(body)) is not None]
+        found = []
+        for namespace in await namespaces_of(self._kube, estate):
+            for each in await list_owned(self._kube, SECRETS, estate, namespace, labels=_LABELS):
+                # One after the other, and of each no more than a password: they may have a megabyte.
+                body = await self._kube.get(SECRETS, each["metadata"]["name"], namespace)
+                if (password := _password_in(body)) is not None:
+                    found.append(password)
+        return found
 
     def _keys_of(self, claim: Claim) -> str | None:
         """Return how to call the keys that a claim stands for; None: it stands for none."""

@@ -270,6 +270,21 @@ async def test_a_user_of_somebody_else_is_refused_and_survives(shared: Shared) -
 
 
 @pytest.mark.attack
+async def test_a_user_that_has_lost_its_record_goes_with_the_object(shared: Shared) -> None:
+    application = await shared.application()
+    await shared.reconcile(application)
+    redis, prefix = await shared.tenant(application)
+    await redis.set(f"{prefix}gone", "x")
+    await shared.connection().execute_command("ACL", "SETUSER", prefix[:-1], "allchannels")
+
+    await shared.cluster.delete(application.reference)
+    await shared.remove(application)
+
+    assert await shared.client.user(prefix[:-1]) is None
+    assert await shared.connection().get(f"{prefix}gone") is None
+
+
+@pytest.mark.attack
 async def test_the_keys_of_anothers_user_survive_the_end_of_an_object_of_that_name(shared: Shared) -> None:
     application = await shared.application()
     await shared.reconcile(application)
