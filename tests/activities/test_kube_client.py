@@ -53,6 +53,7 @@ class TestReadingAndWriting:
 
     # etcd refuses the first, the API server's client of etcd the second, the API server itself the third.
     @pytest.mark.parametrize("size", [1_600_000, 2_500_000, 4_000_000])
+    @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
     async def test_an_object_that_is_too_large_is_said_to_be(self, cluster: Cluster, namespace: str, size: int) -> None:
         container = {"name": "app", "image": "app", "env": [{"name": "TEXT", "value": "x" * size}]}
         labels = {"app": "large"}
