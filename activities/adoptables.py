@@ -39,7 +39,7 @@ from plattr.database import DatabaseState, adopted_record, existing_records, own
 from plattr.errors import Conflict
 from plattr.manifests.pod import config_map_features
 from plattr.marks import Mark
-from plattr.naming import PREVIEW_LIMITS
+from plattr.naming import PREVIEW_LIMITS, BucketName, storage_account
 from plattr.objects import ObjectReference, Owner, parse_key
 from plattr.target import Target, annotated_mark, owner_annotations, owner_labels
 
@@ -113,10 +113,21 @@ async def marked_buckets(s3: S3Client, target: Target) -> list[Marked]:
             continue
         tags = await s3.tags(name) if standing is Standing.OURS else {}
         mark = tagged_mark(tags)
-        take = partial(s3.put_tags, name, tags | owner_tags(target.owner))
+        take = partial(_take_bucket, s3, name, mark, tags | owner_tags(target.owner))
         obstacle = "it is another account's" if standing is Standing.FOREIGN else _NOBODYS if mark is None else ""
         found.append(Marked(f"bucket {name!r}", mark, take, obstacle))
     return found
+
+
+async def _take_bucket(s3: S3Client, name: BucketName, mark: Mark | None, tags: dict[str, str]) -> None:
+    """Take a bucket over, and remove the former owner's account: nobody else would know of it any more.
+
+    By the bucket's tags, which no tenant can write. Before they change: with them goes what the account is called.
+    """
+    former = parse_key(mark.key) if mark is not None else None
+    if s3.accounts is not None and mark is not None and former is not None:
+        await s3.accounts.remove(storage_account(former, mark.cluster, mark.namespace_uid))
+    await s3.put_tags(name, tags)
 
 
 async def marked_realm(keycloak: KeycloakClient, target: Target) -> list[Marked]:
@@ -175,6 +186,8 @@ async def marked_objects(kube: KubeClient, target: Target) -> list[Marked]:
         places += [(SECRETS, names.database_secret), (INGRESSES, names.api_ingress)]
     if spec.redis.enabled:
         places.append((SECRETS, names.redis_secret))
+    if spec.storage.enabled:
+        places.append((SECRETS, names.storage_keys))
     if target.is_preview:
         places += [(resource, PREVIEW_LIMITS) for resource in (RESOURCE_QUOTAS, LIMIT_RANGES, NETWORK_POLICIES)]
         places.append((NAMESPACES, names.namespace))

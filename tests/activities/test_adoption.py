@@ -2,21 +2,26 @@
 
 import copy
 import secrets
-from collections.abc import AsyncIterator
+from base64 import b64decode
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
+from activities.clients import resources
 from activities.clients.keycloak import KeycloakClient
 from activities.clients.kube import KubeClient
 from activities.clients.postgres import PostgresClient
-from activities.clients.resources import DEPLOYMENTS, Json
+from activities.clients.redis import RedisClient
+from activities.clients.resources import DEPLOYMENTS, SECRETS, Json, Resource
 from activities.clients.s3 import S3Client
 from plattr.adoption import Adoption, AdoptionInput
-from plattr.objects import Envelope
+from plattr.objects import GROUP, Envelope, Kind
 from plattr.settings import Settings
 from plattr.steps import ClaimInput, Step
+from plattr.target import OWNER_ANNOTATION
 from stack.platform import Platform
 from tests.fix_kubernetes import Cluster, application_spec
 from tests.inputs import CLUSTER, cleanup_of, step_of
@@ -26,8 +31,19 @@ DATA: dict[str, Any] = {
     "database": {"enabled": True},
     "storage": {"enabled": True, "buckets": [{"name": "uploads"}]},
     "auth": {"enabled": True},
+    "redis": {"enabled": True},
+    "search": {"enabled": True},
 }
-STEPS = (Step.DATABASE, Step.STORAGE, Step.AUTH, Step.WORKLOAD)
+STEPS = (Step.DATABASE, Step.STORAGE, Step.AUTH, Step.REDIS, Step.SEARCH, Step.WORKLOAD)
+# In which a step may leave something of its own.
+RESOURCES = [
+    resource
+    for resource in vars(resources).values()
+    # The claims are named for what they claim.
+    if isinstance(resource, Resource) and resource.group not in (GROUP, "cert-manager.io", "coordination.k8s.io")
+]
+KINDS = {resource.kind for resource in RESOURCES}
+REMOVALS = [f"delete_{step}" for step in reversed(STEPS)]
 
 
 class Scene:
@@ -43,22 +59,28 @@ class Scene:
         kube = copy.copy(self._clients.kube)
         kube.cluster = name
         clients = Clients(
-            kube=kube, postgres=self._clients.postgres, s3=self._clients.s3, keycloak=self._clients.keycloak
+            kube=kube,
+            postgres=self._clients.postgres,
+            s3=self._clients.s3,
+            keycloak=self._clients.keycloak,
+            redis=self._clients.redis,
         )
         return Scene(clients, self._settings)
 
     async def provision(self, envelope: Envelope) -> None:
         await self._activities["claim_object"](ClaimInput(reference=envelope.reference, every_step=True))
-        for step in STEPS:
+        is_preview = envelope.kind is Kind.PREVIEW
+        for step in (Step.NAMESPACE, *STEPS) if is_preview else STEPS:
             await self._activities[f"reconcile_{step}"](step_of(envelope))
 
     async def retire(self, envelope: Envelope) -> None:
         """Clean up what may go with an object that retains its data."""
-        for name in ("delete_workload", "delete_auth", "delete_storage", "delete_database", "release_object"):
+        for name in (*REMOVALS, "release_object"):
             await self._activities[name](cleanup_of(envelope, retain=True))
 
     async def remove(self, envelope: Envelope) -> None:
-        for name in ("delete_workload", "delete_auth", "delete_storage", "delete_database", "release_object"):
+        spaces = ["delete_namespace"] if envelope.kind is Kind.PREVIEW else []
+        for name in (*REMOVALS, *spaces, "release_object"):
             while not (await self._activities[name](cleanup_of(envelope))).is_done:
                 continue
 
@@ -73,11 +95,13 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(platform: Platform, core_settings: Settings, worker_kube: KubeClient) -> AsyncIterator[Scene]:
+async def scene(redis_platform: Platform, core_settings: Settings, worker_kube: KubeClient) -> AsyncIterator[Scene]:
+    platform = redis_platform
     postgres = await PostgresClient.connect(core_settings)
     account = boto3.Session(platform.endpoints.s3_key, platform.endpoints.s3_secret)
     keycloak, s3 = KeycloakClient.connect(core_settings), S3Client(core_settings, session=account)
-    yield Scene(Clients(kube=worker_kube, postgres=postgres, s3=s3, keycloak=keycloak), core_settings)
+    redis = RedisClient.connect(core_settings)
+    yield Scene(Clients(kube=worker_kube, postgres=postgres, s3=s3, keycloak=keycloak, redis=redis), core_settings)
     await postgres.close()
     await keycloak.close()
     s3.close()
@@ -105,6 +129,46 @@ async def test_a_restore_under_another_cluster_id_takes_over_what_it_is_shown(
         assert again == Adoption()
         kinds = {each.what.split(" ")[0] for each in offer.found}
         assert {"claim", "schema", "role", "bucket", "realm", "Deployment", "Secret", "ConfigMap"} <= kinds
+    finally:
+        await restored.remove(envelope)
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_what_is_offered_of_kubernetes_is_all_that_carries_the_mark(
+    scene: Scene, cluster: Cluster, namespace: str, kind: Kind
+) -> None:
+    name = f"a{secrets.token_hex(4)}"
+    envelope = parent = await cluster.apply(namespace, name, application_spec(**DATA))
+    if kind is Kind.PREVIEW:
+        envelope = await cluster.preview(namespace, f"{name}-pr-7", parent.metadata.name)
+    await scene.provision(envelope)
+    try:
+        offer = await scene.of_cluster("restored").look(envelope)
+
+        offered = {each.what for each in offer.found}
+        assert {what for what in offered if what.split(" ")[0] in KINDS} == await marked_of(cluster, envelope)
+        assert offer.obstacles == ()
+    finally:
+        await scene.remove(envelope)
+
+
+async def test_of_two_clusters_only_the_one_that_took_over_keeps_an_account(
+    scene: Scene, cluster: Cluster, namespace: str, s3_boto: Callable[[str, str], Any]
+) -> None:
+    envelope = await cluster.apply(namespace, f"a{secrets.token_hex(4)}", application_spec(**DATA))
+    bucket = f"plattr-prod-{envelope.metadata.name}-uploads"
+    await scene.provision(envelope)
+    former = await keys_of(cluster, envelope)
+    restored = scene.of_cluster("restored")
+    try:
+        s3_boto(*former).put_object(Bucket=bucket, Key="k", Body=b"kept")
+        await restored.adopt(envelope, await restored.look(envelope))
+        await restored.provision(envelope)
+
+        latter = await keys_of(cluster, envelope)
+        with pytest.raises(ClientError, match="InvalidAccessKeyId"):
+            s3_boto(*former).list_buckets()
+        assert s3_boto(*latter).get_object(Bucket=bucket, Key="k")["Body"].read() == b"kept"
     finally:
         await restored.remove(envelope)
 
@@ -169,6 +233,28 @@ async def test_what_changed_since_it_was_shown_and_what_was_not_shown_stays(
     found = await cluster.admin.get(DEPLOYMENTS, name, namespace)
     assert found is not None
     assert found["metadata"]["annotations"]["platform.internal/owner"] == "team/Application/other"
+
+
+async def keys_of(cluster: Cluster, envelope: Envelope) -> tuple[str, str]:
+    """Return the access key of the application's account on the S3 server."""
+    name = f"{envelope.metadata.name}-storage-keys"
+    body = await cluster.admin.get(SECRETS, name, envelope.metadata.namespace)
+    assert body is not None
+    data = body["data"]
+    return b64decode(data["AWS_ACCESS_KEY_ID"]).decode(), b64decode(data["AWS_SECRET_ACCESS_KEY"]).decode()
+
+
+async def marked_of(cluster: Cluster, envelope: Envelope) -> set[str]:
+    """Return everything that carries an object's mark, whoever made it and whatever it is called."""
+    found = set()
+    for resource in RESOURCES:
+        for body in await cluster.admin.list(resource):
+            metadata = body["metadata"]
+            # What a controller made, as a ReplicaSet, copies its maker's.
+            annotations = {} if "ownerReferences" in metadata else metadata.get("annotations", {})
+            if annotations.get(OWNER_ANNOTATION) == envelope.reference.key:
+                found.add(f"{resource.kind} {metadata['name']!r}")
+    return found
 
 
 def selector_of(envelope: Envelope) -> dict[str, str]:
