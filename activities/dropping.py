@@ -21,6 +21,7 @@ from plattr.database_removal import (
     Candidate,
     Dependent,
     Inventory,
+    Place,
     chosen,
     drop_statements,
     emptying_statements,
@@ -28,6 +29,7 @@ from plattr.database_removal import (
     lock_statements,
     locking_statements,
     role_statements,
+    shut,
     thing_named,
 )
 from plattr.errors import BackendRefused, Conflict, StillDeleting
@@ -90,10 +92,12 @@ class Dropping:
         async with self._open() as transaction:
             inventory = await self._doomed(transaction)
             elsewhere = await transaction.fetch(sql_removal.OTHER_DATABASES, roles=inventory.role_ids)
-        for row in elsewhere:
-            if not await self._empty(row["name"]):
+        for place in map(Place.model_validate, elsewhere):
+            if not (place.is_open and place.may_connect):
+                raise shut(self._step.reference, place)
+            if not await self._empty(place.name):
                 return False
-            await self._finish(row["name"])
+            await self._finish(place.name)
         await self._finish(None)
         async with self._open() as transaction:
             left = await self._doomed(transaction)

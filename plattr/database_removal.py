@@ -7,7 +7,7 @@ from typing import Self
 
 from plattr import sql, sql_removal
 from plattr.database import recorded_mark, recorded_owner
-from plattr.errors import HeldByDependents
+from plattr.errors import BackendRefused, HeldByDependents
 from plattr.objects import FrozenModel, ObjectReference, Owner, parse_key
 
 # So many things or sessions are named in a message; the rest is counted.
@@ -30,6 +30,17 @@ class OwnedRole(FrozenModel):
     record: str
     can_login: bool
     admin_has_it: bool
+
+
+class Place(FrozenModel):
+    """Another database in which the roles have something: a row of `sql_removal.OTHER_DATABASES`."""
+
+    name: str
+    admin: str
+    """As SQL takes it."""
+    is_open: bool
+    """False: nobody may connect."""
+    may_connect: bool
 
 
 class Inventory(FrozenModel):
@@ -225,6 +236,18 @@ def held(reference: ObjectReference, dependents: Sequence[Dependent]) -> HeldByD
     return HeldByDependents(
         f"cannot remove the database of {reference}: it would take {listed(dependents)} with it; have their owners drop"
         " these, or run plattr cleanup --cascade"
+    )
+
+
+def shut(reference: ObjectReference, place: Place) -> BackendRefused:
+    """Return why a deletion cannot go on in another database."""
+    name = quoted(place.name)
+    remedy = f"GRANT CONNECT ON DATABASE {name} TO {place.admin}"
+    if not place.is_open:
+        remedy = f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"
+    return BackendRefused(
+        f"cannot remove the database of {reference}: its roles have something in database {place.name!r}, which does"
+        f" not let the admin in; {remedy}"
     )
 
 

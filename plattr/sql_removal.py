@@ -183,9 +183,12 @@ WHERE entry.grantee = ANY (%(roles)s) AND entry.grantor <> entry.owner AND entry
 LIMIT %(most)s
 """
 
-# In which other databases something is the roles', or names them.
+# In which other databases something is the roles', or names them, and whether the admin gets in there: what the server
+# says to whom it does not let in has no SQLSTATE, and looks like an outage.
 OTHER_DATABASES = """
-SELECT DISTINCT database.datname AS name FROM pg_shdepend AS dependency
+SELECT DISTINCT database.datname AS name, quote_ident(current_user) AS admin, database.datallowconn AS is_open,
+    has_database_privilege(database.oid, 'CONNECT') AS may_connect
+FROM pg_shdepend AS dependency
 JOIN pg_database AS database ON database.oid = dependency.dbid
 WHERE dependency.refclassid = 'pg_authid'::regclass AND dependency.refobjid = ANY (%(roles)s)
     AND database.datname <> current_database()

@@ -6,6 +6,7 @@ from itertools import count
 
 import pytest
 from psycopg import AsyncConnection, OperationalError
+from psycopg.conninfo import make_conninfo
 from psycopg.errors import AdminShutdown
 from psycopg.sql import SQL, Identifier, Literal
 
@@ -13,9 +14,10 @@ from activities.clients.kube import KubeClient
 from activities.clients.resources import SECRETS, custom_resource
 from plattr.claims import Claim, Holding
 from plattr.database import owner_record
-from plattr.errors import Conflict
+from plattr.errors import BackendRefused, Conflict
 from plattr.objects import Kind, ObjectReference, Owner
 from plattr.settings import Settings
+from stack.endpoints import Endpoints
 from tests.fix_postgres import (
     Crash,
     Databases,
@@ -49,6 +51,32 @@ async def test_nothing_is_left_and_others_are_untouched(
 
     assert await left_of(superuser, tenants, tenant) == set()
     assert await tenants.query(other, "SELECT id FROM page") == [(1,)]
+
+
+@pytest.mark.every_postgres
+async def test_another_database_that_lets_the_admin_not_in_is_named_with_the_remedy(
+    databases: Databases, tenants: Tenants, superuser: Superuser, database_endpoints: Endpoints
+) -> None:
+    tenant = await tenants.apply()
+    await databases.reconcile_database(tenant.step)
+    name = f"other-{secrets.token_hex(4)}"
+    database, role = Identifier(name), Identifier(tenant.names.app_role)
+    await superuser.execute(SQL("CREATE DATABASE {}").format(database))
+    await superuser.execute(SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(database))
+    url = make_conninfo(database_endpoints.database_superuser_url, dbname=name)
+    async with await AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute(SQL("CREATE TABLE t (); ALTER TABLE t OWNER TO {}").format(role))
+    try:
+        with pytest.raises(BackendRefused) as refusal:
+            await databases.delete_database(tenant.cleanup())
+        remedy = str(refusal.value).rpartition("; ")[2]
+        await superuser.execute(remedy.encode())
+        await databases.delete_database(tenant.cleanup())
+
+        assert remedy.startswith(f'GRANT CONNECT ON DATABASE "{name}" TO ')
+        assert await left_of(superuser, tenants, tenant) == set()
+    finally:
+        await superuser.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(database))
 
 
 @pytest.mark.every_postgres
