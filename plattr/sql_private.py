@@ -23,15 +23,19 @@ TABLES: Mapping[str, str] = {
 }
 
 # What is there, and whether this admin may use it. CREATE is asked for where a table is missing only.
+_MAY_USE = " AND ".join(
+    f"has_table_privilege(class.oid, '{right}')" for right in ("SELECT", "INSERT", "UPDATE", "DELETE")
+)
 LOOK = f"""
 SELECT
     ns.nspowner::regrole::text AS owner,
     has_schema_privilege(ns.oid, 'USAGE') AS is_open,
     ARRAY(
-        SELECT class.relname::text FROM pg_class AS class WHERE class.relnamespace = ns.oid
-            AND has_table_privilege(class.oid, 'SELECT') AND has_table_privilege(class.oid, 'INSERT')
-            AND has_table_privilege(class.oid, 'UPDATE') AND has_table_privilege(class.oid, 'DELETE')
-    ) AS tables
+        SELECT class.relname::text FROM pg_class AS class WHERE class.relnamespace = ns.oid AND {_MAY_USE}
+    ) AS tables,
+    ARRAY(
+        SELECT class.relname::text FROM pg_class AS class WHERE class.relnamespace = ns.oid AND NOT ({_MAY_USE})
+    ) AS closed
 FROM pg_namespace AS ns WHERE ns.nspname = '{PRIVATE_SCHEMA}'
 """  # noqa: S608  a name of ours
 

@@ -16,7 +16,7 @@ async def ensure_private_schema(connection: AsyncConnection[Any]) -> None:
     """Return when the private schema has all its tables and the admin may use them.
 
     Raises:
-        BackendRefused: it is another role's, and not open to this admin.
+        BackendRefused: it is another role's, or a table of it, and not open to this admin.
         Conflict: it comes and goes.
     """
     if await _is_whole(connection):
@@ -43,5 +43,11 @@ async def _is_whole(connection: AsyncConnection[Any]) -> bool:
         raise BackendRefused(
             f"cannot use schema {PRIVATE_SCHEMA!r}: it belongs to role {row['owner']}, which was the admin before;"
             f" give it and its tables to the admin of today (ALTER ... OWNER TO), or make him a member of that role"
+        )
+    # Made already, so no CREATE brings it about.
+    if closed := sorted(sql_private.TABLES.keys() & set(row["closed"])):
+        raise BackendRefused(
+            f"cannot use {', '.join(closed)} in schema {PRIVATE_SCHEMA!r}: the admin lacks rights on what another role"
+            " owns; give it to the admin of today (ALTER TABLE ... OWNER TO), or make him a member of that role"
         )
     return sql_private.TABLES.keys() <= set(row["tables"])

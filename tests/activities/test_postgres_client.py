@@ -121,6 +121,22 @@ async def plain_admin(
     await superuser.execute(SQL("DROP ROLE {role}").format(**names))
 
 
+async def test_table_of_a_former_admin_is_named_and_not_tried_again(
+    plain_admin: Settings, superuser: Superuser
+) -> None:
+    assert plain_admin.db_admin_url is not None
+    role = conninfo_to_dict(plain_admin.db_admin_url.get_secret_value())["user"]
+    revoke = SQL("REVOKE UPDATE ON {} FROM {}").format(Identifier(PRIVATE_SCHEMA, "locks"), Identifier(str(role)))
+    await superuser.execute(revoke)
+    client = await PostgresClient.connect(plain_admin)
+
+    with pytest.raises(BackendRefused, match=r"cannot use locks in schema .* OWNER TO"):
+        async with client.transaction("look"):
+            pass
+
+    await client.close()
+
+
 async def test_outage_shorter_than_the_wait_is_not_noticed(gate: Gate, gated: PostgresClient) -> None:
     await gate.close()
     pinging = asyncio.create_task(gated.ping())
