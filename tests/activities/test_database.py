@@ -59,6 +59,7 @@ async def test_application_works_with_nothing_but_its_url(databases: Databases, 
     await assert_usable(tenants, tenant)
 
 
+@pytest.mark.attack
 async def test_secret_holds_the_eight_keys(databases: Databases, tenants: Tenants, database_settings: Settings) -> None:
     tenant = await tenants.apply()
     names, settings = tenant.names, database_settings

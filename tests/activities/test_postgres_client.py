@@ -277,6 +277,7 @@ async def test_superuser_as_admin_joins_no_role(
     await client.close()
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     ("state", "remedy"), [("53100", "disk"), ("53200", "max_locks_per_transaction"), ("53400", "limit")]
 )

@@ -81,6 +81,7 @@ async def test_nothing_that_an_object_or_its_events_say_commands_the_terminal(pl
     assert {letter for letter in said if not letter.isprintable()} == {"\n"}
 
 
+@pytest.mark.attack
 def test_what_a_command_says_and_complains_of_commands_no_terminal(capsys):
     say(f"done  {COMMANDS}")
     complain(f"cannot go on: {COMMANDS}\nnow")

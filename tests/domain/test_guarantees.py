@@ -28,6 +28,25 @@ def functions_of(path: Path) -> set[str]:
     }
 
 
+def attacks_of(path: Path) -> set[str]:
+    """Return the tests that `make attack` runs: those with the mark, or all of a module that has it."""
+    tree = ast.parse(path.read_text())
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark" and has_attack(node.value):
+            return functions_of(path)
+    return {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and any(map(has_attack, node.decorator_list))
+    }
+
+
+def has_attack(expression: ast.expr) -> bool:
+    """Tell whether a decorator or a module's marks are, or hold, the mark itself."""
+    marks = expression.elts if isinstance(expression, ast.List | ast.Tuple) else [expression]
+    return any(ast.unparse(mark) == "pytest.mark.attack" for mark in marks)
+
+
 def test_every_trap_has_one_row() -> None:
     rows = [trap for trap, _, _ in ROW.findall(PAGE.read_text())]
 
@@ -52,6 +71,16 @@ def test_every_named_test_exists() -> None:
 
     assert named
     assert missing == []
+
+
+def test_every_test_of_what_a_tenant_cannot_do_is_an_attack() -> None:
+    [section] = re.findall(r"^## What a tenant cannot do$(.+?)^## ", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    named = set(NAMED.findall(section))
+
+    unmarked = sorted(f"{file}::{test}" for file, test in named if test not in attacks_of(TESTS / file))
+
+    assert named
+    assert unmarked == []
 
 
 def test_what_the_page_of_traps_points_to_exists() -> None:

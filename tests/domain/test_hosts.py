@@ -126,6 +126,7 @@ def test_the_applications_own_hosts_stay_free_wherever_auth_is(auth_url: str, do
     assert target_of(settings_of(AUTH_URL=auth_url), domain=domain).names.host == domain
 
 
+@pytest.mark.attack
 def test_a_namespace_may_have_only_the_domains_that_are_listed_for_it() -> None:
     settings = settings_of(
         DOMAINS_BY_NAMESPACE='{"team": ["shop.example.org", "*.team.example.org"], "other": ["other.test"]}'

@@ -1,5 +1,6 @@
 """Who waits for a name: a bounded list in which nobody pushes others out."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ def test_nothing_is_nobody() -> None:
     assert read_waiting(None) == read_waiting("") == ()
 
 
+@pytest.mark.attack
 def test_a_namespace_with_hundreds_of_objects_leaves_room_for_others() -> None:
     crowd = [ObjectReference(namespace="crowd", name=f"a{number}") for number in range(300)]
     single = ObjectReference(namespace="team", name="shop")

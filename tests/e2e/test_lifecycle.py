@@ -49,6 +49,7 @@ async def versions(view: View, name: str) -> dict[str, str]:
     return found | {"Application": application["metadata"]["resourceVersion"]}
 
 
+@pytest.mark.attack
 async def test_everything_is_there_when_the_application_runs(view: View) -> None:
     name = random_name()
     stem = f"prod_{name.replace('-', '_')}"

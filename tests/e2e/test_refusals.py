@@ -54,6 +54,7 @@ async def test_what_only_the_models_refuse_is_said_and_touches_nothing(
     assert description.status.name == "FAILED"
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     ("first", "second", "condition"),
     [

@@ -152,6 +152,7 @@ async def test_a_purge_stays_one_in_every_round(stage: Stage, *, purge: bool) ->
     assert set(stage.platform.retained) == {False}
 
 
+@pytest.mark.attack
 async def test_an_operator_lets_a_deletion_that_is_held_go_on(stage: Stage) -> None:
     stage.platform.failures["delete_database"] = [HeldByDependents("view v of another")]
     handle = await stage.start("CleanupApplication")
