@@ -28,8 +28,8 @@ async def places(actor: Actor, lanes: Sequence[Lane], parent: Item) -> dict[Scen
     lasting = actor.new_application(lanes[0])
     await asyncio.gather(
         go(lasting, ("provision", *UPDATES)),
-        # With the storage still enabled: a cleanup of everything.
-        go(actor.new_application(lanes[1]), ("provision", "cleanup")),
+        # With the storage still enabled: an adoption and a cleanup of everything.
+        go(actor.new_application(lanes[1]), ("provision", "adopted", "cleanup")),
         go(actor.new_preview(lanes[2], parent), ("preview", "expiry")),
         go(actor.new_preview(lanes[3], parent), ("warning",)),
     )
@@ -56,7 +56,7 @@ async def run(matrix: Matrix, actor: Actor, lanes: Sequence[Lane], tell: Callabl
     tell("resync is done")
     await matrix.strike(zip(found["stuck cleanup"], stuck, strict=True))
     tell("stuck cleanup is done")
-    items = matrix.applications(max(len(found[scenario]) for scenario in ("provision", *UPDATES, "cleanup")))
+    items = matrix.applications(max(len(found[scenario]) for scenario in ("provision", "adopted", *UPDATES, "cleanup")))
     await matrix.strike(zip(found["provision"], items, strict=False))
     tell("provision is done")
     half_made = [replace(point, scenario="half made") for point in found["provision"]]
@@ -64,6 +64,9 @@ async def run(matrix: Matrix, actor: Actor, lanes: Sequence[Lane], tell: Callabl
     tell("half made is done")
     await matrix.perform("provision", items[len(found["provision"]) :])
     await asyncio.gather(*map(actor.write_data, items))
+    # Before a storage is disabled.
+    await matrix.strike(zip(found["adopted"], items, strict=False))
+    tell("adopted is done")
     for scenario in UPDATES:
         await matrix.strike(zip(found[scenario], items, strict=False))
         tell(f"{scenario} is done")

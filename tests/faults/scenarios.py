@@ -12,14 +12,17 @@ from temporalio.service import RPCError
 from activities.clients.ledger import Ledger
 from activities.clients.resources import APPLICATIONS, DEPLOYMENTS, LEASES, PREVIEWS, SECRETS, Resource
 from activities.clients.temporal import poke
+from plattr.adoption import Adoption, AdoptionInput
 from plattr.fleet import FleetRun
 from plattr.manifests.checksum import CHECKSUM_ANNOTATION
-from plattr.naming import workflow_id
+from plattr.naming import adoption_id, workflow_id
 from plattr.objects import Kind, ObjectReference
+from plattr.steps import CHANGED_SIGNAL, REPAIR_SIGNAL
 from stack.services.cluster import NAMESPACE
 from tests.e2e.view import View, is_settled
 from tests.faults.lanes import Lane
 from tests.faults.strangers import Stranger
+from workflows.adoption import AdoptResources
 from workflows.fleet import ResyncFleet
 from workflows.references import LookAtReferences
 
@@ -32,6 +35,7 @@ Scenario = Literal[
     "storage disabled",
     "resync",
     "secret changed",
+    "adopted",
     "cleanup",
     "stuck cleanup",
     "preview",
@@ -88,7 +92,9 @@ class Item:
         return self.reference.kind is Kind.PREVIEW
 
     def workflow_of(self, scenario: Scenario) -> str:
-        """Return the run whose activities the scenario is about: the object's own, or one of the whole fleet."""
+        """Return the run whose activities the scenario is about: the object's own, or one about it."""
+        if scenario == "adopted":
+            return adoption_id(self.reference)
         return f"{scenario.split()[0]}-{self.name}" if scenario in OF_THE_FLEET else self.workflow
 
 
@@ -129,6 +135,17 @@ class Actor:
                     LookAtReferences.run, id=item.workflow_of(scenario), task_queue=item.lane.task_queue
                 )
                 return
+            case "adopted":
+                await self._stranger.disown(item.reference)
+                offer = await self._look(item)
+                assert offer.found, f"nothing to take over for {item.name}"
+                await self._temporal.start_workflow(
+                    AdoptResources.run,
+                    AdoptionInput(reference=item.reference, approved=offer.found),
+                    id=item.workflow_of(scenario),
+                    task_queue=item.lane.task_queue,
+                )
+                return
             case "stuck cleanup":
                 await self._stranger.hold(item.name)
                 await self._delete(item)
@@ -154,6 +171,13 @@ class Actor:
         if scenario == "secret changed":
             await self._fleet_is_done(scenario, item, seconds=seconds)
             wrong = "not rolled" if self._checksums[item.name] == await self._checksum(item) else ""
+        if scenario == "adopted":
+            async with asyncio.timeout(seconds):
+                await self._temporal.get_workflow_handle(item.workflow_of(scenario)).result()
+            left = await self._look(item)
+            wrong = "" if left == Adoption() else f"not taken over: {left}"
+            await self._poke(item, is_deleting=False, signal=REPAIR_SIGNAL)
+            await self._rest(item.workflow, seconds=seconds, may_wait=False)
         resource = _resource(item)
         if scenario in ENDS:
             await self.view.wait_gone(item.name, seconds=seconds, resource=resource)
@@ -165,8 +189,18 @@ class Actor:
     async def _delete(self, item: Item) -> None:
         await self.view.delete(item.name, _resource(item))
 
-    async def _poke(self, item: Item, *, is_deleting: bool) -> None:
-        await poke(self._temporal, item.reference, is_deleting=is_deleting, task_queue=item.lane.task_queue)
+    async def _poke(self, item: Item, *, is_deleting: bool, signal: str = CHANGED_SIGNAL) -> None:
+        queue = item.lane.task_queue
+        await poke(self._temporal, item.reference, is_deleting=is_deleting, signal=signal, task_queue=queue)
+
+    async def _look(self, item: Item) -> Adoption:
+        """Return what the object could take over; in a run of its own, which no fault is meant for."""
+        return await self._temporal.execute_workflow(
+            AdoptResources.run,
+            AdoptionInput(reference=item.reference),
+            id=f"look-{item.name}",
+            task_queue=item.lane.task_queue,
+        )
 
     async def _checksum(self, item: Item) -> str:
         deployment = await self.view.kube.get(DEPLOYMENTS, item.name, self.view.namespace)

@@ -1,11 +1,27 @@
-"""What strangers do to an object's things: drift, which a resync mends, and a finalizer that holds up a deletion."""
+"""What strangers do to an object's things: drift, a finalizer that holds up a deletion, and another cluster's marks."""
 
-from activities.clients.resources import CONFIG_MAPS, EVENTS, SECRETS, Json
+import asyncio
+
+from activities.clients.ledger import Ledger
+from activities.clients.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, LEASES, SECRETS, Json, Resource
+from plattr.buckets import OWNER_CLUSTER_TAG
+from plattr.objects import ObjectReference
 from plattr.status import ConditionType
+from plattr.target import OWNER_CLUSTER_ANNOTATION
+from stack.services.cluster import NAMESPACE
 from tests.e2e.view import View, conditions
 
 _FINALIZER = "example.test/holds"
+_ELSEWHERE = "elsewhere"
 _STUCK = "DeletionStuck"
+# What the comment says of the cluster, and nothing else of it.
+_DISOWN = """
+do $$ begin execute format('comment on {0} %I is %L', '{1}', (
+    select regexp_replace(description, '"cluster": "[^"]*"', '"cluster": "{4}"')
+    from (select pg_catalog.obj_description(oid, 'pg_{2}') from pg_{2} where {3}name = '{1}'
+        union all select pg_catalog.shobj_description(oid, 'pg_{2}') from pg_{2} where {3}name = '{1}')
+    as found (description) where description is not null)); end $$
+"""
 
 
 class Stranger:
@@ -34,6 +50,29 @@ class Stranger:
     async def let_go(self, name: str) -> None:
         operations: list[Json] = [{"op": "remove", "path": "/metadata/finalizers"}]
         await self._view.kube.json_patch(SECRETS, f"{name}-db", operations, self._view.namespace)
+
+    async def disown(self, reference: ObjectReference) -> None:
+        """Have another cluster's mark on claims, database, buckets and objects, as after a restore under a new id."""
+        name, namespace = reference.name, self._view.namespace
+        for held in await Ledger(self._view.kube, NAMESPACE).held_under(reference):
+            await self._mark(LEASES, held.claim.lease_name, NAMESPACE)
+        for resource, place in ((DEPLOYMENTS, name), (SECRETS, f"{name}-db"), (CONFIG_MAPS, f"{name}-storage")):
+            await self._mark(resource, place, namespace)
+        for kind, place in (("schema", ""), ("role", "_app"), ("role", "_anon")):
+            catalogue = ("namespace", "nsp") if kind == "schema" else ("authid", "rol")
+            await self._view.query(_DISOWN.format(kind, f"prod_{name}{place}", *catalogue, _ELSEWHERE))
+        await asyncio.to_thread(self._disown_bucket, f"plattr-prod-{name}-files")
+
+    async def _mark(self, resource: Resource, name: str, namespace: str) -> None:
+        path = f"/metadata/annotations/{OWNER_CLUSTER_ANNOTATION.replace('/', '~1')}"
+        operations: list[Json] = [{"op": "replace", "path": path, "value": _ELSEWHERE}]
+        await self._view.kube.json_patch(resource, name, operations, namespace)
+
+    def _disown_bucket(self, bucket: str) -> None:
+        s3 = self._view.s3()
+        tags = [tag for tag in s3.get_bucket_tagging(Bucket=bucket)["TagSet"] if tag["Key"] != OWNER_CLUSTER_TAG]
+        tags.append({"Key": OWNER_CLUSTER_TAG, "Value": _ELSEWHERE})
+        s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": tags})
 
     async def is_told_of(self, name: str, *, seconds: float) -> None:
         """Return when the object says that its deletion waits for the Secret."""

@@ -43,6 +43,13 @@ RESYNC = (
     Point("resync", "poke_fleet", "write", 3),
     Point("secret changed", "find_changed_references", "after"),
 )
+# Of an adoption's 19 writes the claims' come first, from 12 the database's, from 15 the bucket's, then the objects'.
+ADOPTION = (
+    Point("adopted", "adopt_resources", "before"),
+    Point("adopted", "adopt_resources", "write", 2),
+    *(Point("adopted", "adopt_resources", "write", count) for count in (12, 14, 16, 17, 18)),
+    Point("adopted", "adopt_resources", "after"),
+)
 CLEANUP = (
     Point("cleanup", "plan_cleanup", "after"),
     Point("cleanup", "delete_workload", "write", 4),
@@ -61,7 +68,7 @@ STUCK = (
 PREVIEW = (Point("preview", "read_terms", "after"), Point("preview", "reconcile_namespace", "after"))
 WARNING = (Point("warning", "warn_of_expiry", "write", 2),)
 EXPIRY = (Point("expiry", "delete_expired", "after"), Point("expiry", "delete_namespace", "write", 2))
-PLACES = (*PROVISION, *HALF_MADE, *UPDATE, *RESYNC, *CLEANUP, *STUCK, *PREVIEW, *WARNING, *EXPIRY)
+PLACES = (*PROVISION, *HALF_MADE, *UPDATE, *RESYNC, *ADOPTION, *CLEANUP, *STUCK, *PREVIEW, *WARNING, *EXPIRY)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +89,7 @@ async def outcomes(platform: Platform, actor: Actor, tmp_path_factory: pytest.Te
         await matrix.strike(zip(places, (short_lived, *items, *half_made), strict=True))
         await asyncio.gather(*map(actor.write_data, items))
         await matrix.strike(zip(UPDATE, items, strict=False))
+        await matrix.strike(zip(ADOPTION, items, strict=False))
         await matrix.strike(zip(EXPIRY, previews, strict=True))
         lost = [await actor.lost_data(item) for item in items]
         assert not any(lost), lost

@@ -8,6 +8,7 @@ import temporalio.worker
 import activities.clients.quarantine
 import activities.interceptor
 import worker.__main__ as real_worker
+import workflows.adoption
 import workflows.fleet
 import workflows.object_run
 import workflows.options
@@ -26,7 +27,7 @@ class Timing(FrozenModel):
 
     def install(self) -> None:
         """Make it this process's."""
-        for module in (workflows.object_run, workflows.fleet):
+        for module in (workflows.adoption, workflows.object_run, workflows.fleet):
             module.HEARTBEAT_TIMEOUT = self.heartbeat_timeout
         workflows.options.SLOW_RETRY_FIRST = self.slow_retry
         activities.interceptor.FENCE_SECONDS = self.fence_seconds
