@@ -1,5 +1,6 @@
 """The database step: a Secret with the password, a schema, and the two roles that use it."""
 
+import logging
 import re
 import secrets
 from base64 import b64decode
@@ -7,9 +8,12 @@ from dataclasses import dataclass
 
 from temporalio import activity
 
+from activities.clients.events import EventRecorder
 from activities.clients.kube import KubeClient
+from activities.clients.notifying import notify
 from activities.clients.postgres import PostgresClient, Transaction
 from activities.clients.resources import SECRETS, Json
+from activities.ended_sessions import tell_of_sessions
 from activities.loading import TargetLoader
 from activities.ownership import ensure_adoptable, holds
 from plattr import sql, sql_access
@@ -24,6 +28,7 @@ from plattr.database import (
     missing_statements,
     refuse_foreign,
 )
+from plattr.database_removal import Blocker
 from plattr.errors import BackendRefused, BackendUnavailable, Conflict, StillDeleting
 from plattr.manifests.secret import build_database_secret
 from plattr.settings import Settings
@@ -31,6 +36,8 @@ from plattr.sql_access import ACCESS_BATCH
 from plattr.status import ConditionType, Finding
 from plattr.steps import StepInput, StepResult
 from plattr.target import Target
+
+logger = logging.getLogger(__name__)
 
 # Source: shared/spec.md, section 3.
 PASSWORD_BYTES = 32
@@ -45,6 +52,11 @@ _CHANNEL = re.compile(rf"{_CHANNEL_PREFIX}[0-9a-f]{{{2 * CHANNEL_BYTES}}}")
 # tried again after a second; meanwhile others have use for the connection.
 _PATIENCE = "500ms"
 
+_QUEUE_FULL = (
+    "the server answers 54000: its queue of notifications is full, for a session that listens stays in its transaction;"
+    " end the oldest one (pg_stat_activity.xact_start), then SELECT pg_notification_queue_usage()"
+)
+
 
 @dataclass(frozen=True)
 class _Secret:
@@ -57,10 +69,18 @@ class _Secret:
 class DatabaseActivities:
     """Make an owner's database what the spec says."""
 
-    def __init__(self, loader: TargetLoader, kube: KubeClient, postgres: PostgresClient, settings: Settings) -> None:
+    def __init__(
+        self,
+        loader: TargetLoader,
+        kube: KubeClient,
+        postgres: PostgresClient,
+        events: EventRecorder,
+        settings: Settings,
+    ) -> None:
         self._loader = loader
         self._kube = kube
         self._postgres = postgres
+        self._events = events
         self._settings = settings
 
     @activity.defn
@@ -76,7 +96,7 @@ class DatabaseActivities:
         target = await self._loader.load(step)
         # The Secret first: a role whose password nobody wrote down would be of no use to anybody.
         secret = await self._secret(target)
-        notes = [await self._provision(target, secret), await self._agree_on_password(target, secret.password)]
+        notes = [*await self._provision(target, secret), await self._agree_on_password(target, secret.password)]
         message = "; ".join([f"schema {target.names.schema_name!r} is ready", *filter(None, notes)])
         finding = Finding(type=ConditionType.DATABASE, status="True", reason="Provisioned", message=message)
         return StepResult(findings=(finding,))
@@ -108,20 +128,51 @@ class DatabaseActivities:
         environment = database_environment(target, self._settings, values.password, values.channel)
         return build_database_secret(target, environment)
 
-    async def _provision(self, target: Target, secret: _Secret) -> str:
+    async def _provision(self, target: Target, secret: _Secret) -> list[str]:
         """Make schema and roles; return what the developer should know of them, as the rest of a sentence."""
         names = target.names
+        # An attempt before this one may have died after its commit: then nothing else would tell PostgREST.
+        has_changed = activity.in_activity() and activity.info().attempt > 1
         action = f"provision schema {names.schema_name!r}"
         while True:
             async with self._postgres.locked(target.owner.reference, action, patience=_PATIENCE) as transaction:
-                is_whole = await self._bring_about(transaction, target, secret)
+                is_whole, has_written = await self._bring_about(transaction, target, secret)
                 [closed] = await transaction.fetch(
                     sql_access.CLOSED_ROUTINES, schema=names.schema_name, app=names.app_role, anon=names.anon_role
                 )
+            has_changed = has_changed or has_written
             if is_whole:
-                return _of_routines(target, closed["count"], closed["names"])
+                untold = await self._tell_postgrest(target, secret.channel) if has_changed else ""
+                return [_of_routines(target, closed["count"], closed["names"]), untold]
 
-    async def _bring_about(self, transaction: Transaction, target: Target, secret: _Secret) -> bool:
+    async def _tell_postgrest(self, target: Target, channel: str) -> str:
+        """Have PostgREST read its schema anew, after the commit; return why it was not told, mostly nothing.
+
+        Any application can fill the server's queue of notifications. Nothing that is provisioned depends on it, so a
+        failure is said and nothing else; the next change tells PostgREST of this one, too.
+        """
+        ended: list[Blocker] = []
+        try:
+            cause = "" if await notify(self._postgres, channel, ended) else _QUEUE_FULL
+        except (BackendRefused, BackendUnavailable, Conflict) as error:
+            cause = str(error)
+        finally:
+            await tell_of_sessions(
+                self._events,
+                self._kube.cluster,
+                ended,
+                why="it kept the server's queue of notifications from being emptied",
+                message="a session that had listened (LISTEN) stayed in its transaction until the server had no room"
+                " for more notifications, and was ended with its role's other transactions",
+            )
+        if not cause:
+            return ""
+        reference = target.owner.reference
+        logger.warning("PostgREST was not told of a change", extra={"object": reference.key, "cause": cause})
+        return f"its PostgREST was not told of the change, and sees it after a restart of its pods: {cause}"
+
+    async def _bring_about(self, transaction: Transaction, target: Target, secret: _Secret) -> tuple[bool, bool]:
+        """Write what is missing; return whether nothing is left, and whether anything was written."""
         names = target.names
         roles = {"schema": names.schema_name, "app": names.app_role, "anon": names.anon_role}
         rows = await transaction.fetch(sql.STATE, group=sql.APPLICATIONS_ROLE, **roles)
@@ -141,11 +192,11 @@ class DatabaseActivities:
         wanted = Wanted(
             verifier=None if state.app_exists else await transaction.verifier(names.app_role, secret.password),
             connections=connections_of(target.spec.scaling, self._settings).limit,
-            channel=secret.channel,
             has_grant_options=transaction.has_grant_options,
         )
-        await transaction.write(missing_statements(state, target, wanted, pending))
-        return pending is None or pending.is_whole
+        statements = missing_statements(state, target, wanted, pending)
+        await transaction.write(statements)
+        return pending is None or pending.is_whole, bool(statements)
 
     async def _agree_on_password(self, target: Target, password: str) -> str:
         """Log in as the application; if its password is wrong give the role the Secret's and try once more.

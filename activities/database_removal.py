@@ -11,10 +11,10 @@ from activities.clients.kube import KubeClient
 from activities.clients.postgres import PostgresClient
 from activities.clients.resources import SECRETS
 from activities.dropping import Dropping
+from activities.ended_sessions import tell_of_sessions
 from activities.ownership import living_uid, remove_owned
-from plattr.database_removal import Blocker, Dependent, held, owner_in
+from plattr.database_removal import Dependent, held, owner_in
 from plattr.manifests.metadata import FEATURE_LABEL
-from plattr.objects import ObjectReference
 from plattr.steps import CleanupStepInput, StepResult
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,15 @@ class DatabaseRemovalActivities:
                 if not await dropping.run():
                     return StepResult(is_done=False, waiting_for="what is left in the database to be dropped")
         finally:
-            await self._tell_of_sessions(step.reference, dropping.ended)
+            await tell_of_sessions(
+                self._events,
+                self._kube.cluster,
+                dropping.ended,
+                why=f"it held up the removal of the database of {step.reference}",
+                message=f"a session held what names the database of {step.reference}, which is being removed, and was"
+                " ended",
+                spared=step.reference,
+            )
         labels = {FEATURE_LABEL: "database"}
         await remove_owned(self._kube, estate, [SECRETS], spared_uid=spared, labels=labels)
         await self._postgres.forget(step.reference)
@@ -88,18 +96,3 @@ class DatabaseRemovalActivities:
             # Another cluster's object is in another API server.
             if owner is not None and owner.cluster == self._kube.cluster:
                 await self._events.record(owner, kind_of="Warning", reason="DependentsRemoved", message=message)
-
-    async def _tell_of_sessions(self, reference: ObjectReference, ended: Sequence[Blocker]) -> None:
-        """Say whose sessions were ended because they held the removal up."""
-        for session in dict.fromkeys(ended):
-            logger.warning(
-                "session ended: it held up the removal of a database",
-                extra={"holder": session.holder, "role": session.role, "object": reference.key},
-            )
-        for record in dict.fromkeys(session.record for session in ended):
-            owner = owner_in(record)
-            if owner is not None and owner.cluster == self._kube.cluster and owner.reference != reference:
-                message = (
-                    f"a session held what names the database of {reference}, which is being removed, and was ended"
-                )
-                await self._events.record(owner, kind_of="Warning", reason="SessionEnded", message=message)

@@ -57,8 +57,6 @@ class Wanted(FrozenModel):
     """The SCRAM form of the password; needed when the app role is missing."""
     connections: int
     """How many sessions the app role may have."""
-    channel: str
-    """Where the application's PostgREST listens."""
     has_grant_options: bool
     """The server is PostgreSQL 16 or later."""
 
@@ -208,8 +206,6 @@ def missing_statements(
         statements.append(
             sql.join_group(sql.APPLICATIONS_ROLE, target.names.app_role, has_options=wanted.has_grant_options)
         )
-    if statements:
-        statements.append(sql.reload_postgrest(wanted.channel))
     return statements
 
 

@@ -15,7 +15,7 @@ from psycopg.sql import SQL, Identifier
 from activities.clients.events import EventRecorder
 from activities.clients.kube import KubeClient
 from activities.clients.postgres import PATIENCE, PostgresClient, Transaction
-from activities.clients.resources import NAMESPACES, SECRETS, custom_resource
+from activities.clients.resources import EVENTS, NAMESPACES, SECRETS, custom_resource
 from activities.database import DatabaseActivities
 from activities.database_removal import CLEANUP_BUDGET, DatabaseRemovalActivities
 from activities.dropping import Dropping
@@ -236,7 +236,9 @@ class Databases:
     def __init__(
         self, kube: KubeClient, postgres: PostgresClient, settings: Settings, loader: TargetLoader | None = None
     ) -> None:
-        provisioning = DatabaseActivities(loader or TargetLoader(kube, settings), kube, postgres, settings)
+        provisioning = DatabaseActivities(
+            loader or TargetLoader(kube, settings), kube, postgres, EventRecorder(kube), settings
+        )
         removal = DatabaseRemovalActivities(kube, postgres, EventRecorder(kube))
         self.reconcile_database = provisioning.reconcile_database
         self.delete_database = removal.delete_database
@@ -271,6 +273,13 @@ async def left_of(superuser: Superuser, tenants: Tenants, tenant: Tenant) -> set
     )
     left = {row[0] for row in await cursor.fetchall()}
     return left | ({names.database_secret} if await tenants.secret(tenant) else set())
+
+
+async def events_of(kube: KubeClient, tenant: Tenant) -> dict[str, str]:
+    """Return the messages of the Events about an application, by reason."""
+    namespace = tenant.target.owner.reference.namespace
+    listed = await kube.list(EVENTS, namespace)
+    return {each["reason"]: each["message"] for each in listed if each["involvedObject"]["name"] == tenant.names.stem}
 
 
 async def catalogue_rows(superuser: Superuser, tenant: Tenant) -> list[tuple[object, ...]]:

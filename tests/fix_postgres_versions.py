@@ -1,4 +1,4 @@
-"""The database tests' PostgreSQL: the platform's own, or another major version for a test that is marked so."""
+"""The database tests' PostgreSQL: the platform's own, another major version, or one that is soon full, by the mark."""
 
 import time
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from stack.endpoints import Endpoints
 from stack.errors import PlatformError
 from stack.folders import Folders, default_state, locked
 from stack.platform import Platform
+from stack.processes import Command
 from stack.services.base import Site
 from stack.services.postgres import Postgres
 from stack.settings import StateSettings
@@ -18,6 +19,10 @@ from stack.tools.pins import pins
 from stack.tools.resolve import resolve_tools
 from stack.unit import Unit
 
+# With the least that a server takes of what an application can use up. A queue of notifications is 8 GiB elsewhere.
+SMALL = "small"
+SMALL_VERSION = "postgres-17"
+SMALL_SETTINGS = {"max_notify_queue_pages": "64", "max_connections": "40"}
 OTHER_VERSIONS = sorted(name for name in pins() if name.startswith("postgres-"))
 
 
@@ -28,6 +33,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(
             "database_endpoints", [None, *OTHER_VERSIONS], ids=[own, *OTHER_VERSIONS], indirect=True, scope="session"
         )
+    if metafunc.definition.get_closest_marker("small_postgres") is not None:
+        metafunc.parametrize("database_endpoints", [SMALL], indirect=True, scope="session")
+
+
+class SmallPostgres(Postgres):
+    """A server that is soon full."""
+
+    def command(self) -> Command:
+        """Add the settings; of one that is given twice the last counts."""
+        command = super().command()
+        settings = [word for name, value in SMALL_SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        return command.model_copy(update={"arguments": (*command.arguments, *settings)})
 
 
 @pytest.fixture(scope="session")
@@ -46,12 +63,14 @@ def running(name: str) -> Iterator[Endpoints]:
     """Run one server of another version, whose data stay for the next session, as the platform's do."""
     folders = Folders(state=default_state().parent / f"test-{name}")
     # By its real path: initdb lies beside it there.
-    server = resolve_tools([name], exclude=folders.bin, tell=print)[name].resolve()
+    version = SMALL_VERSION if name == SMALL else name
+    server = resolve_tools([version], exclude=folders.bin, tell=print)[version].resolve()
     tools = {"postgres": server, "initdb": server.with_name("initdb")}
     site = Site(folders, StateSettings.load(folders), tools)
     # Another session on the same state waits; a server that a killed one left is ended by the unit.
     with locked(folders.run / "start.lock"):
-        unit = Unit(Postgres(site), Control(folders), changed=lambda: None)
+        service = SmallPostgres(site) if name == SMALL else Postgres(site)
+        unit = Unit(service, Control(folders), changed=lambda: None)
         unit.start()
         unit.want(wanted=True)
         try:

@@ -101,7 +101,7 @@ def build_activities(
     events = EventRecorder(kube)
     classes: tuple[object, ...] = (
         ClaimActivities(kube, ledger, loader, events, previews_per_namespace=settings.previews_per_namespace),
-        DatabaseActivities(loader, kube, clients.postgres, settings),
+        DatabaseActivities(loader, kube, clients.postgres, events, settings),
         DatabaseRemovalActivities(kube, clients.postgres, events),
         StorageActivities(loader, kube, clients.s3, ledger, settings),
         AuthActivities(loader, kube, clients.keycloak, ledger, settings),

@@ -215,6 +215,13 @@ class PostgresClient:
                     yield Transaction(connection)
 
     @asynccontextmanager
+    async def session(self, action: str) -> AsyncIterator[AsyncConnection[Any]]:
+        """Hand out a connection on which each statement is a transaction of its own; raises as `locked` does."""
+        with self._translated(action), tracing.span(Backend.POSTGRESQL, "session"):
+            async with asyncio.timeout(TRANSACTION_SECONDS), self._connection() as connection:
+                yield connection
+
+    @asynccontextmanager
     async def locked(
         self, reference: ObjectReference, action: str, *, patience: str = PATIENCE
     ) -> AsyncIterator[Transaction]:

@@ -151,7 +151,7 @@ async def test_twenty_reconciles_write_nothing_after_the_first(
     # The Secret, two roles with record and membership, search_path, schema with record, four of anon's access, the
     # commit; and of a rotation the Secret, the password and the commit.
     ("is_rotation", "expected_writes"),
-    [(False, 17), (True, 3)],
+    [(False, 16), (True, 3)],
     ids=["first-run", "rotation"],
 )
 async def test_crash_at_any_write_is_mended_by_the_next_run(

@@ -9,10 +9,9 @@ from psycopg.errors import AdminShutdown
 from psycopg.sql import SQL, Identifier
 
 from activities.clients.kube import KubeClient
-from activities.clients.resources import EVENTS
 from plattr.errors import HeldByDependents
 from plattr.steps import CleanupStepInput
-from tests.fix_postgres import Databases, Superuser, Tenant, Tenants, left_of
+from tests.fix_postgres import Databases, Superuser, Tenant, Tenants, events_of, left_of
 from tests.rivals import filled, run, two_of
 
 pytestmark = pytest.mark.attack
@@ -46,13 +45,6 @@ async def kinds_of(superuser: Superuser, tenant: Tenant) -> set[str]:
         {"role": tenant.names.app_role},
     )
     return {row[0] for row in await cursor.fetchall()}
-
-
-async def events_of(kube: KubeClient, tenant: Tenant) -> dict[str, str]:
-    """Return the messages of the Events about an application, by reason."""
-    namespace = tenant.target.owner.reference.namespace
-    listed = await kube.list(EVENTS, namespace)
-    return {each["reason"]: each["message"] for each in listed if each["involvedObject"]["name"] == tenant.names.stem}
 
 
 def cascading(tenant: Tenant) -> CleanupStepInput:

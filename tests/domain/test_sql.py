@@ -109,9 +109,7 @@ def texts(statements: list[sql.Statement]) -> list[str]:
 def missing(
     state: dict[str, Any], *, has_grant_options: bool = True, pending: Pending | None = None, target: Target = TARGET
 ) -> list[str]:
-    wanted = Wanted(
-        verifier="SCRAM-SHA-256$x", connections=102, channel="plattr_c0ffee", has_grant_options=has_grant_options
-    )
+    wanted = Wanted(verifier="SCRAM-SHA-256$x", connections=102, has_grant_options=has_grant_options)
     found = DatabaseState(**state)
     due = pending or Pending() if is_access_due(found, target) else None
     return texts(missing_statements(found, target, wanted, due))
@@ -194,7 +192,6 @@ def test_absent_database_needs_all_of_it_in_order() -> None:
         'ALTER DEFAULT PRIVILEGES FOR ROLE "prod_my_shop_app" REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC',
         f"COMMENT ON ROLE \"prod_my_shop_anon\" IS '{anon_record(TARGET)}'",
         'GRANT "plattr_apps" TO "prod_my_shop_app" WITH INHERIT TRUE, SET FALSE',
-        "NOTIFY \"plattr_c0ffee\", 'reload schema'",
     ]
 
 
@@ -216,7 +213,6 @@ def test_access_that_is_taken_back_leaves_the_functions_alone() -> None:
         ),
         'REVOKE SELECT ON TABLE "prod_my_shop"."page" FROM "prod_my_shop_anon" CASCADE',
         f"COMMENT ON ROLE \"prod_my_shop_anon\" IS '{anon_record(CLOSED)}'",
-        "NOTIFY \"plattr_c0ffee\", 'reload schema'",
     ]
 
 

@@ -1,0 +1,109 @@
+"""One application that uses up what the server has once for all: nobody else's database waits for it."""
+
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+from psycopg import AsyncConnection
+from psycopg.errors import ProgramLimitExceeded
+from psycopg.rows import TupleRow
+from psycopg.sql import SQL, Identifier
+from temporalio.testing import ActivityEnvironment
+
+from activities.clients.kube import KubeClient
+from stack.endpoints import Endpoints
+from tests.fix_postgres import Databases, Superuser, Tenant, Tenants, events_of
+
+pytestmark = [pytest.mark.attack, pytest.mark.small_postgres]
+
+Session = AsyncConnection[TupleRow]
+
+
+async def stay(session: Session) -> None:
+    await session.execute("BEGIN")
+    await session.execute("SELECT 1")
+
+
+async def fill_queue(tenants: Tenants, tenant: Tenant) -> None:
+    text = "SELECT count(pg_notify('y', i || repeat('x', 7900))) FROM generate_series(1, 50) AS i"
+    async with await tenants.session(tenant) as session:
+        with suppress(ProgramLimitExceeded):
+            while True:
+                await session.execute(text)
+
+
+async def test_full_queue_of_notifications_holds_nobody_up(
+    databases: Databases, database_kube: KubeClient, tenants: Tenants, superuser: Superuser
+) -> None:
+    greedy, other, newcomer = await tenants.apply(), await tenants.apply(), await tenants.apply()
+    await databases.reconcile_database(greedy.step)
+    await databases.reconcile_database(other.step)
+    channel = (await tenants.secret(other))["DB_CHANNEL"]
+    async with await tenants.session(other) as listening, await tenants.session(other) as bystander:
+        await listening.execute(SQL("LISTEN {}").format(Identifier(channel)))
+        # Older than what holds the queue, and no part of it.
+        await stay(bystander)
+        holders = [await tenants.session(greedy), await tenants.session(greedy)]
+        for holder in holders:
+            await holder.execute("LISTEN x")
+        await stay(holders[0])
+        # In no transaction of its own making, and not idle.
+        holders[1].pgconn.send_query(b"SELECT pg_sleep(60)")
+        holders[1].pgconn.flush()
+        await fill_queue(tenants, greedy)
+
+        new = await databases.reconcile_database(newcomer.step)
+        await superuser.execute(SQL("ALTER ROLE {} RESET search_path").format(Identifier(other.names.app_role)))
+        changed = await databases.reconcile_database(other.step)
+        told = [note async for note in listening.notifies(timeout=5, stop_after=1)]
+        await bystander.execute("SELECT 1")
+
+    for holder in holders:
+        await holder.close()
+    assert [result.findings[0].message for result in (new, changed)] == [
+        f"schema {tenant.names.schema_name!r} is ready" for tenant in (newcomer, other)
+    ]
+    assert [note.payload for note in told] == ["reload schema"]
+    assert await tenants.query(newcomer, "SELECT 1") == [(1,)]
+    assert "LISTEN" in (await events_of(database_kube, greedy))["SessionEnded"]
+    assert await tenants.query(other, "SELECT pg_notification_queue_usage() < 0.1") == [(True,)]
+
+
+async def test_full_queue_that_is_nobodys_of_ours_is_a_note_and_no_failure(
+    databases: Databases, tenants: Tenants, superuser: Superuser, database_endpoints: Endpoints
+) -> None:
+    """An operator's session is not ended."""
+    greedy, newcomer = await tenants.apply(), await tenants.apply()
+    await databases.reconcile_database(greedy.step)
+    async with await AsyncConnection.connect(database_endpoints.database_superuser_url, autocommit=True) as operator:
+        await operator.execute("LISTEN x")
+        await stay(operator)
+        await fill_queue(tenants, greedy)
+
+        result = await databases.reconcile_database(newcomer.step)
+
+        await operator.execute("SELECT 1")
+        await operator.execute("ROLLBACK")
+    [finding] = result.findings
+    assert finding.status == "True"
+    assert "PostgREST was not told" in finding.message
+    assert "54000" in finding.message
+    assert await tenants.query(newcomer, "SELECT 1") == [(1,)]
+    await superuser.execute("SELECT pg_notification_queue_usage()")
+
+
+async def test_change_whose_attempt_died_before_it_told_is_told_by_the_next(
+    databases: Databases, tenants: Tenants
+) -> None:
+    tenant = await tenants.apply()
+    await databases.reconcile_database(tenant.step)
+    channel = (await tenants.secret(tenant))["DB_CHANNEL"]
+    environment = ActivityEnvironment()
+    environment.info = replace(environment.info, attempt=2)
+    async with await tenants.session(tenant) as listening:
+        await listening.execute(SQL("LISTEN {}").format(Identifier(channel)))
+
+        await environment.run(databases.reconcile_database, tenant.step)
+        told = [note async for note in listening.notifies(timeout=5, stop_after=1)]
+
+    assert [note.payload for note in told] == ["reload schema"]
