@@ -99,6 +99,12 @@ _REMEDIES = {
     "53200": "; raise the server's max_locks_per_transaction, or give it memory",
     "53400": "; raise the server's limit that it names",
 }
+# libpq tells of a refused connection by text alone, in the language of the server; in another the remedy is missing.
+_NO_SLOT = "too many clients already"
+_HALF_OPEN = (
+    "; end sessions or raise max_connections; where pg_stat_activity shows fewer, logins that were begun and never"
+    " finished have the rest: set authentication_timeout to 5s, and bound each address before the server"
+)
 
 
 class Transaction:
@@ -463,7 +469,9 @@ def _translate(action: str, address: str, error: Error) -> PlattrError:
     # Never the statement, the context or the detail: they quote values.
     state = error.sqlstate
     if state is None:
-        return BackendUnavailable(f"cannot {action}: {address}: {type(error).__name__}: {_first_line(error)}")
+        cause = _first_line(error)
+        remedy = _HALF_OPEN if _NO_SLOT in cause else ""
+        return BackendUnavailable(f"cannot {action}: {address}: {type(error).__name__}: {cause}{remedy}")
     message = "message withheld" if state.startswith(_QUOTING) else error.diag.message_primary
     cause = f"{address} answers {state} ({type(error).__name__}): {message}"
     if state in _CONFLICTS:

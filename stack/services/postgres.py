@@ -32,6 +32,9 @@ SERVER_SETTINGS = {
     "unix_socket_directories": "",
     # Two connections for each of some sixty applications under test, and the pools.
     "max_connections": "200",
+    # A login that is begun and never finished has a connection, the admin's reserved ones too, for so long; the
+    # server's own choice is a minute.
+    "authentication_timeout": "5s",
     # Safe against kill -9, not against power loss: the platform is for development.
     "fsync": "off",
     "synchronous_commit": "off",

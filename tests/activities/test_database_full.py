@@ -1,5 +1,7 @@
 """One application that uses up what the server has once for all: nobody else's database waits for it."""
 
+import asyncio
+import struct
 from contextlib import suppress
 from dataclasses import replace
 
@@ -11,12 +13,17 @@ from psycopg.sql import SQL, Identifier
 from temporalio.testing import ActivityEnvironment
 
 from activities.clients.kube import KubeClient
+from activities.clients.postgres import PostgresClient
+from plattr.errors import BackendUnavailable
+from plattr.settings import Settings
 from stack.endpoints import Endpoints
 from tests.fix_postgres import Databases, Superuser, Tenant, Tenants, events_of
 
 pytestmark = [pytest.mark.attack, pytest.mark.small_postgres]
 
 Session = AsyncConnection[TupleRow]
+# Beyond what the small server has.
+FAR_TOO_MANY = 200
 
 
 async def stay(session: Session) -> None:
@@ -107,3 +114,38 @@ async def test_change_whose_attempt_died_before_it_told_is_told_by_the_next(
         told = [note async for note in listening.notifies(timeout=5, stop_after=1)]
 
     assert [note.payload for note in told] == ["reload schema"]
+
+
+async def begin_logins(settings: Settings) -> list[asyncio.StreamWriter]:
+    """Open connections that send the startup packet and nothing after it, until the server has no slot left."""
+    body = struct.pack("!i", 196608) + b"user\0nobody\0database\0plattr\0\0"
+    packet = struct.pack("!i", len(body) + 4) + body
+    writers = []
+    for _ in range(FAR_TOO_MANY):
+        reader, writer = await asyncio.open_connection(settings.db_host, settings.db_port)
+        writers.append(writer)
+        writer.write(packet)
+        # R: asked for a password; E: no slot.
+        if await reader.read(1) == b"E":
+            return writers
+    raise AssertionError("the server has slots for all")
+
+
+async def test_half_open_logins_are_named_and_outlasted(
+    database_settings: Settings, postgres: PostgresClient, superuser: Superuser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasty, patient = await PostgresClient.connect(database_settings), await PostgresClient.connect(database_settings)
+    writers = await begin_logins(database_settings)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(hasty._pool, "timeout", 1.0)
+            with pytest.raises(BackendUnavailable) as failure:
+                await hasty.ping()
+        # None of them goes before the server ends it.
+        await patient.ping()
+    finally:
+        for writer in writers:
+            writer.close()
+        await hasty.close()
+        await patient.close()
+    assert "authentication_timeout" in str(failure.value)
