@@ -1,19 +1,21 @@
 """The namespace that each preview has for itself."""
 
+from collections.abc import Sequence
+
 from temporalio import activity
 
 from activities.clients.concurrency import all_of
 from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
+from activities.clients.ledger import MADE_ANNOTATION, Ledger
 from activities.clients.resources import LIMIT_RANGES, NAMESPACES, NETWORK_POLICIES, RESOURCE_QUOTAS, Json, Resource
 from activities.loading import TargetLoader
 from activities.ownership import belongs_to, delete_all, list_owned, living_uid
 from activities.polling import moments
-from plattr.claims import Holding
+from plattr.claims import Claim, HeldClaim, Holding
 from plattr.errors import StillDeleting
 from plattr.manifests.namespace import build_namespace
 from plattr.manifests.preview_limits import build_limit_range, build_network_policy, build_resource_quota
-from plattr.marks import estate_of
+from plattr.marks import Estate, estate_of
 from plattr.naming import PREVIEW_LIMITS
 from plattr.settings import Settings
 from plattr.steps import CleanupStepInput, StepInput, StepResult
@@ -49,7 +51,12 @@ class NamespaceActivities:
             labels=settings.preview_namespace_labels,
             annotations=settings.preview_namespace_annotations,
         )
-        await self._kube.apply_owned(NAMESPACES, namespace, target.owner)
+        existing = await self._kube.get(NAMESPACES, target.names.namespace)
+        if existing is None:
+            # Marks can be taken off it later; the claim is where no tenant writes.
+            claim = Claim(holding=Holding.NAMESPACE, name=target.names.namespace)
+            await self._ledger.note_made(estate_of(target.owner), claim)
+        await self._kube.apply_over(existing, NAMESPACES, namespace, target.owner)
         await all_of(self._keep(target, resource, body) for resource, body in _bounds(target, settings))
         return StepResult()
 
@@ -57,18 +64,42 @@ class NamespaceActivities:
     async def delete_namespace(self, step: CleanupStepInput) -> StepResult:
         """Remove the namespace with all that is in it, and wait until it is gone; a missing one is success.
 
+        It is found by its labels and by the claim of its name. One that bears the name and says of nobody, or of
+        somebody else, that it is his stays: it is another's, unless the claim says that we made it.
+
         Raises:
-            StillDeleting: it has not gone yet; the message says what Kubernetes waits for.
+            StillDeleting: it has not gone yet; the message says what Kubernetes waits for. Or it was made for this
+                preview and does not say so any more.
         """
         spared = await living_uid(self._kube, step)
         estate, going = step.estate(self._kube.cluster), list[Json]()
+        held = await self._ledger.held_by(estate, Holding.NAMESPACE)
+        claims = [claim for claim in held if spared is None or claim.owner.uid != spared]
         async for _ in moments(WAIT_SECONDS):
-            found = await list_owned(self._kube, NAMESPACES, estate, metadata_only=False)
+            found = await self._namespaces(estate, claims)
             going = await delete_all(self._kube, NAMESPACES, found, spared_uid=spared)
             if not going:
-                await self._release_claims(step, spared)
+                await self._ledger.release(estate, [claim.claim for claim in claims])
                 return StepResult()
         raise StillDeleting("; ".join(_why_it_stays(namespace) for namespace in going))
+
+    async def _namespaces(self, estate: Estate, claims: Sequence[HeldClaim]) -> list[Json]:
+        found = await list_owned(self._kube, NAMESPACES, estate, metadata_only=False)
+        names = {body["metadata"]["name"] for body in found}
+        for held in claims:
+            body = None if held.claim.name in names else await self._kube.get(NAMESPACES, held.claim.name)
+            if body is None:
+                continue
+            # One that somebody deletes by hand is only waited for.
+            if belongs_to(body, estate) or (held.is_made and "deletionTimestamp" in body["metadata"]):
+                found.append(body)
+            elif held.is_made:
+                raise StillDeleting(
+                    f"cannot delete namespace {held.claim.name!r}: it was made for {estate.reference}, and the"
+                    " annotations that say whose it is are gone or another's; delete it by hand, or take annotation"
+                    f" {MADE_ANNOTATION} off Lease {held.claim.lease_name!r} if somebody else made it anew"
+                )
+        return found
 
     async def _keep(self, target: Target, resource: Resource, body: Json | None) -> None:
         if body is not None:
@@ -77,12 +108,6 @@ class NamespaceActivities:
         found = await self._kube.get(resource, PREVIEW_LIMITS, target.names.namespace)
         if found is not None and belongs_to(found, estate_of(target.owner)):
             await delete_all(self._kube, resource, [found], spared_uid=None)
-
-    async def _release_claims(self, step: CleanupStepInput, spared: str | None) -> None:
-        estate = step.estate(self._kube.cluster)
-        held = await self._ledger.held_by(estate, Holding.NAMESPACE)
-        claims = [claim.claim for claim in held if spared is None or claim.owner.uid != spared]
-        await self._ledger.release(estate, claims)
 
 
 def _bounds(target: Target, settings: Settings) -> list[tuple[Resource, Json | None]]:

@@ -140,6 +140,63 @@ async def test_deletion_leaves_the_namespace_of_a_new_incarnation(team: Team, pa
     assert await team.kube.get(NAMESPACES, before["metadata"]["name"]) == before
 
 
+async def claimed(team: Team, parent: str) -> tuple[StepInput, str]:
+    """Make a preview's namespace with the claim of its name, as a run does."""
+    step, name = await team.create_preview(parent, 7), f"preview-{parent}-pr-7"
+    await team.ledger.acquire((await team.target(step)).owner, [Claim(holding=Holding.NAMESPACE, name=name)])
+    await team.namespaces.reconcile_namespace(step)
+    return step, name
+
+
+async def unmark(team: Team, name: str, *parts: str) -> None:
+    operations: list[Json] = [{"op": "replace", "path": f"/metadata/{part}", "value": {}} for part in parts]
+    await team.kube.json_patch(NAMESPACES, name, operations)
+
+
+@pytest.mark.attack
+async def test_a_namespace_without_its_labels_is_found_by_its_claim_and_goes(team: Team, parent: str) -> None:
+    step, name = await claimed(team, parent)
+    await unmark(team, name, "labels")
+
+    await team.namespaces.delete_namespace(await team.delete(step))
+
+    assert await team.kube.get(NAMESPACES, name) is None
+    assert await team.ledger.held_by(estate(step.reference)) == []
+
+
+@pytest.mark.attack
+async def test_a_namespace_of_which_every_mark_was_taken_holds_the_deletion(team: Team, parent: str) -> None:
+    step, name = await claimed(team, parent)
+    await unmark(team, name, "labels", "annotations")
+    cleanup = await team.delete(step)
+
+    with pytest.raises(StillDeleting, match=f"'{name}': it was made for"):
+        await team.namespaces.delete_namespace(cleanup)
+    body = await team.kube.get(NAMESPACES, name)
+    await team.kube.delete(NAMESPACES, name)
+    await team.namespaces.delete_namespace(cleanup)
+
+    assert body is not None
+    assert "deletionTimestamp" not in body["metadata"]
+    assert await team.ledger.held_by(estate(step.reference)) == []
+
+
+async def test_a_namespace_that_others_made_under_a_claimed_name_stays(team: Team, parent: str) -> None:
+    name = f"preview-{parent}-pr-7"
+    await team.kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    before = await team.kube.get(NAMESPACES, name)
+    step = await team.create_preview(parent, 7)
+    await team.ledger.acquire((await team.target(step)).owner, [Claim(holding=Holding.NAMESPACE, name=name)])
+    with pytest.raises(OwnedElsewhere):
+        await team.namespaces.reconcile_namespace(step)
+
+    await team.namespaces.delete_namespace(await team.delete(step))
+
+    assert await team.kube.get(NAMESPACES, name) == before
+    await team.kube.delete(NAMESPACES, name)
+
+
+PARTS = ("", "/status")
 QUOTA = {"pods": "2", "requests.cpu": "1", "services.loadbalancers": "0"}
 LIMIT = {"type": "Container", "default": {"cpu": "100m", "memory": "64Mi"}}
 RULES: Json = {"ingress": [{"from": [{"podSelector": {}}]}], "egress": [{"ports": [{"port": 53, "protocol": "UDP"}]}]}
@@ -290,6 +347,14 @@ async def test_who_may_edit_a_previews_namespace_does_not_lift_its_bounds(
     kind = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
     hard = {"spec": {"hard": {"pods": "99"}}}
     core = f"/api/v1/namespaces/{namespace}"
+    status = {"status": {"hard": {"pods": "1000"}}}
+    unmarked: list[Json] = [
+        {"metadata": {"labels": {"platform.internal/type": None}}},
+        {"metadata": {"labels": {"platform.internal/owner-name": None}}},
+        {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}},
+        {"metadata": {"annotations": {"platform.internal/owner": None}}},
+    ]
+    bare = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}, "spec": {"finalizers": []}}
 
     answers = [
         await tenant.send("POST", policies, {**kind, "metadata": {"name": "open"}, "spec": spec}),
@@ -299,6 +364,9 @@ async def test_who_may_edit_a_previews_namespace_does_not_lift_its_bounds(
         await tenant.send("PATCH", f"{core}/resourcequotas/{PREVIEW_LIMITS}", hard, patch="merge"),
         await tenant.send("DELETE", f"{core}/resourcequotas/{PREVIEW_LIMITS}", {}),
         await tenant.send("DELETE", f"{core}/limitranges/{PREVIEW_LIMITS}", {}),
+        await tenant.send("PATCH", f"{core}/resourcequotas/{PREVIEW_LIMITS}/status", status, patch="merge"),
+        *[await tenant.send("PATCH", f"{core}{part}", each, patch="merge") for part in PARTS for each in unmarked],
+        await tenant.send("PUT", f"{core}/finalize", bare),
     ]
     own = await tenant.send("POST", f"{core}/configmaps", config_map("mine"))
     await tenant.close()

@@ -95,12 +95,14 @@ def test_the_finalizers_policy_is_that_of_deploy_admission_for_the_releases_own_
     assert not any("admission" in each["apiVersion"] for each in helm.render({"admission": {"create": False}}))
 
 
-def test_the_previews_policy_is_that_of_deploy_admission(helm: Helm) -> None:
-    policy, binding = yaml.safe_load_all((ROOT / "deploy" / "admission" / "previews.yaml").read_text())
+@pytest.mark.parametrize("subject", ["limits", "namespace"])
+def test_the_previews_policies_are_those_of_deploy_admission(helm: Helm, subject: str) -> None:
+    documents = list(yaml.safe_load_all((ROOT / "deploy" / "admission" / "previews.yaml").read_text()))
+    policy, binding = (each for each in documents if each["metadata"]["name"] == f"plattr-preview-{subject}")
 
     objects = helm.render(release="fleet", namespace="platform")
 
-    name = "fleet-plattr-preview-limits"
+    name = f"fleet-plattr-preview-{subject}"
     assert only(objects, policy["kind"], name)["spec"] == policy["spec"]
     assert only(objects, binding["kind"], name)["spec"] == binding["spec"] | {"policyName": name}
 
