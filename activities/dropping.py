@@ -63,6 +63,7 @@ class Dropping:
         # What is too much for one transaction as it is, and whether anything has gone since that was found.
         self._heavy: set[int] = set()
         self._has_dropped = False
+        self._taken_back: set[str] = set()
         self.ended: list[Blocker] = []
         """Sessions of others that were in the way."""
 
@@ -108,7 +109,7 @@ class Dropping:
 
     async def _empty(self, place: str | None) -> bool:
         """Drop what may be too much for one transaction; False: the time is up."""
-        for drop in (self._end_strangers, self._leave_what_has_no_schema, self._drop_some):
+        for drop in (self._end_strangers, self._leave_what_has_no_schema, self._drop_some, self._take_back_some):
             while await drop(place):
                 if time.monotonic() >= self._ends or is_called_off():
                     return False
@@ -152,6 +153,15 @@ class Dropping:
                 await self._lighten(transaction, inventory)
             return True
 
+    async def _take_back_some(self, place: str | None) -> bool:
+        """Take back some of what grantees granted on to the roles; what is gone by now needs no such thing."""
+        async with self._open(place) as transaction:
+            done = await _take_back(transaction, await self._doomed(transaction, place))
+        # What somebody grants again and again is no reason to go on here: the last transaction takes it back, too.
+        fresh = done - self._taken_back
+        self._taken_back |= fresh
+        return bool(fresh)
+
     async def _lighten(self, transaction: Transaction, inventory: Inventory) -> None:
         """Take from one thing that is too much for a transaction what it has so much of, or drop it as it is."""
         candidates = await self._candidates(transaction, inventory, skipped=[], most=1)
@@ -180,12 +190,8 @@ class Dropping:
             if inventory.is_empty:
                 return
             await self._ensure_free(transaction, inventory)
-            regrants = await transaction.fetch(
-                sql_removal.REGRANTS, roles=inventory.role_ids, most=STATEMENTS_AT_ONCE * 10
-            )
-            await transaction.write(
-                [sql_removal.as_role(row["grantor"], sql_removal.of_server(row["statement"])) for row in regrants]
-            )
+            # What was granted since.
+            await _take_back(transaction, inventory)
             rows = await transaction.fetch(sql_removal.OCCUPIED_SCHEMAS, schemas=inventory.schema_ids)
             occupied = {row["oid"] for row in rows}
             await transaction.write(emptying_statements(inventory, occupied=occupied, cascade=self._step.cascade))
@@ -292,3 +298,11 @@ async def _write_of_server(transaction: Transaction, query: str, **parameters: o
     rows = await transaction.fetch(query, most=STATEMENTS_AT_ONCE, **parameters)
     await transaction.write([sql_removal.of_server(row["statement"]) for row in rows])
     return bool(rows)
+
+
+async def _take_back(transaction: Transaction, inventory: Inventory) -> set[str]:
+    """Take back some of what grantees granted on to the roles; return what was done for that."""
+    rows = await transaction.fetch(sql_removal.REGRANTS, roles=inventory.role_ids, most=STATEMENTS_AT_ONCE)
+    for row in rows:
+        await transaction.write(sql_removal.revocation(row["grantor"], row["statement"], row["doors"]))
+    return {f"{row['grantor']}: {row['statement']}" for row in rows}

@@ -137,7 +137,10 @@ LIMIT %(most)s
 """
 
 # Grants to the roles by somebody who is not the owner but was given the right to grant. DROP OWNED, which acts as the
-# owner, leaves these, and nobody but the grantor can take them back.
+# owner, leaves these. The grantor takes his own back: only what he granted, by name, or the server takes somebody else
+# for the grantor; as himself, for the admin counts as any of those whose member he is. He has to be let into the
+# schemas in which the names are looked up. One statement for each thing: what the first takes away with CASCADE,
+# another's grantor no longer has. Members of the owner come first: CASCADE ends at them.
 REGRANTS = """
 WITH granted AS MATERIALIZED (
     SELECT DISTINCT classid, objid FROM pg_shdepend
@@ -145,41 +148,65 @@ WITH granted AS MATERIALIZED (
         AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
 ), entry AS (
     SELECT CASE class.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, class.oid::regclass::text AS name,
-        class.relowner AS owner, acl.grantor, acl.grantee
+        ARRAY[class.relnamespace] AS schemas, class.relowner AS owner, acl.privilege_type AS privilege, acl.grantor,
+        acl.grantee
     FROM granted JOIN pg_class AS class ON granted.classid = 'pg_class'::regclass AND class.oid = granted.objid
     CROSS JOIN aclexplode(class.relacl) AS acl
     UNION ALL
-    SELECT 'TABLE', class.oid::regclass::text, class.relowner, acl.grantor, acl.grantee
+    SELECT 'TABLE', class.oid::regclass::text, ARRAY[class.relnamespace], class.relowner,
+        format('%%s (%%I)', acl.privilege_type, attribute.attname), acl.grantor, acl.grantee
     FROM granted JOIN pg_class AS class ON granted.classid = 'pg_class'::regclass AND class.oid = granted.objid
     JOIN pg_attribute AS attribute ON attribute.attrelid = class.oid
     CROSS JOIN aclexplode(attribute.attacl) AS acl
     UNION ALL
-    SELECT 'ROUTINE', format('%%I.%%I(%%s)', ns.nspname, proc.proname, pg_get_function_identity_arguments(proc.oid)),
-        proc.proowner, acl.grantor, acl.grantee
+    SELECT 'ROUTINE', format('%%I.%%I(%%s)', ns.nspname, proc.proname,
+            -- REVOKE takes no ORDER BY of an ordered-set aggregate; a procedure's name can mean two without modes.
+            CASE proc.prokind WHEN 'a' THEN types.names ELSE pg_get_function_identity_arguments(proc.oid) END),
+        types.schemas || ns.oid, proc.proowner, acl.privilege_type, acl.grantor, acl.grantee
     FROM granted JOIN pg_proc AS proc ON granted.classid = 'pg_proc'::regclass AND proc.oid = granted.objid
     JOIN pg_namespace AS ns ON ns.oid = proc.pronamespace
+    CROSS JOIN LATERAL (
+        SELECT string_agg(format_type(type.oid, NULL), ', ' ORDER BY argument.place) AS names,
+            coalesce(array_agg(DISTINCT type.typnamespace), '{}') AS schemas
+        FROM unnest(coalesce(proc.proallargtypes, proc.proargtypes::oid[])) WITH ORDINALITY AS argument (type, place)
+        JOIN pg_type AS type ON type.oid = argument.type
+    ) AS types
     CROSS JOIN aclexplode(proc.proacl) AS acl
     UNION ALL
-    SELECT 'TYPE', granted.objid::regtype::text, type.typowner, acl.grantor, acl.grantee
+    SELECT 'TYPE', granted.objid::regtype::text, ARRAY[type.typnamespace], type.typowner, acl.privilege_type,
+        acl.grantor, acl.grantee
     FROM granted JOIN pg_type AS type ON granted.classid = 'pg_type'::regclass AND type.oid = granted.objid
     CROSS JOIN aclexplode(type.typacl) AS acl
     UNION ALL
-    SELECT 'SCHEMA', quote_ident(ns.nspname), ns.nspowner, acl.grantor, acl.grantee
+    SELECT 'SCHEMA', quote_ident(ns.nspname), '{}', ns.nspowner, acl.privilege_type, acl.grantor, acl.grantee
     FROM granted JOIN pg_namespace AS ns ON granted.classid = 'pg_namespace'::regclass AND ns.oid = granted.objid
     CROSS JOIN aclexplode(ns.nspacl) AS acl
     UNION ALL
-    SELECT 'LARGE OBJECT', lo.oid::text, lo.lomowner, acl.grantor, acl.grantee
+    SELECT 'LARGE OBJECT', lo.oid::text, '{}', lo.lomowner, acl.privilege_type, acl.grantor, acl.grantee
     FROM granted
     JOIN pg_largeobject_metadata AS lo ON granted.classid = 'pg_largeobject'::regclass AND lo.oid = granted.objid
     CROSS JOIN aclexplode(lo.lomacl) AS acl
+), regrant AS (
+    SELECT kind, name, schemas, owner, grantor, format(
+        'REVOKE %%s ON %%s %%s FROM %%s CASCADE',
+        string_agg(DISTINCT privilege, ', '), kind, name, string_agg(DISTINCT quote_ident(grantee.rolname), ', ')
+    ) AS statement
+    FROM entry JOIN pg_roles AS grantee ON grantee.oid = entry.grantee
+    -- What a role that goes has granted itself goes with DROP OWNED.
+    WHERE entry.grantee = ANY (%(roles)s) AND grantor <> owner AND grantor <> ALL (%(roles)s)
+    GROUP BY kind, name, schemas, owner, grantor
 )
-SELECT DISTINCT grantor.rolname AS grantor,
-    format('REVOKE ALL ON %%s %%s FROM %%I CASCADE', entry.kind, entry.name, grantee.rolname) AS statement
-FROM entry
-JOIN pg_roles AS grantor ON grantor.oid = entry.grantor
-JOIN pg_roles AS grantee ON grantee.oid = entry.grantee
--- What a role that goes has granted itself goes with DROP OWNED.
-WHERE entry.grantee = ANY (%(roles)s) AND entry.grantor <> entry.owner AND entry.grantor <> ALL (%(roles)s)
+SELECT DISTINCT ON (regrant.kind, regrant.name) role.rolname AS grantor, regrant.statement, closed.doors
+FROM regrant
+JOIN pg_roles AS role ON role.oid = regrant.grantor
+CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(ARRAY[host.rolname, ns.nspname]::text[]), '{}') AS doors,
+        coalesce(bool_and(pg_has_role(host.oid, %(set_privilege)s)), true) AS can_open
+    FROM pg_namespace AS ns JOIN pg_roles AS host ON host.oid = ns.nspowner
+    WHERE ns.oid = ANY (regrant.schemas) AND NOT has_schema_privilege(regrant.grantor, ns.oid, 'USAGE')
+) AS closed
+WHERE closed.can_open AND pg_has_role(regrant.grantor, %(set_privilege)s)
+ORDER BY regrant.kind, regrant.name, pg_has_role(regrant.grantor, regrant.owner, 'USAGE') DESC, regrant.grantor
 LIMIT %(most)s
 """
 
@@ -218,6 +245,16 @@ def of_server(text: str) -> Statement:
 def as_role(role: str, statement: Statement) -> Statement:
     """Return the statement, done as another role within the transaction."""
     return compose("SET LOCAL ROLE {}; {}; SET LOCAL ROLE NONE", Identifier(role), statement)
+
+
+def revocation(grantor: str, text: str, doors: Sequence[tuple[str, str]]) -> list[Statement]:
+    """Return what does a statement of `REGRANTS`, its grantor let into the schemas (owner, name) just for that."""
+    names = [(owner, (Identifier(schema), Identifier(grantor))) for owner, schema in doors]
+    return [
+        *(as_role(owner, compose("GRANT USAGE ON SCHEMA {} TO {}", *pair)) for owner, pair in names),
+        as_role(grantor, of_server(text)),
+        *(as_role(owner, compose("REVOKE USAGE ON SCHEMA {} FROM {}", *pair)) for owner, pair in names),
+    ]
 
 
 def lock_tables(names: Sequence[str]) -> Statement:

@@ -70,6 +70,8 @@ LEFT_BEHIND = (
     "CREATE OPERATOR {two}.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = {two}.same)",
     "CREATE AGGREGATE {two}.total(int) (SFUNC = int4pl, STYPE = int)",
     "CREATE AGGREGATE {two}.every(*) (SFUNC = int8inc, STYPE = int8, INITCOND = '0')",
+    "CREATE AGGREGATE {two}.middle(int ORDER BY int) (SFUNC = int4pl, STYPE = int)",
+    "CREATE AGGREGATE {two}.place(int ORDER BY int) (SFUNC = int4pl, STYPE = int, HYPOTHETICAL)",
     "CREATE TYPE {two}.pair AS (a int)",
     "CREATE FUNCTION {two}.as_text({two}.pair) RETURNS text LANGUAGE sql AS 'SELECT null::text'",
     "CREATE CAST ({two}.pair AS text) WITH FUNCTION {two}.as_text({two}.pair)",
@@ -257,6 +259,99 @@ async def test_grants_by_others_in_whichever_database_hold_no_deletion_up(
     )
     assert await policies.fetchall() == [("shared",)]
     assert await tenants.query(three, f"SELECT id FROM {two.names.schema_name}.t") == []
+
+
+@pytest.mark.every_postgres
+async def test_grants_handed_on_hold_no_deletion_up_whatever_became_of_the_grantor(
+    databases: Databases, tenants: Tenants, superuser: Superuser
+) -> None:
+    one, two = await two_of(databases, tenants)
+    three, four = await tenants.apply(), await tenants.apply()
+    await databases.reconcile_database(three.step)
+    await databases.reconcile_database(four.step)
+    names = {"three": three.names.app_role, "four": four.names.app_role, "anon": one.names.anon_role}
+
+    async def as_(tenant: Tenant, *statements: str) -> None:
+        for statement in statements:
+            for name, role in names.items():
+                statement = statement.replace(f"<{name}>", role)
+            await run(tenants, tenant, statement, one=one, two=two)
+
+    # `two` has them, `three` may hand them on to `four` and to `one`, which goes.
+    things = (
+        "SELECT ON {two}.t",
+        "UPDATE (i) ON {two}.t",
+        "USAGE ON SEQUENCE {two}.s",
+        "USAGE ON TYPE {two}.e",
+        "EXECUTE ON FUNCTION {two}.agg(int, int)",
+        "EXECUTE ON FUNCTION {two}.odd(int, int)",
+        "EXECUTE ON FUNCTION {two}.at(int, {two}.e)",
+    )
+    await as_(
+        two,
+        "CREATE TABLE {two}.t (i int, j int); CREATE SEQUENCE {two}.s",
+        "CREATE TYPE {two}.e AS ENUM (); CREATE FUNCTION {two}.at(int, {two}.e) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE FUNCTION {two}.step(int, int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE AGGREGATE {two}.agg(int ORDER BY int) (SFUNC = {two}.step, STYPE = int)",
+        "CREATE AGGREGATE {two}.odd(int ORDER BY int) (SFUNC = {two}.step, STYPE = int, HYPOTHETICAL)",
+        "GRANT USAGE ON SCHEMA {two} TO <three>, <four>, <anon>",
+        *(f"GRANT {thing} TO <three> WITH GRANT OPTION" for thing in things),
+    )
+    for thing in things:
+        await as_(three, f"GRANT {thing} TO {{one_app}} WITH GRANT OPTION")
+        # In a ring, so that the first revocation takes from the next what it would revoke.
+        await as_(one, f"GRANT {thing} TO <four> WITH GRANT OPTION")
+        await as_(four, f"GRANT {thing} TO <anon>")
+    await as_(two, "REVOKE USAGE ON SCHEMA {two} FROM <three>")
+    # Who counts as the owner has it still, whoever loses it: no CASCADE goes on from there.
+    await superuser.execute(
+        SQL("GRANT {} TO {}").format(Identifier(two.names.app_role), Identifier(four.names.app_role))
+    )
+
+    await databases.delete_database(one.cleanup())
+
+    assert await left_of(superuser, tenants, one) == set()
+    [(is_let_in,)] = await (
+        await superuser.execute(
+            "SELECT has_schema_privilege(%s, %s, 'USAGE')", [three.names.app_role, two.names.schema_name]
+        )
+    ).fetchall()
+    assert not is_let_in
+
+
+@pytest.mark.every_postgres
+async def test_only_the_grants_to_what_goes_are_taken_back(
+    databases: Databases, tenants: Tenants, superuser: Superuser
+) -> None:
+    one, two = await two_of(databases, tenants)
+    three, four = await tenants.apply(), await tenants.apply()
+    await databases.reconcile_database(three.step)
+    await databases.reconcile_database(four.step)
+    await tenants.query(
+        two,
+        "CREATE TABLE t (i int)",
+        "CREATE FUNCTION step(int, int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE AGGREGATE agg(int ORDER BY int) (SFUNC = step, STYPE = int)",
+        f"GRANT USAGE ON SCHEMA {two.names.schema_name} TO {three.names.app_role}, {four.names.app_role}",
+        f"GRANT SELECT ON t TO {three.names.app_role} WITH GRANT OPTION",
+        f"GRANT EXECUTE ON FUNCTION agg(int, int) TO {three.names.app_role} WITH GRANT OPTION",
+    )
+    grant = f"GRANT SELECT ON {two.names.schema_name}.t TO {{}}"
+    await tenants.query(
+        three,
+        grant.format(one.names.app_role),
+        grant.format(four.names.app_role),
+        f"GRANT EXECUTE ON FUNCTION {two.names.schema_name}.agg(int, int) TO {one.names.app_role}",
+    )
+
+    await tenants.query(two, f"REVOKE USAGE ON SCHEMA {two.names.schema_name} FROM {three.names.app_role}")
+
+    await databases.delete_database(one.cleanup())
+
+    assert await left_of(superuser, tenants, one) == set()
+    await tenants.query(two, f"GRANT USAGE ON SCHEMA {two.names.schema_name} TO {three.names.app_role}")
+    assert await tenants.query(four, f"SELECT i FROM {two.names.schema_name}.t") == []
+    await tenants.query(three, grant.format(four.names.app_role))
 
 
 # As whom, in which database, and what the open transaction did.

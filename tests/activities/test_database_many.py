@@ -81,6 +81,26 @@ async def test_thousands_of_everything_go_in_transactions_of_few_locks(
     assert 0 < measured_postgres.most < 2 * LOCKS_AT_ONCE
 
 
+async def test_any_number_of_grants_handed_on_holds_no_deletion_up(
+    databases: Databases, tenants: Tenants, superuser: Superuser
+) -> None:
+    one, two = await two_of(databases, tenants)
+    three = await tenants.apply()
+    await databases.reconcile_database(three.step)
+    async with await tenants.session(two) as session:
+        await _each(session, "CREATE TABLE t%s (id int)", 600)
+        grantor = three.names.app_role
+        await session.execute(f"GRANT USAGE ON SCHEMA {two.names.schema_name} TO {grantor}".encode())
+        await _each(session, f"GRANT SELECT ON t%s TO {grantor} WITH GRANT OPTION", 600)
+    async with await tenants.session(three) as session:
+        await _each(session, f"GRANT SELECT ON {two.names.schema_name}.t%s TO {one.names.app_role}", 600)
+
+    while not (await databases.delete_database(one.cleanup())).is_done:
+        pass
+
+    assert await left_of(superuser, tenants, one) == set()
+
+
 @pytest.mark.long
 @pytest.mark.every_postgres
 async def test_five_thousand_tables_go_while_others_connect(
