@@ -96,15 +96,17 @@ _QUOTING = ("22", "42601")
 _REMEDIES = {
     "42501": "; give the admin CREATEROLE, CREATE on the database, and ADMIN OPTION on the roles it has to grant",
     "53100": "; give the server's disk room",
-    "53200": "; raise the server's max_locks_per_transaction, or give it memory",
+    "53200": "; end the session that has most of pg_locks, or raise the server's max_locks_per_transaction",
     "53400": "; raise the server's limit that it names",
 }
 # libpq tells of a refused connection by text alone, in the language of the server; in another the remedy is missing.
-_NO_SLOT = "too many clients already"
-_HALF_OPEN = (
-    "; end sessions or raise max_connections; where pg_stat_activity shows fewer, logins that were begun and never"
-    " finished have the rest: set authentication_timeout to 5s, and bound each address before the server"
-)
+_REFUSED = {
+    "too many clients already": (
+        "; end sessions or raise max_connections; where pg_stat_activity shows fewer, logins that were begun and never"
+        " finished have the rest: set authentication_timeout to 5s, and bound each address before the server"
+    ),
+    "out of shared memory": _REMEDIES["53200"],
+}
 
 
 class Transaction:
@@ -470,7 +472,7 @@ def _translate(action: str, address: str, error: Error) -> PlattrError:
     state = error.sqlstate
     if state is None:
         cause = _first_line(error)
-        remedy = _HALF_OPEN if _NO_SLOT in cause else ""
+        remedy = next((remedy for text, remedy in _REFUSED.items() if text in cause), "")
         return BackendUnavailable(f"cannot {action}: {address}: {type(error).__name__}: {cause}{remedy}")
     message = "message withheld" if state.startswith(_QUOTING) else error.diag.message_primary
     cause = f"{address} answers {state} ({type(error).__name__}): {message}"

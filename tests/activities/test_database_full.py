@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 from psycopg import AsyncConnection
-from psycopg.errors import ProgramLimitExceeded
+from psycopg.errors import OutOfMemory, ProgramLimitExceeded
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 from temporalio.testing import ActivityEnvironment
 
 from activities.clients.kube import KubeClient
 from activities.clients.postgres import PostgresClient
-from plattr.errors import BackendUnavailable
+from plattr.errors import BackendRefused, BackendUnavailable
 from plattr.settings import Settings
 from stack.endpoints import Endpoints
 from tests.fix_postgres import Databases, Superuser, Tenant, Tenants, events_of
@@ -149,3 +149,22 @@ async def test_half_open_logins_are_named_and_outlasted(
         await hasty.close()
         await patient.close()
     assert "authentication_timeout" in str(failure.value)
+
+
+async def test_full_lock_table_is_named_by_who_cannot_connect(
+    databases: Databases, tenants: Tenants, superuser: Superuser, database_settings: Settings
+) -> None:
+    tenant = await tenants.apply()
+    await databases.reconcile_database(tenant.step)
+    hasty = await PostgresClient.connect(database_settings)
+    hasty._pool.timeout = 1.0
+    async with await tenants.session(tenant) as greedy:
+        with pytest.raises(OutOfMemory):
+            await greedy.execute("SELECT count(pg_advisory_lock(i)) FROM generate_series(1, 100000) AS i")
+
+        with pytest.raises((BackendUnavailable, BackendRefused)) as failure:
+            await hasty.ping()
+
+    await hasty.close()
+    assert "pg_locks" in str(failure.value)
+    assert await tenants.query(tenant, "SELECT 1") == [(1,)]
