@@ -1,13 +1,14 @@
 """One audit: the objects, then every backend, then the objects again, and what does not fit together."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
+from typing import TypeVar
 
 from pydantic import Field
 
 from cli.auditing.comparison import compare
-from cli.auditing.inventory import Finding, Found, Problem, Subject, Thing, ThingKind
+from cli.auditing.inventory import AuditFailed, Finding, Found, Problem, Subject, Thing, ThingKind
 from cli.auditing.keycloak import KeycloakListing
 from cli.auditing.kubernetes import KubernetesListing
 from cli.auditing.opensearch import OpenSearchListing
@@ -16,6 +17,28 @@ from cli.auditing.redis import RedisListing
 from cli.auditing.s3 import S3Listing
 from plattr.objects import FrozenModel
 from plattr.settings import Settings
+
+Answer = TypeVar("Answer")
+_POSTGRES = "PostgreSQL: schemas, roles, rights and logins"
+_S3 = "S3: buckets"
+_KEYCLOAK = "Keycloak: realms and clients"
+_REDIS = "Redis: users"
+_OPENSEARCH = "OpenSearch: indices"
+_KINDS = {
+    _POSTGRES: {ThingKind.SCHEMA, ThingKind.ROLE},
+    _S3: {ThingKind.BUCKET},
+    _KEYCLOAK: {ThingKind.REALM, ThingKind.CLIENT},
+    _REDIS: {ThingKind.REDIS_USER},
+    _OPENSEARCH: {ThingKind.INDEX},
+}
+
+
+class Unasked(FrozenModel):
+    """A part of the platform that could not be asked, so that nothing is said of it."""
+
+    part: str
+    """The backend, and what of it was not looked at."""
+    cause: str
 
 
 class Report(FrozenModel):
@@ -29,6 +52,8 @@ class Report(FrozenModel):
     """How many things of each kind there are, whoever's they are."""
     elsewhere: dict[str, int] = Field(default_factory=dict)
     """How many of them other clusters have, by cluster: they are not judged here, and never to be deleted from here."""
+    unasked: tuple[Unasked, ...] = ()
+    """What this report is silent about."""
 
 
 def audit(environment: Mapping[str, str]) -> Report:
@@ -41,33 +66,50 @@ def audit(environment: Mapping[str, str]) -> Report:
         MissingSetting: a setting is missing or bad.
         AuditFailed: something cannot be asked.
     """
-    settings = Settings.from_mapping(environment)
+    report = audit_what_answers(environment)
+    if report.unasked:
+        raise AuditFailed("; ".join(each.cause for each in report.unasked))
+    return report
+
+
+def audit_what_answers(environment: Mapping[str, str]) -> Report:
+    """Do as `audit` does with the backends that can be asked; the report says which those are not.
+
+    Raises:
+        MissingSetting: a setting is missing or bad.
+        AuditFailed: Kubernetes cannot be asked, which knows the objects.
+    """
+    settings, answers = Settings.from_mapping(environment), _Answers()
     with ExitStack() as stack:
         kubernetes = stack.enter_context(closing(KubernetesListing(environment.get("KUBECONFIG"))))
         s3 = stack.enter_context(closing(S3Listing(settings, environment)))
         keycloak = stack.enter_context(closing(KeycloakListing(settings)))
         redis = stack.enter_context(closing(RedisListing(settings)))
-        postgres = PostgresListing(settings)
 
-        users = redis.found()
+        users = answers.of(_REDIS, redis.found)
+        has_users = users is not None or _REDIS in answers.missing
         home = kubernetes.home(settings)
-        before = kubernetes.subjects(settings, has_redis_users=users is not None)
+        before = kubernetes.subjects(settings, has_redis_users=has_users)
         in_kubernetes = kubernetes.found(settings.lease_namespace)
         claims = [each for each in in_kubernetes if each.thing.kind is ThingKind.CLAIM]
         found = [
-            *postgres.found(),
-            *s3.found(),
-            *keycloak.found(),
+            *(answers.of(_POSTGRES, lambda: PostgresListing(settings).found()) or ()),
+            *(answers.of(_S3, s3.found) or ()),
+            *(answers.of(_KEYCLOAK, keycloak.found) or ()),
             *(users or ()),
             *kubernetes.left_certificates(settings.cluster_issuer),
-            *OpenSearchListing(settings).found(claims),
+            *(answers.of(_OPENSEARCH, lambda: OpenSearchListing(settings).found(claims)) or ()),
             *in_kubernetes,
         ]
-        rights = postgres.findings()
-        logins = _useless_logins(before, found, kubernetes, postgres)
-        after = kubernetes.subjects(settings, has_redis_users=users is not None)
+        rights, logins = list[Finding](), list[Finding]()
+        if _POSTGRES not in answers.missing:
+            postgres = PostgresListing(settings)
+            rights = answers.of(_POSTGRES, postgres.findings) or []
+            logins = answers.of(_POSTGRES, lambda: _useless_logins(before, found, kubernetes, postgres)) or []
+        after = kubernetes.subjects(settings, has_redis_users=has_users)
 
-    findings = [*compare(before, found, after, home), *rights]
+    findings = [finding for finding in compare(before, found, after, home) if not answers.is_unknown(finding)]
+    findings += rights
     findings += [finding for finding in logins if _is_same(before, after, finding.owner)]
     kinds = [each.thing.kind for each in found]
     return Report(
@@ -76,7 +118,32 @@ def audit(environment: Mapping[str, str]) -> Report:
         settled=sum(subject.is_settled and _is_same(before, after, key) for key, subject in after.items()),
         counts={kind: kinds.count(kind) for kind in ThingKind},
         elsewhere=Counter(each.cluster for each in found if each.cluster not in (None, home.cluster)),
+        unasked=tuple(Unasked(part=part, cause=cause) for part, cause in answers.missing.items()),
     )
+
+
+class _Answers:
+    """What the backends answered, and which did not."""
+
+    def __init__(self) -> None:
+        self.missing: dict[str, str] = {}
+
+    def of(self, part: str, ask: Callable[[], Answer]) -> Answer | None:
+        """Return what a backend answers; None, noting why, when it does not."""
+        try:
+            return ask()
+        except AuditFailed as error:
+            self.missing[part] = str(error)
+            return None
+
+    def is_unknown(self, finding: Finding) -> bool:
+        """Tell whether something is missing only because its backend was not asked."""
+        thing = finding.thing
+        if finding.problem is not Problem.MISSING:
+            return False
+        # Whether there are users at all, which have such a Secret, Redis tells.
+        is_users = thing.kind is ThingKind.SECRET and thing.name.endswith("-redis") and _REDIS in self.missing
+        return is_users or any(thing.kind in _KINDS[part] for part in self.missing)
 
 
 def _useless_logins(

@@ -15,7 +15,7 @@ from redis import Redis
 
 from activities.clients.kube import KubeClient
 from activities.clients.resources import INGRESSES, LEASES, SECRETS, Json
-from cli.auditing.auditor import audit
+from cli.auditing.auditor import audit, audit_what_answers
 from cli.auditing.inventory import AuditFailed, Finding, Problem, Thing, ThingKind
 from cli.auditing.kubernetes import KubernetesListing
 from plattr.objects import ObjectReference, Owner
@@ -150,6 +150,36 @@ def test_a_backend_that_cannot_be_asked_ends_the_audit_with_2_and_one_line(platf
 def test_no_backend_is_left_out_silently(platform: Platform, changes: dict[str, str]) -> None:
     with pytest.raises(AuditFailed):
         audit(platform.environment("cli") | changes)
+
+
+@pytest.mark.attack
+async def test_backends_that_are_away_are_said_and_the_others_audited(
+    platform: Platform, cluster: Cluster, namespace: str, claim: None
+) -> None:
+    features: Json = {name: {"enabled": True} for name in ("database", "auth", "redis", "search")}
+    features["storage"] = {"enabled": True, "buckets": [{"name": "files"}]}
+    running = await cluster.apply(namespace, random_name(), application_spec(**features))
+    await cluster.claims.claim_object(ClaimInput(reference=running.reference))
+    await cluster.settle(running)
+    away = {
+        "DB_ADMIN_URL": "postgresql://nobody:no@127.0.0.1:9/plattr",
+        "KEYCLOAK_CLIENT_SECRET": "no",
+        "REDIS_ADMIN_URL": "redis://127.0.0.1:9",
+        "OPENSEARCH_ADMIN_URL": "http://127.0.0.1:9",
+    }
+    environment = platform.environment("cli") | away
+
+    report = await asyncio.to_thread(audit_what_answers, environment)
+    done = await asyncio.to_thread(_command, environment)
+
+    assert {each.part.partition(":")[0] for each in report.unasked} == {"PostgreSQL", "Keycloak", "Redis", "OpenSearch"}
+    assert (Problem.ORPHAN, CLAIM) in of_the_test(report.findings)
+    own = [f for f in report.findings if f.owner == running.reference.key and f.problem is Problem.MISSING]
+    assert {f.thing.kind for f in own} >= {ThingKind.BUCKET, ThingKind.DEPLOYMENT}
+    assert not {f.thing.kind for f in own} & {ThingKind.SCHEMA, ThingKind.ROLE, ThingKind.REALM, ThingKind.REDIS_USER}
+    assert done.returncode == 2
+    assert done.stderr.count("; not looked at: ") == 4
+    assert GONE.name in done.stdout
 
 
 async def test_a_preview_is_judged_by_what_it_was_built_from(
