@@ -10,7 +10,8 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from activities.clients.kube import KubeClient
 from activities.clients.resources import NAMESPACES
 from stack.folders import default_state
-from stack.platform import Platform
+from stack.platform import ALL, Platform
+from stack.registry import ON_DEMAND
 from tests.e2e.view import View
 
 
@@ -32,6 +33,8 @@ def own_platform(*apps: str) -> Iterator[Platform]:
 @asynccontextmanager
 async def ground(platform: Platform) -> AsyncIterator[tuple[View, Client]]:
     """Yield a view of a new namespace; what a failed run leaves there stays, to be looked at."""
+    # The auditor asks all of them, and a first connection to one that starts on demand is closed.
+    platform.start(services=(*ALL, *ON_DEMAND))
     kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
     temporal = await Client.connect(platform.endpoints.temporal_address, data_converter=pydantic_data_converter)
     namespace = f"faults-{uuid.uuid4().hex[:6]}"
