@@ -32,12 +32,13 @@ class Stranger:
 
     async def disturb(self, name: str) -> None:
         """Take a grant and a ConfigMap away from a Running application."""
-        await self._view.query(f"revoke usage on schema prod_{name} from prod_{name}_anon")
+        # Not a grant to anon: what is taken from it stays away.
+        await self._view.query(f"revoke prod_{name}_anon from prod_{name}_app granted by provisioner")
         await self._view.kube.delete(CONFIG_MAPS, f"{name}-redis", self._view.namespace)
 
     async def disturbed(self, name: str) -> str:
         """Return what is still missing of what was taken away; empty: nothing."""
-        rows = await self._view.query(f"select has_schema_privilege('prod_{name}_anon', 'prod_{name}', 'usage')")
+        rows = await self._view.query(f"select pg_has_role('prod_{name}_app', 'prod_{name}_anon', 'member')")
         missing = [] if rows == [(True,)] else ["the grant"]
         missing += [] if await self._view.config_map(f"{name}-redis") else ["the ConfigMap"]
         return f"not mended: {', '.join(missing)}" if missing else ""
