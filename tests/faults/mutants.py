@@ -19,11 +19,9 @@ from activities.clients import events, fence
 from activities.clients.ledger import Ledger
 from activities.clients.postgres import Transaction
 from activities.clients.resources import SECRETS
-from activities.database import DatabaseActivities
+from activities.database import DatabaseActivities, _Secret
 from activities.storage import StorageActivities
-from plattr.database import database_environment
 from plattr.errors import PlattrError
-from plattr.manifests.secret import build_database_secret
 
 
 class Mutant(StrEnum):
@@ -46,13 +44,15 @@ def break_worker(mutant: Mutant) -> None:
 
 
 def _make_passwords_anew() -> None:
-    async def secret_password(self: Any, target: Any) -> str:
-        password = secrets.token_hex()
-        wanted = build_database_secret(target, database_environment(target, self._settings, password))
+    async def secret(self: Any, target: Any) -> Any:
+        values = _Secret(password=secrets.token_hex(), channel=target.names.app_role)
+        wanted = self._manifest(target, values)
         await self._kube.apply_owned(SECRETS, wanted, target.owner, target.names.namespace)
-        return password
+        return values
 
-    DatabaseActivities._secret_password = secret_password  # type: ignore[method-assign]
+    # A method of another name would break nothing, and the mutant be none.
+    assert hasattr(DatabaseActivities, "_secret")
+    DatabaseActivities._secret = secret  # type: ignore[method-assign]
 
 
 def _add_the_finalizer_late() -> None:
