@@ -26,7 +26,7 @@ from worker.__main__ import ACTIVITY_SLOTS, RUN_SLOTS
 
 
 def test_the_s3_policy_allows_what_the_calls_need_and_no_more() -> None:
-    statements = json.loads(block("json", "Statement"))["Statement"]
+    statements = json.loads(block("json", '"arn:aws:s3:::plattr-*"'))["Statement"]
     allowed = {action for statement in statements for action in statement["Action"]}
 
     operations = [value for value in vars(s3_errors).values() if isinstance(value, Operation)]
@@ -34,7 +34,7 @@ def test_the_s3_policy_allows_what_the_calls_need_and_no_more() -> None:
 
 
 def test_the_s3_policy_writes_to_plattrs_buckets_only() -> None:
-    statements = json.loads(block("json", "Statement"))["Statement"]
+    statements = json.loads(block("json", '"arn:aws:s3:::plattr-*"'))["Statement"]
 
     unbounded = [action for each in statements if each["Resource"] == "*" for action in each["Action"]]
     bounded = {each["Resource"] for each in statements} - {"*"}

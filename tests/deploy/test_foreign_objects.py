@@ -27,7 +27,10 @@ EVERYTHING: Json = {
 CRDS: list[Json] = [yaml.safe_load(path.read_text()) for path in sorted(FOLDER.glob("*.yaml"))]
 KINDS = sorted(crd["spec"]["names"]["kind"] for crd in CRDS)
 # Kubernetes' own and Plattr's: tests/deploy/test_life.py has them.
-OTHERS = ("v1", "apps/v1", "policy/v1", "networking.k8s.io/v1", "rbac.authorization.k8s.io/v1")
+OTHERS = (
+    *("v1", "apps/v1", "policy/v1", "networking.k8s.io/v1"),
+    *("rbac.authorization.k8s.io/v1", "admissionregistration.k8s.io/v1"),
+)
 
 
 @pytest.fixture(scope="module")
