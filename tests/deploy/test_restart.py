@@ -19,7 +19,8 @@ from temporalio.client import Client
 from activities.clients.kube import KubeClient
 from activities.clients.resources import NAMESPACES
 from activities.clients.temporal import connect_temporal, poke
-from stack.platform import Platform
+from stack.platform import ALL, Platform
+from stack.registry import ON_DEMAND
 from tests.deploy.helm import ROOT
 from tests.e2e.view import EVERYTHING, View
 from tests.worker.test_process import until_ready
@@ -125,6 +126,8 @@ class Fleet:
 async def fleet(
     platform: Platform, control_plane: Platform, documented_namespace: str, tmp_path: Path
 ) -> AsyncIterator[Fleet]:
+    # A first attempt that only has one of them started would be one that is repeated.
+    platform.start(services=(*ALL, *ON_DEMAND))
     kubeconfig = str(control_plane.endpoints.kubeconfig_admin)
     settings = platform.environment("worker") | {
         "KUBECONFIG": kubeconfig,
