@@ -13,14 +13,12 @@ from activities.clients.resources import SECRETS
 from activities.dropping import Dropping
 from activities.ended_sessions import tell_of_sessions
 from activities.ownership import living_uid, remove_owned
+from activities.polling import CLEANUP_BUDGET
 from plattr.database_removal import Dependent, held, owner_in
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.steps import CleanupStepInput, StepResult
 
 logger = logging.getLogger(__name__)
-
-# A third of the activity's start-to-close of 60 s: the transaction that is under way at the end may take its 20 s.
-CLEANUP_BUDGET = timedelta(seconds=20)
 
 
 class DatabaseRemovalActivities:

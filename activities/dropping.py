@@ -3,7 +3,6 @@
 Each transaction reads what is left, so that any attempt goes on where another ended.
 """
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -11,7 +10,7 @@ from datetime import timedelta
 from activities.clients.backends import Backend, of_backend
 from activities.clients.blockers import ending_blockers
 from activities.clients.postgres import PostgresClient, Transaction
-from activities.polling import is_called_off
+from activities.polling import time_is_up
 from plattr import sql_dependents, sql_removal
 from plattr.claims import Holding
 from plattr.database import RECORD_PREFIX, record_beginning
@@ -59,7 +58,7 @@ class Dropping:
         self._estate = estate
         self._step = step
         self._spared_uid = spared_uid
-        self._ends = time.monotonic() + budget.total_seconds()
+        self._is_over = time_is_up(budget)
         # What is too much for one transaction as it is, and whether anything has gone since that was found.
         self._heavy: set[int] = set()
         self._has_dropped = False
@@ -111,7 +110,7 @@ class Dropping:
         """Drop what may be too much for one transaction; False: the time is up."""
         for drop in (self._end_strangers, self._leave_what_has_no_schema, self._drop_some, self._take_back_some):
             while await drop(place):
-                if time.monotonic() >= self._ends or is_called_off():
+                if self._is_over():
                     return False
         return True
 

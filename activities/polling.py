@@ -2,13 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 
 from temporalio import activity
 
 # From 20 ms, since a pod may be ready at once, to 1 s, since an image takes its time and the API server has others.
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
+# A third of an activity's start-to-close of 60 s: the call that is under way at the end may take up to 20 s more.
+CLEANUP_BUDGET = timedelta(seconds=20)
 
 
 async def moments(limit_seconds: float) -> AsyncIterator[float]:
@@ -24,6 +27,12 @@ async def moments(limit_seconds: float) -> AsyncIterator[float]:
             return
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+
+
+def time_is_up(budget: timedelta) -> Callable[[], bool]:
+    """Return what tells whether a cleanup has to stop for now: its time is over, or somebody wants it to end."""
+    ends = time.monotonic() + budget.total_seconds()
+    return lambda: time.monotonic() >= ends or is_called_off()
 
 
 def is_called_off() -> bool:

@@ -2,7 +2,6 @@
 
 import re
 import secrets
-import time
 from base64 import b64decode
 from collections.abc import Callable, Collection
 from datetime import timedelta
@@ -15,7 +14,7 @@ from activities.clients.redis import RedisClient, UsersMissing
 from activities.clients.resources import CONFIG_MAPS, SECRETS, Json
 from activities.loading import TargetLoader
 from activities.ownership import ensure_adoptable, holds, list_owned, living_uid, namespaces_of, remove_owned
-from activities.polling import is_called_off
+from activities.polling import CLEANUP_BUDGET, time_is_up
 from activities.redis_databases import RedisDatabases
 from plattr.claims import Claim, Holding
 from plattr.database import recorded_mark
@@ -34,8 +33,6 @@ from plattr.target import Target
 
 # Source: shared/spec.md, section 3, as for the database.
 PASSWORD_BYTES = 32
-# A third of the activity's start-to-close of 60 s, as for the buckets.
-CLEANUP_BUDGET = timedelta(seconds=20)
 
 _LABELS = {FEATURE_LABEL: "redis"}
 
@@ -106,11 +103,7 @@ class RedisActivities:
             StillDeleting: a finalizer holds the Secret or the ConfigMap.
             BackendUnavailable: Redis or the API server cannot be reached.
         """
-        ends = time.monotonic() + self._cleanup_budget.total_seconds()
-
-        def is_over() -> bool:
-            return time.monotonic() >= ends or is_called_off()
-
+        is_over = time_is_up(self._cleanup_budget)
         spared, estate = await living_uid(self._kube, step), step.estate(self._kube.cluster)
         closed: list[RedisUser] = []
         left: list[str] = []

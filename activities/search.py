@@ -1,6 +1,5 @@
 """OpenSearch: where it is, and the index prefix of the application's own, with what bears it."""
 
-import time
 from datetime import timedelta
 
 from temporalio import activity
@@ -11,7 +10,7 @@ from activities.clients.opensearch import OpenSearchClient
 from activities.clients.resources import CONFIG_MAPS
 from activities.loading import TargetLoader
 from activities.ownership import living_uid, remove_owned
-from activities.polling import is_called_off
+from activities.polling import CLEANUP_BUDGET, time_is_up
 from plattr.claims import Holding
 from plattr.database import owner_record, recorded_mark
 from plattr.endpoints import search_values
@@ -23,9 +22,6 @@ from plattr.settings import Settings
 from plattr.status import ConditionType, Finding
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 from plattr.target import Target
-
-# A third of the activity's start-to-close of 60 s, as for the buckets.
-CLEANUP_BUDGET = timedelta(seconds=20)
 
 
 class SearchActivities:
@@ -81,7 +77,7 @@ class SearchActivities:
             StillDeleting: a finalizer holds the ConfigMap, or somebody goes on making indices.
             BackendUnavailable: OpenSearch or the API server cannot be reached.
         """
-        ends = time.monotonic() + self._cleanup_budget.total_seconds()
+        is_over = time_is_up(self._cleanup_budget)
         spared, estate = await living_uid(self._kube, step), step.estate(self._kube.cluster)
         labels = {FEATURE_LABEL: "search"}
         await remove_owned(self._kube, estate, [CONFIG_MAPS], spared_uid=spared, labels=labels)
@@ -100,7 +96,7 @@ class SearchActivities:
                     )
                 continue
             for trace in await self._opensearch.traces(prefix):
-                if time.monotonic() >= ends or is_called_off():
+                if is_over():
                     return StepResult(is_done=False, waiting_for=f"the indices {prefix}-* of OpenSearch to be removed")
                 await self._opensearch.delete(trace)
             if late := await self._opensearch.traces(prefix):

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import secrets
-import time
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
@@ -19,7 +18,7 @@ from activities.clients.s3 import Entries, S3Client, Standing
 from activities.clients.s3_errors import AccessDenied, FeatureMissing
 from activities.loading import TargetLoader
 from activities.ownership import ensure_adoptable, holds, living_uid, remove_owned
-from activities.polling import is_called_off
+from activities.polling import CLEANUP_BUDGET, time_is_up
 from plattr.buckets import (
     OWNERSHIP,
     bucket_policy,
@@ -48,8 +47,6 @@ from plattr.target import Target
 BUCKETS_AT_ONCE = 4
 # As long as AWS' own, which have 40 characters.
 SECRET_KEY_BYTES = 20
-# A third of the activity's start-to-close of 60 s: the call that is under way at the end may still take its 13 s.
-CLEANUP_BUDGET = timedelta(seconds=20)
 
 
 class StorageActivities:
@@ -124,11 +121,7 @@ class StorageActivities:
             StillDeleting: somebody keeps writing to a bucket, S3 still shows one that it deleted, or a finalizer
                 holds the ConfigMap.
         """
-        ends = time.monotonic() + self._cleanup_budget.total_seconds()
-
-        def is_over() -> bool:
-            return time.monotonic() >= ends or is_called_off()
-
+        is_over = time_is_up(self._cleanup_budget)
         spared = await living_uid(self._kube, step)
         labels = {FEATURE_LABEL: "storage"}
         estate = step.estate(self._kube.cluster)

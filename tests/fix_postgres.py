@@ -17,9 +17,10 @@ from activities.clients.kube import KubeClient
 from activities.clients.postgres import PATIENCE, PostgresClient, Transaction
 from activities.clients.resources import EVENTS, NAMESPACES, SECRETS, custom_resource
 from activities.database import DatabaseActivities
-from activities.database_removal import CLEANUP_BUDGET, DatabaseRemovalActivities
+from activities.database_removal import DatabaseRemovalActivities
 from activities.dropping import Dropping
 from activities.loading import TargetLoader
+from activities.polling import CLEANUP_BUDGET
 from plattr.claims import Claim
 from plattr.naming import Names
 from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference, Owner

@@ -17,7 +17,8 @@ from activities.clients.ledger import Ledger
 from activities.clients.resources import NAMESPACES, Json, custom_resource
 from activities.clients.s3 import S3Client
 from activities.loading import TargetLoader
-from activities.storage import CLEANUP_BUDGET, StorageActivities
+from activities.polling import CLEANUP_BUDGET
+from activities.storage import StorageActivities
 from plattr.buckets import owner_tags
 from plattr.claims import Claim, claims_of
 from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference
