@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientConnectionError
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import Client
 
@@ -45,7 +46,10 @@ class Pod:
         async with asyncio.timeout(90):
             while not (port := _port(self.log)):
                 await asyncio.sleep(0.1)
-        await until_ready(port)
+        try:
+            await until_ready(port)
+        except ClientConnectionError:
+            raise AssertionError(f"the worker has ended: {self.log.read_text()}") from None
 
     async def stop(self) -> int:
         """Ask it to stop, and return its exit code."""
@@ -129,7 +133,9 @@ async def fleet(
     # A first attempt that only has one of them started would be one that is repeated.
     platform.start(services=(*ALL, *ON_DEMAND))
     kubeconfig = str(control_plane.endpoints.kubeconfig_admin)
+    # CLUSTER_ID: releases of other tests had this cluster's own id in PostgreSQL less than a minute ago.
     settings = platform.environment("worker") | {
+        "CLUSTER_ID": documented_namespace,
         "KUBECONFIG": kubeconfig,
         "TEMPORAL_NAMESPACE": documented_namespace,
         "METRICS_HOST": "127.0.0.1",
