@@ -9,7 +9,7 @@ PLATTR := $(UV) run --frozen plattr
 PROSE = $(filter-out $(shell cat .vale/not-rewritten.txt),$(wildcard *.md docs/*.md docs/*/*.md))
 LEVEL ?= error
 
-.PHONY: demo dev test test-long attack check prose unit stop bench faults faults-long outages prove setup help
+.PHONY: demo dev test test-long attack check lint prose docs unit stop bench faults faults-long outages prove setup help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,7 +35,9 @@ dev: setup ## the platform with worker and watcher, until Ctrl-C
 stop: setup ## stop the platform; its state stays
 	@$(PLATTR) infra stop
 
-check: setup prose ## lock, format, lint, types, import contracts, plain English
+check: lint prose docs ## everything below but the tests
+
+lint: setup ## lock, format, lint, types, import contracts
 	@$(UV) lock --check --quiet
 	@$(UV) run --frozen ruff format --check .
 	@$(UV) run --frozen ruff check .
@@ -45,6 +47,9 @@ check: setup prose ## lock, format, lint, types, import contracts, plain English
 
 prose: setup ## README, CHANGELOG and docs/ in plain English (.vale.ini); LEVEL=suggestion shows more
 	@$(UV) run --frozen python -m stack.tools vale --output=line --minAlertLevel=$(LEVEL) $(PROSE)
+
+docs: setup ## the documentation site, in site/; every link and every page is checked
+	@NO_MKDOCS_2_WARNING=1 $(UV) run --frozen mkdocs build
 
 test: check ## every test, on real backends that it starts and stops itself
 	@$(UV) run --frozen pytest
