@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple
 
-from activities.clients.keycloak import KeycloakClient
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.opensearch import OpenSearchClient
-from activities.clients.postgres import PostgresClient, Transaction
-from activities.clients.redis import RedisClient, UsersMissing
-from activities.clients.resources import (
+from activities.families import Families
+from clients.claim_store import ClaimStore
+from clients.keycloak import KeycloakClient
+from clients.kube import KubeClient
+from clients.opensearch import OpenSearchClient
+from clients.postgres import PostgresClient, Transaction
+from clients.redis import RedisClient, UsersMissing
+from clients.resources import (
     AUTOSCALERS,
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -29,8 +30,7 @@ from activities.clients.resources import (
     Json,
     Resource,
 )
-from activities.clients.s3 import S3Client, Standing
-from activities.families import Families
+from clients.s3 import S3Client, Standing
 from plattr import realm as realms
 from plattr import sql
 from plattr.buckets import owner_tags, tagged_mark
@@ -57,17 +57,17 @@ class Marked(NamedTuple):
 _NOBODYS = "it does not say whose it is, so it was never Plattr's"
 
 
-async def marked_claims(ledger: Ledger, target: Target) -> list[Marked]:
+async def marked_claims(claim_store: ClaimStore, target: Target) -> list[Marked]:
     """Return the claims of the target's names."""
     is_retained = target.spec.deletion_policy == "Retain"
     needed, optional = Families.claims_of(target)
     found = []
     for claim in (*claims_of(target), *needed, *optional):
-        held = await ledger.marked(claim)
+        held = await claim_store.marked(claim)
         if held is not None:
             lease, mark = held
-            take = partial(ledger.take_over, claim, lease, target.owner, is_retained=is_retained)
-            found.append(Marked(f"claim of {claim.holding} {claim.name!r}", mark, take))
+            take = partial(claim_store.take_over, claim, lease, target.owner, is_retained=is_retained)
+            found.append(Marked(f"claim of {claim.kind} {claim.name!r}", mark, take))
     return found
 
 
@@ -145,7 +145,7 @@ async def marked_realm(keycloak: KeycloakClient, target: Target) -> list[Marked]
 
 
 async def marked_user(redis: RedisClient | None, target: Target) -> list[Marked]:
-    """Return the user of Redis: removed, so that the next run makes it anew; the keys stay, they are the prefix's."""
+    """Return the user of Redis: removed, so that the next run makes it again; the keys stay, they are the prefix's."""
     if redis is None or not target.spec.redis.enabled:
         return []
     client = redis

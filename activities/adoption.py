@@ -6,16 +6,16 @@ from temporalio import activity
 
 from activities import adoptables
 from activities.adoptables import Marked
-from activities.clients.installation import LIVE_SECONDS
-from activities.clients.keycloak import KeycloakClient
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.opensearch import OpenSearchClient
-from activities.clients.postgres import PostgresClient
-from activities.clients.redis import RedisClient
-from activities.clients.resources import custom_resource
-from activities.clients.s3 import S3Client
 from activities.loading import TargetLoader
+from clients.claim_store import ClaimStore
+from clients.installation import LIVE_SECONDS
+from clients.keycloak import KeycloakClient
+from clients.kube import KubeClient
+from clients.opensearch import OpenSearchClient
+from clients.postgres import PostgresClient
+from clients.redis import RedisClient
+from clients.resources import custom_resource
+from clients.s3 import S3Client
 from plattr import sql_installations
 from plattr.adoption import Adoptable, Adoption, AdoptionInput
 from plattr.errors import Superseded
@@ -31,7 +31,7 @@ class AdoptionActivities:
         self,
         loader: TargetLoader,
         kube: KubeClient,
-        ledger: Ledger,
+        claim_store: ClaimStore,
         postgres: PostgresClient,
         s3: S3Client,
         keycloak: KeycloakClient,
@@ -40,7 +40,7 @@ class AdoptionActivities:
     ) -> None:
         self._loader = loader
         self._kube = kube
-        self._ledger = ledger
+        self._claim_store = claim_store
         self._postgres = postgres
         self._s3 = s3
         self._keycloak = keycloak
@@ -79,16 +79,16 @@ class AdoptionActivities:
         return Adoption(found=tuple(found), taken=taken, obstacles=tuple(obstacles))
 
     async def _target(self, reference: ObjectReference) -> Target:
-        envelope = await self._loader.read(reference)
-        if envelope is None or envelope.is_deleting:
-            state = "does not exist" if envelope is None else "is being deleted"
+        custom_object = await self._loader.read(reference)
+        if custom_object is None or custom_object.is_deleting:
+            state = "does not exist" if custom_object is None else "is being deleted"
             raise Superseded(f"cannot take anything over for {reference}: it {state}")
-        return await self._loader.target_of(envelope)
+        return await self._loader.target_of(custom_object)
 
     async def _foreign(self, target: Target) -> Sequence[Marked]:
         """Return what is not the object's; the claims first, so that nobody else comes between."""
         found = [
-            *await adoptables.marked_claims(self._ledger, target),
+            *await adoptables.marked_claims(self._claim_store, target),
             *await adoptables.marked_database(self._postgres, target),
             *await adoptables.marked_buckets(self._s3, target),
             *await adoptables.marked_realm(self._keycloak, target),

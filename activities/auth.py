@@ -8,15 +8,15 @@ from typing import TypeVar
 
 from temporalio import activity
 
-from activities.clients.keycloak import KeycloakClient, OutcomeUnknown
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.resources import CONFIG_MAPS, Json
 from activities.loading import TargetLoader
-from activities.ownership import living_uid, remove_owned
+from activities.ownership import find_live_uid, remove_owned
 from activities.polling import moments
+from clients.claim_store import ClaimStore
+from clients.keycloak import KeycloakClient, OutcomeUnknown
+from clients.kube import KubeClient
+from clients.resources import CONFIG_MAPS, Json
 from plattr import realm as realms
-from plattr.claims import Claim, Holding
+from plattr.claims import Claim, ClaimKind
 from plattr.errors import BackendRefused, Conflict, ProviderCredentialsMissing, StillDeleting
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
@@ -25,7 +25,7 @@ from plattr.naming import possible_realms
 from plattr.objects import ObjectReference
 from plattr.settings import ProviderCredentials, Settings
 from plattr.spec import Provider
-from plattr.status import ConditionType, Finding
+from plattr.status import ConditionType, ConditionUpdate
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 from plattr.target import Target
 
@@ -43,12 +43,17 @@ class AuthActivities:
     """Makes and removes realms; what it finds there, a person's theme for instance, it leaves alone."""
 
     def __init__(
-        self, loader: TargetLoader, kube: KubeClient, keycloak: KeycloakClient, ledger: Ledger, settings: Settings
+        self,
+        loader: TargetLoader,
+        kube: KubeClient,
+        keycloak: KeycloakClient,
+        claim_store: ClaimStore,
+        settings: Settings,
     ) -> None:
         self._loader = loader
         self._kube = kube
         self._keycloak = keycloak
-        self._ledger = ledger
+        self._claim_store = claim_store
         self._settings = settings
 
     @activity.defn
@@ -69,8 +74,8 @@ class AuthActivities:
         await self._kube.apply_owned(CONFIG_MAPS, config_map, target.owner, target.names.namespace)
         await self._reconcile_providers(target, providers)
         return StepResult(
-            findings=(
-                Finding(
+            updates=(
+                ConditionUpdate(
                     type=ConditionType.AUTH,
                     status="True",
                     reason="Provisioned",
@@ -91,22 +96,22 @@ class AuthActivities:
             BackendRefused: a realm that the owner made cannot be seen any more.
         """
         estate = step.estate(self._kube.cluster)
-        held = await self._ledger.held_by(estate, Holding.REALM)
+        held = await self._claim_store.held_by(estate, ClaimKind.REALM)
         made = {claim.claim.name for claim in held if claim.may_be_made}
         given_back = {claim.claim.name for claim in held if claim.quarantined_until is not None}
-        spared = await living_uid(self._kube, step)
+        live_uid = await find_live_uid(self._kube, step)
         for name in sorted({claim.claim.name for claim in held} | set(possible_realms(step.reference))):
             realm = await self._keycloak.get_realm(name)
             if realm is not None and name in made:
                 _ensure_visible(realm, step.reference)
             mark = realms.mark_of(realm) if realm is not None else None
-            if realm is None or mark is None or not estate.holds(mark) or mark.uid == spared:
+            if realm is None or mark is None or not estate.holds(mark) or mark.uid == live_uid:
                 continue
-            is_retained = step.retains(Holding.REALM, name) and name not in given_back
+            is_retained = step.retains(ClaimKind.REALM, name) and name not in given_back
             await self._remove_realm(estate, realm, is_retained=is_retained)
         labels = {FEATURE_LABEL: FEATURE}
-        await remove_owned(self._kube, estate, [CONFIG_MAPS], spared_uid=spared, labels=labels)
-        return StepResult() if spared is not None else await self._await_late_calls(step)
+        await remove_owned(self._kube, estate, [CONFIG_MAPS], live_uid=live_uid, labels=labels)
+        return StepResult() if live_uid is not None else await self._await_late_calls(step)
 
     async def _reconcile_realm(self, target: Target) -> list[Json]:
         """Bring realm and client to the spec; return the identity providers as they were found."""
@@ -114,7 +119,7 @@ class AuthActivities:
         found = await self._find(target)
         if found is None:
             # One call instead of two, and never a realm without its client.
-            async with self._ledger.call_noted(estate_of(target.owner), _claim_of(target)) as call:
+            async with self._claim_store.track_call(estate_of(target.owner), _claim_of(target)) as call:
                 call.is_made = await self._keycloak.create_realm({**wanted_realm, "clients": [wanted_client]})
             if call.is_made:
                 return []
@@ -148,7 +153,7 @@ class AuthActivities:
         estate, mark = estate_of(target.owner), realms.mark_of(realm)
         if estate.holds(mark):
             return
-        for held in await self._ledger.held_by(estate, Holding.REALM):
+        for held in await self._claim_store.held_by(estate, ClaimKind.REALM):
             # Keycloak may show a realm that it has just made only later.
             if held.claim == _claim_of(target) and held.may_be_made:
                 _ensure_visible(realm, estate.reference)
@@ -204,7 +209,7 @@ class AuthActivities:
             if realm["enabled"]:
                 await self._keycloak.update_realm(name, {"enabled": False})
             return
-        async with self._ledger.call_noted(estate, Claim(holding=Holding.REALM, name=name)):
+        async with self._claim_store.track_call(estate, Claim(kind=ClaimKind.REALM, name=name)):
             # A deletion can outlast any timeout and still succeed: what is there decides, not the lost answer.
             with contextlib.suppress(OutcomeUnknown):
                 await self._keycloak.delete_realm(name)
@@ -217,13 +222,15 @@ class AuthActivities:
         """Wait for calls that were never answered about realms that are retained: one still made would stand open.
 
         Their claims stay, so there is no quarantine after which anybody looks. Not done while there may be any; who
-        calls again looks at the realms anew.
+        calls again looks at the realms again.
         """
-        held = await self._ledger.held_by(step.estate(self._kube.cluster), Holding.REALM)
+        held = await self._claim_store.held_by(step.estate(self._kube.cluster), ClaimKind.REALM)
         ends = {
             each.claim.name: each.unanswered_until
             for each in held
-            if each.unanswered_until and each.quarantined_until is None and step.retains(Holding.REALM, each.claim.name)
+            if each.unanswered_until
+            and each.quarantined_until is None
+            and step.retains(ClaimKind.REALM, each.claim.name)
         }
         now = datetime.now(UTC)
         late = {name: end for name, end in ends.items() if end > now}
@@ -246,19 +253,19 @@ def _result(outcome: Outcome | BaseException) -> Outcome:
 
 
 def _claim_of(target: Target) -> Claim:
-    return Claim(holding=Holding.REALM, name=target.names.realm)
+    return Claim(kind=ClaimKind.REALM, name=target.names.realm)
 
 
 def _ensure_visible(realm: Json, reference: ObjectReference) -> None:
     """Return when Keycloak shows whose the realm is.
 
-    An account that was made anew has no rights in the realms of the old one, and to it all of them look foreign.
+    An account that was made again has no rights in the realms of the old one, and to it all of them look foreign.
     """
     if not realms.is_visible(realm):
         raise BackendRefused(
             f"cannot tell whose realm {realm['realm']!r} is: {reference} made it, and Keycloak does not show it to"
             f" this account any more; give the account the role manage-realm in it again, or, if it is another realm"
-            f" by now, remove Lease {Claim(holding=Holding.REALM, name=realm['realm']).lease_name!r}"
+            f" by now, remove Lease {Claim(kind=ClaimKind.REALM, name=realm['realm']).lease_name!r}"
         )
 
 

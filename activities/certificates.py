@@ -6,9 +6,9 @@ cert-manager makes it, and may be absent. Its Certificate is read for its words 
 import base64
 import binascii
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import CERT_MANAGER, CERTIFICATES, INGRESSES, SECRETS, Json
 from activities.polling import moments
+from clients.kube import KubeClient
+from clients.resources import CERT_MANAGER, CERTIFICATES, INGRESSES, SECRETS, Json
 from plattr.certificates import (
     CLUSTER_ISSUER_ANNOTATION,
     alt_names,
@@ -21,13 +21,13 @@ from plattr.denials import one_line
 from plattr.errors import BackendRefused, Conflict, StillDeleting
 from plattr.naming import tls_secret_of
 from plattr.objects import Kind, ObjectReference
-from plattr.status import ConditionType, Finding
+from plattr.status import ConditionType, ConditionUpdate
 
 # 5 s: Kubernetes' garbage collector takes a second after the Ingress has gone; the next attempt goes on waiting.
 WAIT_SECONDS = 5.0
 
 
-async def certificate_finding(kube: KubeClient, ingress: Json, host: str) -> Finding | None:
+async def certificate_update(kube: KubeClient, ingress: Json, host: str) -> ConditionUpdate | None:
     """Return why an Ingress that asks for a certificate is not ready without it; None: it has one, or asks for none."""
     metadata = ingress["metadata"]
     namespace, tls = metadata["namespace"], ingress.get("spec", {}).get("tls") or [{}]
@@ -94,7 +94,7 @@ async def _secret_metadata(kube: KubeClient, name: str, namespace: str) -> Json 
     return None
 
 
-async def _judged(kube: KubeClient, name: str, namespace: str, host: str) -> Finding | None:
+async def _judged(kube: KubeClient, name: str, namespace: str, host: str) -> ConditionUpdate | None:
     """Look into a Secret that somebody else has put there: at its certificate alone."""
     body = await kube.get(SECRETS, name, namespace)
     try:
@@ -111,11 +111,11 @@ async def _judged(kube: KubeClient, name: str, namespace: str, host: str) -> Fin
     return None
 
 
-async def _pending(kube: KubeClient, name: str, namespace: str, message: str) -> Finding | None:
+async def _pending(kube: KubeClient, name: str, namespace: str, message: str) -> ConditionUpdate | None:
     certificate = await _certificate(kube, name, namespace)
     if certificate is None:
         if await kube.get(CERT_MANAGER, "") is None:
-            return Finding(
+            return ConditionUpdate(
                 type=ConditionType.INGRESS,
                 status="True",
                 reason="NoCertManager",
@@ -162,6 +162,6 @@ def _is_of_ingress(certificate: Json, ingress: str) -> bool:
     return any((owner.get("kind"), owner.get("name")) == ("Ingress", ingress) for owner in owners)
 
 
-def _not_ready(reason: str, message: str, *, status: str = "Unknown") -> Finding:
+def _not_ready(reason: str, message: str, *, status: str = "Unknown") -> ConditionUpdate:
     fields = {"type": ConditionType.INGRESS, "status": status, "reason": reason, "message": message}
-    return Finding.model_validate(fields)
+    return ConditionUpdate.model_validate(fields)

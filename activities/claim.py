@@ -5,33 +5,33 @@ from datetime import datetime
 
 from temporalio import activity
 
-from activities.clients.events import EventRecorder
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.resources import NAMESPACES, Json, custom_resource
 from activities.crowd import Crowd
 from activities.families import Families
 from activities.handover import Handover
 from activities.loading import TargetLoader
 from activities.status import conditions_of, with_summary
-from plattr.claims import Claim, HeldClaim, Holding, claims_of, outliving
+from clients.claim_store import ClaimStore
+from clients.events import EventRecorder
+from clients.kube import KubeClient
+from clients.resources import NAMESPACES, Json, custom_resource
+from plattr.claims import Claim, ClaimKind, HeldClaim, claims_of, outliving
 from plattr.errors import OwnedElsewhere, PlattrError, StillDeleting, Superseded
 from plattr.marks import Estate, estate_of
-from plattr.objects import FINALIZER, Envelope, Kind, ObjectReference, Owner
+from plattr.objects import FINALIZER, CustomObject, Kind, ObjectReference, Owner
 from plattr.parent import STATUS_FIELD
 from plattr.spec import parse_preview_spec
-from plattr.status import ConditionType, Finding, Phase, begun, ending
+from plattr.status import ConditionType, ConditionUpdate, Phase, begun, ending
 from plattr.steps import PROVISION_ORDER, ClaimInput, ClaimResult, CleanupInput, CleanupPlan, Step
 from plattr.target import Target
 from plattr.ttl import expires_at
 
 # What outlives its feature being switched off, and the condition that says so.
 _KEPT = {
-    Holding.SCHEMA: ConditionType.DATABASE,
-    Holding.BUCKET: ConditionType.STORAGE,
-    Holding.REALM: ConditionType.AUTH,
-    Holding.REDIS: ConditionType.REDIS,
-    Holding.SEARCH: ConditionType.SEARCH,
+    ClaimKind.SCHEMA: ConditionType.DATABASE,
+    ClaimKind.BUCKET: ConditionType.STORAGE,
+    ClaimKind.REALM: ConditionType.AUTH,
+    ClaimKind.REDIS: ConditionType.REDIS,
+    ClaimKind.SEARCH: ConditionType.SEARCH,
 }
 
 
@@ -41,19 +41,19 @@ class ClaimActivities:
     def __init__(
         self,
         kube: KubeClient,
-        ledger: Ledger,
+        claim_store: ClaimStore,
         loader: TargetLoader,
         events: EventRecorder,
         *,
         previews_per_namespace: int | None = None,
     ) -> None:
         self._kube = kube
-        self._ledger = ledger
+        self._claim_store = claim_store
         self._loader = loader
         self._events = events
-        self._families = Families(kube, ledger)
-        self._handover = Handover(kube, ledger, loader)
-        self._crowd = Crowd(kube, ledger, previews_per_namespace)
+        self._families = Families(kube, claim_store)
+        self._handover = Handover(kube, claim_store, loader)
+        self._crowd = Crowd(kube, claim_store, previews_per_namespace)
 
     @activity.defn
     async def claim_object(self, claim: ClaimInput) -> ClaimResult:
@@ -77,50 +77,50 @@ class ClaimActivities:
         body = await self._kube.get(resource, reference.name, reference.namespace)
         if body is None:
             return ClaimResult(verdict="gone")
-        envelope = Envelope.from_api(reference.kind, body)
+        custom_object = CustomObject.from_api(reference.kind, body)
         # Before the generation is looked at: a deletion raises it.
-        if envelope.is_deleting:
-            return _without_work("deleting", envelope)
-        if envelope.is_paused:
-            return _without_work("paused", envelope)
-        if envelope.is_settled and not claim.every_step:
+        if custom_object.is_deleting:
+            return _without_work("deleting", custom_object)
+        if custom_object.is_paused:
+            return _without_work("paused", custom_object)
+        if custom_object.is_settled and not claim.every_step:
             # Somebody may have taken it off, as by replacing the object with a manifest that does not have it.
-            await self._with_finalizer(body, envelope)
-            return _without_work("settled", envelope)
+            await self._with_finalizer(body, custom_object)
+            return _without_work("settled", custom_object)
 
-        found = envelope.status
-        envelope = await self._loader.with_parent(envelope, take_over=claim.take_over)
-        target = await self._loader.target_of(envelope)
+        found = custom_object.status
+        custom_object = await self._loader.with_parent(custom_object, take_over=claim.take_over)
+        target = await self._loader.target_of(custom_object)
         is_retained = target.spec.deletion_policy == "Retain"
-        if _is_new_spec(envelope) and envelope.metadata.generation > 1:
+        if _is_new_spec(custom_object) and custom_object.metadata.generation > 1:
             # For what it asked for before; what it is refused now it waits for from here on.
-            await self._ledger.stop_waiting(reference)
+            await self._claim_store.stop_waiting(reference)
         await self._families.ensure_own(target)
         await self._crowd.ensure_room(target)
         needed, wanted = self._families.claims_of(target)
-        body = await self._with_finalizer(body, envelope)
+        body = await self._with_finalizer(body, custom_object)
         try:
-            claims = await self._ledger.acquire(
+            claims = await self._claim_store.acquire(
                 target.owner, [*claims_of(target), *needed], optional=wanted, is_retained=is_retained
             )
         except (OwnedElsewhere, StillDeleting):
             await self._handover.hand_over_left_host(target)
             raise
         try:
-            if _is_new_spec(envelope) or envelope.status != found:
+            if _is_new_spec(custom_object) or custom_object.status != found:
                 # Before the status: once that is written nobody would know any more that these are news.
                 await self._tell_dropped_variables(target)
-            is_shown = await self._show_begun(body, envelope)
+            is_shown = await self._show_begun(body, custom_object)
         except PlattrError:
             await self._ensure_held_back(target.owner, claims.new)
             raise
         # A status that was written says that the object is still there.
-        if not is_shown and FINALIZER not in envelope.metadata.finalizers:
+        if not is_shown and FINALIZER not in custom_object.metadata.finalizers:
             await self._ensure_held_back(target.owner, claims.new)
         return ClaimResult(
             verdict="proceed",
-            uid=envelope.metadata.uid,
-            generation=envelope.metadata.generation,
+            uid=custom_object.metadata.uid,
+            generation=custom_object.metadata.generation,
             environment=target.spec.environment,
             steps=_steps(target),
             kept=_kept(target, claims.held),
@@ -138,49 +138,49 @@ class ClaimActivities:
             Conflict: the object changed under our hands.
         """
         resource, reference = custom_resource(cleanup.reference.kind), cleanup.reference
-        envelope = await self._loader.read(reference)
-        if envelope is None:
+        custom_object = await self._loader.read(reference)
+        if custom_object is None:
             if cleanup.purge or (cleanup.delete_object and not cleanup.uid):
                 return CleanupPlan(verdict="proceed", purge=True)
             namespace = await self._kube.get(NAMESPACES, reference.namespace)
             # What is left of an earlier namespace waits for a person while the name is somebody's again.
             namespace_uid = namespace["metadata"]["uid"] if namespace else None
-            held = await self._ledger.held_by(self._estate(reference, namespace_uid))
+            held = await self._claim_store.held_by(self._estate(reference, namespace_uid))
             retained = [claim for claim in held if claim.is_retained and claim.quarantined_until is None]
             return CleanupPlan(verdict="proceed", namespace_uid=namespace_uid, retain=bool(retained))
-        if not envelope.is_deleting:
-            if not cleanup.delete_object or cleanup.uid not in ("", envelope.metadata.uid):
-                return CleanupPlan(verdict="recreated", uid=envelope.metadata.uid)
+        if not custom_object.is_deleting:
+            if not cleanup.delete_object or cleanup.uid not in ("", custom_object.metadata.uid):
+                return CleanupPlan(verdict="recreated", uid=custom_object.metadata.uid)
             # The uid: an object that took the name since we looked must live.
-            await self._kube.delete(resource, reference.name, reference.namespace, uid=envelope.metadata.uid)
-        namespace_uid = await self._loader.namespace_uid(envelope)
+            await self._kube.delete(resource, reference.name, reference.namespace, uid=custom_object.metadata.uid)
+        namespace_uid = await self._loader.namespace_uid(custom_object)
         body = await self._kube.get(resource, reference.name, reference.namespace)
-        if body is not None and body["metadata"]["uid"] == envelope.metadata.uid:
+        if body is not None and body["metadata"]["uid"] == custom_object.metadata.uid:
             fields: Json = {"phase": str(Phase.TERMINATING)}
             # The deletion has raised the generation.
             generation = body["metadata"]["generation"]
-            fields = with_summary(fields, conditions_of(envelope), ending(), generation=generation)
-            await self._show(body, envelope.kind, fields)
+            fields = with_summary(fields, conditions_of(custom_object), ending(), generation=generation)
+            await self._show(body, custom_object.kind, fields)
         return CleanupPlan(
             verdict="proceed",
-            uid=envelope.metadata.uid,
+            uid=custom_object.metadata.uid,
             namespace_uid=namespace_uid,
             # The raw spec: one that the models refuse must still be deletable.
-            retain=envelope.spec.get("deletionPolicy") == "Retain",
+            retain=custom_object.spec.get("deletionPolicy") == "Retain",
             outliving=outliving(
-                await self._ledger.held_by(self._estate(reference, namespace_uid)), envelope.metadata.uid
+                await self._claim_store.held_by(self._estate(reference, namespace_uid)), custom_object.metadata.uid
             ),
         )
 
     def _estate(self, reference: ObjectReference, namespace_uid: str | None) -> Estate:
         return Estate(reference=reference, cluster=self._kube.cluster, namespace_uid=namespace_uid)
 
-    async def _with_finalizer(self, body: Json, envelope: Envelope) -> Json:
+    async def _with_finalizer(self, body: Json, custom_object: CustomObject) -> Json:
         """Return the object with our finalizer; everybody else's stays."""
-        present = list(envelope.metadata.finalizers)
+        present = list(custom_object.metadata.finalizers)
         if FINALIZER in present:
             return body
-        metadata = envelope.metadata
+        metadata = custom_object.metadata
         operations: list[Json] = [
             {"op": "test", "path": "/metadata/uid", "value": metadata.uid},
             # A deletion raises the generation: no finalizer can be added then.
@@ -189,11 +189,11 @@ class ClaimActivities:
             {"op": "add", "path": "/metadata/finalizers", "value": [*present, FINALIZER]},
         ]
         patched = await self._kube.json_patch(
-            custom_resource(envelope.kind), metadata.name, operations, metadata.namespace
+            custom_resource(custom_object.kind), metadata.name, operations, metadata.namespace
         )
         if patched is None:
             # A claim made now would be nobody's to give back.
-            raise _gone(envelope.reference)
+            raise _gone(custom_object.reference)
         return patched
 
     async def _ensure_held_back(self, owner: Owner, claimed: Sequence[Claim]) -> None:
@@ -205,24 +205,24 @@ class ClaimActivities:
         found = await self._loader.read(owner.reference)
         if found is not None and found.metadata.uid == owner.uid:
             return
-        await self._ledger.release(estate_of(owner), claimed)
+        await self._claim_store.release(estate_of(owner), claimed)
         raise _gone(owner.reference)
 
-    async def _show_begun(self, body: Json, envelope: Envelope) -> bool:
+    async def _show_begun(self, body: Json, custom_object: CustomObject) -> bool:
         """Say that work has begun, and from which parent a preview is built; return whether that was news.
 
         A resync of what runs already says nothing.
         """
         fields: Json = {}
-        if STATUS_FIELD in envelope.status:
-            fields[STATUS_FIELD] = envelope.status[STATUS_FIELD]
-        old = conditions_of(envelope)
+        if STATUS_FIELD in custom_object.status:
+            fields[STATUS_FIELD] = custom_object.status[STATUS_FIELD]
+        old = conditions_of(custom_object)
         is_refused = any(condition.type is ConditionType.STALLED for condition in old)
-        if _is_new_spec(envelope) or is_refused:
-            generation = envelope.metadata.generation
+        if _is_new_spec(custom_object) or is_refused:
+            generation = custom_object.metadata.generation
             fields |= {"phase": str(Phase.PROVISIONING), "observedGeneration": generation}
             fields |= with_summary(fields, old, begun(), generation=generation)
-        return await self._show(body, envelope.kind, fields)
+        return await self._show(body, custom_object.kind, fields)
 
     async def _show(self, body: Json, kind: Kind, fields: Json) -> bool:
         status = body.get("status", {})
@@ -244,31 +244,33 @@ class ClaimActivities:
             )
 
 
-def _is_new_spec(envelope: Envelope) -> bool:
-    return envelope.status.get("observedGeneration") != envelope.metadata.generation
+def _is_new_spec(custom_object: CustomObject) -> bool:
+    return custom_object.status.get("observedGeneration") != custom_object.metadata.generation
 
 
 def _gone(reference: ObjectReference) -> Superseded:
     return Superseded(f"cannot go on with {reference}: it went before anything was made for it")
 
 
-def _without_work(verdict: str, envelope: Envelope) -> ClaimResult:
+def _without_work(verdict: str, custom_object: CustomObject) -> ClaimResult:
     return ClaimResult.model_validate(
         {
             "verdict": verdict,
-            "uid": envelope.metadata.uid,
-            "generation": envelope.metadata.generation,
-            "environment": "preview" if envelope.kind is Kind.PREVIEW else str(envelope.spec.get("environment", "")),
-            "expires_at": _end_of(envelope),
+            "uid": custom_object.metadata.uid,
+            "generation": custom_object.metadata.generation,
+            "environment": "preview"
+            if custom_object.kind is Kind.PREVIEW
+            else str(custom_object.spec.get("environment", "")),
+            "expires_at": _end_of(custom_object),
         }
     )
 
 
-def _end_of(envelope: Envelope) -> datetime | None:
+def _end_of(custom_object: CustomObject) -> datetime | None:
     """Return when a preview ends, whether it has work to do or not."""
-    if envelope.kind is not Kind.PREVIEW or envelope.is_deleting:
+    if custom_object.kind is not Kind.PREVIEW or custom_object.is_deleting:
         return None
-    return expires_at(envelope.metadata.creation_timestamp, parse_preview_spec(envelope.spec).ttl)
+    return expires_at(custom_object.metadata.creation_timestamp, parse_preview_spec(custom_object.spec).ttl)
 
 
 def _steps(target: Target) -> tuple[Step, ...]:
@@ -285,33 +287,33 @@ def _steps(target: Target) -> tuple[Step, ...]:
     return (Step.NAMESPACE, *steps) if target.is_preview else steps
 
 
-def _kept(target: Target, held: Sequence[HeldClaim]) -> tuple[Finding, ...]:
+def _kept(target: Target, held: Sequence[HeldClaim]) -> tuple[ConditionUpdate, ...]:
     """Return what is true of features that are switched off and whose data is still there."""
     spec = target.spec
     is_enabled = {
-        Holding.SCHEMA: spec.database.enabled,
-        Holding.BUCKET: spec.storage.enabled,
-        Holding.REALM: spec.auth.enabled,
-        Holding.REDIS: spec.redis.enabled,
-        Holding.SEARCH: spec.search.enabled,
+        ClaimKind.SCHEMA: spec.database.enabled,
+        ClaimKind.BUCKET: spec.storage.enabled,
+        ClaimKind.REALM: spec.auth.enabled,
+        ClaimKind.REDIS: spec.redis.enabled,
+        ClaimKind.SEARCH: spec.search.enabled,
     }
     names = {
-        holding: sorted(claim.claim.name for claim in held if claim.claim.holding is holding)
-        for holding in sorted(is_enabled)
-        if not is_enabled[holding]
+        kind: sorted(claim.claim.name for claim in held if claim.claim.kind is kind)
+        for kind in sorted(is_enabled)
+        if not is_enabled[kind]
     }
     staying = {claim.name for claim in outliving(held, target.owner.uid)}
-    return tuple(_data_kept(holding, kept, staying) for holding, kept in names.items() if kept)
+    return tuple(_data_kept(kind, kept, staying) for kind, kept in names.items() if kept)
 
 
-def _data_kept(holding: Holding, names: list[str], staying: Collection[str]) -> Finding:
+def _data_kept(kind: ClaimKind, names: list[str], staying: Collection[str]) -> ConditionUpdate:
     message = (
-        f"{holding} {_quoted(names)} is kept although the feature is switched off; it goes when the object is deleted"
+        f"{kind} {_quoted(names)} is kept although the feature is switched off; it goes when the object is deleted"
         " with deletionPolicy Delete"
     )
     if of_predecessor := [name for name in names if name in staying]:
         message += f"; {_quoted(of_predecessor)} stays even then: an earlier object of this name retained it"
-    return Finding(type=_KEPT[holding], status="True", reason="DataKept", message=message)
+    return ConditionUpdate(type=_KEPT[kind], status="True", reason="DataKept", message=message)
 
 
 def _quoted(names: Sequence[str]) -> str:

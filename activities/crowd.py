@@ -1,9 +1,9 @@
 """How many previews a namespace may have: each takes a namespace, a database and a realm of the platform's."""
 
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.resources import PREVIEWS
-from plattr.claims import Holding
+from clients.claim_store import ClaimStore
+from clients.kube import KubeClient
+from clients.resources import PREVIEWS
+from plattr.claims import ClaimKind
 from plattr.errors import TooManyPreviews
 from plattr.marks import estate_of
 from plattr.target import Target
@@ -12,9 +12,9 @@ from plattr.target import Target
 class Crowd:
     """Admits the oldest previews of a namespace, up to the limit."""
 
-    def __init__(self, kube: KubeClient, ledger: Ledger, limit: int | None) -> None:
+    def __init__(self, kube: KubeClient, claim_store: ClaimStore, limit: int | None) -> None:
         self._kube = kube
-        self._ledger = ledger
+        self._claim_store = claim_store
         self._limit = limit
 
     async def ensure_room(self, target: Target) -> None:
@@ -40,4 +40,4 @@ class Crowd:
             )
 
     async def _holds_its_namespace(self, target: Target) -> bool:
-        return bool(await self._ledger.held_by(estate_of(target.owner), Holding.NAMESPACE))
+        return bool(await self._claim_store.held_by(estate_of(target.owner), ClaimKind.NAMESPACE))

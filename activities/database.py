@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from temporalio import activity
 
-from activities.clients.events import EventRecorder
-from activities.clients.kube import KubeClient
-from activities.clients.notifying import notify
-from activities.clients.postgres import PostgresClient, Transaction
-from activities.clients.resources import SECRETS, Json
 from activities.ended_sessions import tell_of_sessions
 from activities.loading import TargetLoader
 from activities.ownership import ensure_adoptable, holds
+from clients.events import EventRecorder
+from clients.kube import KubeClient
+from clients.notifying import notify
+from clients.postgres import PostgresClient, Transaction
+from clients.resources import SECRETS, Json
 from plattr import sql, sql_access
 from plattr.connections import connections_of
 from plattr.database import (
@@ -33,7 +33,7 @@ from plattr.errors import BackendRefused, BackendUnavailable, Conflict, StillDel
 from plattr.manifests.secret import build_database_secret
 from plattr.settings import Settings
 from plattr.sql_access import ACCESS_BATCH
-from plattr.status import ConditionType, Finding
+from plattr.status import ConditionType, ConditionUpdate
 from plattr.steps import StepInput, StepResult
 from plattr.target import Target
 
@@ -98,8 +98,8 @@ class DatabaseActivities:
         secret = await self._secret(target)
         notes = [*await self._provision(target, secret), await self._agree_on_password(target, secret.password)]
         message = "; ".join([f"schema {target.names.schema_name!r} is ready", *filter(None, notes)])
-        finding = Finding(type=ConditionType.DATABASE, status="True", reason="Provisioned", message=message)
-        return StepResult(findings=(finding,))
+        update = ConditionUpdate(type=ConditionType.DATABASE, status="True", reason="Provisioned", message=message)
+        return StepResult(updates=(update,))
 
     async def _secret(self, target: Target) -> _Secret:
         """Return what the target's Secret holds, which is made, or brought up to date, before."""
@@ -146,7 +146,7 @@ class DatabaseActivities:
                 return [_of_routines(target, closed["count"], closed["names"]), untold]
 
     async def _tell_postgrest(self, target: Target, channel: str) -> str:
-        """Have PostgREST read its schema anew, after the commit; return why it was not told, mostly nothing.
+        """Have PostgREST read its schema again, after the commit; return why it was not told, mostly nothing.
 
         Any application can fill the server's queue of notifications. Nothing that is provisioned depends on it, so a
         failure is said and nothing else; the next change tells PostgREST of this one, too.

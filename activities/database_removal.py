@@ -6,14 +6,14 @@ from datetime import timedelta
 
 from temporalio import activity
 
-from activities.clients.events import EventRecorder
-from activities.clients.kube import KubeClient
-from activities.clients.postgres import PostgresClient
-from activities.clients.resources import SECRETS
 from activities.dropping import Dropping
 from activities.ended_sessions import tell_of_sessions
-from activities.ownership import living_uid, remove_owned
+from activities.ownership import find_live_uid, remove_owned
 from activities.polling import CLEANUP_BUDGET
+from clients.events import EventRecorder
+from clients.kube import KubeClient
+from clients.postgres import PostgresClient
+from clients.resources import SECRETS
 from plattr.database_removal import Dependent, held, owner_in
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.steps import CleanupStepInput, StepResult
@@ -52,9 +52,9 @@ class DatabaseRemovalActivities:
             Conflict: a lock did not come free within 5 s.
             StillDeleting: something is left: a session that did not end, a Secret with a finalizer.
         """
-        spared = await living_uid(self._kube, step)
+        live_uid = await find_live_uid(self._kube, step)
         estate = step.estate(self._kube.cluster)
-        dropping = Dropping(self._postgres, step, estate, spared, self._cleanup_budget)
+        dropping = Dropping(self._postgres, step, estate, live_uid, self._cleanup_budget)
         try:
             await dropping.lock_out()
             if not step.retain:
@@ -69,10 +69,10 @@ class DatabaseRemovalActivities:
                 why=f"it held up the removal of the database of {step.reference}",
                 message=f"a session held what names the database of {step.reference}, which is being removed, and was"
                 " ended",
-                spared=step.reference,
+                except_for=step.reference,
             )
         labels = {FEATURE_LABEL: "database"}
-        await remove_owned(self._kube, estate, [SECRETS], spared_uid=spared, labels=labels)
+        await remove_owned(self._kube, estate, [SECRETS], live_uid=live_uid, labels=labels)
         await self._postgres.forget(step.reference)
         return StepResult()
 

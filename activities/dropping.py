@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from activities.clients.backends import Backend, of_backend
-from activities.clients.blockers import ending_blockers
-from activities.clients.postgres import PostgresClient, Transaction
 from activities.polling import time_is_up
+from clients.blockers import ending_blockers
+from clients.postgres import PostgresClient, Transaction
 from plattr import sql_dependents, sql_removal
-from plattr.claims import Holding
+from plattr.backends import Backend, of_backend
+from plattr.claims import ClaimKind
 from plattr.database import RECORD_PREFIX, record_beginning
 from plattr.database_removal import (
     NAMED_AT_MOST,
@@ -51,13 +51,13 @@ class Dropping:
         postgres: PostgresClient,
         step: CleanupStepInput,
         estate: Estate,
-        spared_uid: str | None,
+        live_uid: str | None,
         budget: timedelta,
     ) -> None:
         self._postgres = postgres
         self._estate = estate
         self._step = step
-        self._spared_uid = spared_uid
+        self._live_uid = live_uid
         self._is_over = time_is_up(budget)
         # What is too much for one transaction as it is, and whether anything has gone since that was found.
         self._heavy: set[int] = set()
@@ -70,7 +70,7 @@ class Dropping:
         """Keep the owner's roles out, in a transaction of its own, so that no new session comes; end the old ones."""
         reference = self._step.reference
         async with self._open() as transaction:
-            inventory = (await self._inventory(transaction)).without(self._spared_uid)
+            inventory = (await self._inventory(transaction)).without(self._live_uid)
             await transaction.write(locking_statements(inventory, has_grant_options=transaction.has_grant_options))
         async with self._open() as transaction:
             await transaction.call(sql_removal.END_SESSIONS, roles=inventory.role_ids)
@@ -82,7 +82,7 @@ class Dropping:
     async def dependents(self) -> list[Dependent]:
         """Return what others made of what is to go, before anything goes."""
         async with self._open() as transaction:
-            inventory = await self._doomed(transaction)
+            inventory = await self._to_delete(transaction)
             return [] if inventory.is_empty else await self._dependents(transaction, inventory)
 
     async def run(self) -> bool:
@@ -90,7 +90,7 @@ class Dropping:
         if not await self._empty(None):
             return False
         async with self._open() as transaction:
-            inventory = await self._doomed(transaction)
+            inventory = await self._to_delete(transaction)
             elsewhere = await transaction.fetch(sql_removal.OTHER_DATABASES, roles=inventory.role_ids)
         for place in map(Place.model_validate, elsewhere):
             if not (place.is_open and place.may_connect):
@@ -100,7 +100,7 @@ class Dropping:
             await self._finish(place.name)
         await self._finish(None)
         async with self._open() as transaction:
-            left = await self._doomed(transaction)
+            left = await self._to_delete(transaction)
         if not left.is_empty:
             names = ", ".join(repr(name) for name in left.schema_names + left.role_names)
             raise StillDeleting(f"cannot {_REMOVE} for {self._step.reference}: {names} are still there")
@@ -125,7 +125,7 @@ class Dropping:
     async def _leave_what_has_no_schema(self, place: str | None) -> bool:
         """Unlink the roles' large objects, and take the roles out of the policies of others."""
         async with self._open(place) as transaction:
-            inventory = await self._doomed(transaction, place)
+            inventory = await self._to_delete(transaction, place)
             query, roles = sql_removal.UNLINK_LARGE_OBJECTS, inventory.role_ids
             [row] = await transaction.call(query, roles=roles, batch=LOCKS_AT_ONCE)
             has_written = await _write_of_server(transaction, sql_removal.POLICIES, roles=roles)
@@ -134,7 +134,7 @@ class Dropping:
     async def _drop_some(self, place: str | None) -> bool:
         """Drop as many things as one transaction may; False: there is nothing left that has a statement of its own."""
         async with self._open(place) as transaction:
-            inventory = await self._doomed(transaction, place)
+            inventory = await self._to_delete(transaction, place)
             candidates = await self._candidates(transaction, inventory, skipped=list(self._heavy))
             self._heavy |= {each.object_id for each in candidates if each.locks > LOCKS_AT_ONCE}
             some = chosen(candidates, locks=LOCKS_AT_ONCE)
@@ -155,7 +155,7 @@ class Dropping:
     async def _take_back_some(self, place: str | None) -> bool:
         """Take back some of what grantees granted on to the roles; what is gone by now needs no such thing."""
         async with self._open(place) as transaction:
-            done = await _take_back(transaction, await self._doomed(transaction, place))
+            done = await _take_back(transaction, await self._to_delete(transaction, place))
         # What somebody grants again and again is no reason to go on here: the last transaction takes it back, too.
         fresh = done - self._taken_back
         self._taken_back |= fresh
@@ -185,7 +185,7 @@ class Dropping:
     async def _finish(self, place: str | None) -> None:
         """Drop what is left, which is little, and in Plattr's own database the schemas and roles."""
         async with self._open(place) as transaction:
-            inventory = await self._doomed(transaction, place)
+            inventory = await self._to_delete(transaction, place)
             if inventory.is_empty:
                 return
             await self._ensure_free(transaction, inventory)
@@ -255,18 +255,18 @@ class Dropping:
         roles = await transaction.fetch(sql_removal.OWNED_ROLES, beginning=beginning)
         return Inventory.model_validate({"schemas": schemas, "roles": roles})
 
-    async def _doomed(self, transaction: Transaction, place: str | None = None) -> Inventory:
+    async def _to_delete(self, transaction: Transaction, place: str | None = None) -> Inventory:
         """Return what the cleanup removes: neither what a living incarnation has, nor what is retained.
 
         In another database that is what the roles own, which are the same everywhere.
         """
         step = self._step
-        inventory = (await self._inventory(transaction)).without(self._spared_uid)
-        doomed = inventory.without_names(
-            schemas={claim.name for claim in step.outliving if claim.holding is Holding.SCHEMA},
-            roles={role for claim in step.outliving if claim.holding is Holding.ROLES for role in roles_of(claim.name)},
+        inventory = (await self._inventory(transaction)).without(self._live_uid)
+        to_delete = inventory.without_names(
+            schemas={claim.name for claim in step.outliving if claim.kind is ClaimKind.SCHEMA},
+            roles={role for claim in step.outliving if claim.kind is ClaimKind.ROLES for role in roles_of(claim.name)},
         )
-        return doomed if place is None else doomed.model_copy(update={"schemas": ()})
+        return to_delete if place is None else to_delete.model_copy(update={"schemas": ()})
 
     @asynccontextmanager
     async def _open(self, place: str | None = None) -> AsyncIterator[Transaction]:
@@ -284,10 +284,10 @@ class Dropping:
             async with opening as transaction, ending_blockers(self._postgres, transaction.pid, seen):
                 yield transaction
         except Conflict as error:
-            spared = dict.fromkeys(f"{blocker.holder} (pid {blocker.pid})" for blocker in seen if not blocker.ended)
-            if not spared:
+            holders = dict.fromkeys(f"{blocker.holder} (pid {blocker.pid})" for blocker in seen if not blocker.ended)
+            if not holders:
                 raise
-            raise of_backend(Backend.POSTGRESQL, Conflict(f"{error}; it waited for {', '.join(spared)}")) from None
+            raise of_backend(Backend.POSTGRESQL, Conflict(f"{error}; it waited for {', '.join(holders)}")) from None
         finally:
             self.ended += [blocker for blocker in seen if blocker.ended]
 

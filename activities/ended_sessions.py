@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from activities.clients.events import EventRecorder
+from clients.events import EventRecorder
 from plattr.database_removal import Blocker, owner_in
 from plattr.objects import ObjectReference
 
@@ -17,7 +17,7 @@ async def tell_of_sessions(
     *,
     why: str,
     message: str,
-    spared: ObjectReference | None = None,
+    except_for: ObjectReference | None = None,
 ) -> None:
     """Say whose sessions were ended.
 
@@ -27,11 +27,11 @@ async def tell_of_sessions(
         ended: the sessions.
         why: for the log.
         message: for the owners.
-        spared: an object that need not be told.
+        except_for: an object that need not be told.
     """
     for session in dict.fromkeys(ended):
         logger.warning("session ended: %s", why, extra={"holder": session.holder, "role": session.role})
     for record in dict.fromkeys(session.record for session in ended):
         owner = owner_in(record)
-        if owner is not None and owner.cluster == cluster and owner.reference != spared:
+        if owner is not None and owner.cluster == cluster and owner.reference != except_for:
             await events.record(owner, kind_of="Warning", reason="SessionEnded", message=message)

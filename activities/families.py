@@ -7,14 +7,14 @@ name the first has it, the others live without, and their previews are refused.
 
 from collections.abc import Sequence
 
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.resources import APPLICATIONS, NAMESPACES
 from activities.ownership import without_marks
-from plattr.claims import Claim, Holding, claims_of, other_families, previews_claim
+from clients.claim_store import ClaimStore
+from clients.kube import KubeClient
+from clients.resources import APPLICATIONS, NAMESPACES
+from plattr.claims import Claim, ClaimKind, claims_of, other_families, previews_claim
 from plattr.errors import OwnedElsewhere
 from plattr.marks import estate_of
-from plattr.objects import FINALIZER, Envelope, Kind, ObjectReference
+from plattr.objects import FINALIZER, CustomObject, Kind, ObjectReference
 from plattr.spec import Environment
 from plattr.target import Target
 
@@ -22,9 +22,9 @@ from plattr.target import Target
 class Families:
     """Say which claims of families a target needs, refuse what is in another's, and pass on what is given back."""
 
-    def __init__(self, kube: KubeClient, ledger: Ledger) -> None:
+    def __init__(self, kube: KubeClient, claim_store: ClaimStore) -> None:
         self._kube = kube
-        self._ledger = ledger
+        self._claim_store = claim_store
 
     async def ensure_own(self, target: Target) -> None:
         """Return when no name of the target is a preview's of another namespace's application.
@@ -34,17 +34,17 @@ class Families:
         """
         own = [target.parent] if target.is_preview else []
         for application in (*own, *other_families(target)):
-            holder = await self._ledger.holder_of(previews_claim(application))
+            holder = await self._claim_store.holder_of(previews_claim(application))
             namespace = target.owner.reference.namespace
             if holder is None or holder.namespace == namespace or await self._has_all(target):
                 continue
-            await self._ledger.wait_for(previews_claim(application), estate_of(target.owner))
+            await self._claim_store.wait_for(previews_claim(application), estate_of(target.owner))
             error = OwnedElsewhere(
                 f"cannot claim the names of {target.owner.reference}: previews of applications named {application!r}"
                 f" belong to namespace {holder.namespace!r}, which claimed that name first; make the preview there, or"
                 " choose another name for the application"
             )
-            error.condition = Holding.PREVIEWS.condition
+            error.condition = ClaimKind.PREVIEWS.condition
             raise error
 
     @staticmethod
@@ -61,13 +61,13 @@ class Families:
     async def pass_on(self, reference: ObjectReference) -> None:
         """Give the family of an Application that went to the oldest one of its name; the second time does nothing."""
         claim = previews_claim(reference.name)
-        if reference.kind is not Kind.APPLICATION or await self._ledger.holder_of(claim) is not None:
+        if reference.kind is not Kind.APPLICATION or await self._claim_store.holder_of(claim) is not None:
             return
         selector = f"metadata.name={reference.name}"
         pages = self._kube.pages(APPLICATIONS, field_selector=selector, metadata_only=True)
         # One without our finalizer was never accepted, and what it is given nobody would give back.
         heirs = [
-            Envelope.from_api(Kind.APPLICATION, without_marks(body))
+            CustomObject.from_api(Kind.APPLICATION, without_marks(body))
             async for page in pages
             for body in page.items
             if FINALIZER in body["metadata"].get("finalizers", []) and "deletionTimestamp" not in body["metadata"]
@@ -78,20 +78,20 @@ class Families:
                 continue
             home = {"cluster": self._kube.cluster, "namespace_uid": namespace["metadata"]["uid"]}
             owner = heir.model_copy(update=home).owner
-            given = await self._ledger.acquire(owner, (), optional=(claim,))
+            given = await self._claim_store.acquire(owner, (), optional=(claim,))
             # It may have gone meanwhile; whoever deletes it from here on finds the claim.
             if await self._lives(heir):
                 return
-            await self._ledger.release(estate_of(owner), given.new)
+            await self._claim_store.release(estate_of(owner), given.new)
 
     async def _has_all(self, target: Target) -> bool:
-        held = {each.claim for each in await self._ledger.held_by(estate_of(target.owner))}
+        held = {each.claim for each in await self._claim_store.held_by(estate_of(target.owner))}
         return held.issuperset(claims_of(target))
 
-    async def _lives(self, envelope: Envelope) -> bool:
-        reference = envelope.reference
+    async def _lives(self, custom_object: CustomObject) -> bool:
+        reference = custom_object.reference
         body = await self._kube.get(APPLICATIONS, reference.name, reference.namespace)
         if body is None:
             return False
-        found = Envelope.from_api(Kind.APPLICATION, body)
-        return found.metadata.uid == envelope.metadata.uid and not found.is_deleting
+        found = CustomObject.from_api(Kind.APPLICATION, body)
+        return found.metadata.uid == custom_object.metadata.uid and not found.is_deleting

@@ -1,4 +1,4 @@
-"""The fleet as a list of references, and the pokes that bring every object's run to look at it again."""
+"""The fleet as a list of references, and the reconcile requests that bring every object's run to look at it again."""
 
 import asyncio
 import logging
@@ -8,17 +8,17 @@ from datetime import UTC, datetime
 from temporalio import activity
 from temporalio.client import Client
 
-from activities.clients.backends import Backend
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.metrics import BACKEND_ERRORS
-from activities.clients.resources import custom_resource
-from activities.clients.temporal import poke
-from activities.polling import is_called_off
+from activities.polling import is_preempted
+from clients.claim_store import ClaimStore
+from clients.kube import KubeClient
+from clients.resources import custom_resource
+from clients.temporal import request_reconcile
+from plattr.backends import Backend
 from plattr.errors import BackendRefused
 from plattr.fleet import FleetBatch, FleetPage, FleetProgress, FleetQuery, Member
-from plattr.objects import Envelope, Kind
+from plattr.objects import CustomObject, Kind
 from plattr.steps import CHANGED_SIGNAL, REPAIR_SIGNAL, TASK_QUEUE
+from telemetry.metrics import BACKEND_ERRORS
 
 logger = logging.getLogger(__name__)
 
@@ -26,17 +26,19 @@ _SIGNALS = {"resync": REPAIR_SIGNAL, "restore": CHANGED_SIGNAL}
 
 
 class FleetActivities:
-    """List and poke; what an object needs, its own run finds out."""
+    """List and request reconciles; what an object needs, its own run finds out."""
 
-    def __init__(self, kube: KubeClient, ledger: Ledger, temporal: Client, task_queue: str = TASK_QUEUE) -> None:
+    def __init__(
+        self, kube: KubeClient, claim_store: ClaimStore, temporal: Client, task_queue: str = TASK_QUEUE
+    ) -> None:
         self._kube = kube
-        self._ledger = ledger
+        self._claim_store = claim_store
         self._temporal = temporal
         self._task_queue = task_queue
 
     @activity.defn
     async def list_fleet(self, query: FleetQuery) -> FleetPage:
-        """Return the objects after a key that are to be poked; paused ones are not.
+        """Return the objects after a key that are to be reconciled; paused ones are not.
 
         And those that are gone, with a name whose quarantine is over: their cleanup looks once more and gives it back.
         It waits for that moment itself; here only the names of runs that were lost are found.
@@ -50,17 +52,17 @@ class FleetActivities:
             # specs must never be in memory together.
             async for page in self._kube.pages(custom_resource(kind), metadata_only=query.purpose == "resync"):
                 for body in page.items:
-                    envelope = Envelope.from_api(kind, body)
-                    known.add(envelope.reference.key)
-                    if envelope.reference.key > query.after and _is_wanted(envelope, query):
-                        members.append(Member(reference=envelope.reference, is_deleting=envelope.is_deleting))
+                    custom_object = CustomObject.from_api(kind, body)
+                    known.add(custom_object.reference.key)
+                    if custom_object.reference.key > query.after and _is_wanted(custom_object, query):
+                        members.append(Member(reference=custom_object.reference, is_deleting=custom_object.is_deleting))
         members += await self._to_look_after(known, query)
         members.sort(key=lambda member: member.reference.key)
         return FleetPage(members=tuple(members[: query.limit]), remaining=len(members))
 
     async def _to_look_after(self, known: Collection[str], query: FleetQuery) -> list[Member]:
         now = datetime.now(UTC)
-        over = {reference for reference, end in await self._ledger.quarantined() if end < now}
+        over = {reference for reference, end in await self._claim_store.quarantined() if end < now}
         return [
             Member(reference=reference, is_deleting=True)
             for reference in over
@@ -68,22 +70,22 @@ class FleetActivities:
         ]
 
     @activity.defn
-    async def poke_fleet(self, batch: FleetBatch) -> FleetProgress:
-        """Poke the objects one after the other; ends early, saying where, when the worker stops.
+    async def request_reconciles(self, batch: FleetBatch) -> FleetProgress:
+        """Request a reconcile of the objects one after the other; ends early, saying where, when the worker stops.
 
-        One that Temporal refuses does not keep the others from their turn.
+        One that Temporal refuses does not keep the others from theirs.
 
         Raises:
-            BackendUnavailable: Temporal did not take a poke; those before it are poked again, which harms nothing.
+            BackendUnavailable: Temporal did not take one; those before it are sent again, which harms nothing.
         """
         refused: list[Member] = []
         for number, member in enumerate(batch.members):
             if number and batch.pause:
                 await asyncio.sleep(batch.pause.total_seconds())
-                if is_called_off():
-                    return FleetProgress(poked=number, refused=tuple(refused))
+                if is_preempted():
+                    return FleetProgress(requested=number, refused=tuple(refused))
             try:
-                await poke(
+                await request_reconcile(
                     self._temporal,
                     member.reference,
                     is_deleting=member.is_deleting,
@@ -93,12 +95,12 @@ class FleetActivities:
             except BackendRefused as error:
                 refused.append(member)
                 BACKEND_ERRORS.labels(Backend.TEMPORAL, error.reason).inc()
-                logger.warning("poke refused", extra={"object": member.reference.key, "cause": str(error)})
-        return FleetProgress(poked=len(batch.members), refused=tuple(refused))
+                logger.warning("reconcile request refused", extra={"object": member.reference.key, "cause": str(error)})
+        return FleetProgress(requested=len(batch.members), refused=tuple(refused))
 
 
-def _is_wanted(envelope: Envelope, query: FleetQuery) -> bool:
+def _is_wanted(custom_object: CustomObject, query: FleetQuery) -> bool:
     # A paused object is deleted all the same.
-    if envelope.is_paused and not envelope.is_deleting:
+    if custom_object.is_paused and not custom_object.is_deleting:
         return False
-    return query.purpose == "resync" or envelope.kind is Kind.PREVIEW or not envelope.is_settled
+    return query.purpose == "resync" or custom_object.kind is Kind.PREVIEW or not custom_object.is_settled

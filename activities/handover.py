@@ -4,13 +4,13 @@ Applications that swap their hosts, two or several, would wait for each other fo
 while it has no other: an object whose new host stays with its holder would be left without any.
 """
 
-from activities.clients.giving_back import waiting_for
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.resources import INGRESSES, Json
 from activities.loading import TargetLoader
 from activities.ownership import belongs_to
-from plattr.claims import Claim, Holding, claims_of, host_claim
+from clients.claim_release import waiting_for
+from clients.claim_store import ClaimStore
+from clients.kube import KubeClient
+from clients.resources import INGRESSES, Json
+from plattr.claims import Claim, ClaimKind, claims_of, host_claim
 from plattr.errors import InvalidSpec, ParentNotFound, StillDeleting, Superseded
 from plattr.marks import Mark, estate_of
 from plattr.objects import ObjectReference, parse_key
@@ -23,9 +23,9 @@ LONGEST_RING = 8
 class Handover:
     """Finds the rings of objects of which each asks for the host that the next one has left."""
 
-    def __init__(self, kube: KubeClient, ledger: Ledger, loader: TargetLoader) -> None:
+    def __init__(self, kube: KubeClient, claim_store: ClaimStore, loader: TargetLoader) -> None:
         self._kube = kube
-        self._ledger = ledger
+        self._claim_store = claim_store
         self._loader = loader
 
     async def hand_over_left_host(self, target: Target) -> None:
@@ -36,7 +36,7 @@ class Handover:
             Conflict: a claim or an Ingress changed under our hands.
         """
         estate, wanted = estate_of(target.owner), host_claim(target)
-        held = {each.claim for each in await self._ledger.held_by(estate, Holding.HOST)}
+        held = {each.claim for each in await self._claim_store.held_by(estate, ClaimKind.HOST)}
         if not held or wanted in held:
             return
         claim = await self._closing(target, held)
@@ -51,14 +51,14 @@ class Handover:
             found = await self._kube.get(INGRESSES, name, names.namespace)
             if found is not None and found["metadata"]["uid"] == body["metadata"]["uid"]:
                 raise StillDeleting(f"cannot give back host {claim.name!r}: Ingress {name!r} is still there")
-        await self._ledger.release(estate, [claim])
+        await self._claim_store.release(estate, [claim])
 
     async def _closing(self, target: Target, held: set[Claim]) -> Claim | None:
         """Return which host of the target's closes its ring; None: there is no ring, or an outsider waits in it."""
         claim, members = host_claim(target), [target.owner.reference]
         waiting: dict[Claim, tuple[ObjectReference, ...]] = {}
         for _ in range(LONGEST_RING):
-            found = await self._ledger.marked(claim)
+            found = await self._claim_store.marked(claim)
             if found is None:
                 # Free: whoever asks for it has it in a moment.
                 return None
@@ -69,7 +69,7 @@ class Handover:
                 is_closed = members[-1] in waiting[claim] and not await self._outsider(waiting, members)
                 return claim if is_closed else None
             holder = await self._holder(mark)
-            # Its own wish: it keeps the host. A member's: the ring is theirs, and its end frees what the target wants.
+            # Its own spec: it keeps the host. A member's: the ring is theirs, and its end frees what the target wants.
             if holder is None or holder.owner.reference in members or host_claim(holder) == claim:
                 return None
             if await self._lacks_more(holder):
@@ -81,23 +81,23 @@ class Handover:
     async def _holder(self, mark: Mark) -> Target | None:
         """Return what the holder of a host asks for now; None when nothing of its spec is done now."""
         reference = parse_key(mark.key)
-        target = await self._wish(reference) if reference is not None else None
+        target = await self._desired_target(reference) if reference is not None else None
         return target if target is not None and estate_of(target.owner).holds(mark) else None
 
-    async def _wish(self, reference: ObjectReference) -> Target | None:
-        envelope = await self._loader.read(reference)
-        if envelope is None or envelope.is_deleting or envelope.is_paused:
+    async def _desired_target(self, reference: ObjectReference) -> Target | None:
+        custom_object = await self._loader.read(reference)
+        if custom_object is None or custom_object.is_deleting or custom_object.is_paused:
             return None
         try:
-            return await self._loader.target_of(envelope)
+            return await self._loader.target_of(custom_object)
         except (InvalidSpec, ParentNotFound, Superseded):
             return None
 
     async def _lacks_more(self, target: Target) -> bool:
         """Tell whether another name than the host's is somebody else's: then a free host would not help the target."""
-        held = {each.claim for each in await self._ledger.held_by(estate_of(target.owner))}
+        held = {each.claim for each in await self._claim_store.held_by(estate_of(target.owner))}
         missing = [claim for claim in claims_of(target) if claim not in held and claim != host_claim(target)]
-        return any([await self._ledger.marked(claim) is not None for claim in missing])
+        return any([await self._claim_store.marked(claim) is not None for claim in missing])
 
     async def _outsider(
         self, waiting: dict[Claim, tuple[ObjectReference, ...]], members: list[ObjectReference]
@@ -105,8 +105,8 @@ class Handover:
         """Tell whether somebody else waits for a host of the ring: it could come first, and a member would lose all."""
         for claim, references in waiting.items():
             for reference in references:
-                wish = None if reference in members else await self._wish(reference)
-                if wish is not None and host_claim(wish) == claim:
+                target_now = None if reference in members else await self._desired_target(reference)
+                if target_now is not None and host_claim(target_now) == claim:
                     return True
         return False
 

@@ -20,13 +20,13 @@ from temporalio.worker import (
     Interceptor,
 )
 
-from activities.clients import fence
+from clients import fence
 from plattr.errors import FencedOff, PlattrError, Refusal, Superseded, Transient, Unmet, reason_of
 from plattr.steps import Problem, Remedy
 
 logger = logging.getLogger(__name__)
 
-# 1 s: an attempt is noticed as dead within the heartbeat timeout (15 s), and learns soon that it is called off.
+# 1 s: an attempt is noticed as dead within the heartbeat timeout (15 s), and learns soon that it is preempted.
 BEAT_SECONDS = 1.0
 # 10 s after the last beat that the server took an attempt stops writing; the server gives it up 15 s after that beat
 # at the earliest, or when its time (start to close) is over. The 5 s between are fence.ON_ITS_WAY_SECONDS.
@@ -49,7 +49,7 @@ async def beat_acknowledged() -> None:
         RPCError: NOT_FOUND when the server has given the attempt up; others when it cannot be reached.
     """
     handle = activity.client().get_async_activity_handle(task_token=activity.info().task_token)
-    # Called off and yet ours: the SDK's own beat tells the attempt.
+    # Preempted and yet ours: the SDK's own beat tells the attempt.
     with suppress(AsyncActivityCancelledError):
         await handle.heartbeat()
 
@@ -119,7 +119,7 @@ class _GuardedActivity(ActivityInboundInterceptor):
             await asyncio.sleep(BEAT_SECONDS)
             if not lease.is_live:
                 return
-            # The SDK's own: its answer tells the attempt that it is called off.
+            # The SDK's own: its answer tells the attempt that it is preempted.
             activity.heartbeat()
             sent = time.monotonic()
             try:

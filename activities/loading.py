@@ -2,10 +2,10 @@
 
 from collections import OrderedDict
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import APPLICATIONS, NAMESPACES, custom_resource
+from clients.kube import KubeClient
+from clients.resources import APPLICATIONS, NAMESPACES, custom_resource
 from plattr.errors import ParentNotFound, Superseded
-from plattr.objects import Envelope, Kind, ObjectReference
+from plattr.objects import CustomObject, Kind, ObjectReference
 from plattr.parent import Parent, taken_parent, with_parent
 from plattr.settings import Settings
 from plattr.spec import parse_preview_spec
@@ -32,50 +32,50 @@ class TargetLoader:
             ParentNotFound: a preview's Application is missing.
             InvalidSpec: a rule is broken, in the object or in a preview's parent.
         """
-        envelope = await self.read(step.reference)
-        if envelope is None:
+        custom_object = await self.read(step.reference)
+        if custom_object is None:
             raise Superseded(f"cannot go on with {step.reference}: it is gone")
-        if envelope.metadata.uid != step.uid:
-            raise Superseded(f"cannot go on with {step.reference}: it was created anew")
-        if envelope.is_deleting:
+        if custom_object.metadata.uid != step.uid:
+            raise Superseded(f"cannot go on with {step.reference}: it was created again")
+        if custom_object.is_deleting:
             raise Superseded(f"cannot go on with {step.reference}: it is being deleted")
         # Not every pause is heard by a run: of a resync the watcher does not know, and it may be down.
-        if envelope.is_paused:
+        if custom_object.is_paused:
             raise Superseded(f"cannot go on with {step.reference}: it is paused")
-        if envelope.metadata.generation != step.generation:
+        if custom_object.metadata.generation != step.generation:
             raise Superseded(
                 f"cannot go on with generation {step.generation} of {step.reference}:"
-                f" generation {envelope.metadata.generation} is newer"
+                f" generation {custom_object.metadata.generation} is newer"
             )
-        return await self.target_of(envelope)
+        return await self.target_of(custom_object)
 
-    async def read(self, reference: ObjectReference) -> Envelope | None:
+    async def read(self, reference: ObjectReference) -> CustomObject | None:
         """Return the object as it is now, its spec not yet validated; None when it is gone."""
         body = await self._kube.get(custom_resource(reference.kind), reference.name, reference.namespace)
-        return None if body is None else Envelope.from_api(reference.kind, body)
+        return None if body is None else CustomObject.from_api(reference.kind, body)
 
-    async def namespace_uid(self, envelope: Envelope) -> str:
+    async def namespace_uid(self, custom_object: CustomObject) -> str:
         """Return which namespace of its name the object is in; asked once an object, for that never changes.
 
         Raises:
             Superseded: the namespace is gone, and the object with it.
         """
-        uid, name = envelope.metadata.uid, envelope.metadata.namespace
+        uid, name = custom_object.metadata.uid, custom_object.metadata.namespace
         if uid not in self._namespace_uids:
             body = await self._kube.get(NAMESPACES, name)
             if body is None:
-                raise Superseded(f"cannot go on with {envelope.reference}: namespace {name!r} is gone")
+                raise Superseded(f"cannot go on with {custom_object.reference}: namespace {name!r} is gone")
             self._namespace_uids[uid] = body["metadata"]["uid"]
             if len(self._namespace_uids) > KNOWN_OBJECTS:
                 self._namespace_uids.popitem(last=False)
         return self._namespace_uids[uid]
 
-    async def at_home(self, envelope: Envelope) -> Envelope:
+    async def at_home(self, custom_object: CustomObject) -> CustomObject:
         """Return the object with its cluster and its namespace's uid, which its owner's marks name."""
-        home = {"cluster": self._kube.cluster, "namespace_uid": await self.namespace_uid(envelope)}
-        return envelope.model_copy(update=home)
+        home = {"cluster": self._kube.cluster, "namespace_uid": await self.namespace_uid(custom_object)}
+        return custom_object.model_copy(update=home)
 
-    async def with_parent(self, envelope: Envelope, *, take_over: bool) -> Envelope:
+    async def with_parent(self, custom_object: CustomObject, *, take_over: bool) -> CustomObject:
         """Return a preview with the parent that it is to be built from in its status; an Application as it is.
 
         That is the one it was built from before. Only a new preview, or one that is to take its parent over, is given
@@ -85,38 +85,38 @@ class TargetLoader:
             ParentNotFound: the living one is wanted, and is missing or being deleted.
             InvalidSpec: a rule of the preview is broken.
         """
-        if envelope.kind is Kind.APPLICATION or (taken_parent(envelope) is not None and not take_over):
-            return envelope
-        return with_parent(envelope, await self._living_parent(envelope))
+        if custom_object.kind is Kind.APPLICATION or (taken_parent(custom_object) is not None and not take_over):
+            return custom_object
+        return with_parent(custom_object, await self._living_parent(custom_object))
 
-    async def target_of(self, envelope: Envelope) -> Target:
+    async def target_of(self, custom_object: CustomObject) -> Target:
         """Return what an object asks for; the parent of a preview that has none in its status yet is read.
 
         Raises:
             ParentNotFound: that parent is missing or is being deleted.
             InvalidSpec: a rule is broken, in the object or in a preview's parent.
         """
-        envelope = await self.at_home(envelope)
-        if envelope.kind is Kind.APPLICATION:
+        custom_object = await self.at_home(custom_object)
+        if custom_object.kind is Kind.APPLICATION:
             return application_target(
-                envelope,
+                custom_object,
                 base_domain=self._settings.base_domain,
                 client_suffix=self._settings.oidc_client_suffix,
                 hosts=self._settings.host_rules,
             )
-        parent = taken_parent(envelope) or await self._living_parent(envelope)
+        parent = taken_parent(custom_object) or await self._living_parent(custom_object)
         return preview_target(
-            envelope, parent.spec, base_domain=self._settings.base_domain, hosts=self._settings.host_rules
+            custom_object, parent.spec, base_domain=self._settings.base_domain, hosts=self._settings.host_rules
         )
 
-    async def _living_parent(self, envelope: Envelope) -> Parent:
-        name = parse_preview_spec(envelope.spec).application_ref
+    async def _living_parent(self, custom_object: CustomObject) -> Parent:
+        name = parse_preview_spec(custom_object.spec).application_ref
         # Only ever in the preview's own namespace: another team's Application is not the preview's to copy.
-        body = await self._kube.get(APPLICATIONS, name, envelope.metadata.namespace)
+        body = await self._kube.get(APPLICATIONS, name, custom_object.metadata.namespace)
         if body is None or body["metadata"].get("deletionTimestamp"):
             state = "does not exist" if body is None else "is being deleted"
             raise ParentNotFound(
-                f"cannot provision {envelope.reference}: Application {name!r} {state}"
-                f" in namespace {envelope.metadata.namespace!r}; create it there"
+                f"cannot provision {custom_object.reference}: Application {name!r} {state}"
+                f" in namespace {custom_object.metadata.namespace!r}; create it there"
             )
-        return Parent.of(Envelope.from_api(Kind.APPLICATION, body))
+        return Parent.of(CustomObject.from_api(Kind.APPLICATION, body))

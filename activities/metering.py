@@ -6,10 +6,10 @@ from typing import Any
 from temporalio import activity
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-from activities.clients.metrics import BACKEND_ERRORS, STEP_ATTEMPTS, STEP_SECONDS
 from activities.interceptor import UNEXPECTED
 from plattr.errors import PlattrError, Superseded, reason_of
 from plattr.steps import StepResult
+from telemetry.metrics import BACKEND_ERRORS, STEP_ATTEMPTS, STEP_SECONDS
 
 
 class AttemptMeter(Interceptor):
@@ -24,12 +24,12 @@ class _MeteredActivity(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002  the SDK's name
         step, began = activity.info().activity_type, time.monotonic()
         # What neither returns nor raises an Exception was cut off: the process ends, or nobody waits any more.
-        outcome, reason = "called_off", "Cancelled"
+        outcome, reason = "preempted", "Cancelled"
         try:
             result = await super().execute_activity(input)
         except PlattrError as error:
             # Superseded: the object moved on, and the run with it; nothing failed.
-            outcome, reason = "called_off" if isinstance(error, Superseded) else "failed", reason_of(error)
+            outcome, reason = "preempted" if isinstance(error, Superseded) else "failed", reason_of(error)
             if error.backend is not None:
                 BACKEND_ERRORS.labels(error.backend, reason).inc()
             raise

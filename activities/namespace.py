@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from temporalio import activity
 
-from activities.clients.concurrency import all_of
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import MADE_ANNOTATION, Ledger
-from activities.clients.resources import LIMIT_RANGES, NAMESPACES, NETWORK_POLICIES, RESOURCE_QUOTAS, Json, Resource
 from activities.loading import TargetLoader
-from activities.ownership import belongs_to, delete_all, list_owned, living_uid
+from activities.ownership import belongs_to, delete_all, find_live_uid, list_owned
 from activities.polling import moments
-from plattr.claims import Claim, HeldClaim, Holding
+from clients.claim_store import MADE_ANNOTATION, ClaimStore
+from clients.concurrency import all_of
+from clients.kube import KubeClient
+from clients.resources import LIMIT_RANGES, NAMESPACES, NETWORK_POLICIES, RESOURCE_QUOTAS, Json, Resource
+from plattr.claims import Claim, ClaimKind, HeldClaim
 from plattr.errors import StillDeleting
 from plattr.manifests.namespace import build_namespace
 from plattr.manifests.preview_limits import build_limit_range, build_network_policy, build_resource_quota
@@ -28,10 +28,10 @@ WAIT_SECONDS = 20.0
 class NamespaceActivities:
     """Keep and remove a preview's namespace."""
 
-    def __init__(self, loader: TargetLoader, kube: KubeClient, ledger: Ledger, settings: Settings) -> None:
+    def __init__(self, loader: TargetLoader, kube: KubeClient, claim_store: ClaimStore, settings: Settings) -> None:
         self._loader = loader
         self._kube = kube
-        self._ledger = ledger
+        self._claim_store = claim_store
         self._settings = settings
 
     @activity.defn
@@ -54,8 +54,8 @@ class NamespaceActivities:
         existing = await self._kube.get(NAMESPACES, target.names.namespace)
         if existing is None:
             # Marks can be taken off it later; the claim is where no tenant writes.
-            claim = Claim(holding=Holding.NAMESPACE, name=target.names.namespace)
-            await self._ledger.note_made(estate_of(target.owner), claim)
+            claim = Claim(kind=ClaimKind.NAMESPACE, name=target.names.namespace)
+            await self._claim_store.note_made(estate_of(target.owner), claim)
         await self._kube.apply_over(existing, NAMESPACES, namespace, target.owner)
         await all_of(self._keep(target, resource, body) for resource, body in _bounds(target, settings))
         return StepResult()
@@ -71,15 +71,15 @@ class NamespaceActivities:
             StillDeleting: it has not gone yet; the message says what Kubernetes waits for. Or it was made for this
                 preview and does not say so any more.
         """
-        spared = await living_uid(self._kube, step)
+        live_uid = await find_live_uid(self._kube, step)
         estate, going = step.estate(self._kube.cluster), list[Json]()
-        held = await self._ledger.held_by(estate, Holding.NAMESPACE)
-        claims = [claim for claim in held if spared is None or claim.owner.uid != spared]
+        held = await self._claim_store.held_by(estate, ClaimKind.NAMESPACE)
+        claims = [claim for claim in held if live_uid is None or claim.owner.uid != live_uid]
         async for _ in moments(WAIT_SECONDS):
             found = await self._namespaces(estate, claims)
-            going = await delete_all(self._kube, NAMESPACES, found, spared_uid=spared)
+            going = await delete_all(self._kube, NAMESPACES, found, live_uid=live_uid)
             if not going:
-                await self._ledger.release(estate, [claim.claim for claim in claims])
+                await self._claim_store.release(estate, [claim.claim for claim in claims])
                 return StepResult()
         raise StillDeleting("; ".join(_why_it_stays(namespace) for namespace in going))
 
@@ -97,7 +97,7 @@ class NamespaceActivities:
                 raise StillDeleting(
                     f"cannot delete namespace {held.claim.name!r}: it was made for {estate.reference}, and the"
                     " annotations that say whose it is are gone or another's; delete it by hand, or take annotation"
-                    f" {MADE_ANNOTATION} off Lease {held.claim.lease_name!r} if somebody else made it anew"
+                    f" {MADE_ANNOTATION} off Lease {held.claim.lease_name!r} if somebody else made it again"
                 )
         return found
 
@@ -107,7 +107,7 @@ class NamespaceActivities:
             return
         found = await self._kube.get(resource, PREVIEW_LIMITS, target.names.namespace)
         if found is not None and belongs_to(found, estate_of(target.owner)):
-            await delete_all(self._kube, resource, [found], spared_uid=None)
+            await delete_all(self._kube, resource, [found], live_uid=None)
 
 
 def _bounds(target: Target, settings: Settings) -> list[tuple[Resource, Json | None]]:

@@ -2,27 +2,27 @@
 
 from collections.abc import Sequence
 
-from activities.certificates import certificate_finding
-from activities.clients.concurrency import all_of
-from activities.clients.kube import KubeClient
-from activities.clients.resources import DEPLOYMENTS, INGRESSES, Json
+from activities.certificates import certificate_update
 from activities.ownership import belongs_to, list_owned, namespaces_of
+from clients.concurrency import all_of
+from clients.kube import KubeClient
+from clients.resources import DEPLOYMENTS, INGRESSES, Json
 from plattr.marks import Estate, estate_of
 from plattr.objects import ObjectReference
-from plattr.status import ConditionType, Finding
+from plattr.status import ConditionType, ConditionUpdate
 from plattr.target import Target
 
 
-async def observed(kube: KubeClient, target: Target, findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Return the findings as they hold now.
+async def observed(kube: KubeClient, target: Target, updates: Sequence[ConditionUpdate]) -> tuple[ConditionUpdate, ...]:
+    """Return the updates as they hold now.
 
     Between a step and the status lies the rollout, which may take minutes. Only what is said to be True is looked
     at again; a failure keeps the words of the step that failed.
     """
-    return tuple(await all_of(_now(kube, target, finding) for finding in findings))
+    return tuple(await all_of(_now(kube, target, update) for update in updates))
 
 
-async def gone_workload(kube: KubeClient, reference: ObjectReference) -> tuple[Finding, ...]:
+async def gone_workload(kube: KubeClient, reference: ObjectReference) -> tuple[ConditionUpdate, ...]:
     """Return the conditions of an object that is being deleted whose Deployment, or Ingresses, are gone."""
     estate = Estate(reference=reference, cluster=kube.cluster, namespace_uid=None)
     namespaces = await namespaces_of(kube, estate)
@@ -35,15 +35,15 @@ async def gone_workload(kube: KubeClient, reference: ObjectReference) -> tuple[F
     return tuple(gone)
 
 
-async def _now(kube: KubeClient, target: Target, finding: Finding) -> Finding:
-    if finding.status == "True" and finding.type is ConditionType.DEPLOYMENT:
-        return await _deployment(kube, target) or finding
-    if finding.status == "True" and finding.type is ConditionType.INGRESS:
-        return await _ingress(kube, target) or finding
-    return finding
+async def _now(kube: KubeClient, target: Target, update: ConditionUpdate) -> ConditionUpdate:
+    if update.status == "True" and update.type is ConditionType.DEPLOYMENT:
+        return await _deployment(kube, target) or update
+    if update.status == "True" and update.type is ConditionType.INGRESS:
+        return await _ingress(kube, target) or update
+    return update
 
 
-async def _deployment(kube: KubeClient, target: Target) -> Finding | None:
+async def _deployment(kube: KubeClient, target: Target) -> ConditionUpdate | None:
     names = target.names
     body = await kube.get(DEPLOYMENTS, names.stem, names.namespace)
     what = f"Deployment {names.stem!r} in namespace {names.namespace!r}"
@@ -58,7 +58,7 @@ async def _deployment(kube: KubeClient, target: Target) -> Finding | None:
             available.get("message") or f"{what} is not available any more",
         )
     if available is None or status.get("observedGeneration", 0) < body["metadata"]["generation"]:
-        return Finding(
+        return ConditionUpdate(
             type=ConditionType.DEPLOYMENT,
             status="Unknown",
             reason="RolloutInProgress",
@@ -67,7 +67,7 @@ async def _deployment(kube: KubeClient, target: Target) -> Finding | None:
     return None
 
 
-async def _ingress(kube: KubeClient, target: Target) -> Finding | None:
+async def _ingress(kube: KubeClient, target: Target) -> ConditionUpdate | None:
     names = target.names
     wanted = [names.stem] + ([names.api_ingress] if target.spec.database.enabled else [])
     bodies = await all_of(kube.get(INGRESSES, name, names.namespace) for name in wanted)
@@ -78,12 +78,12 @@ async def _ingress(kube: KubeClient, target: Target) -> Finding | None:
         if names.host not in _hosts(body):
             return _false(ConditionType.INGRESS, "HostMissing", f"{what} does not lead {names.host!r} anywhere")
     main = bodies[0]
-    return await certificate_finding(kube, main, names.host) if main is not None else None
+    return await certificate_update(kube, main, names.host) if main is not None else None
 
 
 def _hosts(ingress: Json) -> set[str]:
     return {rule.get("host", "") for rule in ingress.get("spec", {}).get("rules", [])}
 
 
-def _false(kind: ConditionType, reason: str, message: str) -> Finding:
-    return Finding(type=kind, status="False", reason=reason, message=message)
+def _false(kind: ConditionType, reason: str, message: str) -> ConditionUpdate:
+    return ConditionUpdate(type=kind, status="False", reason=reason, message=message)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import NAMESPACES, Json, Resource, custom_resource
+from clients.kube import KubeClient
+from clients.resources import NAMESPACES, Json, Resource, custom_resource
 from plattr.errors import Conflict, OwnedElsewhere, StillDeleting
 from plattr.marks import Estate, Mark, ensure_own
 from plattr.objects import Kind, ObjectReference, Owner
@@ -97,7 +97,7 @@ async def namespaces_of(kube: KubeClient, estate: Estate) -> list[str]:
     return [body["metadata"]["name"] for body in await list_owned(kube, NAMESPACES, estate)]
 
 
-async def living_uid(kube: KubeClient, step: CleanupStepInput) -> str | None:
+async def find_live_uid(kube: KubeClient, step: CleanupStepInput) -> str | None:
     """Return the UID of a living object that has the name again, whose resources a cleanup must leave alone.
 
     None while there is no object of the name, while it is being deleted, and when it is the one to clean up.
@@ -109,12 +109,12 @@ async def living_uid(kube: KubeClient, step: CleanupStepInput) -> str | None:
     return str(body["metadata"]["uid"])
 
 
-async def delete_all(kube: KubeClient, resource: Resource, bodies: list[Json], *, spared_uid: str | None) -> list[Json]:
+async def delete_all(kube: KubeClient, resource: Resource, bodies: list[Json], *, live_uid: str | None) -> list[Json]:
     """Delete the given objects, except those of the incarnation that lives; return those that were to go.
 
     Each is deleted only while it is the object that was read: one put in its place meanwhile stays.
     """
-    going = [body for body in bodies if spared_uid is None or _owner_uid(body) != spared_uid]
+    going = [body for body in bodies if live_uid is None or _owner_uid(body) != live_uid]
     for body in going:
         metadata = body["metadata"]
         if "deletionTimestamp" in metadata:
@@ -131,7 +131,7 @@ async def remove_owned(
     estate: Estate,
     resources: Sequence[Resource],
     *,
-    spared_uid: str | None,
+    live_uid: str | None,
     labels: Mapping[str, str] | None = None,
 ) -> None:
     """Delete all that an owner has of these kinds, as `delete_all` does, and return when it is gone.
@@ -145,7 +145,7 @@ async def remove_owned(
     # All are asked before any is looked at again: what is held must not hold up the others.
     for resource, namespace in places:
         found = await list_owned(kube, resource, estate, namespace, labels=labels)
-        uids = {body["metadata"]["uid"] for body in await delete_all(kube, resource, found, spared_uid=spared_uid)}
+        uids = {body["metadata"]["uid"] for body in await delete_all(kube, resource, found, live_uid=live_uid)}
         going += [(resource, namespace, uids)] if uids else []
     for resource, namespace, uids in going:
         for body in await list_owned(kube, resource, estate, namespace, labels=labels):

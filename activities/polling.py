@@ -17,13 +17,13 @@ CLEANUP_BUDGET = timedelta(seconds=20)
 async def moments(limit_seconds: float) -> AsyncIterator[float]:
     """Yield the seconds passed, at once and then after growing pauses, until the limit.
 
-    Ends early when the attempt is called off or the worker shuts down: the next attempt goes on where this left.
+    Ends early when the attempt is preempted or the worker shuts down: the next attempt goes on where this left.
     """
     begun = time.monotonic()
     pause = FIRST_PAUSE_SECONDS
     while (passed := time.monotonic() - begun) <= limit_seconds:
         yield passed
-        if is_called_off():
+        if is_preempted():
             return
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
@@ -32,9 +32,9 @@ async def moments(limit_seconds: float) -> AsyncIterator[float]:
 def time_is_up(budget: timedelta) -> Callable[[], bool]:
     """Return what tells whether a cleanup has to stop for now: its time is over, or somebody wants it to end."""
     ends = time.monotonic() + budget.total_seconds()
-    return lambda: time.monotonic() >= ends or is_called_off()
+    return lambda: time.monotonic() >= ends or is_preempted()
 
 
-def is_called_off() -> bool:
+def is_preempted() -> bool:
     """Tell whether somebody wants the running activity to end; never, outside one."""
     return activity.in_activity() and (activity.is_cancelled() or activity.is_worker_shutdown())

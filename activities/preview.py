@@ -5,17 +5,17 @@ from datetime import datetime
 
 from temporalio import activity
 
-from activities.clients.events import EventRecorder
-from activities.clients.kube import KubeClient
-from activities.clients.resources import PREVIEWS, Json
 from activities.loading import TargetLoader
 from activities.status import conditions_of, with_conditions
+from clients.events import EventRecorder
+from clients.kube import KubeClient
+from clients.resources import PREVIEWS, Json
 from plattr import ttl
 from plattr.errors import Superseded
-from plattr.objects import Envelope
+from plattr.objects import CustomObject
 from plattr.spec import preview_ttl
-from plattr.status import ConditionType, Finding
-from plattr.steps import ClaimInput, ExpiryInput, Lifetime, PreviewTerms, StepResult
+from plattr.status import ConditionType, ConditionUpdate
+from plattr.steps import ClaimInput, ExpiryInput, Lifetime, PreviewLifetime, StepResult
 
 EXPIRING_REASON = "ExpiresSoon"
 EXPIRED_REASON = "Expired"
@@ -30,31 +30,31 @@ class PreviewActivities:
         self._loader = loader
 
     @activity.defn
-    async def read_terms(self, request: ClaimInput) -> PreviewTerms:
+    async def read_lifetime(self, request: ClaimInput) -> PreviewLifetime:
         """Return until when the preview lives.
 
         Raises:
             InvalidSpec: its ttl breaks the rule; what else may be wrong with its spec is the claim's to say.
         """
-        envelope = await self._loader.read(request.reference)
-        if envelope is None:
-            return PreviewTerms(verdict="gone")
+        custom_object = await self._loader.read(request.reference)
+        if custom_object is None:
+            return PreviewLifetime(verdict="gone")
         # Before the pause: a paused object is deleted all the same.
-        if envelope.is_deleting:
-            return PreviewTerms(verdict="deleting")
-        if envelope.is_paused:
-            return PreviewTerms(verdict="paused")
-        created, text = envelope.metadata.creation_timestamp, preview_ttl(envelope.spec)
+        if custom_object.is_deleting:
+            return PreviewLifetime(verdict="deleting")
+        if custom_object.is_paused:
+            return PreviewLifetime(verdict="paused")
+        created, text = custom_object.metadata.creation_timestamp, preview_ttl(custom_object.spec)
         lifetime = Lifetime(
-            uid=envelope.metadata.uid,
+            uid=custom_object.metadata.uid,
             expires_at=ttl.expires_at(created, text),
             warn_at=ttl.warn_at(created, text),
         )
-        said = [c.message for c in conditions_of(envelope) if c.type is ConditionType.EXPIRING]
+        said = [c.message for c in conditions_of(custom_object) if c.type is ConditionType.EXPIRING]
         if said:
             is_current = said == [_warning(lifetime.expires_at)]
             lifetime = lifetime.model_copy(update={"warning": "current" if is_current else "stale"})
-        return PreviewTerms(verdict="alive", lifetime=lifetime)
+        return PreviewLifetime(verdict="alive", lifetime=lifetime)
 
     @activity.defn
     async def warn_of_expiry(self, request: ExpiryInput) -> StepResult:
@@ -64,16 +64,16 @@ class PreviewActivities:
             Superseded: the end has moved since, or another object has the name: read it again.
             Conflict: the object changed under our hands.
         """
-        envelope = await self._current(request)
+        custom_object = await self._current(request)
         message = _warning(request.expires_at)
-        findings = [Finding(type=ConditionType.EXPIRING, status="True", reason=EXPIRING_REASON, message=message)]
-        wanted = _with_warning(envelope, findings if request.is_due else [])
-        if wanted == envelope.status:
+        updates = [ConditionUpdate(type=ConditionType.EXPIRING, status="True", reason=EXPIRING_REASON, message=message)]
+        wanted = _with_warning(custom_object, updates if request.is_due else [])
+        if wanted == custom_object.status:
             return StepResult()
         if request.is_due:
             # Before the condition: with it written nobody would know any more that this is news.
-            await self._events.record(envelope.owner, kind_of="Warning", reason=EXPIRING_REASON, message=message)
-        metadata = envelope.metadata
+            await self._events.record(custom_object.owner, kind_of="Warning", reason=EXPIRING_REASON, message=message)
+        metadata = custom_object.metadata
         operations: list[Json] = [
             # What was read above is what is changed: a write in between fails here and is tried again.
             {"op": "test", "path": "/metadata/resourceVersion", "value": metadata.resource_version},
@@ -90,26 +90,31 @@ class PreviewActivities:
             Superseded: the end has moved since, or another object has the name: read it again.
             Conflict: another object took the name under our hands.
         """
-        envelope = await self._current(request)
-        text = preview_ttl(envelope.spec)
+        custom_object = await self._current(request)
+        text = preview_ttl(custom_object.spec)
         message = f"its ttl of {text} was over at {_moment(request.expires_at)}"
         await self._kube.delete(PREVIEWS, request.reference.name, request.reference.namespace, uid=request.uid)
         # After it: the end must not come late because there is no place for an Event.
-        await self._events.record(envelope.owner, kind_of="Normal", reason=EXPIRED_REASON, message=message)
+        await self._events.record(custom_object.owner, kind_of="Normal", reason=EXPIRED_REASON, message=message)
         return StepResult()
 
-    async def _current(self, request: ExpiryInput) -> Envelope:
+    async def _current(self, request: ExpiryInput) -> CustomObject:
         """Return the object while it is the one, with the end, that the run knows.
 
         The end is compared, not the time: this worker's clock may go behind the one that fired the timer.
         """
-        envelope = await self._loader.read(request.reference)
-        if envelope is None or envelope.metadata.uid != request.uid or envelope.is_deleting or envelope.is_paused:
+        custom_object = await self._loader.read(request.reference)
+        if (
+            custom_object is None
+            or custom_object.metadata.uid != request.uid
+            or custom_object.is_deleting
+            or custom_object.is_paused
+        ):
             raise Superseded(f"cannot go on with {request.reference}: it is gone, paused, or another one")
-        end = ttl.expires_at(envelope.metadata.creation_timestamp, preview_ttl(envelope.spec))
+        end = ttl.expires_at(custom_object.metadata.creation_timestamp, preview_ttl(custom_object.spec))
         if end != request.expires_at:
             raise Superseded(f"cannot go on with {request.reference}: it lives until {_moment(end)} now")
-        return envelope
+        return custom_object
 
 
 def _warning(end: datetime) -> str:
@@ -120,13 +125,13 @@ def _moment(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _with_warning(envelope: Envelope, findings: Sequence[Finding]) -> Json:
-    """Return the status with exactly these findings about the end; every other condition stays as it is."""
-    old = conditions_of(envelope)
-    generation = envelope.metadata.generation
+def _with_warning(custom_object: CustomObject, updates: Sequence[ConditionUpdate]) -> Json:
+    """Return the status with exactly these updates about the end; every other condition stays as it is."""
+    old = conditions_of(custom_object)
+    generation = custom_object.metadata.generation
     others = [condition for condition in old if condition.type is not ConditionType.EXPIRING]
     known = next((condition for condition in old if condition.type is ConditionType.EXPIRING), None)
-    if known is not None and findings and known.message == findings[0].message:
+    if known is not None and updates and known.message == updates[0].message:
         # The warning is the same whatever else of the spec has changed.
         generation = known.observed_generation
-    return with_conditions(envelope.status, old, findings, generation=generation, untouched=others)
+    return with_conditions(custom_object.status, old, updates, generation=generation, untouched=others)

@@ -8,15 +8,15 @@ from datetime import timedelta
 
 from temporalio import activity
 
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.redis import RedisClient, UsersMissing
-from activities.clients.resources import CONFIG_MAPS, SECRETS, Json
 from activities.loading import TargetLoader
-from activities.ownership import ensure_adoptable, holds, list_owned, living_uid, namespaces_of, remove_owned
+from activities.ownership import ensure_adoptable, find_live_uid, holds, list_owned, namespaces_of, remove_owned
 from activities.polling import CLEANUP_BUDGET, time_is_up
 from activities.redis_databases import RedisDatabases
-from plattr.claims import Claim, Holding
+from clients.claim_store import ClaimStore
+from clients.kube import KubeClient
+from clients.redis import RedisClient, UsersMissing
+from clients.resources import CONFIG_MAPS, SECRETS, Json
+from plattr.claims import Claim, ClaimKind
 from plattr.database import recorded_mark
 from plattr.endpoints import redis_values
 from plattr.errors import Conflict, StillDeleting
@@ -27,7 +27,7 @@ from plattr.marks import Estate, Mark, ensure_own, estate_of
 from plattr.naming import redis_prefix
 from plattr.redis_users import RedisUser, channel_record, password_digest, secret_values, user_rules
 from plattr.settings import Settings
-from plattr.status import ConditionType, Finding
+from plattr.status import ConditionType, ConditionUpdate
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 from plattr.target import Target
 
@@ -45,7 +45,7 @@ class RedisActivities:
         loader: TargetLoader,
         kube: KubeClient,
         redis: RedisClient | None,
-        ledger: Ledger,
+        claim_store: ClaimStore,
         settings: Settings,
         *,
         cleanup_budget: timedelta = CLEANUP_BUDGET,
@@ -53,11 +53,11 @@ class RedisActivities:
         self._loader = loader
         self._kube = kube
         self._redis = redis
-        self._ledger = ledger
+        self._claim_store = claim_store
         self._settings = settings
         self._cleanup_budget = cleanup_budget
-        self._databases = RedisDatabases(ledger, redis, settings.redis_databases)
-        # Where the removal of a prefix stands. What is lost with the worker is only time: any other begins anew.
+        self._databases = RedisDatabases(claim_store, redis, settings.redis_databases)
+        # Where the removal of a prefix stands. What is lost with the worker is only time: any other starts again.
         self._cursors: dict[str, tuple[int, int]] = {}
 
     @activity.defn
@@ -82,12 +82,12 @@ class RedisActivities:
             del values["REDIS_URL"]
         else:
             # Its address would hide that of the ConfigMap.
-            await remove_owned(self._kube, estate_of(target.owner), [SECRETS], spared_uid=None, labels=_LABELS)
+            await remove_owned(self._kube, estate_of(target.owner), [SECRETS], live_uid=None, labels=_LABELS)
         config_map = build_config_map(target, "redis", values)
         await self._kube.apply_owned(CONFIG_MAPS, config_map, target.owner, target.names.namespace)
         message = await self._message(target, lack, database)
         return StepResult(
-            findings=(Finding(type=ConditionType.REDIS, status="True", reason="Provisioned", message=message),)
+            updates=(ConditionUpdate(type=ConditionType.REDIS, status="True", reason="Provisioned", message=message),)
         )
 
     @activity.defn
@@ -104,13 +104,13 @@ class RedisActivities:
             BackendUnavailable: Redis or the API server cannot be reached.
         """
         is_over = time_is_up(self._cleanup_budget)
-        spared, estate = await living_uid(self._kube, step), step.estate(self._kube.cluster)
+        live_uid, estate = await find_live_uid(self._kube, step), step.estate(self._kube.cluster)
         closed: list[RedisUser] = []
         left: list[str] = []
         if self._redis is not None:
-            closed = await self._close_users(self._redis, step, spared)
-            for held in await self._ledger.held_by(estate):
-                if held.owner.uid == spared or step.retains(held.claim.holding, held.claim.name):
+            closed = await self._close_users(self._redis, step, live_uid)
+            for held in await self._claim_store.held_by(estate):
+                if held.owner.uid == live_uid or step.retains(held.claim.kind, held.claim.name):
                     continue
                 what = self._keys_of(held.claim)
                 if what is None:
@@ -120,10 +120,10 @@ class RedisActivities:
                         left.append(f"{what}: no user there says that they are the object's")
                 elif not await self._empty(self._redis, held.claim, is_over):
                     return StepResult(is_done=False, waiting_for=f"{what} to be removed")
-        await remove_owned(self._kube, estate, [SECRETS, CONFIG_MAPS], spared_uid=spared, labels=_LABELS)
+        await remove_owned(self._kube, estate, [SECRETS, CONFIG_MAPS], live_uid=live_uid, labels=_LABELS)
         if self._redis is not None:
             for user in closed:
-                if not step.retains(Holding.REDIS, user.name):
+                if not step.retains(ClaimKind.REDIS, user.name):
                     await self._redis.delete_user(user.name)
         return StepResult(left="; ".join(left))
 
@@ -177,14 +177,14 @@ class RedisActivities:
             raise Conflict(f"cannot create Secret {name!r} in namespace {namespace!r}: it is there by now")
         return password
 
-    async def _close_users(self, redis: RedisClient, step: CleanupStepInput, spared: str | None) -> list[RedisUser]:
+    async def _close_users(self, redis: RedisClient, step: CleanupStepInput, live_uid: str | None) -> list[RedisUser]:
         """Let nobody in any more as the users that carry the owner's record, and return them; others stay."""
         try:
             users = await redis.users()
         except UsersMissing:
             return []
         estate = step.estate(self._kube.cluster)
-        claimed = {held.claim.name: held.owner for held in await self._ledger.held_by(estate, Holding.REDIS)}
+        claimed = {held.claim.name: held.owner for held in await self._claim_store.held_by(estate, ClaimKind.REDIS)}
         # Only where a record is missing: copies of the owner's marks may be many.
         is_bare = any(user.record is None and user.name in claimed for user in users)
         passwords, closed = await self._passwords(estate) if is_bare else [], list[RedisUser]()
@@ -192,7 +192,7 @@ class RedisActivities:
             mark, record = recorded_mark(user.record), user.record
             if user.name in claimed and _has_a_password(user, passwords):
                 mark, record = Mark.of(claimed[user.name]), channel_record(claimed[user.name])
-            if mark is None or record is None or not estate.holds(mark) or mark.uid == spared:
+            if mark is None or record is None or not estate.holds(mark) or mark.uid == live_uid:
                 continue
             if user.is_on:
                 await redis.lock_user(user, record)
@@ -212,16 +212,16 @@ class RedisActivities:
 
     def _keys_of(self, claim: Claim) -> str | None:
         """Return how to call the keys that a claim stands for; None: it stands for none."""
-        if claim.holding is Holding.REDIS and self._settings.redis_isolation != "none":
+        if claim.kind is ClaimKind.REDIS and self._settings.redis_isolation != "none":
             return f"the keys {redis_prefix(claim.name)}* of Redis"
         # Where applications have prefixes, any of them may have keys in any database.
-        if claim.holding is Holding.REDIS_DATABASE and self._settings.redis_isolation == "database":
+        if claim.kind is ClaimKind.REDIS_DATABASE and self._settings.redis_isolation == "database":
             return f"the keys in database {claim.name} of Redis"
         return None
 
     async def _empty(self, redis: RedisClient, claim: Claim, is_over: Callable[[], bool]) -> bool:
         """Remove the keys that a claim stands for; False: the time is up."""
-        if claim.holding is Holding.REDIS_DATABASE:
+        if claim.kind is ClaimKind.REDIS_DATABASE:
             return await self._remove_keys(redis, "", is_over, only=int(claim.name))
         return await self._remove_keys(redis, redis_prefix(claim.name), is_over)
 
@@ -256,7 +256,7 @@ def _ensure_ours(target: Target, user: RedisUser | None, password: str | None) -
 async def _has_keys(redis: RedisClient, claim: Claim, is_over: Callable[[], bool]) -> bool:
     """Tell whether there may be keys that a claim stands for; they may when the time is up before the last page."""
     databases = await redis.databases()
-    if claim.holding is Holding.REDIS_DATABASE:
+    if claim.kind is ClaimKind.REDIS_DATABASE:
         return int(claim.name) in databases
     for database in databases:
         position, has_found = await redis.look_at_page(database, redis_prefix(claim.name), 0)
@@ -271,7 +271,7 @@ async def _has_keys(redis: RedisClient, claim: Claim, is_over: Callable[[], bool
 
 def _reached(user: RedisUser, claim: Claim) -> bool:
     """Tell whether a user, closed or not, is the one whose keys a claim stands for."""
-    if claim.holding is Holding.REDIS_DATABASE:
+    if claim.kind is ClaimKind.REDIS_DATABASE:
         return int(claim.name) in user.databases
     return user.name == claim.name
 

@@ -2,9 +2,9 @@
 
 import zlib
 
-from activities.clients.ledger import Ledger
-from activities.clients.redis import RedisClient, UsersMissing
-from plattr.claims import Claim, Holding
+from clients.claim_store import ClaimStore
+from clients.redis import RedisClient, UsersMissing
+from plattr.claims import Claim, ClaimKind
 from plattr.errors import BackendRefused
 from plattr.marks import estate_of
 from plattr.redis_users import TEMPLATE_BEGINNING
@@ -12,10 +12,10 @@ from plattr.target import Target
 
 
 class RedisDatabases:
-    """Which database is whose; the ledger's claim says so, one Lease for each number."""
+    """Which database is whose; the claim store's claim says so, one Lease for each number."""
 
-    def __init__(self, ledger: Ledger, redis: RedisClient | None, count: int) -> None:
-        self._ledger = ledger
+    def __init__(self, claim_store: ClaimStore, redis: RedisClient | None, count: int) -> None:
+        self._claim_store = claim_store
         self._redis = redis
         self._count = count
 
@@ -27,18 +27,18 @@ class RedisDatabases:
         """
         owner = target.owner
         is_retained = target.spec.deletion_policy == "Retain"
-        for held in await self._ledger.held_by(estate_of(owner), Holding.REDIS_DATABASE):
+        for held in await self._claim_store.held_by(estate_of(owner), ClaimKind.REDIS_DATABASE):
             # Again, for it may be an earlier incarnation's.
-            await self._ledger.acquire(owner, [held.claim], is_retained=is_retained)
+            await self._claim_store.acquire(owner, [held.claim], is_retained=is_retained)
             return int(held.claim.name)
         in_use = await self._in_use()
         # 0 is where every connection begins, so it is nobody's. Not all begin at 1: they would all ask for the same.
         first = zlib.crc32(target.names.redis_user.encode())
         for step in range(self._count - 1):
             number = 1 + (first + step) % (self._count - 1)
-            claim = Claim(holding=Holding.REDIS_DATABASE, name=str(number))
+            claim = Claim(kind=ClaimKind.REDIS_DATABASE, name=str(number))
             if number not in in_use:
-                acquired = await self._ledger.acquire(owner, [], optional=[claim], is_retained=is_retained)
+                acquired = await self._claim_store.acquire(owner, [], optional=[claim], is_retained=is_retained)
                 if claim in acquired.new:
                     return number
         raise BackendRefused(
@@ -47,7 +47,7 @@ class RedisDatabases:
         )
 
     async def _in_use(self) -> set[int]:
-        """Return the databases that somebody uses of whom the ledger need not know, as another cluster's."""
+        """Return the databases that somebody uses of whom the claim store need not know, as another cluster's."""
         if self._redis is None:
             return set()
         numbers = set(await self._redis.databases())

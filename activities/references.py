@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from temporalio import activity
 
-from activities.clients.concurrency import all_of
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.resources import CONFIG_MAPS, SECRETS, custom_resource
+from clients.claim_store import ClaimStore
+from clients.concurrency import all_of
+from clients.kube import KubeClient
+from clients.resources import CONFIG_MAPS, SECRETS, custom_resource
 from plattr.claims import HeldClaim
 from plattr.fleet import ChangedReferences, Member, ReferencesQuery
-from plattr.objects import Envelope, ObjectReference
+from plattr.objects import CustomObject, ObjectReference
 from plattr.references import from_record, version_of
 from plattr.status import ConditionType, Phase
 
@@ -27,11 +27,11 @@ _Group = tuple[str, str]
 
 
 class ReferenceActivities:
-    """Compare what is there with what the ledger says the pods' last run looked at."""
+    """Compare what is there with what the claim store says the pods' last run looked at."""
 
-    def __init__(self, kube: KubeClient, ledger: Ledger) -> None:
+    def __init__(self, kube: KubeClient, claim_store: ClaimStore) -> None:
         self._kube = kube
-        self._ledger = ledger
+        self._claim_store = claim_store
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     @activity.defn
@@ -40,7 +40,7 @@ class ReferenceActivities:
 
         Whose run is under way, or fails before the workload, reads everything afresh by itself.
         """
-        noted = [held async for held in self._ledger.noted_references() if held.owner.reference.key > query.after]
+        noted = [held async for held in self._claim_store.noted_references() if held.owner.reference.key > query.after]
         noted.sort(key=lambda held: held.owner.reference.key)
         page = noted[: query.limit]
         versions = await self._versions(page)
@@ -88,16 +88,16 @@ class ReferenceActivities:
             body = await self._kube.get(custom_resource(reference.kind), reference.name, reference.namespace)
         if body is None:
             return False
-        envelope = Envelope.from_api(reference.kind, body)
-        if envelope.is_deleting or envelope.is_paused:
+        custom_object = CustomObject.from_api(reference.kind, body)
+        if custom_object.is_deleting or custom_object.is_paused:
             return False
-        phase = envelope.status.get("phase")
+        phase = custom_object.status.get("phase")
         # A pod that waits for its Secret is what failed; of anything else the slow retries must not become quick ones.
-        return phase == Phase.RUNNING or (phase == Phase.FAILED and _is_workload_down(envelope))
+        return phase == Phase.RUNNING or (phase == Phase.FAILED and _is_workload_down(custom_object))
 
 
-def _is_workload_down(envelope: Envelope) -> bool:
-    conditions = envelope.status.get("conditions", [])
+def _is_workload_down(custom_object: CustomObject) -> bool:
+    conditions = custom_object.status.get("conditions", [])
     return any(each["type"] == ConditionType.DEPLOYMENT and each["status"] == "False" for each in conditions)
 
 

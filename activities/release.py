@@ -4,28 +4,28 @@ from collections.abc import Sequence
 
 from temporalio import activity
 
-from activities.clients.events import EventRecorder
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.resources import Json, custom_resource
 from activities.families import Families
 from activities.observation import gone_workload
-from activities.ownership import living_uid
+from activities.ownership import find_live_uid
 from activities.status import conditions_of, with_conditions
+from clients.claim_store import ClaimStore
+from clients.events import EventRecorder
+from clients.kube import KubeClient
+from clients.resources import Json, custom_resource
 from plattr.claims import HeldClaim, is_data
-from plattr.objects import FINALIZER, Envelope
-from plattr.status import Condition, Finding, Phase
+from plattr.objects import FINALIZER, CustomObject
+from plattr.status import Condition, ConditionUpdate, Phase
 from plattr.steps import CleanupStepInput, StatusInput, StatusResult, StepResult
 
 
 class ReleaseActivities:
     """End a cleanup, or say why it does not end."""
 
-    def __init__(self, kube: KubeClient, ledger: Ledger, events: EventRecorder) -> None:
+    def __init__(self, kube: KubeClient, claim_store: ClaimStore, events: EventRecorder) -> None:
         self._kube = kube
-        self._ledger = ledger
+        self._claim_store = claim_store
         self._events = events
-        self._families = Families(kube, ledger)
+        self._families = Families(kube, claim_store)
 
     @activity.defn
     async def release_object(self, step: CleanupStepInput) -> StepResult:
@@ -37,14 +37,14 @@ class ReleaseActivities:
             Conflict: the object or a claim changed under our hands.
         """
         estate = step.estate(self._kube.cluster)
-        spared = await living_uid(self._kube, step)
-        held = [claim for claim in await self._ledger.held_by(estate) if claim.owner.uid != spared]
+        live_uid = await find_live_uid(self._kube, step)
+        held = [claim for claim in await self._claim_store.held_by(estate) if claim.owner.uid != live_uid]
         kept = [each for each in held if _is_kept(each, step)]
         await self._mark_retained(kept)
-        end = await self._ledger.release(estate, [claim.claim for claim in held if claim not in kept])
+        end = await self._claim_store.release(estate, [claim.claim for claim in held if claim not in kept])
         await self._families.pass_on(step.reference)
-        if spared is None:
-            await self._ledger.stop_waiting(step.reference)
+        if live_uid is None:
+            await self._claim_store.stop_waiting(step.reference)
         # Last: with the finalizer gone nobody is left to ask for the rest.
         await self._remove_finalizer(step)
         return StepResult(look_again_at=end)
@@ -63,28 +63,28 @@ class ReleaseActivities:
         result = StatusResult(phase=Phase.TERMINATING, is_written=False)
         if body is None:
             return result
-        envelope = Envelope.from_api(reference.kind, body)
-        if not envelope.is_deleting or status.uid not in ("", envelope.metadata.uid):
+        custom_object = CustomObject.from_api(reference.kind, body)
+        if not custom_object.is_deleting or status.uid not in ("", custom_object.metadata.uid):
             return result
-        for finding in status.findings if status.gave_up else ():
+        for update in status.updates if status.retries_exhausted else ():
             await self._events.record(
-                envelope.owner,
+                custom_object.owner,
                 kind_of="Warning",
                 reason="DeletionStuck",
-                message=f"{finding.reason}: {finding.message}",
+                message=f"{update.reason}: {update.message}",
             )
-        old = conditions_of(envelope)
-        findings = [*_of_these(old, await gone_workload(self._kube, reference)), *_of_these(old, status.removed)]
-        findings += status.findings
-        named = {finding.type for finding in findings}
+        old = conditions_of(custom_object)
+        updates = [*_of_these(old, await gone_workload(self._kube, reference)), *_of_these(old, status.removed)]
+        updates += status.updates
+        named = {update.type for update in updates}
         wanted = with_conditions(
-            {**envelope.status, "phase": str(Phase.TERMINATING)},
+            {**custom_object.status, "phase": str(Phase.TERMINATING)},
             old,
-            findings,
-            generation=envelope.metadata.generation,
+            updates,
+            generation=custom_object.metadata.generation,
             untouched=[condition for condition in old if condition.type not in named],
         )
-        if wanted == envelope.status:
+        if wanted == custom_object.status:
             return result
         await self._kube.replace_status(resource, {**body, "status": wanted}, reference.namespace)
         return StatusResult(phase=Phase.TERMINATING, is_written=True)
@@ -93,17 +93,17 @@ class ReleaseActivities:
         """Note that the data behind these stays, for a cleanup that runs when the object is gone."""
         for claim in held:
             if not claim.is_retained:
-                await self._ledger.acquire(claim.owner, [claim.claim], is_retained=True)
+                await self._claim_store.acquire(claim.owner, [claim.claim], is_retained=True)
 
     async def _remove_finalizer(self, step: CleanupStepInput) -> None:
         resource, reference = custom_resource(step.reference.kind), step.reference
         body = await self._kube.get(resource, reference.name, reference.namespace)
         if body is None:
             return
-        envelope = Envelope.from_api(reference.kind, body)
-        finalizers = envelope.metadata.finalizers
+        custom_object = CustomObject.from_api(reference.kind, body)
+        finalizers = custom_object.metadata.finalizers
         # Another incarnation has a cleanup of its own ahead of it.
-        if envelope.metadata.uid != step.uid or not envelope.is_deleting or FINALIZER not in finalizers:
+        if custom_object.metadata.uid != step.uid or not custom_object.is_deleting or FINALIZER not in finalizers:
             return
         path = f"/metadata/finalizers/{finalizers.index(FINALIZER)}"
         operations: list[Json] = [
@@ -114,13 +114,13 @@ class ReleaseActivities:
         await self._kube.json_patch(resource, reference.name, operations, reference.namespace)
 
 
-def _of_these(conditions: Sequence[Condition], findings: Sequence[Finding]) -> list[Finding]:
-    """Return the findings whose condition stands: what an object never had is not said to be gone."""
+def _of_these(conditions: Sequence[Condition], updates: Sequence[ConditionUpdate]) -> list[ConditionUpdate]:
+    """Return the updates whose condition stands: what an object never had is not said to be gone."""
     standing = {condition.type for condition in conditions}
-    return [finding for finding in findings if finding.type in standing]
+    return [update for update in updates if update.type in standing]
 
 
 def _is_kept(held: HeldClaim, step: CleanupStepInput) -> bool:
     # What is in quarantine was given back by an earlier run.
     is_held = held.quarantined_until is None
-    return is_held and is_data(held.claim) and step.retains(held.claim.holding, held.claim.name)
+    return is_held and is_data(held.claim) and step.retains(held.claim.kind, held.claim.name)

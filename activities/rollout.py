@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 from temporalio import activity
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS, Json
 from activities.loading import TargetLoader
 from activities.ownership import ensure_adoptable
 from activities.polling import moments
+from clients.kube import KubeClient
+from clients.resources import DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS, Json
 from plattr.errors import Conflict, RolloutFailed
 from plattr.probes import UNHEALTHY_REASON, is_unready, probe_trouble
 from plattr.rollout import Trouble, deployment_trouble, has_settled, new_replica_set, pod_troubles, progress_of
-from plattr.status import ConditionType, Finding
+from plattr.status import ConditionType, ConditionUpdate
 from plattr.steps import RolloutInput, StepResult
 from plattr.target import Target
 
@@ -72,11 +72,11 @@ class RolloutActivities:
         target = await self._loader.load(step)
         since: dict[tuple[str, str], float] = {}
         looked, probes = 0.0, ""
-        finding: Finding | None = None
+        update: ConditionUpdate | None = None
         async for passed in moments(WAIT_SECONDS):
             deployment = await self._deployment(target)
             if has_settled(deployment):
-                return StepResult(findings=(_available(deployment),))
+                return StepResult(updates=(_available(deployment),))
             pods = await self._new_pods(target, deployment) if passed >= LOOK_AFTER_SECONDS else _NewPods([], [])
             # The pods first: what they say is the cause of what the Deployment says.
             troubles = pods.troubles + (deployment_trouble(deployment) if passed >= LOOK_AFTER_SECONDS else [])
@@ -92,11 +92,11 @@ class RolloutActivities:
             is_due = passed - looked >= SAY_AFTER_SECONDS
             if is_due:
                 looked, probes = passed, await self._probe_trouble(pods.unready)
-            finding = _underway(deployment, probes)
-            if is_due and _is_news(finding, step.said):
+            update = _underway(deployment, probes)
+            if is_due and _is_news(update, step.said):
                 break
-        waiting_for = finding.message if finding else ""
-        return StepResult(is_done=False, waiting_for=waiting_for, findings=(finding,) if finding else ())
+        waiting_for = update.message if update else ""
+        return StepResult(is_done=False, waiting_for=waiting_for, updates=(update,) if update else ())
 
     async def _deployment(self, target: Target) -> Json:
         names = target.names
@@ -156,11 +156,11 @@ class RolloutActivities:
         return ""
 
 
-def _underway(deployment: Json, probes: str) -> Finding:
+def _underway(deployment: Json, probes: str) -> ConditionUpdate:
     """Return what is true of a rollout that goes on; while the old pods serve, it is not known to be bad."""
     conditions = deployment.get("status", {}).get("conditions", [])
     is_available = any(each["type"] == "Available" and each["status"] == "True" for each in conditions)
-    return Finding(
+    return ConditionUpdate(
         type=ConditionType.DEPLOYMENT,
         status="Unknown" if is_available else "False",
         reason=UNHEALTHY_REASON if probes else "RolloutInProgress",
@@ -168,13 +168,13 @@ def _underway(deployment: Json, probes: str) -> Finding:
     )
 
 
-def _is_news(finding: Finding, said: Finding | None) -> bool:
+def _is_news(update: ConditionUpdate, said: ConditionUpdate | None) -> bool:
     """Tell whether the status is to say it at once; how many replicas are there waits for the next call."""
-    return said is None or (finding.status, finding.reason) != (said.status, said.reason)
+    return said is None or (update.status, update.reason) != (said.status, said.reason)
 
 
-def _available(deployment: Json) -> Finding:
+def _available(deployment: Json) -> ConditionUpdate:
     replicas = deployment["status"].get("availableReplicas", 0)
-    return Finding(
+    return ConditionUpdate(
         type=ConditionType.DEPLOYMENT, status="True", reason="Available", message=f"{replicas} replicas are available"
     )

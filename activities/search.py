@@ -4,14 +4,14 @@ from datetime import timedelta
 
 from temporalio import activity
 
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.opensearch import OpenSearchClient
-from activities.clients.resources import CONFIG_MAPS
 from activities.loading import TargetLoader
-from activities.ownership import living_uid, remove_owned
+from activities.ownership import find_live_uid, remove_owned
 from activities.polling import CLEANUP_BUDGET, time_is_up
-from plattr.claims import Holding
+from clients.claim_store import ClaimStore
+from clients.kube import KubeClient
+from clients.opensearch import OpenSearchClient
+from clients.resources import CONFIG_MAPS
+from plattr.claims import ClaimKind
 from plattr.database import owner_record, recorded_mark
 from plattr.endpoints import search_values
 from plattr.errors import StillDeleting
@@ -19,7 +19,7 @@ from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.marks import ensure_own, holder_words
 from plattr.settings import Settings
-from plattr.status import ConditionType, Finding
+from plattr.status import ConditionType, ConditionUpdate
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 from plattr.target import Target
 
@@ -32,7 +32,7 @@ class SearchActivities:
         loader: TargetLoader,
         kube: KubeClient,
         opensearch: OpenSearchClient | None,
-        ledger: Ledger,
+        claim_store: ClaimStore,
         settings: Settings,
         *,
         cleanup_budget: timedelta = CLEANUP_BUDGET,
@@ -40,7 +40,7 @@ class SearchActivities:
         self._loader = loader
         self._kube = kube
         self._opensearch = opensearch
-        self._ledger = ledger
+        self._claim_store = claim_store
         self._settings = settings
         self._cleanup_budget = cleanup_budget
 
@@ -62,14 +62,14 @@ class SearchActivities:
         if self._opensearch is None:
             message += "; they stay when the object is deleted: OPENSEARCH_ADMIN_URL is not set"
         return StepResult(
-            findings=(Finding(type=ConditionType.SEARCH, status="True", reason="Configured", message=message),)
+            updates=(ConditionUpdate(type=ConditionType.SEARCH, status="True", reason="Configured", message=message),)
         )
 
     @activity.defn
     async def delete_search(self, step: CleanupStepInput) -> StepResult:
         """Remove the ConfigMap, and what bears the owner's prefixes: data streams, indices, aliases, templates.
 
-        The prefixes are those that the ledger has for the owner and that OpenSearch records as the owner's: the ledger
+        The prefixes are those that are claimed for the owner and that OpenSearch records as the owner's: a claim
         is one cluster's, and an object that was refused has its claim all the same. Each thing goes by its whole name,
         the record last. Not done when the time budget is used up: call again. What is retained stays.
 
@@ -78,15 +78,15 @@ class SearchActivities:
             BackendUnavailable: OpenSearch or the API server cannot be reached.
         """
         is_over = time_is_up(self._cleanup_budget)
-        spared, estate = await living_uid(self._kube, step), step.estate(self._kube.cluster)
+        live_uid, estate = await find_live_uid(self._kube, step), step.estate(self._kube.cluster)
         labels = {FEATURE_LABEL: "search"}
-        await remove_owned(self._kube, estate, [CONFIG_MAPS], spared_uid=spared, labels=labels)
+        await remove_owned(self._kube, estate, [CONFIG_MAPS], live_uid=live_uid, labels=labels)
         if self._opensearch is None:
             return StepResult()
         left: list[str] = []
-        for held in await self._ledger.held_by(estate, Holding.SEARCH):
+        for held in await self._claim_store.held_by(estate, ClaimKind.SEARCH):
             prefix = held.claim.name
-            if held.owner.uid == spared or step.retains(Holding.SEARCH, prefix):
+            if held.owner.uid == live_uid or step.retains(ClaimKind.SEARCH, prefix):
                 continue
             mark = recorded_mark(await self._opensearch.record(prefix))
             if not estate.holds(mark):

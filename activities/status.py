@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 
 from temporalio import activity
 
-from activities.clients.concurrency import all_of
-from activities.clients.events import EventRecorder
-from activities.clients.kube import KubeClient
-from activities.clients.resources import Json, custom_resource
 from activities.loading import TargetLoader
 from activities.observation import observed
+from clients.concurrency import all_of
+from clients.events import EventRecorder
+from clients.kube import KubeClient
+from clients.resources import Json, custom_resource
 from plattr.errors import InvalidSpec, ParentNotFound, Superseded
-from plattr.objects import Envelope, Kind
+from plattr.objects import CustomObject, Kind
 from plattr.probes import UNHEALTHY_REASON
 from plattr.spec import preview_ttl
 from plattr.status import (
@@ -20,7 +20,7 @@ from plattr.status import (
     SUMMARY,
     Condition,
     ConditionType,
-    Finding,
+    ConditionUpdate,
     Phase,
     derive_phase,
     merge_conditions,
@@ -46,80 +46,80 @@ class StatusActivities:
         Works for an object that was refused as well; then the conditions that the run could not look at stay.
 
         Raises:
-            Superseded: the object is being deleted, is paused, was created anew, or has a newer spec.
+            Superseded: the object is being deleted, is paused, was created again, or has a newer spec.
             Conflict: the object changed under our hands.
         """
         resource, reference = custom_resource(status.reference.kind), status.reference
         body = await self._kube.get(resource, reference.name, reference.namespace)
         if body is None:
             return StatusResult(phase=Phase.TERMINATING, is_written=False)
-        envelope = Envelope.from_api(reference.kind, body)
-        _ensure_current(status, envelope)
-        if status.is_underway and envelope.is_settled and not _is_alarming(status.findings):
+        custom_object = CustomObject.from_api(reference.kind, body)
+        _ensure_current(status, custom_object)
+        if status.is_underway and custom_object.is_settled and not _is_alarming(status.updates):
             # An autoscaler at work, met by a resync: nothing that ran before has come to harm.
             return StatusResult(phase=Phase.RUNNING, is_written=False)
-        target = await self._target_of(envelope)
-        findings = await observed(self._kube, target, status.findings) if target else status.findings
+        target = await self._target_of(custom_object)
+        updates = await observed(self._kube, target, status.updates) if target else status.updates
 
-        old = conditions_of(envelope)
-        untouched = _untouched(status, old, findings)
-        findings += _not_reached(status, old, findings)
+        old = conditions_of(custom_object)
+        untouched = _untouched(status, old, updates)
+        updates += _not_reached(status, old, updates)
         summed = summary(
-            [*findings, *(_as_finding(condition) for condition in untouched)],
-            gave_up=status.gave_up,
+            [*updates, *(_as_update(condition) for condition in untouched)],
+            retries_exhausted=status.retries_exhausted,
             is_refused=status.is_refused,
         )
-        findings = (*(finding for finding in findings if finding.type not in SUMMARY), *summed)
-        phase = derive_phase(summed, gave_up=status.gave_up)
+        updates = (*(update for update in updates if update.type not in SUMMARY), *summed)
+        phase = derive_phase(summed, retries_exhausted=status.retries_exhausted)
         wanted = with_conditions(
             {
-                **envelope.status,
+                **custom_object.status,
                 "phase": str(phase),
-                "observedGeneration": envelope.metadata.generation,
-                **_addresses(envelope, target, findings),
+                "observedGeneration": custom_object.metadata.generation,
+                **_addresses(custom_object, target, updates),
             },
             old,
-            findings,
-            generation=envelope.metadata.generation,
+            updates,
+            generation=custom_object.metadata.generation,
             untouched=untouched,
         )
-        if wanted == envelope.status:
+        if wanted == custom_object.status:
             return StatusResult(phase=phase, is_written=False)
         # With the status, not after it: once that is written nobody would know any more that these are news.
-        told = self._tell(envelope, old, _to_tell(status, findings), phase)
+        told = self._tell(custom_object, old, _to_tell(status, updates), phase)
         await all_of((told, self._kube.replace_status(resource, {**body, "status": wanted}, reference.namespace)))
         return StatusResult(phase=phase, is_written=True)
 
-    async def _target_of(self, envelope: Envelope) -> Target | None:
-        """Return what the object asks for; None when it is refused: the findings say why."""
+    async def _target_of(self, custom_object: CustomObject) -> Target | None:
+        """Return what the object asks for; None when it is refused: the updates say why."""
         try:
-            return await self._loader.target_of(envelope)
+            return await self._loader.target_of(custom_object)
         except (InvalidSpec, ParentNotFound):
             return None
 
     async def _tell(
-        self, envelope: Envelope, old: Sequence[Condition], findings: Sequence[Finding], phase: Phase
+        self, custom_object: CustomObject, old: Sequence[Condition], updates: Sequence[ConditionUpdate], phase: Phase
     ) -> None:
-        for finding in _news(old, findings):
-            if finding.status == "False":
+        for update in _news(old, updates):
+            if update.status == "False":
                 await self._events.record(
-                    envelope.owner, kind_of="Warning", reason=finding.reason, message=finding.message
+                    custom_object.owner, kind_of="Warning", reason=update.reason, message=update.message
                 )
-        if phase is Phase.RUNNING and envelope.status.get("phase") != Phase.RUNNING:
+        if phase is Phase.RUNNING and custom_object.status.get("phase") != Phase.RUNNING:
             await self._events.record(
-                envelope.owner,
+                custom_object.owner,
                 kind_of="Normal",
                 reason="Provisioned",
-                message=f"generation {envelope.metadata.generation} is running",
+                message=f"generation {custom_object.metadata.generation} is running",
             )
 
 
-def conditions_of(envelope: Envelope) -> tuple[Condition, ...]:
+def conditions_of(custom_object: CustomObject) -> tuple[Condition, ...]:
     """Return the conditions that the status holds; those of another version of Plattr are left out."""
     known = {str(kind) for kind in ConditionType}
     return tuple(
         Condition.model_validate({"observedGeneration": 0, **condition})
-        for condition in envelope.status.get("conditions", [])
+        for condition in custom_object.status.get("conditions", [])
         if condition["type"] in known
     )
 
@@ -127,32 +127,34 @@ def conditions_of(envelope: Envelope) -> tuple[Condition, ...]:
 def with_conditions(
     status: Json,
     old: Sequence[Condition],
-    findings: Sequence[Finding],
+    updates: Sequence[ConditionUpdate],
     *,
     generation: int,
     untouched: Iterable[Condition] = (),
 ) -> Json:
-    """Return a status with the findings merged into its conditions, in the order of ConditionType."""
+    """Return a status with the updates merged into its conditions, in the order of ConditionType."""
     now = datetime.now(UTC).replace(microsecond=0)
-    merged = [*merge_conditions(old, findings, generation=generation, now=now), *untouched]
+    merged = [*merge_conditions(old, updates, generation=generation, now=now), *untouched]
     order = list(ConditionType)
     merged.sort(key=lambda condition: order.index(condition.type))
     return {**status, "conditions": [condition.model_dump(mode="json", by_alias=True) for condition in merged]}
 
 
-def with_summary(status: Json, old: Sequence[Condition], findings: Sequence[Finding], *, generation: int) -> Json:
-    """Return a status with only the conditions that sum the others up made anew."""
+def with_summary(
+    status: Json, old: Sequence[Condition], updates: Sequence[ConditionUpdate], *, generation: int
+) -> Json:
+    """Return a status with only the conditions that sum the others up made again."""
     untouched = [condition for condition in old if condition.type not in SUMMARY]
-    return with_conditions(status, old, findings, generation=generation, untouched=untouched)
+    return with_conditions(status, old, updates, generation=generation, untouched=untouched)
 
 
-def _ensure_current(status: StatusInput, envelope: Envelope) -> None:
-    metadata = envelope.metadata
-    if envelope.is_deleting:
+def _ensure_current(status: StatusInput, custom_object: CustomObject) -> None:
+    metadata = custom_object.metadata
+    if custom_object.is_deleting:
         raise Superseded(f"cannot write the status of {status.reference}: it is being deleted")
     if status.uid not in ("", metadata.uid):
-        raise Superseded(f"cannot write the status of {status.reference}: it was created anew")
-    if envelope.is_paused:
+        raise Superseded(f"cannot write the status of {status.reference}: it was created again")
+    if custom_object.is_paused:
         raise Superseded(f"cannot write the status of {status.reference}: it is paused")
     if status.generation not in (0, metadata.generation):
         raise Superseded(
@@ -161,9 +163,11 @@ def _ensure_current(status: StatusInput, envelope: Envelope) -> None:
         )
 
 
-def _untouched(status: StatusInput, old: Sequence[Condition], findings: Sequence[Finding]) -> tuple[Condition, ...]:
+def _untouched(
+    status: StatusInput, old: Sequence[Condition], updates: Sequence[ConditionUpdate]
+) -> tuple[Condition, ...]:
     """Return the conditions of which this run learned nothing."""
-    named = {finding.type for finding in findings}
+    named = {update.type for update in updates}
     # Those that inform are others' to set and to take back.
     kept = set(status.unreached) | INFORMATIVE
     if not status.uid:
@@ -172,64 +176,68 @@ def _untouched(status: StatusInput, old: Sequence[Condition], findings: Sequence
     return tuple(condition for condition in old if condition.type in kept - named)
 
 
-def _is_alarming(findings: Sequence[Finding]) -> bool:
-    return any(finding.status == "False" or finding.reason == UNHEALTHY_REASON for finding in findings)
+def _is_alarming(updates: Sequence[ConditionUpdate]) -> bool:
+    return any(update.status == "False" or update.reason == UNHEALTHY_REASON for update in updates)
 
 
-def _to_tell(status: StatusInput, findings: Sequence[Finding]) -> Sequence[Finding]:
+def _to_tell(status: StatusInput, updates: Sequence[ConditionUpdate]) -> Sequence[ConditionUpdate]:
     """Return what an Event is to tell; not of a rollout that goes on, which is well in the end most of the time."""
     if not status.is_underway:
-        return findings
-    return [finding for finding in findings if finding.type not in (ConditionType.DEPLOYMENT, ConditionType.READY)]
+        return updates
+    return [update for update in updates if update.type not in (ConditionType.DEPLOYMENT, ConditionType.READY)]
 
 
-def _news(old: Sequence[Condition], findings: Sequence[Finding]) -> list[Finding]:
-    """Return the findings that the status does not say yet; what Ready only repeats is told by its own condition."""
-    before = {condition.type: _as_finding(condition) for condition in old}
-    own = [finding for finding in findings if finding.type not in INFORMATIVE | SUMMARY]
-    said = {(finding.reason, finding.message) for finding in own}
+def _news(old: Sequence[Condition], updates: Sequence[ConditionUpdate]) -> list[ConditionUpdate]:
+    """Return the updates that the status does not say yet; what Ready only repeats is told by its own condition."""
+    before = {condition.type: _as_update(condition) for condition in old}
+    own = [update for update in updates if update.type not in INFORMATIVE | SUMMARY]
+    said = {(update.reason, update.message) for update in own}
     whole = [
-        finding
-        for finding in findings
-        if finding.type is ConditionType.READY
-        and (finding.reason, finding.message) not in said
-        and not any(each.status == finding.status for each in own)
+        update
+        for update in updates
+        if update.type is ConditionType.READY
+        and (update.reason, update.message) not in said
+        and not any(each.status == update.status for each in own)
     ]
-    return [finding for finding in [*own, *whole] if before.get(finding.type) != finding]
+    return [update for update in [*own, *whole] if before.get(update.type) != update]
 
 
-def _not_reached(status: StatusInput, old: Sequence[Condition], findings: Sequence[Finding]) -> tuple[Finding, ...]:
+def _not_reached(
+    status: StatusInput, old: Sequence[Condition], updates: Sequence[ConditionUpdate]
+) -> tuple[ConditionUpdate, ...]:
     """Return a word for each condition that no run has come to yet."""
-    known = {finding.type for finding in findings} | {condition.type for condition in old}
+    known = {update.type for update in updates} | {condition.type for condition in old}
     return tuple(
-        Finding(type=kind, status="Unknown", reason="Waiting", message="a step before it has to succeed first")
+        ConditionUpdate(type=kind, status="Unknown", reason="Waiting", message="a step before it has to succeed first")
         for kind in status.unreached
         if kind not in known
     )
 
 
-def _addresses(envelope: Envelope, target: Target | None, findings: Sequence[Finding]) -> Json:
+def _addresses(custom_object: CustomObject, target: Target | None, updates: Sequence[ConditionUpdate]) -> Json:
     """Return url, namespace and end as the status shows them; the url once something listens there."""
-    addresses: Json = _end(envelope)
+    addresses: Json = _end(custom_object)
     if target is None:
         return addresses
-    if any(finding.type is ConditionType.INGRESS and finding.status == "True" for finding in findings):
+    if any(update.type is ConditionType.INGRESS and update.status == "True" for update in updates):
         addresses["url"] = target.names.url
     if target.is_preview:
         addresses["namespace"] = target.names.namespace
     return addresses
 
 
-def _end(envelope: Envelope) -> Json:
+def _end(custom_object: CustomObject) -> Json:
     """Return when a preview ends; one that is refused, or misses its parent, ends all the same."""
-    if envelope.kind is not Kind.PREVIEW:
+    if custom_object.kind is not Kind.PREVIEW:
         return {}
     try:
-        end = expires_at(envelope.metadata.creation_timestamp, preview_ttl(envelope.spec))
+        end = expires_at(custom_object.metadata.creation_timestamp, preview_ttl(custom_object.spec))
     except InvalidSpec:
         return {}
     return {"expiresAt": end.isoformat().replace("+00:00", "Z")}
 
 
-def _as_finding(condition: Condition) -> Finding:
-    return Finding(type=condition.type, status=condition.status, reason=condition.reason, message=condition.message)
+def _as_update(condition: Condition) -> ConditionUpdate:
+    return ConditionUpdate(
+        type=condition.type, status=condition.status, reason=condition.reason, message=condition.message
+    )

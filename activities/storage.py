@@ -11,14 +11,14 @@ from typing import Any
 
 from temporalio import activity
 
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.resources import CONFIG_MAPS, SECRETS, Json
-from activities.clients.s3 import Entries, S3Client, Standing
-from activities.clients.s3_errors import AccessDenied, FeatureMissing
 from activities.loading import TargetLoader
-from activities.ownership import ensure_adoptable, holds, living_uid, remove_owned
+from activities.ownership import ensure_adoptable, find_live_uid, holds, remove_owned
 from activities.polling import CLEANUP_BUDGET, time_is_up
+from clients.claim_store import ClaimStore
+from clients.kube import KubeClient
+from clients.resources import CONFIG_MAPS, SECRETS, Json
+from clients.s3 import Entries, S3Client, Standing
+from clients.s3_errors import AccessDenied, FeatureMissing
 from plattr.buckets import (
     OWNERSHIP,
     bucket_policy,
@@ -29,7 +29,7 @@ from plattr.buckets import (
     storage_values,
     tagged_mark,
 )
-from plattr.claims import Claim, Holding
+from plattr.claims import Claim, ClaimKind
 from plattr.errors import Conflict, OwnedElsewhere, PlattrError, Refusal, StillDeleting, Transient
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
@@ -38,7 +38,7 @@ from plattr.marks import Estate, ensure_own, estate_of
 from plattr.naming import BucketName, possible_bucket_prefixes, storage_account
 from plattr.objects import ObjectReference, Owner
 from plattr.settings import Settings
-from plattr.status import ConditionType, Finding
+from plattr.status import ConditionType, ConditionUpdate
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 from plattr.target import Target
 
@@ -57,7 +57,7 @@ class StorageActivities:
         loader: TargetLoader,
         kube: KubeClient,
         s3: S3Client,
-        ledger: Ledger,
+        claim_store: ClaimStore,
         settings: Settings,
         *,
         cleanup_budget: timedelta = CLEANUP_BUDGET,
@@ -65,7 +65,7 @@ class StorageActivities:
         self._loader = loader
         self._kube = kube
         self._s3 = s3
-        self._ledger = ledger
+        self._claim_store = claim_store
         self._settings = settings
         self._cleanup_budget = cleanup_budget
 
@@ -103,37 +103,37 @@ class StorageActivities:
         config_map = build_config_map(target, "storage", storage_values(target, self._settings))
         await self._kube.apply_owned(CONFIG_MAPS, config_map, target.owner, target.names.namespace)
         message = _message(target, sorted(claimed.keys() - wanted.keys()), has_cors=all(outcomes))
-        finding = Finding(type=ConditionType.STORAGE, status="True", reason="Provisioned", message=message)
-        return StepResult(findings=(finding,))
+        update = ConditionUpdate(type=ConditionType.STORAGE, status="True", reason="Provisioned", message=message)
+        return StepResult(updates=(update,))
 
     @activity.defn
     async def delete_storage(self, step: CleanupStepInput) -> StepResult:
         """Remove account, Secret, ConfigMap and the owner's buckets with every version, delete marker and open upload.
 
-        The buckets are those the ledger has for the owner and those that may bear its name; each goes only when
+        The buckets are those the claim store has for the owner and those that may bear its name; each goes only when
         its tags name the owner. One of another owner, or of none with something in it, is left as it is. Not
         done when the time budget is used up: call again, what is gone is gone.
 
         Those that are retained stay with their content and tags, closed to the public: what is deleted is no
-        longer served. The same object created anew opens them again.
+        longer served. The same object created again opens them again.
 
         Raises:
             StillDeleting: somebody keeps writing to a bucket, S3 still shows one that it deleted, or a finalizer
                 holds the ConfigMap.
         """
         is_over = time_is_up(self._cleanup_budget)
-        spared = await living_uid(self._kube, step)
+        live_uid = await find_live_uid(self._kube, step)
         labels = {FEATURE_LABEL: "storage"}
         estate = step.estate(self._kube.cluster)
-        if spared is None:
+        if live_uid is None:
             # First of all: nobody writes to a bucket that is being emptied, or that is retained.
             await self._remove_accounts(estate)
-        await remove_owned(self._kube, estate, [SECRETS, CONFIG_MAPS], spared_uid=spared, labels=labels)
+        await remove_owned(self._kube, estate, [SECRETS, CONFIG_MAPS], live_uid=live_uid, labels=labels)
         claimed = await self._claimed(estate)
         for bucket in sorted(claimed.keys() | await self._named_like(step.reference)):
-            if not await self._is_ours(bucket, estate, spared, is_made=claimed.get(bucket, False)):
+            if not await self._is_ours(bucket, estate, live_uid, is_made=claimed.get(bucket, False)):
                 continue
-            if step.retains(Holding.BUCKET, bucket):
+            if step.retains(ClaimKind.BUCKET, bucket):
                 await self._close(bucket)
             elif not await self._remove(bucket, is_over):
                 return StepResult(is_done=False, waiting_for=f"bucket {bucket!r} to be emptied")
@@ -156,7 +156,7 @@ class StorageActivities:
             return
         if estate.namespace_uid is None:
             # Of an object that is gone with its namespace the claims still tell which one that was.
-            uids = {held.owner.namespace_uid for held in await self._ledger.held_by(estate)}
+            uids = {held.owner.namespace_uid for held in await self._claim_store.held_by(estate)}
         for uid in sorted(uid for uid in uids if uid is not None):
             await accounts.remove(storage_account(estate.reference, estate.cluster, uid))
 
@@ -205,7 +205,7 @@ class StorageActivities:
         """Create the bucket if it is missing, write the owner on it, and return whether it is new."""
         standing, is_new = await self._s3.locate(bucket), False
         if standing is Standing.ABSENT:
-            await self._ledger.note_made(estate_of(owner), Claim(holding=Holding.BUCKET, name=bucket))
+            await self._claim_store.note_made(estate_of(owner), Claim(kind=ClaimKind.BUCKET, name=bucket))
             is_made = is_new = await self._s3.create(bucket)
             if not is_made:
                 standing = Standing.FOREIGN
@@ -256,16 +256,16 @@ class StorageActivities:
             elif policy is None and found is not None:
                 await self._s3.delete_policy(bucket)
 
-    async def _is_ours(self, bucket: str, estate: Estate, spared_uid: str | None, *, is_made: bool) -> bool:
+    async def _is_ours(self, bucket: str, estate: Estate, live_uid: str | None, *, is_made: bool) -> bool:
         """Tell whether a cleanup has to remove the bucket."""
         if await self._s3.locate(bucket) is not Standing.OURS:
             return False
         tags = await self._s3.tags(bucket)
         mark = tagged_mark(tags)
         if mark is not None:
-            return estate.holds(mark) and mark.uid != spared_uid
+            return estate.holds(mark) and mark.uid != live_uid
         # Without tags: created by an attempt that died, or made by others; see _own.
-        return not tags and is_made and spared_uid is None and await self._s3.is_empty(bucket)
+        return not tags and is_made and live_uid is None and await self._s3.is_empty(bucket)
 
     async def _remove(self, bucket: str, is_over: Callable[[], bool]) -> bool:
         """Empty and delete the bucket; False: the time is up."""
@@ -299,7 +299,7 @@ class StorageActivities:
 
     async def _claimed(self, estate: Estate) -> dict[str, bool]:
         """Return the buckets the owner has claimed, and whether it has set out to make them."""
-        return {held.claim.name: held.is_made for held in await self._ledger.held_by(estate, Holding.BUCKET)}
+        return {held.claim.name: held.is_made for held in await self._claim_store.held_by(estate, ClaimKind.BUCKET)}
 
     async def _named_like(self, reference: ObjectReference) -> frozenset[str]:
         """Return the account's buckets that may be the owner's by their names; only their tags tell."""

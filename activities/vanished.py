@@ -1,33 +1,33 @@
 """Objects that are gone although nobody cleaned up after them: somebody took their finalizer off."""
 
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.resources import custom_resource
+from clients.claim_store import ClaimStore
+from clients.kube import KubeClient
+from clients.resources import custom_resource
 from plattr.claims import goes_with_object
 from plattr.objects import Kind, ObjectReference
 
 
-async def find_vanished(kube: KubeClient, ledger: Ledger, namespace: str = "") -> list[ObjectReference]:
+async def find_vanished(kube: KubeClient, claim_store: ClaimStore, namespace: str = "") -> list[ObjectReference]:
     """Return whose names are still claimed while there is no such object; of one namespace, or of all.
 
     What an object retained when it was deleted stays on purpose and does not count.
 
     Raises:
-        BackendRefused: the caller may not read the ledger, or list the objects.
+        BackendRefused: the caller may not read the claim store, or list the objects.
     """
-    # The ledger first: whoever claims a name later is no holder here, and an object is older than its claims.
-    holders = {holder for holder in await ledger.holders() if namespace in ("", holder.namespace)}
+    # The claim store first: whoever claims a name later is no holder here, and an object is older than its claims.
+    holders = {holder for holder in await claim_store.holders() if namespace in ("", holder.namespace)}
     for kind in Kind:
         async for page in kube.pages(custom_resource(kind), namespace, metadata_only=True):
             for body in page.items:
                 metadata = body["metadata"]
                 holders.discard(ObjectReference(kind=kind, namespace=metadata["namespace"], name=metadata["name"]))
-    found = [holder for holder in holders if await _has_vanished(kube, ledger, holder)]
+    found = [holder for holder in holders if await _has_vanished(kube, claim_store, holder)]
     return sorted(found, key=lambda reference: reference.key)
 
 
-async def _has_vanished(kube: KubeClient, ledger: Ledger, holder: ObjectReference) -> bool:
+async def _has_vanished(kube: KubeClient, claim_store: ClaimStore, holder: ObjectReference) -> bool:
     """Look again: a cleanup may have ended between the two lists; it gives the claims back before the object goes."""
     if await kube.get(custom_resource(holder.kind), holder.name, holder.namespace) is not None:
         return False
-    return any(goes_with_object(held) for held in await ledger.held_under(holder))
+    return any(goes_with_object(held) for held in await claim_store.held_under(holder))

@@ -7,11 +7,22 @@ from dataclasses import dataclass
 from temporalio import activity
 
 from activities.certificates import remove_certificate
-from activities.clients.checksum_key import ChecksumKey
-from activities.clients.concurrency import all_of
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.resources import (
+from activities.loading import TargetLoader
+from activities.ownership import (
+    belongs_to,
+    delete_all,
+    ensure_adoptable,
+    find_live_uid,
+    namespaces_of,
+    owner_selector,
+    remove_owned,
+)
+from activities.polling import moments
+from clients.checksum_key import ChecksumKey
+from clients.claim_store import ClaimStore
+from clients.concurrency import all_of
+from clients.kube import KubeClient
+from clients.resources import (
     AUTOSCALERS,
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -23,18 +34,7 @@ from activities.clients.resources import (
     Json,
     Resource,
 )
-from activities.loading import TargetLoader
-from activities.ownership import (
-    belongs_to,
-    delete_all,
-    ensure_adoptable,
-    living_uid,
-    namespaces_of,
-    owner_selector,
-    remove_owned,
-)
-from activities.polling import moments
-from plattr.claims import HeldClaim, Holding, claims_of, workload_claim
+from plattr.claims import ClaimKind, HeldClaim, claims_of, workload_claim
 from plattr.connections import connections_of
 from plattr.errors import Conflict, StillDeleting
 from plattr.manifests.autoscaler import build_autoscaler
@@ -48,7 +48,7 @@ from plattr.marks import estate_of
 from plattr.objects import ObjectReference
 from plattr.references import as_record, references_of, version_of
 from plattr.settings import Settings
-from plattr.status import ConditionType, Finding
+from plattr.status import ConditionType, ConditionUpdate
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 from plattr.target import Target
 
@@ -61,7 +61,7 @@ _REMOVAL_ORDER = (INGRESSES, AUTOSCALERS, DEPLOYMENTS, SERVICES, SERVICE_ACCOUNT
 _FEW = 16
 _FEW_BYTES = 2**18
 # Names that stand for nothing any more once the Ingresses are changed; data keeps its names until the cleanup.
-_SERVING = frozenset({Holding.HOST, Holding.INGRESS})
+_SERVING = frozenset({ClaimKind.HOST, ClaimKind.INGRESS})
 
 
 _REFERABLE = {SECRETS.kind: SECRETS, CONFIG_MAPS.kind: CONFIG_MAPS}
@@ -91,10 +91,10 @@ class _Present:
 class WorkloadActivities:
     """Keep and remove what runs and serves the application."""
 
-    def __init__(self, loader: TargetLoader, kube: KubeClient, ledger: Ledger, settings: Settings) -> None:
+    def __init__(self, loader: TargetLoader, kube: KubeClient, claim_store: ClaimStore, settings: Settings) -> None:
         self._loader = loader
         self._kube = kube
-        self._ledger = ledger
+        self._claim_store = claim_store
         self._settings = settings
         self._key = ChecksumKey(kube, settings.lease_namespace)
         self._profile = ingress_profile(settings.ingress_profile, platform_namespace=settings.lease_namespace)
@@ -120,7 +120,7 @@ class WorkloadActivities:
         self._ensure_all_adoptable(target, wanted, present)
         await self._apply(target, wanted, present)
         await self._remove_unwanted(target, present)
-        return StepResult(findings=(_ingress_finding(target),))
+        return StepResult(updates=(_ingress_update(target),))
 
     @activity.defn
     async def delete_workload(self, step: CleanupStepInput) -> StepResult:
@@ -131,15 +131,15 @@ class WorkloadActivities:
         Raises:
             StillDeleting: pods still live, or something is held by a finalizer or made again by cert-manager.
         """
-        spared = await living_uid(self._kube, step)
+        live_uid = await find_live_uid(self._kube, step)
         estate = step.estate(self._kube.cluster)
         namespaces = await namespaces_of(self._kube, estate)
-        await remove_owned(self._kube, estate, _REMOVAL_ORDER, spared_uid=spared)
+        await remove_owned(self._kube, estate, _REMOVAL_ORDER, live_uid=live_uid)
         # The pods of a living incarnation are the same Deployment's and go on.
-        if spared is None:
+        if live_uid is None:
             await remove_certificate(self._kube, step.reference, cluster_issuer=self._settings.cluster_issuer)
             await self._await_no_pods(step.reference, namespaces)
-        await self._release_hosts(step, spared)
+        await self._release_hosts(step, live_uid)
         return StepResult()
 
     def _wanted(self, target: Target, checksum: str) -> list[_Wanted]:
@@ -178,7 +178,7 @@ class WorkloadActivities:
             all_of(self._summed(resource, name, names.namespace) for resource, name in users),
             self._owned(target, SECRETS, [place[1] for place in reads if place in own]),
             self._owned(target, CONFIG_MAPS, config_maps, former=_former_maps(target)),
-            self._ledger.held_by(estate_of(target.owner)),
+            self._claim_store.held_by(estate_of(target.owner)),
         )
         looked = zip(places + users, bodies + referred, strict=True)
         found = {place: body for place, body in looked if body is not None}
@@ -287,10 +287,10 @@ class WorkloadActivities:
             is_former_api = resource is INGRESSES and name == target.names.api_ingress and not spec.database.enabled
             is_former_map = resource is CONFIG_MAPS and name in former_maps
             if (is_former_api or is_former_map) and belongs_to(body, estate):
-                await delete_all(self._kube, resource, [body], spared_uid=None)
+                await delete_all(self._kube, resource, [body], live_uid=None)
         needed = claims_of(target)
-        former = [each.claim for each in present.held if each.claim.holding in _SERVING and each.claim not in needed]
-        await self._ledger.release(estate, former)
+        former = [each.claim for each in present.held if each.claim.kind in _SERVING and each.claim not in needed]
+        await self._claim_store.release(estate, former)
 
     async def _note_references(self, target: Target, present: _Present) -> None:
         """Note which versions this run looked at; whoever finds another one has it run again.
@@ -305,13 +305,13 @@ class WorkloadActivities:
         }
         record = as_record(versions)
         if any(each.claim == claim and each.references != record for each in present.held):
-            await self._ledger.note_references(estate_of(target.owner), claim, record)
+            await self._claim_store.note_references(estate_of(target.owner), claim, record)
 
-    async def _release_hosts(self, step: CleanupStepInput, spared: str | None) -> None:
+    async def _release_hosts(self, step: CleanupStepInput, live_uid: str | None) -> None:
         estate = step.estate(self._kube.cluster)
-        held = await self._ledger.held_by(estate, Holding.HOST)
-        claims = [each.claim for each in held if spared is None or each.owner.uid != spared]
-        await self._ledger.release(estate, claims)
+        held = await self._claim_store.held_by(estate, ClaimKind.HOST)
+        claims = [each.claim for each in held if live_uid is None or each.owner.uid != live_uid]
+        await self._claim_store.release(estate, claims)
 
     async def _await_no_pods(self, reference: ObjectReference, namespaces: Sequence[str]) -> None:
         living: list[str] = []
@@ -364,9 +364,9 @@ def _former_maps(target: Target) -> frozenset[str]:
     return frozenset(target.names.config_map(feature) for feature in disabled)
 
 
-def _ingress_finding(target: Target) -> Finding:
+def _ingress_update(target: Target) -> ConditionUpdate:
     names = target.names
     paths = [names.url] + ([f"{names.url}/api/rest"] if target.spec.database.enabled else [])
-    return Finding(
+    return ConditionUpdate(
         type=ConditionType.INGRESS, status="True", reason="Applied", message=f"routes are set: {', '.join(paths)}"
     )

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from plattr.naming import workflow_id
-from plattr.objects import Envelope, Kind, ObjectReference
+from plattr.objects import CustomObject, Kind, ObjectReference
 from plattr.target import Target, application_target
 
 BUCKETS = [{"name": "uploads", "public": True}, {"name": "private"}]
@@ -35,8 +35,8 @@ def manifest(namespace: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
 def target_of(namespace: str, name: str, spec: dict[str, Any]) -> Target:
     """Return what Plattr would work towards, for the floor to make by itself."""
     metadata = {"name": name, "namespace": namespace, "uid": name, "creationTimestamp": datetime.now(UTC)}
-    envelope = Envelope.from_api(Kind.APPLICATION, {"metadata": metadata, "spec": spec})
-    return application_target(envelope, base_domain="bench.localhost")
+    custom_object = CustomObject.from_api(Kind.APPLICATION, {"metadata": metadata, "spec": spec})
+    return application_target(custom_object, base_domain="bench.localhost")
 
 
 def run_of(namespace: str, name: str) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import APPLICATIONS
 from bench.applications import manifest
-from bench.ground import LONGEST_SECONDS, percentile
-from bench.sight import Sight
+from bench.platform import LONGEST_SECONDS, percentile
+from bench.timeline import EventTimeline
+from clients.kube import KubeClient
+from clients.resources import APPLICATIONS
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class Outcome:
         )
 
 
-async def apply_all(kube: KubeClient, sight: Sight, namespace: str, specs: Mapping[str, dict[str, Any]]) -> Outcome:
+async def apply_all(
+    kube: KubeClient, sight: EventTimeline, namespace: str, specs: Mapping[str, dict[str, Any]]
+) -> Outcome:
     """Apply all of them at once and wait until the last is Running."""
     begun, applied = time.time(), {}
 
@@ -48,7 +50,7 @@ async def apply_all(kube: KubeClient, sight: Sight, namespace: str, specs: Mappi
     return Outcome(each=each, whole=max(running) - begun, failures=len(sight.failures.keys() & specs.keys()))
 
 
-async def remove_all(kube: KubeClient, sight: Sight, namespace: str, names: Sequence[str]) -> float:
+async def remove_all(kube: KubeClient, sight: EventTimeline, namespace: str, names: Sequence[str]) -> float:
     """Delete all of them at once and return the seconds until the last is gone."""
     begun = time.time()
     await asyncio.gather(*(kube.delete(APPLICATIONS, name, namespace) for name in names))

@@ -20,14 +20,14 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import PollerBehaviorAutoscaling, Worker
 
-from activities.clients.temporal import ENVIRONMENT_ATTRIBUTE, NAME_ATTRIBUTE, NAMESPACE_ATTRIBUTE, PHASE_ATTRIBUTE
 from activities.interceptor import AttemptGuard
+from clients.temporal import ENVIRONMENT_ATTRIBUTE, NAME_ATTRIBUTE, NAMESPACE_ATTRIBUTE, PHASE_ATTRIBUTE
 from plattr.settings import Settings
-from plattr.steps import ClaimInput, ClaimResult, ExpiryInput, Lifetime, PreviewTerms, RunInput, StepResult
+from plattr.steps import ClaimInput, ClaimResult, ExpiryInput, Lifetime, PreviewLifetime, RunInput, StepResult
 from stack.services.temporal import DYNAMIC_CONFIG
 from tests.workflows.fakes import UID, FakePlatform
 from worker.__main__ import CACHED_RUNS, build_tuner
-from worker.admission import CountRuns, UnderWay
+from worker.run_limiter import InFlightRuns, RunCounter
 from workflows.application import CleanupApplication, ProvisionApplication
 from workflows.preview import CleanupPreview, PreviewLifecycle
 
@@ -60,12 +60,12 @@ class Crowd(FakePlatform):
         self.at_once -= 1
 
     @activity.defn
-    async def read_terms(self, request: ClaimInput) -> PreviewTerms:
-        await self.call("read_terms")
+    async def read_lifetime(self, request: ClaimInput) -> PreviewLifetime:
+        await self.call("read_lifetime")
         if self.deleted[request.reference.name]:
-            return PreviewTerms(verdict="deleting")
+            return PreviewLifetime(verdict="deleting")
         lifetime = Lifetime(uid=UID, expires_at=self.end, warn_at=self.end, warning="none")
-        return PreviewTerms(verdict="alive", lifetime=lifetime)
+        return PreviewLifetime(verdict="alive", lifetime=lifetime)
 
     @activity.defn
     async def claim_object(self, request: ClaimInput) -> ClaimResult:
@@ -85,7 +85,7 @@ class Crowd(FakePlatform):
 
 async def start(client: Client, queue: str, workflow: str, name: str) -> WorkflowHandle[object, object]:
     run = RunInput(namespace="team", name=name, by_hand=False)
-    # As activities/clients/temporal.py has it.
+    # As clients/temporal.py has it.
     priority = Priority(priority_key=4 if workflow == "PreviewLifecycle" else 3)
     return await client.start_workflow(workflow, run, id=f"{queue}/{name}", task_queue=queue, priority=priority)
 
@@ -111,14 +111,14 @@ async def measure(count: int, seconds_ahead: float, step_seconds: float) -> None
     queue = f"bench-{uuid.uuid4().hex[:8]}"
     crowd = Crowd(step_seconds)
     crowd.end = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds_ahead)
-    under_way = UnderWay(RUNS_AT_ONCE)
+    in_flight = InFlightRuns(RUNS_AT_ONCE)
     worker = Worker(
         environment.client,
         task_queue=queue,
         workflows=[ProvisionApplication, CleanupApplication, PreviewLifecycle, CleanupPreview],
         activities=crowd.activities(),
-        interceptors=[AttemptGuard(), CountRuns(under_way)],
-        tuner=build_tuner(under_way),
+        interceptors=[AttemptGuard(), RunCounter(in_flight)],
+        tuner=build_tuner(in_flight),
         max_cached_workflows=CACHED_RUNS,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
         activity_task_poller_behavior=PollerBehaviorAutoscaling(),

@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from activities.clients.resources import APPLICATIONS
 from bench.applications import COMMON, manifest
-from bench.ground import LONGEST_SECONDS, Ground, keep, run_on_platform
-from bench.sight import Sight
+from bench.platform import LONGEST_SECONDS, BenchPlatform, keep, run_on_platform
+from bench.timeline import EventTimeline
+from clients.resources import APPLICATIONS
 
 CROWD, OTHER = "bench-fairness-crowd", "bench-fairness-other"
 IDLE_SAMPLES = 7
@@ -26,12 +26,12 @@ CHURN_SAMPLES = 10
 GOAL = 2.0
 
 
-async def measure(ground: Ground, count: int) -> None:
+async def measure(ground: BenchPlatform, count: int) -> None:
     async with (
         ground.namespace(CROWD),
         ground.namespace(OTHER),
-        Sight.of(ground, CROWD, applications_only=True) as crowd,
-        Sight.of(ground, OTHER, applications_only=True) as other,
+        EventTimeline.of(ground, CROWD, applications_only=True) as crowd,
+        EventTimeline.of(ground, OTHER, applications_only=True) as other,
     ):
         idle, median = await alone(ground, other)
         begun = time.time()
@@ -53,12 +53,12 @@ async def measure(ground: Ground, count: int) -> None:
     keep("fairness", {"count": count, "idle": idle, "samples": samples})
 
 
-async def measure_churn(ground: Ground, objects: int) -> None:
+async def measure_churn(ground: BenchPlatform, objects: int) -> None:
     async with (
         ground.namespace(CROWD),
         ground.namespace(OTHER),
-        Sight.of(ground, CROWD, applications_only=True) as crowd,
-        Sight.of(ground, OTHER, applications_only=True) as other,
+        EventTimeline.of(ground, CROWD, applications_only=True) as crowd,
+        EventTimeline.of(ground, OTHER, applications_only=True) as other,
     ):
         idle, median = await alone(ground, other)
         names = [f"churn-{number}" for number in range(objects)]
@@ -80,7 +80,7 @@ async def measure_churn(ground: Ground, objects: int) -> None:
     keep("churn", {"objects": objects, "idle": idle, "samples": samples})
 
 
-async def churn(ground: Ground, names: Sequence[str]) -> None:
+async def churn(ground: BenchPlatform, names: Sequence[str]) -> None:
     """Change each object twice a second until cancelled."""
     for number in itertools.count():
         begun = time.monotonic()
@@ -89,7 +89,7 @@ async def churn(ground: Ground, names: Sequence[str]) -> None:
         await asyncio.sleep(max(0.0, begun + CHURN_SECONDS - time.monotonic()))
 
 
-async def alone(ground: Ground, sight: Sight) -> tuple[list[float], float]:
+async def alone(ground: BenchPlatform, sight: EventTimeline) -> tuple[list[float], float]:
     """Return what a single application takes on an idle platform, and the median."""
     # The first two warm the connections.
     idle = [await single(ground, sight, f"idle-{number}") for number in range(IDLE_SAMPLES + 2)][2:]
@@ -98,7 +98,7 @@ async def alone(ground: Ground, sight: Sight) -> tuple[list[float], float]:
     return idle, median
 
 
-async def single(ground: Ground, sight: Sight, name: str) -> float:
+async def single(ground: BenchPlatform, sight: EventTimeline, name: str) -> float:
     """Apply one application and return how long it took to be Running; it stays."""
     begun = time.time()
     await ground.kube.create(APPLICATIONS, manifest(OTHER, name, COMMON), OTHER)

@@ -16,8 +16,10 @@ import psycopg
 from botocore.config import Config
 from psycopg.sql import SQL, Identifier, Literal
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import (
+from bench.applications import NEXT_IMAGE
+from bench.timeline import EventTimeline
+from clients.kube import KubeClient
+from clients.resources import (
     AUTOSCALERS,
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -28,8 +30,6 @@ from activities.clients.resources import (
     Json,
     Resource,
 )
-from bench.applications import NEXT_IMAGE
-from bench.sight import Sight
 from plattr.manifests.autoscaler import build_autoscaler
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.deployment import build_deployment
@@ -61,13 +61,13 @@ class Floor:
 
     endpoints: Endpoints
     kube: KubeClient
-    sight: Sight
+    sight: EventTimeline
     database: psycopg.AsyncConnection[Any]
     s3: Any
     keycloak: httpx.AsyncClient
 
     @classmethod
-    async def connect(cls, endpoints: Endpoints, kube: KubeClient, sight: Sight) -> "Floor":
+    async def connect(cls, endpoints: Endpoints, kube: KubeClient, sight: EventTimeline) -> "Floor":
         """Open the connections; `sight` watches the namespace that the floor's applications are in."""
         return cls(
             endpoints=endpoints,

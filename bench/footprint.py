@@ -10,8 +10,8 @@ import psutil
 
 from bench.applications import COMMON
 from bench.crowd import apply_all, remove_all
-from bench.ground import Ground, run_on_platform
-from bench.sight import Sight
+from bench.platform import BenchPlatform, run_on_platform
+from bench.timeline import EventTimeline
 from stack.platform import Platform
 
 NAMESPACE = "bench-footprint"
@@ -25,9 +25,9 @@ def resident(platform: Platform) -> dict[str, float]:
     return {app: psutil.Process(pids[app]).memory_info().rss / 1e6 for app in ("worker", "watcher")}
 
 
-async def fill(ground: Ground, count: int) -> None:
+async def fill(ground: BenchPlatform, count: int) -> None:
     specs = {f"many-{number}": COMMON for number in range(count)}
-    async with ground.namespace(NAMESPACE), Sight.of(ground, NAMESPACE, applications_only=True) as sight:
+    async with ground.namespace(NAMESPACE), EventTimeline.of(ground, NAMESPACE, applications_only=True) as sight:
         show("idle", ground.platform)
         outcome = await apply_all(ground.kube, sight, NAMESPACE, specs)
         show(f"{count} running", ground.platform)

@@ -11,24 +11,24 @@ from typing import Any
 
 from bench.applications import COMMON, KINDS
 from bench.crowd import apply_all, remove_all
-from bench.ground import Ground, keep, percentile, run_on_platform
+from bench.platform import BenchPlatform, keep, percentile, run_on_platform
 from bench.processes import Meter
-from bench.sight import Sight
+from bench.timeline import EventTimeline
 
 NAMESPACE = "bench-load"
 # Source: the issue "Measured: against the floor, and as it grows".
 WORKER_MEGABYTES = 250
 
 
-async def measure(ground: Ground, counts: list[int]) -> None:
-    async with ground.namespace(NAMESPACE), Sight.of(ground, NAMESPACE, applications_only=True) as sight:
+async def measure(ground: BenchPlatform, counts: list[int]) -> None:
+    async with ground.namespace(NAMESPACE), EventTimeline.of(ground, NAMESPACE, applications_only=True) as sight:
         # A first realm: Keycloak compiles itself meanwhile.
         await load(ground, sight, 1, prefix="warm")
         results = [await load(ground, sight, count, prefix=f"load-{count}") for count in counts]
     keep("load", results)
 
 
-async def load(ground: Ground, sight: Sight, count: int, *, prefix: str) -> dict[str, Any]:
+async def load(ground: BenchPlatform, sight: EventTimeline, count: int, *, prefix: str) -> dict[str, Any]:
     specs = {f"{prefix}-{number}": COMMON | (KINDS["with auth"] if number % 10 == 0 else {}) for number in range(count)}
     async with Meter.on(ground.platform) as meter:
         outcome = await apply_all(ground.kube, sight, NAMESPACE, specs)

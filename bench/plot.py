@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from bench.ground import results_folder
+from bench.platform import results_folder
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "performance" / "provision.svg"
 WIDTH, LEFT, RIGHT, TOP = 760, 190, 90, 64

@@ -17,12 +17,12 @@ from typing import Any
 
 from temporalio.client import Client
 
-from activities.clients.resources import APPLICATIONS
 from bench.applications import COMMON, KINDS, NEXT_IMAGE, manifest, run_of, target_of
 from bench.attempts import Attempt, attempts_of
 from bench.floor import Floor, Took
-from bench.ground import Ground, keep, percentile, run_on_platform
-from bench.sight import Sight
+from bench.platform import BenchPlatform, keep, percentile, run_on_platform
+from bench.timeline import EventTimeline
+from clients.resources import APPLICATIONS
 
 NAMESPACE = "bench-provision"
 # Not counted: they warm connections, and Keycloak's and Temporal's caches.
@@ -43,11 +43,11 @@ class Measured:
         self.attempts: list[list[Attempt]] = []
 
 
-async def measure(ground: Ground, count: int) -> None:
+async def measure(ground: BenchPlatform, count: int) -> None:
     endpoints = ground.platform.endpoints
     temporal = await Client.connect(endpoints.temporal_address)
     results: list[dict[str, Any]] = []
-    async with ground.namespace(NAMESPACE), Sight.of(ground, NAMESPACE) as sight:
+    async with ground.namespace(NAMESPACE), EventTimeline.of(ground, NAMESPACE) as sight:
         floor = await Floor.connect(endpoints, ground.kube, sight)
         for kind, extra in KINDS.items():
             measured = Measured()
@@ -70,7 +70,7 @@ async def through_floor(floor: Floor, name: str, spec: dict[str, Any], measured:
 
 
 async def through_plattr(
-    ground: Ground, sight: Sight, temporal: Client, name: str, spec: dict[str, Any], measured: Measured
+    ground: BenchPlatform, sight: EventTimeline, temporal: Client, name: str, spec: dict[str, Any], measured: Measured
 ) -> None:
     kube, stem = ground.kube, target_of(NAMESPACE, name, spec).names.stem
 

@@ -13,11 +13,11 @@ from collections import defaultdict
 from collections.abc import Awaitable
 from functools import partial
 
-from activities.clients.keycloak import KeycloakClient
 from bench.applications import COMMON, target_of
-from bench.ground import Ground, keep, percentile, run_on_platform
-from bench.sight import Sight
+from bench.platform import BenchPlatform, keep, percentile, run_on_platform
 from bench.standing import one_more
+from bench.timeline import EventTimeline
+from clients.keycloak import KeycloakClient
 from plattr import realm as realms
 from plattr.settings import Settings
 
@@ -30,11 +30,11 @@ MAKERS = 4
 STEPS = 4
 
 
-async def measure(ground: Ground, count: int) -> None:
+async def measure(ground: BenchPlatform, count: int) -> None:
     keycloak = KeycloakClient.connect(Settings.from_mapping(ground.platform.environment("worker")))
     rows = []
     try:
-        async with ground.namespace(NAMESPACE), Sight.of(ground, NAMESPACE, applications_only=True) as sight:
+        async with ground.namespace(NAMESPACE), EventTimeline.of(ground, NAMESPACE, applications_only=True) as sight:
             # The first ones let Keycloak compile itself.
             await probe(keycloak, PROBES // 2)
             await applications(ground, sight, "warm", 3)
@@ -65,7 +65,7 @@ async def fill(keycloak: KeycloakClient, names: list[str]) -> None:
         print(f"{len(names)} realms more in {seconds:.0f} s, {len(names) / seconds:.1f} a second", flush=True)
 
 
-async def row(ground: Ground, sight: Sight, keycloak: KeycloakClient, count: int) -> dict[str, object]:
+async def row(ground: BenchPlatform, sight: EventTimeline, keycloak: KeycloakClient, count: int) -> dict[str, object]:
     calls = await probe(keycloak, PROBES)
     took = await applications(ground, sight, f"beside-{count}", APPLICATIONS)
     words = ", ".join(
@@ -101,7 +101,7 @@ async def create(keycloak: KeycloakClient, name: str) -> None:
     await keycloak.create_realm(representation)
 
 
-async def applications(ground: Ground, sight: Sight, name: str, times: int) -> list[float]:
+async def applications(ground: BenchPlatform, sight: EventTimeline, name: str, times: int) -> list[float]:
     return [await one_more(ground, sight, NAMESPACE, f"{name}-{number}", AUTH) for number in range(times)]
 
 

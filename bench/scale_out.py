@@ -16,9 +16,9 @@ import httpx
 
 from bench.applications import COMMON
 from bench.crowd import apply_all, remove_all
-from bench.ground import Ground, keep, run_on_platform
+from bench.platform import BenchPlatform, keep, run_on_platform
 from bench.processes import Meter
-from bench.sight import Sight
+from bench.timeline import EventTimeline
 from stack.platform import Platform
 from stack.processes import Command, spawn
 from stack.services.application import ALLOCATOR
@@ -30,14 +30,14 @@ START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 
 
-async def measure(ground: Ground, count: int) -> None:
-    async with ground.namespace(NAMESPACE), Sight.of(ground, NAMESPACE, applications_only=True) as sight:
+async def measure(ground: BenchPlatform, count: int) -> None:
+    async with ground.namespace(NAMESPACE), EventTimeline.of(ground, NAMESPACE, applications_only=True) as sight:
         await run(ground, sight, 1, 5)
         results = [await run(ground, sight, workers, count) for workers in WORKERS]
     keep("scale_out", results)
 
 
-async def run(ground: Ground, sight: Sight, workers: int, count: int) -> dict[str, float]:
+async def run(ground: BenchPlatform, sight: EventTimeline, workers: int, count: int) -> dict[str, float]:
     specs = {f"out-{workers}-of-{count}-{number}": COMMON for number in range(count)}
     async with more_workers(ground.platform, workers - 1) as pids:
         async with Meter.on(ground.platform, more=pids) as meter:

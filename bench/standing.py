@@ -17,12 +17,12 @@ from typing import Any
 import httpx
 import yaml
 
-from activities.clients.resources import APPLICATIONS
 from bench.applications import COMMON, THIN, manifest
 from bench.crowd import apply_all
-from bench.ground import Ground, keep, run_on_platform
+from bench.platform import BenchPlatform, keep, run_on_platform
 from bench.processes import Meter
-from bench.sight import Sight
+from bench.timeline import EventTimeline
+from clients.resources import APPLICATIONS
 
 NAMESPACE = "bench-standing"
 PROBES = 15
@@ -32,8 +32,8 @@ IDLE_SECONDS = 20.0
 CAUGHT_UP_SECONDS = 120.0
 
 
-async def measure(ground: Ground, count: int) -> None:
-    async with ground.namespace(NAMESPACE), Sight.of(ground, NAMESPACE, applications_only=True) as sight:
+async def measure(ground: BenchPlatform, count: int) -> None:
+    async with ground.namespace(NAMESPACE), EventTimeline.of(ground, NAMESPACE, applications_only=True) as sight:
         # The first three warm the connections.
         empty = [await one_more(ground, sight, NAMESPACE, f"empty-{number}", COMMON) for number in range(PROBES + 3)][
             3:
@@ -61,7 +61,9 @@ async def measure(ground: Ground, count: int) -> None:
     )
 
 
-async def one_more(ground: Ground, sight: Sight, namespace: str, name: str, spec: dict[str, Any]) -> float:
+async def one_more(
+    ground: BenchPlatform, sight: EventTimeline, namespace: str, name: str, spec: dict[str, Any]
+) -> float:
     """Apply an application, take it away again, and return the seconds until it was Running."""
     begun = time.time()
     await ground.kube.create(APPLICATIONS, manifest(namespace, name, spec), namespace)
@@ -71,7 +73,7 @@ async def one_more(ground: Ground, sight: Sight, namespace: str, name: str, spec
     return took
 
 
-async def idle(ground: Ground, when: str) -> dict[str, Any]:
+async def idle(ground: BenchPlatform, when: str) -> dict[str, Any]:
     """Measure a time in which nobody asks for anything."""
     await asyncio.sleep(SETTLE_SECONDS)
     before = requests(ground)
@@ -90,7 +92,7 @@ async def idle(ground: Ground, when: str) -> dict[str, Any]:
     return {"percents": percents, "requests": calls, "resident": meter.most_resident}
 
 
-def requests(ground: Ground) -> float:
+def requests(ground: BenchPlatform) -> float:
     """Return how many requests the API server has answered; watches count when they end."""
     kubeconfig = yaml.safe_load(ground.platform.endpoints.kubeconfig_admin.read_text())
     headers = {"Authorization": f"Bearer {kubeconfig['users'][0]['user']['token']}"}
@@ -102,8 +104,8 @@ def requests(ground: Ground) -> float:
     )
 
 
-async def restart_watcher(ground: Ground, count: int) -> float:
-    """Stop the watcher, start it again, and return the seconds until it has listed all and every poke is out."""
+async def restart_watcher(ground: BenchPlatform, count: int) -> float:
+    """Restart the watcher, and return the seconds until all are listed and every reconcile request is out."""
     platform = ground.platform
     await asyncio.to_thread(platform.stop_service, "watcher")
     url = f"http://127.0.0.1:{platform.endpoints.watcher_metrics_port}/metrics"

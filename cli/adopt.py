@@ -12,11 +12,11 @@ from temporalio.exceptions import TimeoutError as RunTimedOut
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from activities.clients import temporal
 from cli.connection import EXIT_FAILED, Session, perform, say
 from cli.objects import Found, ObjectNotFound, find
 from cli.options import Name, Namespace, Yes
 from cli.terminal import plain
+from clients import temporal
 from plattr.adoption import Adoption, AdoptionInput
 from plattr.errors import BackendRefused, BackendUnavailable
 from plattr.naming import adoption_id
@@ -56,7 +56,7 @@ async def _take_over(session: Session, found: Found, offer: Adoption) -> int:
         outcome = await _run(session, AdoptionInput(reference=reference, approved=offer.found))
     finally:
         # Also after one that failed, or does not know what an attempt took whose worker died: it may have taken some.
-        await temporal.poke(session.temporal, reference, is_deleting=False, signal=REPAIR_SIGNAL)
+        await temporal.request_reconcile(session.temporal, reference, is_deleting=False, signal=REPAIR_SIGNAL)
     say(f"{len(outcome.taken)} taken over for {reference}")
     if outcome.found:
         say("these have changed since they were shown, and stay: " + ", ".join(each.what for each in outcome.found))

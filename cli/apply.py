@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from activities.clients.resources import NAMESPACES, Json, custom_resource
 from cli.connection import Session, perform, say
 from cli.follow import follow_all, latest_run_id, left_of, make_way, still_deleting
 from cli.objects import Found
 from cli.options import DEFAULT_TIMEOUT, Namespace, Timeout, Wait
+from clients.resources import NAMESPACES, Json, custom_resource
 from plattr.errors import Conflict, InvalidSpec, PlattrError
 from plattr.objects import API_VERSION, Kind, ObjectReference
 from plattr.spec import parse_application_spec, parse_preview_spec
@@ -79,10 +79,10 @@ async def _apply(session: Session, kind: Kind, manifest: Json, *, force: bool, w
 def _outcome(before: Json | None, after: Json) -> str:
     if before is None:
         return "created"
-    return "unchanged" if _wish_of(before) == _wish_of(after) else "configured"
+    return "unchanged" if _desired_of(before) == _desired_of(after) else "configured"
 
 
-def _wish_of(body: Json) -> tuple[Any, ...]:
+def _desired_of(body: Json) -> tuple[Any, ...]:
     """Return what a person can change; a worker writes the status and the finalizers at the same time."""
     metadata = body["metadata"]
     return metadata["uid"], metadata.get("generation"), metadata.get("labels"), metadata.get("annotations")

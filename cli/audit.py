@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cli.auditing.auditor import Report, audit_what_answers
+from cli.auditing.auditor import AuditReport, audit_what_answers
 from cli.environment import settings
 from cli.terminal import plain
 from plattr.denials import printable
@@ -45,7 +45,7 @@ def audit() -> None:
         raise typer.Exit(EXIT_FINDINGS)
 
 
-def show(report: Report, console: Console) -> None:
+def show(report: AuditReport, console: Console) -> None:
     """Print the findings, what their words mean, and how much was looked at."""
     if report.findings:
         table = Table(box=box.SIMPLE)

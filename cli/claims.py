@@ -1,7 +1,7 @@
-"""What the ledger says an object holds, for people who may read it."""
+"""What the claim store says an object holds, for people who may read it."""
 
-from activities.clients.ledger import Ledger
 from cli.connection import Session
+from clients.claim_store import ClaimStore
 from plattr.claims import HeldClaim
 from plattr.errors import BackendRefused
 from plattr.objects import ObjectReference
@@ -21,9 +21,9 @@ async def readable_claims(session: Session, reference: ObjectReference) -> list[
     Raises:
         BackendRefused: the person may not read them.
     """
-    return await Ledger(session.kube, session.lease_namespace).held_under(reference)
+    return await ClaimStore(session.kube, session.lease_namespace).held_under(reference)
 
 
 def claim_words(claims: list[HeldClaim]) -> str:
     """Return the names in one line: bucket plattr-prod-shop-files, schema prod_shop."""
-    return ", ".join(sorted(f"{held.claim.holding} {held.claim.name}" for held in claims))
+    return ", ".join(sorted(f"{held.claim.kind} {held.claim.name}" for held in claims))

@@ -10,14 +10,14 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from activities.clients import temporal
-from activities.clients.resources import custom_resource
 from cli.claims import claim_words, held_claims, readable_claims
 from cli.connection import EXIT_FAILED, EXIT_TIMEOUT, Session, perform, say
 from cli.follow import POLL_SECONDS, await_absence, await_nothing_left
 from cli.objects import Found, ObjectNotFound, find, look_up, parse_name
 from cli.options import DEFAULT_TIMEOUT, Name, Namespace, Timeout, Wait, Yes
 from cli.runs import read_run
+from clients import temporal
+from clients.resources import custom_resource
 from plattr.claims import is_data, outliving
 from plattr.errors import BackendRefused
 from plattr.naming import workflow_id
@@ -90,7 +90,7 @@ async def _clean_up(session: Session, found: Found, *, cascade: bool) -> None:
     resource = custom_resource(reference.kind)
     await session.kube.delete(resource, reference.name, reference.namespace, uid=found.uid)
     signal = CASCADE_SIGNAL if cascade else CHANGED_SIGNAL
-    await temporal.poke(session.temporal, reference, is_deleting=True, signal=signal)
+    await temporal.request_reconcile(session.temporal, reference, is_deleting=True, signal=signal)
     say(f"{_words(reference)} is being deleted; its open run goes on as the cleanup")
 
 
@@ -122,13 +122,13 @@ async def _purge(session: Session, reference: ObjectReference, deadline: float, 
         if run.run_id != told:
             is_cleanup = temporal.is_cleanup(run.workflow_type)
             if is_cleanup and cascade:
-                await temporal.poke(session.temporal, reference, is_deleting=True, signal=CASCADE_SIGNAL)
+                await temporal.request_reconcile(session.temporal, reference, is_deleting=True, signal=CASCADE_SIGNAL)
             if is_cleanup and not wait:
                 # It may go on for hours, while a backend is away; any other ends when it learns what has happened.
                 say(f"{run.workflow_type} of {_words(reference)} is open already; plattr explain tells more")
                 return EXIT_FAILED
             # It may sleep until a preview's end, or between two tries.
-            await temporal.poke(session.temporal, reference, is_deleting=is_cleanup)
+            await temporal.request_reconcile(session.temporal, reference, is_deleting=is_cleanup)
             say(f"{run.workflow_type} of {_words(reference)} is open; waiting for its end")
             told = run.run_id
         if await session.kube.get(custom_resource(reference.kind), reference.name, reference.namespace) is not None:
@@ -140,7 +140,7 @@ async def _purge(session: Session, reference: ObjectReference, deadline: float, 
 
 
 async def _orphan(session: Session, text: str, namespace: str) -> ObjectReference:
-    """Return the object that is gone; where the name alone does not say which kind, the ledger does.
+    """Return the object that is gone; where the name alone does not say which kind, the claim store does.
 
     Raises:
         ObjectNotFound: it still exists, or the kind cannot be told.

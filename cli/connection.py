@@ -13,9 +13,9 @@ import yaml
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from activities.clients.kube import KubeClient
-from activities.clients.temporal import connect_temporal, translated
 from cli.environment import settings
+from clients.kube import KubeClient
+from clients.temporal import connect_temporal, translated
 from plattr.denials import printable
 from plattr.errors import PlattrError
 
@@ -41,7 +41,7 @@ async def connected() -> AsyncIterator[Session]:
     """Connect; Temporal is only reached by the first call that needs it."""
     chosen = settings()
     kubeconfig = chosen.get("KUBECONFIG")
-    kube = await KubeClient.connect(kubeconfig, field_manager=FIELD_MANAGER, is_personal=True)
+    kube = await KubeClient.connect(kubeconfig, field_manager=FIELD_MANAGER, redact=False)
     try:
         yield Session(
             kube=kube,

@@ -50,7 +50,7 @@ def _watch(platform: Platform) -> None:
             if all(status.state == "stopped" for status in platform.status()):
                 sys.stdout.write("the local platform was stopped\n")
                 return
-            sys.stdout.write("the supervisor is gone: starting anew\n")
+            sys.stdout.write("the supervisor is gone: starting again\n")
             platform.start(apps=APPS)
         states = {status.service: status.state for status in platform.status()}
         for name, state in states.items():

@@ -2,15 +2,15 @@
 
 from rich.console import Console
 
-from activities.clients.resources import APPLICATIONS, EVENTS, Json
 from cli.claims import claim_words, held_claims
 from cli.connection import Session, perform
+from cli.formatting import clock, duration, since
 from cli.objects import Found, ObjectNotFound, look_up, parse_name
 from cli.options import Name, Namespace
 from cli.runs import Attempt, Run, read_run
 from cli.status import console, phase_of, show_conditions
 from cli.terminal import plain
-from cli.words import clock, duration, since
+from clients.resources import APPLICATIONS, EVENTS, Json
 from plattr.errors import BackendRefused
 from plattr.objects import ObjectReference
 from plattr.steps import Progress
@@ -95,7 +95,7 @@ async def _about_parent(session: Session, found: Found | None) -> list[str]:
     metadata = living["metadata"]
     if (metadata["uid"], metadata["generation"]) == (taken["uid"], taken["generation"]):
         return [line]
-    now = f"generation {metadata['generation']}" + ("" if metadata["uid"] == taken["uid"] else ", created anew")
+    now = f"generation {metadata['generation']}" + ("" if metadata["uid"] == taken["uid"] else ", created again")
     return [f"{line}; that is at {now}: plattr resync preview/{found.reference.name} takes it over"]
 
 

@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from activities.clients.resources import custom_resource
-from activities.clients.temporal import is_cleanup
 from cli.claims import claim_words, held_claims
 from cli.connection import EXIT_FAILED, EXIT_TIMEOUT, Session
+from cli.formatting import clock, duration, failures
 from cli.objects import Found
 from cli.runs import WORKER_AWAY, Run, read_run
-from cli.words import clock, duration, failures
+from clients.resources import custom_resource
+from clients.temporal import is_cleanup
 from plattr.errors import StillDeleting, Transient
 from plattr.objects import ObjectReference
 
@@ -188,14 +188,14 @@ def left_of(timeout: timedelta, began: float) -> timedelta:
 async def make_way(
     session: Session, dying: Found, timeout: timedelta, tell: Callable[[str], None], *, is_waiting: bool
 ) -> int:
-    """Wait until an object that is being deleted is gone, so that it can be made anew; return the exit code.
+    """Wait until an object that is being deleted is gone, so that it can be made again; return the exit code.
 
     Raises:
         StillDeleting: nobody wants to wait.
     """
     if not is_waiting:
         raise still_deleting(dying)
-    tell(f"{dying.reference.name}  is being deleted; it is made anew when it is gone")
+    tell(f"{dying.reference.name}  is being deleted; it is made again when it is gone")
     return await await_absence(session, dying, timeout, tell)
 
 
@@ -204,7 +204,7 @@ def still_deleting(found: Found) -> StillDeleting:
     reference = found.reference
     return StillDeleting(
         f"cannot change {reference.kind} {reference.namespace}/{reference.name}: it is being deleted; wait until it is"
-        " gone (start and apply do so with --wait), then make it anew"
+        " gone (start and apply do so with --wait), then make it again"
     )
 
 
@@ -259,7 +259,7 @@ class _Purge(Narrator):
             return None
         if run.status != "completed":
             cause = f": {run.failure}" if run.failure else ""
-            return self._end(f"its cleanup has ended as {run.status}{cause}; begin it anew", EXIT_FAILED)
+            return self._end(f"its cleanup has ended as {run.status}{cause}; begin it again", EXIT_FAILED)
         if left:
             return self._end(f"left: {claim_words(left)}; plattr explain tells more", EXIT_FAILED)
         return self._end(f"nothing is left after {duration(timedelta(seconds=time.monotonic() - self._began))}", 0)

@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import explain, infra, preview, status, steer
+from cli import control, explain, infra, preview, status
 from cli.adopt import adopt
 from cli.apply import apply
 from cli.audit import audit
@@ -21,11 +21,11 @@ app.command()(status.status)
 app.command()(explain.explain)
 app.command()(audit)
 app.command()(where)
-app.command()(steer.resync)
+app.command()(control.resync)
 app.command()(cleanup)
 app.command()(adopt)
-app.command()(steer.pause)
-app.command()(steer.resume)
+app.command()(control.pause)
+app.command()(control.resume)
 app.command()(dev)
 app.add_typer(infra.app, name="infra")
 app.add_typer(preview.app, name="preview")

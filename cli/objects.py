@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from activities.clients.resources import Json, custom_resource
 from cli.connection import Session
+from clients.resources import Json, custom_resource
 from plattr.errors import PlattrError
 from plattr.objects import PAUSED_ANNOTATION, Kind, ObjectReference
 

@@ -9,14 +9,14 @@ import typer
 from rich import box
 from rich.table import Table
 
-from activities.clients.resources import APPLICATIONS, PREVIEWS, Json
 from cli.connection import Session, perform, say
 from cli.follow import await_absence, follow_all, latest_run_id, left_of, make_way, still_deleting
+from cli.formatting import clock
 from cli.objects import Found, ObjectNotFound, find, find_preview, list_all, previews_of
 from cli.options import DEFAULT_TIMEOUT, Namespace, Timeout, Wait, Yes
 from cli.status import console, phase_of
 from cli.terminal import plain
-from cli.words import clock
+from clients.resources import APPLICATIONS, PREVIEWS, Json
 from plattr.errors import InvalidSpec
 from plattr.naming import preview_object_name
 from plattr.objects import API_VERSION, Kind, ObjectReference
@@ -192,7 +192,7 @@ async def _change(session: Session, preview: Found, spec: Json) -> Found:
     if body is None:
         raise ObjectNotFound(
             f"cannot change PreviewEnvironment {reference.namespace}/{reference.name}: it was deleted just now; make it"
-            " anew with plattr preview start"
+            " again with plattr preview start"
         )
     # Its deletion may have begun between our read and our write.
     _ensure_alive(changed := Found(Kind.PREVIEW, body))

@@ -15,7 +15,7 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.clients.temporal import translated
+from clients.temporal import translated
 from plattr.denials import printable
 from plattr.naming import workflow_id
 from plattr.objects import ObjectReference

@@ -8,13 +8,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from activities.clients.ledger import Ledger
 from activities.vanished import find_vanished
 from cli.connection import Session, perform
+from cli.formatting import brief_conditions, clock, coloured, mark, since
 from cli.objects import Found, ObjectNotFound, find, find_preview, list_all
 from cli.options import Namespace
 from cli.terminal import plain
-from cli.words import brief_conditions, clock, coloured, mark, since
+from clients.claim_store import ClaimStore
 from plattr.errors import BackendRefused
 from plattr.objects import ObjectReference
 from plattr.spec import Environment
@@ -61,7 +61,7 @@ def console() -> Console:
 async def _vanished(session: Session, namespace: str) -> list[ObjectReference]:
     """Return what is gone without a cleanup; none for a person who may not read the platform's claims."""
     try:
-        return await find_vanished(session.kube, Ledger(session.kube, session.lease_namespace), namespace)
+        return await find_vanished(session.kube, ClaimStore(session.kube, session.lease_namespace), namespace)
     except BackendRefused:
         return []
 

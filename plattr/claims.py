@@ -15,7 +15,7 @@ from plattr.status import ConditionType
 from plattr.target import Target
 
 
-class Holding(StrEnum):
+class ClaimKind(StrEnum):
     """What a claim is about."""
 
     SCHEMA = "schema"
@@ -39,30 +39,30 @@ class Holding(StrEnum):
 
 
 _CONDITIONS = {
-    Holding.SCHEMA: ConditionType.DATABASE,
-    Holding.ROLES: ConditionType.DATABASE,
-    Holding.BUCKET: ConditionType.STORAGE,
-    Holding.REALM: ConditionType.AUTH,
-    Holding.REDIS: ConditionType.REDIS,
-    Holding.REDIS_DATABASE: ConditionType.REDIS,
-    Holding.SEARCH: ConditionType.SEARCH,
-    Holding.HOST: ConditionType.INGRESS,
-    Holding.INGRESS: ConditionType.INGRESS,
-    Holding.NAMESPACE: ConditionType.DEPLOYMENT,
-    Holding.PREVIEWS: ConditionType.INGRESS,
+    ClaimKind.SCHEMA: ConditionType.DATABASE,
+    ClaimKind.ROLES: ConditionType.DATABASE,
+    ClaimKind.BUCKET: ConditionType.STORAGE,
+    ClaimKind.REALM: ConditionType.AUTH,
+    ClaimKind.REDIS: ConditionType.REDIS,
+    ClaimKind.REDIS_DATABASE: ConditionType.REDIS,
+    ClaimKind.SEARCH: ConditionType.SEARCH,
+    ClaimKind.HOST: ConditionType.INGRESS,
+    ClaimKind.INGRESS: ConditionType.INGRESS,
+    ClaimKind.NAMESPACE: ConditionType.DEPLOYMENT,
+    ClaimKind.PREVIEWS: ConditionType.INGRESS,
 }
 
 
 # What stands behind the others serves the workload, and goes with it.
 _DATA = frozenset(
     {
-        Holding.SCHEMA,
-        Holding.ROLES,
-        Holding.BUCKET,
-        Holding.REALM,
-        Holding.REDIS,
-        Holding.REDIS_DATABASE,
-        Holding.SEARCH,
+        ClaimKind.SCHEMA,
+        ClaimKind.ROLES,
+        ClaimKind.BUCKET,
+        ClaimKind.REALM,
+        ClaimKind.REDIS,
+        ClaimKind.REDIS_DATABASE,
+        ClaimKind.SEARCH,
     }
 )
 
@@ -70,20 +70,20 @@ _DATA = frozenset(
 class Claim(FrozenModel):
     """One name that an owner needs for itself; `name` is the name as its backend knows it."""
 
-    holding: Holding
+    kind: ClaimKind
     name: str
 
     @property
     def lease_name(self) -> str:
         """Return the Lease's name; injective, since SQL names hold no hyphen and the others no underscore.
 
-        The holding stands last: a schema may end in an underscore, and a Lease's name not in a hyphen.
+        The kind stands last: a schema may end in an underscore, and a Lease's name not in a hyphen.
         """
-        return f"{self.name.replace('_', '-')}-{self.holding}"
+        return f"{self.name.replace('_', '-')}-{self.kind}"
 
 
 class HeldClaim(FrozenModel):
-    """A claim as it stands in the ledger."""
+    """A claim as it stands in the claim store."""
 
     claim: Claim
     owner: Owner
@@ -106,7 +106,7 @@ class HeldClaim(FrozenModel):
 
 def is_data(claim: Claim) -> bool:
     """Tell whether what bears the name can outlive its object."""
-    return claim.holding in _DATA
+    return claim.kind in _DATA
 
 
 def goes_with_object(held: HeldClaim) -> bool:
@@ -124,9 +124,9 @@ def outliving(held: Collection[HeldClaim], uid: str) -> tuple[Claim, ...]:
     retaining = {each.owner.uid for each in others if each.is_retained}
     kept = {each.claim for each in others if each.owner.uid in retaining and is_data(each.claim)}
     # Roles own the tables of their environment's schemas, whatever those are called.
-    environments = {_environment(claim) for claim in kept if claim.holding is Holding.SCHEMA}
+    environments = {_environment(claim) for claim in kept if claim.kind is ClaimKind.SCHEMA}
     kept |= {
-        each.claim for each in held if each.claim.holding is Holding.ROLES and _environment(each.claim) in environments
+        each.claim for each in held if each.claim.kind is ClaimKind.ROLES and _environment(each.claim) in environments
     }
     return tuple(sorted(kept, key=lambda claim: claim.lease_name))
 
@@ -141,38 +141,38 @@ def claims_of(target: Target) -> tuple[Claim, ...]:
     names, spec = target.names, target.spec
     claims = [host_claim(target), workload_claim(target)]
     if target.is_preview:
-        claims.append(Claim(holding=Holding.NAMESPACE, name=names.namespace))
+        claims.append(Claim(kind=ClaimKind.NAMESPACE, name=names.namespace))
     if spec.database.enabled:
         claims += [
-            Claim(holding=Holding.SCHEMA, name=names.schema_name),
-            Claim(holding=Holding.ROLES, name=names.sql_stem),
+            Claim(kind=ClaimKind.SCHEMA, name=names.schema_name),
+            Claim(kind=ClaimKind.ROLES, name=names.sql_stem),
             # The only name of one application that can be another's own: `shop` has shop-api, and so has `shop-api`.
-            Claim(holding=Holding.INGRESS, name=f"{names.namespace}.{names.api_ingress}"),
+            Claim(kind=ClaimKind.INGRESS, name=f"{names.namespace}.{names.api_ingress}"),
         ]
     if spec.storage.enabled:
-        claims += [Claim(holding=Holding.BUCKET, name=names.bucket(bucket.name)) for bucket in spec.storage.buckets]
+        claims += [Claim(kind=ClaimKind.BUCKET, name=names.bucket(bucket.name)) for bucket in spec.storage.buckets]
     if spec.auth.enabled:
-        claims.append(Claim(holding=Holding.REALM, name=names.realm))
+        claims.append(Claim(kind=ClaimKind.REALM, name=names.realm))
     if spec.redis.enabled:
-        claims.append(Claim(holding=Holding.REDIS, name=names.redis_user))
+        claims.append(Claim(kind=ClaimKind.REDIS, name=names.redis_user))
     if spec.search.enabled:
-        claims.append(Claim(holding=Holding.SEARCH, name=names.search_prefix))
+        claims.append(Claim(kind=ClaimKind.SEARCH, name=names.search_prefix))
     return tuple(claims)
 
 
 def host_claim(target: Target) -> Claim:
     """Return the claim of the host that an object is served at, which it asks for one of."""
-    return Claim(holding=Holding.HOST, name=target.names.host)
+    return Claim(kind=ClaimKind.HOST, name=target.names.host)
 
 
 def workload_claim(target: Target) -> Claim:
     """Return the claim of the workload's own name, which every object has exactly one of."""
-    return Claim(holding=Holding.INGRESS, name=f"{target.names.namespace}.{target.names.stem}")
+    return Claim(kind=ClaimKind.INGRESS, name=f"{target.names.namespace}.{target.names.stem}")
 
 
 def previews_claim(application: str) -> Claim:
     """Return the claim of the names that previews of an application of this name have, whatever its namespace."""
-    return Claim(holding=Holding.PREVIEWS, name=application)
+    return Claim(kind=ClaimKind.PREVIEWS, name=application)
 
 
 def other_families(target: Target) -> tuple[str, ...]:

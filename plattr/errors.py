@@ -115,7 +115,7 @@ class NameQuarantined(Unmet):
     reason = "NameQuarantined"
 
     def __init__(self, message: str, until: datetime) -> None:
-        """Keep the moment apart, so that the run begins anew then and not at its next turn."""
+        """Keep the moment apart, so that the run starts again then and not at its next turn."""
         super().__init__(message)
         self.again_at = until
 

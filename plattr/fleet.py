@@ -28,19 +28,19 @@ class Member(FrozenModel):
 
 
 class FleetRun(FrozenModel):
-    """The argument of ResyncFleet: poke every object, evenly spread over a while."""
+    """The argument of ResyncFleet: request a reconcile of every object, evenly spread over a while."""
 
     spread: timedelta = timedelta(0)
     purpose: Literal["resync", "restore"] = "resync"
     """resync: every step of every object. restore: begin the runs that Temporal has lost: those of previews,
     which are their timers, and of objects that have not settled."""
     after: str = ""
-    """The key of the last object that was poked; carried through continue-as-new."""
+    """The key of the last object that was asked to reconcile; carried through continue-as-new."""
     pause: timedelta | None = None
     """Between two objects; worked out on the first page and kept, so that the period keeps its length."""
-    poked: int = 0
+    requested: int = 0
     refused: int = 0
-    """Objects whose poke Temporal refused; passed over."""
+    """Objects whose reconcile request Temporal refused; passed over."""
 
 
 class FleetQuery(FrozenModel):
@@ -60,7 +60,7 @@ class FleetPage(FrozenModel):
 
 
 class FleetBatch(FrozenModel):
-    """Poke these, one after the other, with a pause before each but the first."""
+    """Request a reconcile of these, one after the other, with a pause before each but the first."""
 
     members: tuple[Member, ...]
     purpose: Literal["resync", "restore"]
@@ -70,9 +70,9 @@ class FleetBatch(FrozenModel):
 class FleetProgress(FrozenModel):
     """How many of a batch had their turn: fewer than it holds when the worker stops."""
 
-    poked: int
+    requested: int
     refused: tuple[Member, ...] = ()
-    """Those among them whose poke Temporal refused."""
+    """Those among them whose reconcile request Temporal refused."""
 
 
 class ReferencesQuery(FrozenModel):
@@ -95,7 +95,7 @@ class ChangedReferences(FrozenModel):
 class FleetResult(FrozenModel):
     """How a period ended."""
 
-    poked: int
+    requested: int
     refused: int = 0
 
 
@@ -105,7 +105,7 @@ def pause_between(spread: timedelta, objects: int) -> timedelta:
 
 
 def batch_size(pause: timedelta, longest: timedelta, limit: int) -> int:
-    """Return how many objects one activity pokes, so that it ends within `longest`; at least one."""
+    """Return how many objects one activity reconcile requests, so that it ends within `longest`; at least one."""
     if pause <= timedelta(0):
         return limit
     return max(1, min(limit, longest // pause))

@@ -283,7 +283,7 @@ def storage_account(reference: ObjectReference, cluster: str, namespace_uid: str
     """Return the access key id of an object's account on an S3 server.
 
     A digest, since such a server keeps no owner with an account: it is another object's, another cluster's and an
-    earlier namespace's for nobody. Else whoever makes a namespace anew would have the key to the buckets of before.
+    earlier namespace's for nobody. Else whoever makes a namespace again would have the key to the buckets of before.
     """
     owner = "\n".join((cluster, namespace_uid, reference.key))
     return f"plattr-{sha256(owner.encode()).hexdigest()[:32]}"

@@ -1,4 +1,4 @@
-"""References to the custom resources, and their envelope."""
+"""References to the custom resources, and their object."""
 
 import re
 from datetime import datetime
@@ -108,10 +108,10 @@ class Metadata(FrozenModel):
     annotations: dict[str, str] = Field(default_factory=dict)
 
 
-class Envelope(FrozenModel):
+class CustomObject(FrozenModel):
     """An object as the API server holds it, its spec not yet validated.
 
-    A spec that the models refuse must still be deletable, so cleanup works from the envelope alone.
+    A spec that the models refuse must still be deletable, so cleanup works from the object alone.
     """
 
     kind: Kind

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError
 
-from plattr.objects import Envelope, FrozenModel
+from plattr.objects import CustomObject, FrozenModel
 
 STATUS_FIELD = "parent"
 
@@ -17,13 +17,13 @@ class Parent(FrozenModel):
     spec: dict[str, Any]
 
     @classmethod
-    def of(cls, application: Envelope) -> Self:
+    def of(cls, application: CustomObject) -> Self:
         """Return the Application as it is now."""
         metadata = application.metadata
         return cls(uid=metadata.uid, generation=metadata.generation, spec=application.spec)
 
 
-def taken_parent(preview: Envelope) -> Parent | None:
+def taken_parent(preview: CustomObject) -> Parent | None:
     """Return what the preview was built from; None before its first claim, or by a Plattr that kept nothing."""
     try:
         return Parent.model_validate(preview.status.get(STATUS_FIELD))
@@ -31,7 +31,7 @@ def taken_parent(preview: Envelope) -> Parent | None:
         return None
 
 
-def with_parent(preview: Envelope, parent: Parent) -> Envelope:
+def with_parent(preview: CustomObject, parent: Parent) -> CustomObject:
     """Return the preview as its status will be once the parent has been written down."""
     status = {**preview.status, STATUS_FIELD: parent.model_dump(mode="json", by_alias=True)}
     return preview.model_copy(update={"status": status})

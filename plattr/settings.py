@@ -167,7 +167,7 @@ class Settings(WatcherSettings):
     preview_namespace_labels: Labels | None = None
     preview_namespace_annotations: Annotations | None = None
     previews_per_namespace: int | None = Field(default=None, ge=1)
-    # 3: see worker/admission.py; docs/scaling.md says when more help.
+    # 3: see worker/run_limiter.py; docs/scaling.md says when more help.
     runs_at_once: int = Field(default=3, ge=1, le=200)
     # 180: a thousand Applications with two buckets each then cost no backend, the API server included, five requests a
     # second; see tests/activities/test_resync_cost.py.

@@ -152,7 +152,7 @@ def own_schema(schema: SchemaName, owner: RoleName) -> Statement:
 
 
 def reload_postgrest(channel: str) -> Statement:
-    """Return the statement by which the PostgREST of one application reads its schema anew."""
+    """Return the statement by which the PostgREST of one application reads its schema again."""
     return compose("NOTIFY {}, 'reload schema'", Identifier(channel))
 
 

@@ -45,7 +45,7 @@ SELECT
     ) AS routines
 FROM pg_namespace AS ns
 JOIN pg_roles AS app ON app.rolname = %(app)s
--- An anon role that was dropped is made anew, and lacks everything.
+-- An anon role that was dropped is made again, and lacks everything.
 LEFT JOIN pg_roles AS anon ON anon.rolname = %(anon)s
 WHERE ns.nspname = %(schema)s
 """

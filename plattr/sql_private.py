@@ -60,5 +60,5 @@ SELECT
 """  # noqa: S608  names of ours
 # In a transaction of its own that ends at once: two that make the same row wait for each other's end.
 KNOW_OWNER = f"INSERT INTO {PRIVATE_SCHEMA}.{LOCKS_TABLE} (owner) VALUES (%(owner)s) ON CONFLICT DO NOTHING"  # noqa: S608
-# By its holder. Whoever comes meanwhile finds the row held, and makes it anew afterwards.
+# By its holder. Whoever comes meanwhile finds the row held, and makes it again afterwards.
 FORGET_OWNER = f"DELETE FROM {PRIVATE_SCHEMA}.{LOCKS_TABLE} WHERE owner = %(owner)s RETURNING owner"  # noqa: S608

@@ -9,10 +9,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from plattr.claims import Claim, Holding
+from plattr.claims import Claim, ClaimKind
 from plattr.marks import Estate
 from plattr.objects import FrozenModel, Kind, ObjectReference
-from plattr.status import ConditionType, Finding, Phase
+from plattr.status import ConditionType, ConditionUpdate, Phase
 
 # Signals and the query, as people type them on Temporal's command line.
 CHANGED_SIGNAL = "changed"
@@ -37,7 +37,7 @@ class Step(StrEnum):
     ROLLOUT = "rollout"
     STATUS = "status"
     NAMESPACE = "namespace"
-    TERMS = "terms"
+    LIFETIME = "lifetime"
     EXPIRY = "expiry"
     RELEASE = "release"
 
@@ -74,7 +74,7 @@ class Remedy(StrEnum):
     CHANGE = "change"
     """Only a change of the object, or of what somebody else owns, helps: the run fails."""
     REREAD = "reread"
-    """The object moved on: read it again and begin anew."""
+    """The object moved on: read it again and start again."""
 
 
 class Problem(FrozenModel):
@@ -108,7 +108,7 @@ class ClaimResult(FrozenModel):
     environment: str = ""
     steps: tuple[Step, ...] = ()
     """The provisioning steps to run, in order, without claim, rollout and status."""
-    kept: tuple[Finding, ...] = ()
+    kept: tuple[ConditionUpdate, ...] = ()
     """True conditions of features that are disabled now and whose data is kept."""
     expires_at: datetime | None = None
     """When a preview ends."""
@@ -125,14 +125,14 @@ class StepInput(FrozenModel):
 class RolloutInput(StepInput):
     """Wait for the rollout of exactly this spec."""
 
-    said: Finding | None = None
+    said: ConditionUpdate | None = None
     """What the status says of it so far; None: nothing yet."""
 
 
 class StepResult(FrozenModel):
     """A step that is done, and the conditions that became true by it."""
 
-    findings: tuple[Finding, ...] = ()
+    updates: tuple[ConditionUpdate, ...] = ()
     is_done: bool = True
     """False when the step used up its time and wants to be called again: rollout, storage cleanup."""
     waiting_for: str = ""
@@ -149,14 +149,14 @@ class StatusInput(FrozenModel):
     uid: str = ""
     """Empty when the object was refused before its UID was known."""
     generation: int = 0
-    findings: tuple[Finding, ...] = ()
+    updates: tuple[ConditionUpdate, ...] = ()
     unreached: tuple[ConditionType, ...] = ()
     """Conditions of steps this run did not come to: what the status says of them stays, or Unknown/Waiting."""
-    gave_up: bool = False
+    retries_exhausted: bool = False
     """The retries of what is False are used up: phase Failed."""
     is_refused: bool = False
     """No retry can mend it: the condition Stalled says why."""
-    removed: tuple[Finding, ...] = ()
+    removed: tuple[ConditionUpdate, ...] = ()
     """Of a cleanup: conditions of what it has removed already; one that the status does not have is left out."""
     is_underway: bool = False
     """The run goes on and tells what it has seen so far of the rollout."""
@@ -215,9 +215,9 @@ class CleanupStepInput(FrozenModel):
         """Return whose things go; never those of another cluster."""
         return Estate(reference=self.reference, cluster=cluster, namespace_uid=self.namespace_uid)
 
-    def retains(self, holding: Holding, name: str) -> bool:
-        """Tell whether what bears the name stays, closed to everybody, until its owner is created anew."""
-        return self.retain or Claim(holding=holding, name=name) in self.outliving
+    def retains(self, kind: ClaimKind, name: str) -> bool:
+        """Tell whether what bears the name stays, closed to everybody, until its owner is created again."""
+        return self.retain or Claim(kind=kind, name=name) in self.outliving
 
 
 class Lifetime(FrozenModel):
@@ -230,7 +230,7 @@ class Lifetime(FrozenModel):
     """The condition Expiring: it does not stand, it names this end, or one that has moved since."""
 
 
-class PreviewTerms(FrozenModel):
+class PreviewLifetime(FrozenModel):
     """A preview's end, read from the object; the run's clock follows it."""
 
     verdict: Literal["alive", "paused", "deleting", "gone"]
@@ -265,7 +265,7 @@ class RunInput(FrozenModel):
     """What others made of the object's data goes with it, in this run or the cleanup that it becomes:
     `plattr cleanup --cascade`."""
     round: int = 1
-    """How often the slow retry has begun anew; carried through continue-as-new, so the pauses keep their length."""
+    """How often the slow retry has started again; carried through continue-as-new, so the pauses keep their length."""
 
     def reference(self, kind: Kind) -> ObjectReference:
         """Return which object the run is for."""
@@ -287,7 +287,7 @@ class Progress(FrozenModel):
     attempt: int = 0
     """Attempts of the step that have begun, as far as the workflow knows; the server knows the running one."""
     round: int = 1
-    """How often the slow retry has begun anew."""
+    """How often the slow retry has started again."""
     done: tuple[Step, ...] = ()
     took: dict[str, timedelta] = Field(default_factory=dict)
     """How long each finished step took, by its name."""

@@ -9,7 +9,7 @@ from plattr.errors import InvalidSpec
 from plattr.hosts import HostRules
 from plattr.marks import Mark
 from plattr.naming import Names
-from plattr.objects import GROUP, Envelope, FrozenModel, Kind, ObjectReference, Owner
+from plattr.objects import GROUP, CustomObject, FrozenModel, Kind, ObjectReference, Owner
 from plattr.spec import (
     ApplicationSpec,
     Environment,
@@ -104,12 +104,12 @@ def annotated_mark(annotations: Mapping[str, str]) -> Mark | None:
 
 
 def application_target(
-    envelope: Envelope, *, base_domain: str, client_suffix: str = "", hosts: HostRules | None = None
+    custom_object: CustomObject, *, base_domain: str, client_suffix: str = "", hosts: HostRules | None = None
 ) -> Target:
     """Return what an Application asks for.
 
     Args:
-        envelope: the Application.
+        custom_object: the Application.
         base_domain: the platform's domain.
         client_suffix: what the platform appends to OIDC client ids.
         hosts: the installation's rules of hosts; None: the built-in ones.
@@ -117,20 +117,22 @@ def application_target(
     Raises:
         InvalidSpec: a rule is broken; no backend has been called yet.
     """
-    spec = parse_application_spec(envelope.spec)
-    names = naming.application_names(envelope.reference, spec, base_domain=base_domain, client_suffix=client_suffix)
+    spec = parse_application_spec(custom_object.spec)
+    names = naming.application_names(
+        custom_object.reference, spec, base_domain=base_domain, client_suffix=client_suffix
+    )
     _check_domain(spec, names, base_domain, hosts or HostRules())
     _check_secret_references(spec, names)
-    return Target(owner=envelope.owner, generation=envelope.metadata.generation, spec=spec, names=names)
+    return Target(owner=custom_object.owner, generation=custom_object.metadata.generation, spec=spec, names=names)
 
 
 def preview_target(
-    envelope: Envelope, parent: dict[str, Any], *, base_domain: str, hosts: HostRules | None = None
+    custom_object: CustomObject, parent: dict[str, Any], *, base_domain: str, hosts: HostRules | None = None
 ) -> Target:
     """Return what a preview asks for: its parent's features under names of its own.
 
     Args:
-        envelope: the PreviewEnvironment.
+        custom_object: the PreviewEnvironment.
         parent: the spec of the Application it names, as the API server holds it.
         base_domain: the platform's domain.
         hosts: the installation's rules of hosts; None: the built-in ones.
@@ -139,18 +141,18 @@ def preview_target(
         InvalidSpec: a rule is broken, in the preview or in its parent.
     """
     # No other name is made of it, but it is the value of a label.
-    naming.check_object_name(envelope.metadata.name)
-    preview = parse_preview_spec(envelope.spec)
+    naming.check_object_name(custom_object.metadata.name)
+    preview = parse_preview_spec(custom_object.spec)
     application = parse_application_spec(parent)
     spec, dropped = _effective(preview, application)
     names = naming.preview_names(preview, spec, base_domain=base_domain)
     (hosts or HostRules()).ensure_free(names.host, base_domain=base_domain, field="spec.applicationRef")
     return Target(
-        owner=envelope.owner,
-        generation=envelope.metadata.generation,
+        owner=custom_object.owner,
+        generation=custom_object.metadata.generation,
         spec=spec,
         names=names,
-        expires_at=expires_at(envelope.metadata.creation_timestamp, preview.ttl),
+        expires_at=expires_at(custom_object.metadata.creation_timestamp, preview.ttl),
         parent=preview.application_ref,
         pull_request=preview.pull_request,
         dropped_variables=dropped,

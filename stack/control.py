@@ -27,8 +27,8 @@ class ServiceStatus(BaseModel):
     message: str = ""
 
 
-class Wish(BaseModel):
-    """What shall run: `processes`, except those `held` down; `serial` grows with each wish."""
+class DesiredState(BaseModel):
+    """What shall run: `processes`, except those `held` down; `serial` grows with each desired."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,8 +43,8 @@ class Wish(BaseModel):
         return tuple(name for name in self.processes if name not in self.held)
 
 
-class Report(BaseModel):
-    """The supervisor's answer: the last wish it has seen, and the state of each process."""
+class ActualState(BaseModel):
+    """The supervisor's answer: the last desired it has seen, and the state of each process."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,17 +53,17 @@ class Report(BaseModel):
 
 
 class Control:
-    """The files `wish.json`, `report.json` and `supervisor.json` of one state folder."""
+    """The files `desired.json`, `actual.json` and `supervisor.json` of one state folder."""
 
     def __init__(self, folders: Folders) -> None:
         self.folders = folders
-        self._wish = folders.run / "wish.json"
-        self._report = folders.run / "report.json"
+        self._desired = folders.run / "desired.json"
+        self._report = folders.run / "actual.json"
         self._supervisor = folders.run / "supervisor.json"
 
-    def wish(self) -> Wish:
+    def desired(self) -> DesiredState:
         """Return what was wished last."""
-        return Wish.model_validate_json(self._wish.read_text()) if self._wish.exists() else Wish()
+        return DesiredState.model_validate_json(self._desired.read_text()) if self._desired.exists() else DesiredState()
 
     def change(
         self,
@@ -72,26 +72,26 @@ class Control:
         hold: tuple[str, ...] = (),
         tools: dict[str, Path] | None = None,
         fresh: bool = False,
-    ) -> Wish:
-        """Wish more processes up (which ends their hold) or hold some down; `fresh` forgets the old wish."""
-        with locked(self.folders.run / "wish.lock"):
-            old = self.wish()
+    ) -> DesiredState:
+        """DesiredState more processes up (which ends their hold) or hold some down; `fresh` forgets the old desired."""
+        with locked(self.folders.run / "desired.lock"):
+            old = self.desired()
             if fresh:
-                old = Wish(serial=old.serial)
-            wish = Wish(
+                old = DesiredState(serial=old.serial)
+            desired = DesiredState(
                 serial=old.serial + 1,
                 processes=(*old.processes, *(name for name in add if name not in old.processes)),
                 held=tuple(name for name in {*old.held, *hold} if name not in add),
                 tools=old.tools | (tools or {}),
             )
-            write_private(self._wish, wish.model_dump_json())
-        return wish
+            write_private(self._desired, desired.model_dump_json())
+        return desired
 
-    def report(self) -> Report:
+    def report(self) -> ActualState:
         """Return the supervisor's last report; it may be dead, then this is its last word."""
-        return Report.model_validate_json(self._report.read_text()) if self._report.exists() else Report()
+        return ActualState.model_validate_json(self._report.read_text()) if self._report.exists() else ActualState()
 
-    def write_report(self, report: Report) -> None:
+    def write_report(self, report: ActualState) -> None:
         """Publish the supervisor's report."""
         write_private(self._report, report.model_dump_json())
 

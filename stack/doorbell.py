@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from stack.errors import PlatformError
 
-# Several may knock while the service comes up; more than this many are refused, and try again.
+# Several may signal while the service comes up; more than this many are refused, and try again.
 BACKLOG = 64
 
 
@@ -83,5 +83,5 @@ class Doorbell:
             sys.stderr.flush()
             self.let_go()
         finally:
-            # From here on the wish says what shall listen at the port.
+            # From here on the desired says what shall listen at the port.
             self._is_answering = False

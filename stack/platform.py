@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from stack.control import Control, Report, ServiceStatus
+from stack.control import ActualState, Control, ServiceStatus
 from stack.endpoints import Endpoints, environment
 from stack.errors import PlatformError
 from stack.folders import Folders, default_state, locked
@@ -71,18 +71,18 @@ class Platform:
         """Start a service, process or app on a running platform; returns when it is healthy."""
         supervisor = self._supervisor()
         wanted = processes_of([name])
-        wish = self.control.change(add=wanted, tools=self._tools(wanted))
+        desired = self.control.change(add=wanted, tools=self._tools(wanted))
         signal_group(supervisor.pid, signal.SIGHUP)
-        self._await_running(wanted, wish.serial)
+        self._await_running(wanted, desired.serial)
 
     def stop_service(self, name: str) -> None:
         """Stop a service, process or app and hold it down until it is started again; returns when it is down."""
         supervisor = self._supervisor()
         # In reverse: an API server that has lost its etcd takes ten seconds to end.
         for process in reversed(processes_of([name])):
-            wish = self.control.change(hold=(process,))
+            desired = self.control.change(hold=(process,))
             signal_group(supervisor.pid, signal.SIGHUP)
-            self._await(partial(_is_down, process), wish.serial, STOP_SECONDS, f"stop {process}")
+            self._await(partial(_is_down, process), desired.serial, STOP_SECONDS, f"stop {process}")
 
     def kill_service(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Signal the processes of a service without warning, as a fault; returns when they are gone."""
@@ -124,7 +124,7 @@ class Platform:
         return environment(self.endpoints, role)
 
     def _site(self) -> Site:
-        return Site(self.folders, StateSettings.load(self.folders), self.control.wish().tools)
+        return Site(self.folders, StateSettings.load(self.folders), self.control.desired().tools)
 
     def _supervisor(self) -> ProcessIdentity:
         supervisor = self.control.supervisor()
@@ -146,14 +146,14 @@ class Platform:
     def _start(self, wanted: tuple[str, ...]) -> None:
         tools = self._tools(wanted)
         supervisor = self.control.supervisor()
-        wish = self.control.change(add=wanted, tools=tools, fresh=supervisor is None)
+        desired = self.control.change(add=wanted, tools=tools, fresh=supervisor is None)
         if supervisor is not None:
             signal_group(supervisor.pid, signal.SIGHUP)
-            self._await_running(wanted, wish.serial)
+            self._await_running(wanted, desired.serial)
             return
         self._spawn_supervisor()
         try:
-            self._await_running(wanted, wish.serial)
+            self._await_running(wanted, desired.serial)
         except PlatformError:
             self.stop()
             raise
@@ -172,7 +172,7 @@ class Platform:
             )
 
     def _await_running(self, wanted: Sequence[str], serial: int) -> None:
-        def done(report: Report) -> bool:
+        def done(report: ActualState) -> bool:
             states = {status.service: status for status in report.services}
             for name in wanted:
                 status = states.get(name)
@@ -182,7 +182,7 @@ class Platform:
 
         self._await(done, serial, START_SECONDS, f"start {', '.join(wanted)}")
 
-    def _await(self, done: Callable[[Report], bool], serial: int, seconds: float, what: str) -> None:
+    def _await(self, done: Callable[[ActualState], bool], serial: int, seconds: float, what: str) -> None:
         deadline = time.monotonic() + seconds
         # A supervisor needs a moment to import its modules and say who it is.
         appears_by = time.monotonic() + 20
@@ -206,5 +206,5 @@ class Platform:
             self.start_service("kube-controller-manager")
 
 
-def _is_down(process: str, report: Report) -> bool:
+def _is_down(process: str, report: ActualState) -> bool:
     return all(status.state == "stopped" for status in report.services if status.service == process)

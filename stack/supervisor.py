@@ -8,7 +8,7 @@ import threading
 import time
 from types import FrameType
 
-from stack.control import Control, Report, ServiceStatus, Wish
+from stack.control import ActualState, Control, DesiredState, ServiceStatus
 from stack.doorbell import Doorbell
 from stack.folders import Folders
 from stack.processes import ProcessIdentity, end
@@ -56,9 +56,9 @@ class Supervisor:
             signal.signal(number, self._on_signal)
         self._end_leftovers()
         while not self._closing:
-            wish = self.control.wish()
-            if wish.serial != self._serial:
-                self._follow(wish)
+            desired = self.control.desired()
+            if desired.serial != self._serial:
+                self._follow(desired)
             self._publish()
             # A signal says that there is a new wish; the five seconds are for one that got lost.
             self._wake.wait(timeout=5)
@@ -79,26 +79,28 @@ class Supervisor:
                 end(leftover, number=PROCESSES[name].stop_signal)
                 self.control.process_file(name).unlink(missing_ok=True)
 
-    def _follow(self, wish: Wish) -> None:
+    def _follow(self, desired: DesiredState) -> None:
         for name, bell in self._bells.items():
             # Before its unit: the port must be free by then.
-            if wish.processes and name in services_of(wish.processes):
+            if desired.processes and name in services_of(desired.processes):
                 bell.take_down()
-        site = Site(self.folders, self.settings, wish.tools)
-        for name in wish.processes:
+        site = Site(self.folders, self.settings, desired.tools)
+        for name in desired.processes:
             if name not in self._units:
                 self._units[name] = Unit(PROCESSES[name](site), self.control, self._wake.set)
                 self._units[name].start()
             self._units[name].service.site = site
         for name, unit in self._units.items():
-            needed = tuple(self._units[other] for other in requirements(name, wish.up))
-            unit.want(wanted=name in wish.up, requirements=needed)
-        self._serial = wish.serial
+            needed = tuple(self._units[other] for other in requirements(name, desired.up))
+            unit.want(wanted=name in desired.up, requirements=needed)
+        self._serial = desired.serial
 
     def _publish(self) -> None:
         statuses = {name: self._units[name].status() for name in PROCESSES if name in self._units}
         self._tend_bells(statuses)
-        report = Report(serial=self._serial, services=tuple(statuses[name] for name in PROCESSES if name in statuses))
+        report = ActualState(
+            serial=self._serial, services=tuple(statuses[name] for name in PROCESSES if name in statuses)
+        )
         if report != self.control.report():
             self.control.write_report(report)
 

@@ -169,7 +169,7 @@ class Unit(threading.Thread):
             if process.poll() is not None:
                 raise PlatformError(f"{_exit(process.returncode)} after {time.monotonic() - began:.1f} s")
             if not self._wanted:
-                raise PlatformError("called off")
+                raise PlatformError("preempted")
             if time.monotonic() >= earliest and self.service.is_healthy():
                 return
             if time.monotonic() > deadline:

@@ -15,14 +15,14 @@ import pytest
 from aiohttp import web
 
 from activities.auth import AuthActivities
-from activities.clients.keycloak import KeycloakClient
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.resources import LEASES, NAMESPACES, Json, custom_resource
 from activities.loading import TargetLoader
+from clients.claim_store import ClaimStore
+from clients.keycloak import KeycloakClient
+from clients.kube import KubeClient
+from clients.resources import LEASES, NAMESPACES, Json, custom_resource
 from plattr.claims import Claim
 from plattr.naming import possible_realms
-from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference
+from plattr.objects import API_VERSION, CustomObject, Kind, ObjectReference
 from plattr.settings import Settings
 from plattr.steps import CleanupStepInput, StepInput
 from stack.platform import Platform
@@ -169,18 +169,18 @@ class Relay:
 class Subject:
     """An object that wants a realm, as the API server holds it now."""
 
-    envelope: Envelope
+    custom_object: CustomObject
 
     @property
     def reference(self) -> ObjectReference:
-        return self.envelope.reference
+        return self.custom_object.reference
 
     @property
     def step(self) -> StepInput:
-        return step_of(self.envelope)
+        return step_of(self.custom_object)
 
     def cleanup(self, *outliving: Claim, retain: bool = False) -> CleanupStepInput:
-        return cleanup_of(self.envelope, *outliving, retain=retain)
+        return cleanup_of(self.custom_object, *outliving, retain=retain)
 
 
 class Subjects:
@@ -217,7 +217,7 @@ class Subjects:
             "spec": spec or application,
         }
         held = await self._kube.apply(custom_resource(kind), body, self.namespace)
-        return Subject(await at_home(self._kube, Envelope.from_api(kind, held)))
+        return Subject(await at_home(self._kube, CustomObject.from_api(kind, held)))
 
     async def delete(self, subject: Subject) -> None:
         await self._kube.delete(custom_resource(subject.reference.kind), subject.reference.name, self.namespace)
@@ -281,14 +281,14 @@ def keycloak_relay(relay: Relay) -> Relay:
 
 
 @pytest.fixture
-async def auth_ledger(
+async def auth_claims(
     auth_kube: KubeClient, auth_settings: Settings, subjects: Subjects, realm_name: str
-) -> AsyncIterator[Ledger]:
-    """The ledger; what an Application of this name claimed is given back."""
-    ledger = Ledger(auth_kube, auth_settings.lease_namespace)
-    yield ledger
+) -> AsyncIterator[ClaimStore]:
+    """The claim store; what an Application of this name claimed is given back."""
+    claim_store = ClaimStore(auth_kube, auth_settings.lease_namespace)
+    yield claim_store
     reference = ObjectReference(namespace=subjects.namespace, name=realm_name)
-    for held in await ledger.held_by(estate(reference)):
+    for held in await claim_store.held_by(estate(reference)):
         # Not released: that would put some of them into quarantine.
         await auth_kube.delete(LEASES, held.claim.lease_name, auth_settings.lease_namespace)
 
@@ -306,9 +306,9 @@ def connect_auth(auth_settings: Settings, auth_kube: KubeClient, relay: Relay) -
         settings = Settings(**values)
         keycloak = KeycloakClient.connect(settings, read_seconds=min(seconds, 10.0), write_seconds=seconds)
         loader = TargetLoader(auth_kube, settings)
-        ledger = Ledger(auth_kube, settings.lease_namespace)
+        claim_store = ClaimStore(auth_kube, settings.lease_namespace)
         try:
-            yield AuthActivities(loader, auth_kube, keycloak, ledger, settings)
+            yield AuthActivities(loader, auth_kube, keycloak, claim_store, settings)
         finally:
             await keycloak.close()
 

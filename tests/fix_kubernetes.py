@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from activities.claim import ClaimActivities
-from activities.clients.events import EventRecorder
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.resources import (
+from activities.loading import TargetLoader
+from activities.release import ReleaseActivities
+from activities.status import StatusActivities
+from clients.claim_store import ClaimStore
+from clients.events import EventRecorder
+from clients.kube import KubeClient
+from clients.resources import (
     APPLICATIONS,
     CONFIG_MAPS,
     EVENTS,
@@ -21,10 +24,7 @@ from activities.clients.resources import (
     Resource,
     custom_resource,
 )
-from activities.loading import TargetLoader
-from activities.release import ReleaseActivities
-from activities.status import StatusActivities
-from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference
+from plattr.objects import API_VERSION, CustomObject, Kind, ObjectReference
 from plattr.settings import Settings
 from plattr.target import OWNER_NAMESPACE_LABEL
 from stack.platform import Platform
@@ -58,12 +58,12 @@ class Cluster:
     made: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(self.kube, self.settings.lease_namespace)
+        self.claim_store = ClaimStore(self.kube, self.settings.lease_namespace)
         self.events = EventRecorder(self.kube)
         self.loader = TargetLoader(self.kube, self.settings)
-        self.claims = ClaimActivities(self.kube, self.ledger, self.loader, self.events)
+        self.claims = ClaimActivities(self.kube, self.claim_store, self.loader, self.events)
         self.statuses = StatusActivities(self.kube, self.events, self.loader)
-        self.releases = ReleaseActivities(self.kube, self.ledger, self.events)
+        self.releases = ReleaseActivities(self.kube, self.claim_store, self.events)
 
     async def new_namespace(self) -> str:
         name = f"core-{secrets.token_hex(4)}"
@@ -88,9 +88,9 @@ class Cluster:
         selector = f"{OWNER_NAMESPACE_LABEL}={owner_namespace}"
         return await self.admin.list(LEASES, self.settings.lease_namespace, label_selector=selector)
 
-    async def events_about(self, envelope: Envelope) -> list[Json]:
-        selector = f"involvedObject.uid={envelope.metadata.uid}"
-        return await self.admin.list(EVENTS, envelope.metadata.namespace, field_selector=selector)
+    async def events_about(self, custom_object: CustomObject) -> list[Json]:
+        selector = f"involvedObject.uid={custom_object.metadata.uid}"
+        return await self.admin.list(EVENTS, custom_object.metadata.namespace, field_selector=selector)
 
     async def apply(
         self,
@@ -100,38 +100,40 @@ class Cluster:
         *,
         kind: Kind = Kind.APPLICATION,
         metadata: Json | None = None,
-    ) -> Envelope:
+    ) -> CustomObject:
         body = {
             "apiVersion": API_VERSION,
             "kind": kind.value,
             "metadata": {"name": name, "namespace": namespace, **(metadata or {})},
             "spec": spec or application_spec(),
         }
-        envelope = Envelope.from_api(kind, await self.admin.apply(custom_resource(kind), body, namespace))
-        return await at_home(self.admin, envelope)
+        custom_object = CustomObject.from_api(kind, await self.admin.apply(custom_resource(kind), body, namespace))
+        return await at_home(self.admin, custom_object)
 
-    async def preview(self, namespace: str, name: str, parent: str, **changes: object) -> Envelope:
+    async def preview(self, namespace: str, name: str, parent: str, **changes: object) -> CustomObject:
         spec = {"applicationRef": parent, "pullRequest": 7, "branch": "topic", **changes}
         return await self.apply(namespace, name, spec, kind=Kind.PREVIEW)
 
     async def body(self, reference: ObjectReference) -> Json | None:
         return await self.admin.get(custom_resource(reference.kind), reference.name, reference.namespace)
 
-    async def read(self, reference: ObjectReference) -> Envelope:
+    async def read(self, reference: ObjectReference) -> CustomObject:
         body = await self.body(reference)
         assert body is not None, f"{reference} is gone"
-        return await at_home(self.admin, Envelope.from_api(reference.kind, body))
+        return await at_home(self.admin, CustomObject.from_api(reference.kind, body))
 
-    async def set_status(self, envelope: Envelope, **status: object) -> Envelope:
-        body = await self.body(envelope.reference)
+    async def set_status(self, custom_object: CustomObject, **status: object) -> CustomObject:
+        body = await self.body(custom_object.reference)
         assert body is not None
         changed = {**body, "status": {**body.get("status", {}), **status}}
-        resource = custom_resource(envelope.kind)
-        changed = await self.admin.replace_status(resource, changed, envelope.metadata.namespace)
-        return await at_home(self.admin, Envelope.from_api(envelope.kind, changed))
+        resource = custom_resource(custom_object.kind)
+        changed = await self.admin.replace_status(resource, changed, custom_object.metadata.namespace)
+        return await at_home(self.admin, CustomObject.from_api(custom_object.kind, changed))
 
-    async def settle(self, envelope: Envelope) -> Envelope:
-        return await self.set_status(envelope, phase="Running", observedGeneration=envelope.metadata.generation)
+    async def settle(self, custom_object: CustomObject) -> CustomObject:
+        return await self.set_status(
+            custom_object, phase="Running", observedGeneration=custom_object.metadata.generation
+        )
 
     async def delete(self, reference: ObjectReference) -> None:
         await self.admin.delete(custom_resource(reference.kind), reference.name, reference.namespace)

@@ -12,18 +12,18 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
-from activities.clients.events import EventRecorder
-from activities.clients.kube import KubeClient
-from activities.clients.postgres import PATIENCE, PostgresClient, Transaction
-from activities.clients.resources import EVENTS, NAMESPACES, SECRETS, custom_resource
 from activities.database import DatabaseActivities
 from activities.database_removal import DatabaseRemovalActivities
 from activities.dropping import Dropping
 from activities.loading import TargetLoader
 from activities.polling import CLEANUP_BUDGET
+from clients.events import EventRecorder
+from clients.kube import KubeClient
+from clients.postgres import PATIENCE, PostgresClient, Transaction
+from clients.resources import EVENTS, NAMESPACES, SECRETS, custom_resource
 from plattr.claims import Claim
 from plattr.naming import Names
-from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference, Owner
+from plattr.objects import API_VERSION, CustomObject, Kind, ObjectReference, Owner
 from plattr.settings import Settings
 from plattr.sql import Statement
 from plattr.steps import CleanupStepInput, StepInput
@@ -140,7 +140,7 @@ class WatchedTransaction(Transaction):
 class Tenant:
     """An Application that wants a database, as the API server holds it now."""
 
-    envelope: Envelope
+    custom_object: CustomObject
     target: Target
 
     @property
@@ -149,10 +149,10 @@ class Tenant:
 
     @property
     def step(self) -> StepInput:
-        return step_of(self.envelope)
+        return step_of(self.custom_object)
 
     def cleanup(self, *outliving: Claim, retain: bool = False) -> CleanupStepInput:
-        return cleanup_of(self.envelope, *outliving, retain=retain)
+        return cleanup_of(self.custom_object, *outliving, retain=retain)
 
 
 class Tenants:
@@ -183,10 +183,10 @@ class Tenants:
             },
         }
         held = await self.kube.apply(custom_resource(Kind.APPLICATION), body, self.namespace)
-        envelope = await at_home(self.kube, Envelope.from_api(Kind.APPLICATION, held))
-        target = application_target(envelope, base_domain=self._settings.base_domain)
+        custom_object = await at_home(self.kube, CustomObject.from_api(Kind.APPLICATION, held))
+        target = application_target(custom_object, base_domain=self._settings.base_domain)
         self._made.append(target.names)
-        return Tenant(envelope, target)
+        return Tenant(custom_object, target)
 
     async def scale(self, tenant: Tenant, *, minimum: int, maximum: int) -> Tenant:
         """Change how many replicas the application may have."""
@@ -195,8 +195,8 @@ class Tenants:
         await self.kube.json_patch(custom_resource(Kind.APPLICATION), tenant.names.stem, operations, self.namespace)
         held = await self.kube.get(custom_resource(Kind.APPLICATION), tenant.names.stem, self.namespace)
         assert held is not None
-        envelope = Envelope.from_api(Kind.APPLICATION, held)
-        return Tenant(envelope, application_target(envelope, base_domain=self._settings.base_domain))
+        custom_object = CustomObject.from_api(Kind.APPLICATION, held)
+        return Tenant(custom_object, application_target(custom_object, base_domain=self._settings.base_domain))
 
     async def recreate(self, tenant: Tenant, **database: Any) -> Tenant:
         """Delete the object and make it again: the same name under another UID."""
@@ -385,7 +385,7 @@ async def open_postgres(superuser: Superuser) -> AsyncIterator[None]:
 @pytest.fixture
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let clients made from now on give up after two seconds; the pool's second try is after one."""
-    monkeypatch.setattr("activities.clients.postgres.POOL_SECONDS", 2.0)
+    monkeypatch.setattr("clients.postgres.POOL_SECONDS", 2.0)
 
 
 def activities_with(kube: KubeClient, postgres: PostgresClient, settings: Settings) -> Databases:

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from activities.clients.kube import KubeClient
-from activities.clients.redis import RedisClient
-from activities.clients.resources import CONFIG_MAPS, SECRETS
 from activities.namespace import NamespaceActivities
 from activities.redis import RedisActivities
-from plattr.objects import Envelope
+from clients.kube import KubeClient
+from clients.redis import RedisClient
+from clients.resources import CONFIG_MAPS, SECRETS
+from plattr.objects import CustomObject
 from plattr.settings import Settings
 from plattr.steps import ClaimInput, StepResult
 from plattr.target import Target
@@ -35,52 +35,52 @@ class Shared:
         self.client = client
         self.activities = self.activities_with(client, settings)
         self._open: list[Redis] = []
-        self._made: list[Envelope] = []
+        self._made: list[CustomObject] = []
 
     def activities_with(self, client: RedisClient | None, settings: Settings, **options: Any) -> RedisActivities:
         cluster = self.cluster
-        return RedisActivities(cluster.loader, cluster.kube, client, cluster.ledger, settings, **options)
+        return RedisActivities(cluster.loader, cluster.kube, client, cluster.claim_store, settings, **options)
 
-    async def application(self, name: str | None = None, **spec: Any) -> Envelope:
+    async def application(self, name: str | None = None, **spec: Any) -> CustomObject:
         return await self.claimed(
             await self.cluster.apply(self.namespace, name or random_name(), application_spec(**REDIS, **spec))
         )
 
-    async def preview(self, parent: Envelope) -> Envelope:
+    async def preview(self, parent: CustomObject) -> CustomObject:
         preview = await self.cluster.preview(self.namespace, random_name(), parent.metadata.name)
         await self.claimed(preview)
         cluster = self.cluster
-        namespaces = NamespaceActivities(cluster.loader, cluster.kube, cluster.ledger, self.settings)
+        namespaces = NamespaceActivities(cluster.loader, cluster.kube, cluster.claim_store, self.settings)
         await namespaces.reconcile_namespace(step_of(preview))
         self.cluster.made.append((await self.target(preview)).names.namespace)
         return preview
 
-    async def claimed(self, envelope: Envelope) -> Envelope:
-        await self.cluster.claims.claim_object(ClaimInput(reference=envelope.reference))
-        self._made.append(envelope)
-        return envelope
+    async def claimed(self, custom_object: CustomObject) -> CustomObject:
+        await self.cluster.claims.claim_object(ClaimInput(reference=custom_object.reference))
+        self._made.append(custom_object)
+        return custom_object
 
-    async def reconcile(self, envelope: Envelope) -> StepResult:
-        return await self.activities.reconcile_redis(step_of(envelope))
+    async def reconcile(self, custom_object: CustomObject) -> StepResult:
+        return await self.activities.reconcile_redis(step_of(custom_object))
 
-    async def remove(self, envelope: Envelope, *, retain: bool = False) -> StepResult:
-        return await self.activities.delete_redis(cleanup_of(envelope, retain=retain))
+    async def remove(self, custom_object: CustomObject, *, retain: bool = False) -> StepResult:
+        return await self.activities.delete_redis(cleanup_of(custom_object, retain=retain))
 
-    async def target(self, envelope: Envelope) -> Target:
-        return await self.cluster.loader.load(step_of(envelope))
+    async def target(self, custom_object: CustomObject) -> Target:
+        return await self.cluster.loader.load(step_of(custom_object))
 
-    async def environment(self, envelope: Envelope) -> dict[str, str]:
+    async def environment(self, custom_object: CustomObject) -> dict[str, str]:
         """Return what the pods of an application are given."""
-        names, kube = (await self.target(envelope)).names, self.cluster.admin
+        names, kube = (await self.target(custom_object)).names, self.cluster.admin
         config_map = await kube.get(CONFIG_MAPS, names.config_map("redis"), names.namespace) or {}
         secret = await kube.get(SECRETS, names.redis_secret, names.namespace) or {}
         return config_map.get("data", {}) | {
             key: b64decode(value).decode() for key, value in secret.get("data", {}).items()
         }
 
-    async def tenant(self, envelope: Envelope) -> tuple[Redis, str]:
+    async def tenant(self, custom_object: CustomObject) -> tuple[Redis, str]:
         """Return a connection of the application's own, and its prefix."""
-        environment = await self.environment(envelope)
+        environment = await self.environment(custom_object)
         return self.connection(environment["REDIS_URL"]), environment["REDIS_PREFIX"]
 
     def connection(self, url: str | None = None, **options: Any) -> Redis:
@@ -91,16 +91,16 @@ class Shared:
         return redis
 
     async def close(self) -> None:
-        for envelope in self._made:
-            await self.client.delete_user(await self.stem(envelope))
+        for custom_object in self._made:
+            await self.client.delete_user(await self.stem(custom_object))
         for redis in self._open:
             await redis.aclose()
 
-    async def stem(self, envelope: Envelope) -> str:
-        found = await self.cluster.body(envelope.reference)
+    async def stem(self, custom_object: CustomObject) -> str:
+        found = await self.cluster.body(custom_object.reference)
         if found is None:
-            return f"prod_{envelope.metadata.name}"
-        target = await self.cluster.loader.target_of(Envelope.from_api(envelope.kind, found))
+            return f"prod_{custom_object.metadata.name}"
+        target = await self.cluster.loader.target_of(CustomObject.from_api(custom_object.kind, found))
         return target.names.redis_user
 
 

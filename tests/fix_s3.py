@@ -12,16 +12,16 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.resources import NAMESPACES, Json, custom_resource
-from activities.clients.s3 import S3Client
 from activities.loading import TargetLoader
 from activities.polling import CLEANUP_BUDGET
 from activities.storage import StorageActivities
+from clients.claim_store import ClaimStore
+from clients.kube import KubeClient
+from clients.resources import NAMESPACES, Json, custom_resource
+from clients.s3 import S3Client
 from plattr.buckets import owner_tags
 from plattr.claims import Claim, claims_of
-from plattr.objects import API_VERSION, Envelope, Kind, ObjectReference
+from plattr.objects import API_VERSION, CustomObject, Kind, ObjectReference
 from plattr.settings import Settings
 from plattr.steps import CleanupStepInput, StepInput
 from stack.platform import Platform
@@ -40,11 +40,11 @@ PUBLIC: Json = {"name": "assets", "public": True}
 class Shop:
     """An object that wants buckets, as the API server holds it now."""
 
-    envelope: Envelope
+    custom_object: CustomObject
 
     @property
     def reference(self) -> ObjectReference:
-        return self.envelope.reference
+        return self.custom_object.reference
 
     @property
     def name(self) -> str:
@@ -52,14 +52,14 @@ class Shop:
 
     @property
     def tags(self) -> dict[str, str]:
-        return owner_tags(self.envelope.owner)
+        return owner_tags(self.custom_object.owner)
 
     @property
     def step(self) -> StepInput:
-        return step_of(self.envelope)
+        return step_of(self.custom_object)
 
     def cleanup(self, *outliving: Claim, retain: bool = False) -> CleanupStepInput:
-        return cleanup_of(self.envelope, *outliving, retain=retain)
+        return cleanup_of(self.custom_object, *outliving, retain=retain)
 
     def bucket(self, name: str) -> str:
         return f"plattr-prod-{self.name}-{name}"
@@ -71,7 +71,7 @@ class Shops:
 
     kube: KubeClient
     loader: TargetLoader
-    ledger: Ledger
+    claim_store: ClaimStore
     namespace: str
     made: list[str] = field(default_factory=list)
 
@@ -96,10 +96,10 @@ class Shops:
         metadata = {"name": name, "namespace": self.namespace}
         body = {"apiVersion": API_VERSION, "kind": "Application", "metadata": metadata, "spec": spec}
         held = await self.kube.apply(custom_resource(Kind.APPLICATION), body, self.namespace)
-        envelope = await at_home(self.kube, Envelope.from_api(Kind.APPLICATION, held))
-        target = await self.loader.target_of(envelope)
-        await self.ledger.acquire(target.owner, claims_of(target))
-        return Shop(envelope)
+        custom_object = await at_home(self.kube, CustomObject.from_api(Kind.APPLICATION, held))
+        target = await self.loader.target_of(custom_object)
+        await self.claim_store.acquire(target.owner, claims_of(target))
+        return Shop(custom_object)
 
     async def provision(self, storage: StorageActivities, *buckets: Json) -> Shop:
         """Create an Application with these buckets, and the buckets."""
@@ -186,7 +186,7 @@ async def shops(
     s3_kube: KubeClient, s3_settings: Settings, s3_namespace: str, own_account: Any, other_account: Any
 ) -> AsyncIterator[Shops]:
     loader = TargetLoader(s3_kube, s3_settings)
-    shops = Shops(s3_kube, loader, Ledger(s3_kube, s3_namespace), s3_namespace)
+    shops = Shops(s3_kube, loader, ClaimStore(s3_kube, s3_namespace), s3_namespace)
     yield shops
     for entry in other_account.list_buckets()["Buckets"]:
         if any(f"-{name}-" in entry["Name"] for name in shops.made):
@@ -221,7 +221,9 @@ def make_storage(s3: S3Client, shops: Shops, s3_settings: Settings) -> MakeStora
     """Return how to make the activities, with another client or another time budget."""
 
     def make(client: S3Client = s3, budget: timedelta = CLEANUP_BUDGET) -> StorageActivities:
-        return StorageActivities(shops.loader, shops.kube, client, shops.ledger, s3_settings, cleanup_budget=budget)
+        return StorageActivities(
+            shops.loader, shops.kube, client, shops.claim_store, s3_settings, cleanup_budget=budget
+        )
 
     return make
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from activities.clients.temporal import (
+from clients.temporal import (
     ENVIRONMENT_ATTRIBUTE,
     NAME_ATTRIBUTE,
     NAMESPACE_ATTRIBUTE,

@@ -6,8 +6,8 @@ import httpx
 import pytest
 import yaml
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import Json, Resource
+from clients.kube import KubeClient
+from clients.resources import Json, Resource
 from stack.platform import Platform
 
 ROLE_BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")

@@ -6,9 +6,15 @@ from typing import Any
 
 import pytest
 
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.resources import (
+from activities.loading import TargetLoader
+from activities.namespace import NamespaceActivities
+from activities.redis import RedisActivities
+from activities.rollout import RolloutActivities
+from activities.search import SearchActivities
+from activities.workload import WorkloadActivities
+from clients.claim_store import ClaimStore
+from clients.kube import KubeClient
+from clients.resources import (
     AUTOSCALERS,
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -22,12 +28,6 @@ from activities.clients.resources import (
     Resource,
     custom_resource,
 )
-from activities.loading import TargetLoader
-from activities.namespace import NamespaceActivities
-from activities.redis import RedisActivities
-from activities.rollout import RolloutActivities
-from activities.search import SearchActivities
-from activities.workload import WorkloadActivities
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.namespace import POD_SECURITY_LABEL
 from plattr.manifests.secret import build_database_secret
@@ -73,20 +73,20 @@ class Team:
         self.worker = worker
         self.settings = settings
         self.namespace = namespace
-        self.ledger = Ledger(worker, settings.lease_namespace)
+        self.claim_store = ClaimStore(worker, settings.lease_namespace)
         self.loader = TargetLoader(worker, settings)
         self._worker = worker
         # The activities have the worker's rights, the tests the administrator's.
-        self.workload = WorkloadActivities(self.loader, worker, self.ledger, settings)
+        self.workload = WorkloadActivities(self.loader, worker, self.claim_store, settings)
         self.rollout = RolloutActivities(self.loader, worker)
         # Without admins: Redis and OpenSearch are started for the tests that are about them.
-        self.redis = RedisActivities(self.loader, worker, None, self.ledger, settings)
-        self.search = SearchActivities(self.loader, worker, None, self.ledger, settings)
+        self.redis = RedisActivities(self.loader, worker, None, self.claim_store, settings)
+        self.search = SearchActivities(self.loader, worker, None, self.claim_store, settings)
         self.namespaces = self.bounded(settings)
 
     def bounded(self, settings: Settings) -> NamespaceActivities:
         """Return the activities of a platform with other settings of previews."""
-        return NamespaceActivities(self.loader, self._worker, self.ledger, settings)
+        return NamespaceActivities(self.loader, self._worker, self.claim_store, settings)
 
     async def create(self, name: str | None = None, **spec: Any) -> StepInput:
         """Create an Application with what its other steps would have made, and return its step."""

@@ -1,11 +1,11 @@
 """The inputs of activities for one object; no plugin, so that the plugins may import it."""
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import NAMESPACES
+from clients.kube import KubeClient
+from clients.resources import NAMESPACES
 from plattr.claims import Claim
 from plattr.marks import Estate
-from plattr.objects import Envelope, ObjectReference
-from plattr.status import Finding
+from plattr.objects import CustomObject, ObjectReference
+from plattr.status import ConditionUpdate
 from plattr.steps import ClaimInput, CleanupStepInput, RolloutInput, StatusInput, StepInput
 
 # How resources name the cluster of the tests.
@@ -17,36 +17,38 @@ def estate(reference: ObjectReference) -> Estate:
     return Estate(reference=reference, cluster=CLUSTER, namespace_uid=None)
 
 
-async def at_home(kube: KubeClient, envelope: Envelope) -> Envelope:
+async def at_home(kube: KubeClient, custom_object: CustomObject) -> CustomObject:
     """Return an object as the activities see it: of the tests' cluster, and in its namespace."""
-    namespace = await kube.get(NAMESPACES, envelope.metadata.namespace)
+    namespace = await kube.get(NAMESPACES, custom_object.metadata.namespace)
     assert namespace is not None
-    return envelope.model_copy(update={"cluster": CLUSTER, "namespace_uid": namespace["metadata"]["uid"]})
+    return custom_object.model_copy(update={"cluster": CLUSTER, "namespace_uid": namespace["metadata"]["uid"]})
 
 
-def step_of(envelope: Envelope) -> StepInput:
+def step_of(custom_object: CustomObject) -> StepInput:
     """Return a step's input for exactly this object."""
-    metadata = envelope.metadata
-    return StepInput(reference=envelope.reference, uid=metadata.uid, generation=metadata.generation)
+    metadata = custom_object.metadata
+    return StepInput(reference=custom_object.reference, uid=metadata.uid, generation=metadata.generation)
 
 
-def rollout_of(step: StepInput, said: Finding | None = None) -> RolloutInput:
+def rollout_of(step: StepInput, said: ConditionUpdate | None = None) -> RolloutInput:
     """Return the rollout's input for the object of a step."""
     return RolloutInput(reference=step.reference, uid=step.uid, generation=step.generation, said=said)
 
 
-def status_of(envelope: Envelope, **changes: object) -> StatusInput:
+def status_of(custom_object: CustomObject, **changes: object) -> StatusInput:
     """Return a status input for exactly this object."""
-    metadata = envelope.metadata
-    status = StatusInput(reference=envelope.reference, uid=metadata.uid, generation=metadata.generation)
+    metadata = custom_object.metadata
+    status = StatusInput(reference=custom_object.reference, uid=metadata.uid, generation=metadata.generation)
     return status.model_copy(update=changes)
 
 
-def claim_of(envelope: Envelope) -> ClaimInput:
+def claim_of(custom_object: CustomObject) -> ClaimInput:
     """Return the claim step's input for this object."""
-    return ClaimInput(reference=envelope.reference)
+    return ClaimInput(reference=custom_object.reference)
 
 
-def cleanup_of(envelope: Envelope, *outliving: Claim, retain: bool = False) -> CleanupStepInput:
+def cleanup_of(custom_object: CustomObject, *outliving: Claim, retain: bool = False) -> CleanupStepInput:
     """Return a cleanup step's input for exactly this object."""
-    return CleanupStepInput(reference=envelope.reference, uid=envelope.metadata.uid, retain=retain, outliving=outliving)
+    return CleanupStepInput(
+        reference=custom_object.reference, uid=custom_object.metadata.uid, retain=retain, outliving=outliving
+    )

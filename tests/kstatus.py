@@ -1,6 +1,6 @@
 """What Flux, Helm --wait and Argo CD read from an object's status."""
 
-from activities.clients.resources import Json
+from clients.resources import Json
 
 
 def kstatus(body: Json | None) -> str:

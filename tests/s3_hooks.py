@@ -7,8 +7,8 @@ from typing import Any
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ReadTimeoutError
 
-from activities.clients.resources import Json
-from activities.clients.s3 import S3Client
+from clients.resources import Json
+from clients.s3 import S3Client
 
 WRITES = ("Put", "Create", "Delete", "Abort")
 

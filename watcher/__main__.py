@@ -8,12 +8,12 @@ import sys
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from activities.clients import tracing
-from activities.clients.kube import KubeClient
-from activities.clients.telemetry import HealthServer, configure_logging
-from activities.clients.temporal import connect_temporal
+from clients.kube import KubeClient
+from clients.temporal import connect_temporal
 from plattr.errors import MissingSetting, PlattrError
 from plattr.settings import WatcherSettings
+from telemetry import tracing
+from telemetry.logs import HealthServer, configure_logging
 from watcher.leadership import Leadership
 from watcher.metrics import PhaseCollector, WatcherMetrics
 from watcher.service import DRAIN_SECONDS, WatcherService
@@ -25,11 +25,11 @@ EXIT_BAD_SETTING = 2
 
 
 async def serve(settings: WatcherSettings) -> None:
-    """Watch until SIGTERM or SIGINT; then flush the pokes under way and give the Lease up."""
+    """Watch until SIGTERM or SIGINT; then flush the reconcile requests in flight and give the Lease up."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    # Before the client of Temporal, whose pokes begin each trace.
+    # Before the client of Temporal, whose reconcile requests begin each trace.
     tracing.start_tracing("plattr-watcher", os.environ)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -39,7 +39,7 @@ async def serve(settings: WatcherSettings) -> None:
     kube = await KubeClient.connect()
     leadership = Leadership(kube, settings.lease_namespace) if settings.leader_election else None
     service = WatcherService(kube, client, WatcherMetrics(registry), leadership=leadership)
-    registry.register(PhaseCollector(service.fleet.census))
+    registry.register(PhaseCollector(service.tracker.census))
     health = HealthServer(settings.metrics_host, settings.metrics_port, registry, service.live, service.ready)
     try:
         await health.start()
@@ -62,10 +62,10 @@ async def _run_until(stop: asyncio.Event, service: WatcherService) -> None:
         # Nothing but a failure ends it.
         running.result()
         return
-    logger.info("watcher stopping", extra={"waiting": service.poker.depth})
-    if not await service.poker.drain(DRAIN_SECONDS):
-        # Not lost: the next watcher pokes every unsettled object on its list.
-        logger.warning("pokes left to the next watcher", extra={"waiting": service.poker.depth})
+    logger.info("watcher stopping", extra={"waiting": service.queue.depth})
+    if not await service.queue.drain(DRAIN_SECONDS):
+        # Not lost: the next watcher requests a reconcile of every unsettled object on its list.
+        logger.warning("reconcile requests left to the next watcher", extra={"waiting": service.queue.depth})
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

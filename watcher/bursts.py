@@ -1,4 +1,4 @@
-"""Objects that change faster than their runs get through: each change calls a run off, so the next one has to wait."""
+"""Objects that change faster than their runs get through: each change preempts a run, so the next one has to wait."""
 
 import time
 from collections.abc import Callable
@@ -22,15 +22,15 @@ class _Burst:
 
 
 class Bursts:
-    """How long each object's next poke has to wait; remembers only those of the last half minute."""
+    """How long each object's next reconcile request has to wait; remembers only those of the last half minute."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # The one that was poked longest ago stands first.
+        # The object whose last request is the oldest stands first.
         self._bursts: dict[ObjectReference, _Burst] = {}
 
     def wait_seconds(self, reference: ObjectReference) -> float:
-        """Return how long to wait before the object's next poke."""
+        """Return how long to wait before the object's next reconcile request."""
         burst = self._bursts.get(reference)
         if burst is None or burst.count < FREE:
             return 0.0
@@ -38,11 +38,11 @@ class Bursts:
         pause = min(FIRST_SECONDS * 2.0 ** min(burst.count - FREE, 10), LONGEST_SECONDS)
         return max(0.0, burst.sent_at + pause - self._clock())
 
-    def sent(self, reference: ObjectReference, *, calls_off: bool) -> None:
-        """Note a poke; one that called no run off ends the burst."""
+    def sent(self, reference: ObjectReference, *, preempts: bool) -> None:
+        """Note a reconcile request; one that preempted no run ends the burst."""
         now = self._clock()
         before = self._bursts.pop(reference, None)
-        if calls_off:
+        if preempts:
             is_going_on = before is not None and now - before.sent_at < QUIET_SECONDS
             self._bursts[reference] = _Burst(before.count + 1 if before is not None and is_going_on else 1, now)
         while self._bursts:

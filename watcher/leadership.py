@@ -1,6 +1,6 @@
 """Leader election by a Lease: one replica watches, the others wait.
 
-An optimisation: two leaders would only poke twice, and the workflow ids keep every object's runs apart. So a leader
+An optimisation: two leaders would only request twice, and the workflow ids keep every object's runs apart. So a leader
 that loses the Lease simply ends its process, which no half-stopped thread survives.
 Own code, because the library's election has no time limit on its requests, and a hung one would outlive the Lease.
 """
@@ -15,8 +15,8 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import LEASES, Json
+from clients.kube import KubeClient
+from clients.resources import LEASES, Json
 from plattr.errors import Conflict, PlattrError
 
 logger = logging.getLogger(__name__)

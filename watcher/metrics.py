@@ -14,22 +14,28 @@ class WatcherMetrics:
         self.events = Counter(
             "plattr_watcher_events", "Events that the watches delivered", ["resource", "type"], registry=registry
         )
-        self.pokes = Counter(
-            "plattr_watcher_pokes", "Pokes that Temporal accepted", ["kind", "signal"], registry=registry
+        self.requests = Counter(
+            "plattr_watcher_reconcile_requests",
+            "Reconcile requests that Temporal accepted",
+            ["kind", "signal"],
+            registry=registry,
         )
-        self.poke_errors = Counter(
-            "plattr_watcher_poke_errors", "Pokes that Temporal did not accept", ["kind", "reason"], registry=registry
+        self.request_errors = Counter(
+            "plattr_watcher_reconcile_request_errors",
+            "Reconcile requests that Temporal did not accept",
+            ["kind", "reason"],
+            registry=registry,
         )
         self.relists = Counter("plattr_watcher_relists", "Lists of all objects", ["resource"], registry=registry)
         self.watch_errors = Counter(
             "plattr_watcher_watch_errors", "Lists and watches that failed", ["resource", "reason"], registry=registry
         )
         self.queue_depth = Gauge(
-            "plattr_watcher_queue_depth", "Objects that wait for a poke or are being poked", registry=registry
+            "plattr_watcher_queue_depth", "Objects that wait for their reconcile request to be sent", registry=registry
         )
         self.lag = Histogram(
             "plattr_watcher_lag_seconds",
-            "From seeing a change to Temporal's acceptance of the poke",
+            "From seeing a change to Temporal's acceptance of the reconcile request",
             # From a quiet machine's milliseconds to an outage of ten minutes.
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600),
             registry=registry,

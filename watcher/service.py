@@ -1,4 +1,4 @@
-"""The watcher put together: streams into the fleet, the fleet's pokes into Temporal, and the probes' answers."""
+"""The watcher put together: reflectors feed the tracker, its reconcile requests go to Temporal, probes are answered."""
 
 import asyncio
 import time
@@ -7,24 +7,24 @@ from typing import Any
 
 from temporalio.client import Client
 
-from activities.clients import temporal
-from activities.clients.kube import KubeClient
-from activities.clients.resources import APPLICATIONS, DEPLOYMENTS, PREVIEWS
-from activities.clients.temporal_probe import TemporalProbe
+from clients import temporal
+from clients.kube import KubeClient
+from clients.resources import APPLICATIONS, DEPLOYMENTS, PREVIEWS
+from clients.temporal_probe import TemporalProbe
 from plattr.objects import Kind
 from plattr.steps import TASK_QUEUE
 from plattr.target import MANAGED_BY_LABEL
-from watcher.fleet import Fleet
 from watcher.leadership import Leadership, LeadershipLost
 from watcher.metrics import WatcherMetrics
-from watcher.observed import Observed, observe, observe_deployment
-from watcher.poker import Poke, Poker
-from watcher.stream import Listed, Stream
-from watcher.waiting import Waiting
+from watcher.object_tracker import ObjectTracker
+from watcher.reconcile_queue import ReconcileQueue, ReconcileRequest
+from watcher.reflector import Listed, Reflector
+from watcher.snapshots import ObjectSnapshot, observe, observe_deployment
+from watcher.time_to_running import TimeToRunning
 
 # A bookmark comes each minute; two without any sign, and something is wrong.
 SILENCE_SECONDS = 120.0
-# 10 s: a pod has 30 s to end, and the next leader pokes on its list whatever was not flushed.
+# 10 s: a pod has 30 s to end, and the next leader requests on its list whatever was not flushed.
 DRAIN_SECONDS = 10.0
 
 
@@ -44,20 +44,20 @@ class WatcherService:
         self._metrics = metrics
         self._leadership = leadership
         self._task_queue = task_queue
-        self.poker = Poker(self._send, metrics)
-        self.fleet = Fleet(self.poker.put, Waiting(metrics))
+        self.queue = ReconcileQueue(self._send, metrics)
+        self.tracker = ObjectTracker(self.queue.put, TimeToRunning(metrics))
         # Streams of Plattr's own kinds, and of the Deployments it made.
         self._objects = {
-            Kind.APPLICATION: Stream(kube, APPLICATIONS, partial(observe, Kind.APPLICATION), metrics),
-            Kind.PREVIEW: Stream(kube, PREVIEWS, partial(observe, Kind.PREVIEW), metrics),
+            Kind.APPLICATION: Reflector(kube, APPLICATIONS, partial(observe, Kind.APPLICATION), metrics),
+            Kind.PREVIEW: Reflector(kube, PREVIEWS, partial(observe, Kind.PREVIEW), metrics),
         }
-        self._deployments = Stream(
+        self._deployments = Reflector(
             kube, DEPLOYMENTS, observe_deployment, metrics, label_selector=f"{MANAGED_BY_LABEL}=plattr"
         )
         self._probe = TemporalProbe(client)
 
     @property
-    def streams(self) -> tuple[Stream[Any], ...]:
+    def streams(self) -> tuple[Reflector[Any], ...]:
         """Return every stream, for the probes."""
         return (*self._objects.values(), self._deployments)
 
@@ -74,7 +74,7 @@ class WatcherService:
                     await self._leadership.acquire()
                     tasks.create_task(self._leadership.keep())
                 self._metrics.is_leader.set(1)
-                tasks.create_task(self.poker.run())
+                tasks.create_task(self.queue.run())
                 for kind, stream in self._objects.items():
                     tasks.create_task(self._follow(kind, stream))
                 tasks.create_task(self._follow_deployments())
@@ -115,34 +115,34 @@ class WatcherService:
     def _is_standby(self) -> bool:
         return self._leadership is not None and not self._leadership.is_leader
 
-    async def _send(self, poke: Poke) -> None:
-        await temporal.poke(
+    async def _send(self, request: ReconcileRequest) -> None:
+        await temporal.request_reconcile(
             self._client,
-            poke.reference,
-            is_deleting=poke.is_deleting,
-            signal=poke.signal,
+            request.reference,
+            is_deleting=request.is_deleting,
+            signal=request.signal,
             task_queue=self._task_queue,
         )
         self._probe.heard()
 
-    async def _follow(self, kind: Kind, stream: Stream[Observed]) -> None:
+    async def _follow(self, kind: Kind, stream: Reflector[ObjectSnapshot]) -> None:
         async for change in stream.changes():
             if isinstance(change, Listed):
-                self.fleet.replace(kind, change.seen)
+                self.tracker.replace(kind, change.seen)
             else:
-                self.fleet.change(change.type, change.seen)
+                self.tracker.change(change.type, change.seen)
 
     async def _follow_deployments(self) -> None:
         async for change in self._deployments.changes():
             if isinstance(change, Listed):
-                self.fleet.replace_deployments(change.seen)
+                self.tracker.replace_deployments(change.seen)
             else:
-                self.fleet.change_deployment(change.type, change.seen)
+                self.tracker.change_deployment(change.type, change.seen)
 
     async def _confirm(self) -> None:
         while True:
             await asyncio.sleep(1)
-            self.fleet.confirm()
+            self.tracker.confirm()
 
 
 def _since(what: str, alive_at: float, now: float) -> str | None:

@@ -21,24 +21,24 @@ from temporalio.worker import (
     WorkerTuner,
 )
 
-from activities.clients import tracing
-from activities.clients.installation import take_cluster
-from activities.clients.ledger import Ledger
-from activities.clients.sdk_metrics import SdkMetrics
-from activities.clients.telemetry import HealthServer, configure_logging
-from activities.clients.temporal import connect_temporal, translated
-from activities.clients.temporal_probe import TemporalProbe
 from activities.interceptor import AttemptGuard
 from activities.metering import AttemptMeter
+from clients.claim_store import ClaimStore
+from clients.installation import take_cluster
+from clients.temporal import connect_temporal, translated
+from clients.temporal_probe import TemporalProbe
 from plattr.errors import BackendRefused, MissingSetting, PlattrError, Transient
 from plattr.settings import Settings
 from plattr.steps import TASK_QUEUE
-from worker.admission import CountRuns, TurnSlots, UnderWay
-from worker.doors import name_open_databases
+from telemetry import tracing
+from telemetry.logs import HealthServer, configure_logging
+from telemetry.sdk_metrics import SdkMetrics
+from worker.health import WorkerHealth
+from worker.open_databases import name_open_databases
 from worker.registry import WORKFLOWS, Clients, build_activities, connect_clients
+from worker.run_limiter import InFlightRuns, RunCounter, WorkflowTaskSlotSupplier
 from worker.schedule import keep_schedule
 from worker.vanished import keep_counting
-from worker.vitals import Vitals
 
 logger = logging.getLogger("worker")
 
@@ -52,10 +52,10 @@ EXIT_BAD_SETTING = 2
 GRACE = timedelta(seconds=25)
 # 50: bounds the backends' load, not the CPU; a provision needs about 20 ms of the worker's.
 ACTIVITY_SLOTS = 50
-# 8: a run's turn takes some 10 ms, most of it of the one CPU that Python uses. More at once do not get more done, they
-# keep each other waiting: whoever applies an object while 300 previews end waited 8 s with 20 slots, and 1.4 s with 8.
-# With the SDK's 100 they even waited for longer than the server's 10 s, and were done over again.
-RUN_SLOTS = 8
+# 8: a workflow task takes some 10 ms, most of it of the one CPU that Python uses. More at once do not get more done,
+# they keep each other waiting: whoever applies an object while 300 previews end waited 8 s with 20 slots, and 1.4 s
+# with 8. With the SDK's 100 they even waited for longer than the server's 10 s, and were done over again.
+WORKFLOW_TASK_SLOTS = 8
 # 200 runs kept in memory, some 100 kB each; others are replayed from their short histories.
 CACHED_RUNS = 200
 # 1 s: attempts beat each second, and the interceptor's fence counts on no beat being held back for longer.
@@ -76,16 +76,16 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     # Before the client of Temporal, which carries the traces on.
     tracing.start_tracing("plattr-worker", os.environ)
-    sdk, vitals = SdkMetrics(), Vitals()
+    sdk, health_checks = SdkMetrics(), WorkerHealth()
     health = HealthServer(
-        settings.metrics_host, settings.metrics_port, REGISTRY, vitals.live, vitals.ready, more=sdk.read
+        settings.metrics_host, settings.metrics_port, REGISTRY, health_checks.live, health_checks.ready, more=sdk.read
     )
     await health.start()
     clients = await connect_clients(settings)
     looking = asyncio.create_task(name_open_databases(clients.postgres))
     try:
         client = await until_reached(stop, lambda: connect_temporal(lazy=False, runtime=sdk.runtime), "Temporal")
-        vitals.waits_for = "kubernetes and postgresql"
+        health_checks.waits_for = "kubernetes and postgresql"
         # Before the first activity: whatever it makes says whose it is.
         installation = await until_reached(
             stop, lambda: take_cluster(clients.kube, clients.postgres, settings), "Kubernetes or PostgreSQL"
@@ -95,9 +95,9 @@ async def run(settings: Settings) -> None:
             beside = [
                 installation.keep(),
                 keep_schedule(client, interval, references=timedelta(seconds=settings.references_interval_seconds)),
-                keep_counting(clients.kube, Ledger(clients.kube, settings.lease_namespace)),
+                keep_counting(clients.kube, ClaimStore(clients.kube, settings.lease_namespace)),
             ]
-            await _serve(client, build_worker(client, settings, clients), beside, vitals, stop)
+            await _serve(client, build_worker(client, settings, clients), beside, health_checks, stop)
     finally:
         looking.cancel()
         await clients.close()
@@ -107,7 +107,11 @@ async def run(settings: Settings) -> None:
 
 
 async def _serve(
-    client: Client, worker: Worker, loops: Iterable[Coroutine[Any, Any, None]], vitals: Vitals, stop: asyncio.Event
+    client: Client,
+    worker: Worker,
+    loops: Iterable[Coroutine[Any, Any, None]],
+    health_checks: WorkerHealth,
+    stop: asyncio.Event,
 ) -> None:
     probe = TemporalProbe(client)
     # The connection was made just now.
@@ -116,11 +120,11 @@ async def _serve(
     # None of these ends by itself: whichever does has failed, and the process with it.
     beside = [asyncio.create_task(loop) for loop in (probe.run(), *loops)]
     stopping = asyncio.create_task(stop.wait())
-    vitals.serves(worker, serving, probe)
+    health_checks.serves(worker, serving, probe)
     logger.info("worker started", extra={"task_queue": TASK_QUEUE, "namespace": client.namespace})
     try:
         done, _ = await asyncio.wait({serving, stopping, *beside}, return_when=asyncio.FIRST_COMPLETED)
-        vitals.is_stopping = serving not in done
+        health_checks.is_stopping = serving not in done
         if serving not in done:
             logger.info("worker stopping", extra={"grace_seconds": GRACE.total_seconds()})
             await worker.shutdown()
@@ -135,7 +139,7 @@ async def _serve(
 
 def build_worker(client: Client, settings: Settings, clients: Clients, task_queue: str = TASK_QUEUE) -> Worker:
     """Return the worker with every workflow and activity, guarded and bounded."""
-    under_way = UnderWay(settings.runs_at_once)
+    in_flight = InFlightRuns(settings.runs_at_once)
     return Worker(
         client,
         task_queue=task_queue,
@@ -144,10 +148,10 @@ def build_worker(client: Client, settings: Settings, clients: Clients, task_queu
         workflow_runner=UnsandboxedWorkflowRunner(),
         activities=build_activities(settings, clients, client, task_queue),
         # The first is the outermost: the meter sees errors as the clients raised them, the guard puts them into words.
-        interceptors=[AttemptGuard(), AttemptMeter(), CountRuns(under_way)],
+        interceptors=[AttemptGuard(), AttemptMeter(), RunCounter(in_flight)],
         graceful_shutdown_timeout=GRACE,
-        tuner=build_tuner(under_way),
-        workflow_task_executor=ThreadPoolExecutor(RUN_SLOTS, thread_name_prefix="runs"),
+        tuner=build_tuner(in_flight),
+        workflow_task_executor=ThreadPoolExecutor(WORKFLOW_TASK_SLOTS, thread_name_prefix="runs"),
         max_cached_workflows=CACHED_RUNS,
         max_heartbeat_throttle_interval=BEAT_THROTTLE,
         default_heartbeat_throttle_interval=BEAT_THROTTLE,
@@ -156,11 +160,11 @@ def build_worker(client: Client, settings: Settings, clients: Clients, task_queu
     )
 
 
-def build_tuner(under_way: UnderWay) -> WorkerTuner:
-    """Return what bounds a worker: its activities, the turns of its runs, and how many runs it has under way."""
+def build_tuner(in_flight: InFlightRuns) -> WorkerTuner:
+    """Return what bounds a worker: its activities, its workflow tasks, and how many runs are in flight."""
     none = FixedSizeSlotSupplier(1)
     return WorkerTuner.create_composite(
-        workflow_supplier=TurnSlots(RUN_SLOTS, under_way),
+        workflow_supplier=WorkflowTaskSlotSupplier(WORKFLOW_TASK_SLOTS, in_flight),
         activity_supplier=FixedSizeSlotSupplier(ACTIVITY_SLOTS),
         local_activity_supplier=none,
         nexus_supplier=none,

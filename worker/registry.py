@@ -9,15 +9,6 @@ from temporalio.client import Client
 from activities.adoption import AdoptionActivities
 from activities.auth import AuthActivities
 from activities.claim import ClaimActivities
-from activities.clients.events import EventRecorder
-from activities.clients.keycloak import KeycloakClient
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.opensearch import OpenSearchClient
-from activities.clients.postgres import PostgresClient
-from activities.clients.redis import RedisClient
-from activities.clients.s3 import S3Client
-from activities.clients.temporal import poke
 from activities.database import DatabaseActivities
 from activities.database_removal import DatabaseRemovalActivities
 from activities.fleet import FleetActivities
@@ -32,14 +23,23 @@ from activities.search import SearchActivities
 from activities.status import StatusActivities
 from activities.storage import StorageActivities
 from activities.workload import WorkloadActivities
+from clients.claim_store import ClaimStore
+from clients.events import EventRecorder
+from clients.keycloak import KeycloakClient
+from clients.kube import KubeClient
+from clients.opensearch import OpenSearchClient
+from clients.postgres import PostgresClient
+from clients.redis import RedisClient
+from clients.s3 import S3Client
+from clients.temporal import request_reconcile
 from plattr.objects import ObjectReference
 from plattr.settings import Settings
 from plattr.steps import TASK_QUEUE
 from workflows.adoption import AdoptResources
 from workflows.application import CleanupApplication, ProvisionApplication
-from workflows.fleet import ResyncFleet
 from workflows.preview import CleanupPreview, PreviewLifecycle
 from workflows.references import LookAtReferences
+from workflows.resync import ResyncFleet
 
 WORKFLOWS: Sequence[type] = (
     ProvisionApplication,
@@ -95,36 +95,36 @@ def build_activities(
     kube, loader = clients.kube, TargetLoader(clients.kube, settings)
 
     async def wake(reference: ObjectReference) -> None:
-        await poke(temporal, reference, is_deleting=False, task_queue=task_queue)
+        await request_reconcile(temporal, reference, is_deleting=False, task_queue=task_queue)
 
-    ledger = Ledger(kube, settings.lease_namespace, wake)
+    claim_store = ClaimStore(kube, settings.lease_namespace, wake)
     events = EventRecorder(kube)
     classes: tuple[object, ...] = (
-        ClaimActivities(kube, ledger, loader, events, previews_per_namespace=settings.previews_per_namespace),
+        ClaimActivities(kube, claim_store, loader, events, previews_per_namespace=settings.previews_per_namespace),
         DatabaseActivities(loader, kube, clients.postgres, events, settings),
         DatabaseRemovalActivities(kube, clients.postgres, events),
-        StorageActivities(loader, kube, clients.s3, ledger, settings),
-        AuthActivities(loader, kube, clients.keycloak, ledger, settings),
-        RedisActivities(loader, kube, clients.redis, ledger, settings),
-        SearchActivities(loader, kube, clients.opensearch, ledger, settings),
-        WorkloadActivities(loader, kube, ledger, settings),
+        StorageActivities(loader, kube, clients.s3, claim_store, settings),
+        AuthActivities(loader, kube, clients.keycloak, claim_store, settings),
+        RedisActivities(loader, kube, clients.redis, claim_store, settings),
+        SearchActivities(loader, kube, clients.opensearch, claim_store, settings),
+        WorkloadActivities(loader, kube, claim_store, settings),
         RolloutActivities(loader, kube),
         StatusActivities(kube, events, loader),
-        ReleaseActivities(kube, ledger, events),
-        NamespaceActivities(loader, kube, ledger, settings),
+        ReleaseActivities(kube, claim_store, events),
+        NamespaceActivities(loader, kube, claim_store, settings),
         PreviewActivities(kube, events, loader),
         AdoptionActivities(
             loader,
             kube,
-            ledger,
+            claim_store,
             clients.postgres,
             clients.s3,
             clients.keycloak,
             clients.redis,
             clients.opensearch,
         ),
-        FleetActivities(kube, ledger, temporal, task_queue),
-        ReferenceActivities(kube, ledger),
+        FleetActivities(kube, claim_store, temporal, task_queue),
+        ReferenceActivities(kube, claim_store),
     )
     return [activity for instance in classes for activity in _activities_of(instance)]
 

@@ -19,7 +19,7 @@ from temporalio.client import (
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.clients.temporal import RPC_TIMEOUT
+from clients.temporal import RPC_TIMEOUT
 from plattr.fleet import (
     JITTER_OF_INTERVAL,
     REFERENCES_ID,
@@ -31,9 +31,9 @@ from plattr.fleet import (
     FleetRun,
 )
 from plattr.steps import TASK_QUEUE
-from workflows.fleet import ResyncFleet
 from workflows.options import LATER
 from workflows.references import LookAtReferences
+from workflows.resync import ResyncFleet
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ async def keep_schedule(
     """Look again and again, until cancelled, whether the Schedules are there.
 
     ResyncFleet's that has gone means that Temporal has lost its database, and every preview's timer with it: then the
-    runs are begun anew at once. On a new platform there is nothing to begin.
+    runs are started again at once. On a new platform there is nothing to begin.
     """
     while True:
         try:

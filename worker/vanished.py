@@ -4,11 +4,11 @@ import asyncio
 import logging
 import random
 
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.metrics import VANISHED
 from activities.vanished import find_vanished
+from clients.claim_store import ClaimStore
+from clients.kube import KubeClient
 from plattr.errors import PlattrError
+from telemetry.metrics import VANISHED
 
 logger = logging.getLogger(__name__)
 
@@ -16,12 +16,12 @@ logger = logging.getLogger(__name__)
 PERIOD_SECONDS = 300.0
 
 
-async def keep_counting(kube: KubeClient, ledger: Ledger, *, period_seconds: float = PERIOD_SECONDS) -> None:
+async def keep_counting(kube: KubeClient, claim_store: ClaimStore, *, period_seconds: float = PERIOD_SECONDS) -> None:
     """Count until cancelled; while the API server is away the count stays as it was."""
     told: frozenset[str] = frozenset()
     while True:
         try:
-            found = frozenset(reference.key for reference in await find_vanished(kube, ledger))
+            found = frozenset(reference.key for reference in await find_vanished(kube, claim_store))
         except PlattrError as error:
             # The next period looks again; a backend that is away has alerts of its own.
             logger.warning("cannot look for vanished objects", extra={"cause": str(error)})

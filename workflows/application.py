@@ -7,7 +7,7 @@ with workflow.unsafe.imports_passed_through():
     from plattr.objects import Kind
     from plattr.steps import Problem, RunInput, RunResult
     from workflows.cleanup import CleanupRun
-    from workflows.object_run import Ask, CalledOff, continue_as
+    from workflows.object_run import PendingRequest, Preempted, continue_as
     from workflows.provisioning import ProvisioningRun
 
 
@@ -20,16 +20,16 @@ class ProvisionApplication(ProvisioningRun):
         """Provision the Application as it is now, and again for as long as it changes meanwhile."""
         reference = run.reference(Kind.APPLICATION)
         self._begin(reference, run)
-        self._owe(Ask(every_step=run.every_step, take_over=run.take_over))
+        self._request_again(PendingRequest(every_step=run.every_step, take_over=run.take_over))
         while True:
             # Whichever way the last round ended: thousands of changes may come while none of them gets through.
             self._continue_if_long(run)
             self._changed = False
-            ask = self._take_ask()
+            request = self._take_request()
             try:
-                outcome = await self._pass(reference, ask)
-            except CalledOff:
-                self._owe(ask)
+                outcome = await self._reconcile(reference, request)
+            except Preempted:
+                self._request_again(request)
                 continue
 
             if self._changed:
@@ -43,11 +43,11 @@ class ProvisionApplication(ProvisioningRun):
                 )
             if outcome.verdict == "refused":
                 raise as_refusal(outcome.problem)
-            self._owe_after(outcome, ask)
+            self._request_unfinished(outcome, request)
             await self._pause(outcome.again_at)
 
     def _continue_if_long(self, run: RunInput) -> None:
-        """Begin a new history before this one grows long; the object is read anew there, so nothing is lost."""
+        """Begin a new history before this one grows long; the object is read again there, so nothing is lost."""
         if workflow.info().is_continue_as_new_suggested():
             workflow.continue_as_new(self._renewed(run))
 

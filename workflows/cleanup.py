@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.storage import StorageActivities
     from activities.workload import WorkloadActivities
     from plattr.objects import ObjectReference
-    from plattr.status import Finding, Phase
+    from plattr.status import ConditionUpdate, Phase
     from plattr.steps import (
         CLEANUP_ORDER,
         CleanupInput,
@@ -32,7 +32,7 @@ with workflow.unsafe.imports_passed_through():
         Step,
         StepResult,
     )
-    from workflows.object_run import CalledOff, ObjectRun, StepFailed
+    from workflows.object_run import ObjectRun, Preempted, StepFailed
 
 CleanupActivity = Callable[[Any, CleanupStepInput], Awaitable[StepResult]]
 
@@ -82,7 +82,7 @@ class CleanupRun(ObjectRun):
                     return None
                 self._show(phase=Phase.TERMINATING)
                 end = await self._remove_everything(reference, plan)
-            except CalledOff:
+            except Preempted:
                 continue
             except StepFailed as failure:
                 await self._report(reference, plan, failure.step, failure.problem, is_stuck=True)
@@ -90,10 +90,10 @@ class CleanupRun(ObjectRun):
             else:
                 # A last look for late calls finds the claims given back: what the first found counts.
                 left = [result.left for result in self._finished.values() if result.left] or left
-                self._forget()
+                self._discard_steps()
                 if end is not None:
                     await self._await_late_calls(end)
-                # A new object of the same name may have knocked while the old one went.
+                # A new object of the same name may have signalled while the old one went.
                 elif not self._changed:
                     return RunResult(phase=None, summary=_summary(reference, plan, left))
 
@@ -136,10 +136,10 @@ class CleanupRun(ObjectRun):
                 )
 
         if plan.uid:
-            self._take_up(plan)
+            self._resume_steps(plan)
         else:
             # Of an object that is gone nothing tells whether it is the one of before.
-            self._forget()
+            self._discard_steps()
         result = StepResult()
         for step in self.steps:
             result = await self._perform_once(step, DELETE[step], argument, on_wait)
@@ -150,7 +150,7 @@ class CleanupRun(ObjectRun):
     ) -> None:
         """Say on the object why its deletion does not get on; that this fails too must not stop the cleanup."""
         condition = problem.condition or step.condition
-        finding = Finding(type=condition, status="False", reason=problem.reason, message=problem.message)
+        update = ConditionUpdate(type=condition, status="False", reason=problem.reason, message=problem.message)
         try:
             await self._perform(
                 Step.STATUS,
@@ -158,23 +158,27 @@ class CleanupRun(ObjectRun):
                 StatusInput(
                     reference=reference,
                     uid=plan.uid if plan else "",
-                    findings=(finding,),
-                    gave_up=is_stuck,
+                    updates=(update,),
+                    retries_exhausted=is_stuck,
                     removed=tuple(_removed(done, result, plan) for done, result in self._finished.items()),
                 ),
             )
-        except (CalledOff, StepFailed):
+        except (Preempted, StepFailed):
             self._show(last_error=problem)
 
 
-def _removed(step: Step, result: StepResult, plan: CleanupPlan | None) -> Finding:
+def _removed(step: Step, result: StepResult, plan: CleanupPlan | None) -> ConditionUpdate:
     """Return what is true after a step of the cleanup."""
     if result.left:
-        return Finding(type=step.condition, status="False", reason="Left", message=f"not removed is {result.left}")
+        return ConditionUpdate(
+            type=step.condition, status="False", reason="Left", message=f"not removed is {result.left}"
+        )
     if plan is not None and plan.retain and step in RETAINING:
-        message = "its data is retained, and closed until the object is made anew"
-        return Finding(type=step.condition, status="False", reason="Retained", message=message)
-    return Finding(type=step.condition, status="False", reason="Removed", message="it is removed with the object")
+        message = "its data is retained, and closed until the object is made again"
+        return ConditionUpdate(type=step.condition, status="False", reason="Retained", message=message)
+    return ConditionUpdate(
+        type=step.condition, status="False", reason="Removed", message="it is removed with the object"
+    )
 
 
 def _summary(reference: ObjectReference, plan: CleanupPlan, left: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.exceptions import TimeoutError as ActivityTimedOut
 
 with workflow.unsafe.imports_passed_through():
-    from activities.clients.temporal import NAME_ATTRIBUTE, NAMESPACE_ATTRIBUTE, PHASE_ATTRIBUTE
+    from clients.temporal import NAME_ATTRIBUTE, NAMESPACE_ATTRIBUTE, PHASE_ATTRIBUTE
     from plattr.objects import FrozenModel, ObjectReference
     from plattr.steps import (
         CASCADE_SIGNAL,
@@ -46,18 +46,20 @@ class StepFailed(Exception):
         self.problem = problem
 
 
-class CalledOff(Exception):
-    """The object changed while a step ran: its attempt has ended, its retries are called off."""
+class Preempted(Exception):
+    """The object changed while a step ran: its attempt has ended, its retries are preempted."""
 
 
-class Ask(FrozenModel):
+class PendingRequest(FrozenModel):
     """How much the next look at the object is to do, even if its spec is settled."""
 
     every_step: bool = False
     take_over: bool = False
 
-    def __or__(self, other: Self) -> "Ask":
-        return Ask(every_step=self.every_step or other.every_step, take_over=self.take_over or other.take_over)
+    def __or__(self, other: Self) -> "PendingRequest":
+        return PendingRequest(
+            every_step=self.every_step or other.every_step, take_over=self.take_over or other.take_over
+        )
 
 
 class ObjectRun:
@@ -68,48 +70,48 @@ class ObjectRun:
 
     def __init__(self) -> None:
         self._changed = False
-        self._ask = Ask()
+        self._pending = PendingRequest()
         self._unheard = 0
         self._cascade = False
         self._progress = Progress()
         self._reference: ObjectReference | None = None
-        # The round that was called off: what it was about, and the steps that it had done.
+        # The round that was preempted: what it was about, and the steps that it had done.
         self._about: FrozenModel | None = None
         self._finished: dict[Step, StepResult] = {}
 
     @workflow.signal(name=CHANGED_SIGNAL)
     def changed(self) -> None:
-        """Read the object again and begin anew; carries nothing, so many changes become one run."""
+        """Read the object again and start again; carries nothing, so many changes become one run."""
         self._changed = True
 
     @workflow.signal(name=RESYNC_SIGNAL)
     def resync(self) -> None:
-        """Begin anew with every step, even if the spec is settled, and take a preview's parent over as it is now.
+        """Begin again with every step, even if the spec is settled, and take a preview's parent over as it is now.
 
         What a person asks for; it cuts a pause short as well.
         """
         self._changed = True
-        self._forget()
-        self._owe(Ask(every_step=True, take_over=True))
+        self._discard_steps()
+        self._request_again(PendingRequest(every_step=True, take_over=True))
 
     @workflow.signal(name=REPAIR_SIGNAL)
     def repair(self) -> None:
-        """Begin anew with every step, even if the spec is settled: what Plattr itself asks for."""
+        """Begin again with every step, even if the spec is settled: what Plattr itself asks for."""
         # An older worker lets this signal lie. Where its history is replayed it must not be heard either, but the next
         # one must be: hence a number, which only ever grows by such signals.
         if not workflow.patched(f"repair-{self._unheard}"):
             self._unheard += 1
             return
         self._changed = True
-        self._forget()
-        self._owe(Ask(every_step=True))
+        self._discard_steps()
+        self._request_again(PendingRequest(every_step=True))
 
     @workflow.signal(name=CASCADE_SIGNAL)
     def cascade(self) -> None:
         """Let what others made of the object's data go with it; only a cleanup, this run or the next, heeds it."""
         self._changed = True
         self._cascade = True
-        self._forget()
+        self._discard_steps()
 
     @workflow.query(name=PROGRESS_QUERY)
     def progress(self) -> Progress:
@@ -125,29 +127,29 @@ class ObjectRun:
             [NAMESPACE_ATTRIBUTE.value_set(reference.namespace), NAME_ATTRIBUTE.value_set(reference.name)]
         )
 
-    def _owe(self, ask: Ask) -> None:
-        self._ask = self._ask | ask
+    def _request_again(self, request: PendingRequest) -> None:
+        self._pending = self._pending | request
 
     def _renewed(self, run: RunInput) -> RunInput:
         """Return with what the same run goes on in a new history."""
         carried = {"round": self._progress.round, "by_hand": False, "cascade": self._cascade}
-        return run.model_copy(update={**carried, **self._ask.model_dump()})
+        return run.model_copy(update={**carried, **self._pending.model_dump()})
 
-    def _take_ask(self) -> Ask:
-        ask, self._ask = self._ask, Ask()
-        return ask
+    def _take_request(self) -> PendingRequest:
+        request, self._pending = self._pending, PendingRequest()
+        return request
 
-    def _take_up(self, about: FrozenModel) -> None:
-        """Begin the steps of a round; those that a round which was called off has done are done if nothing differs.
+    def _resume_steps(self, about: FrozenModel) -> None:
+        """Begin the steps of a round; those that a round which was preempted has done are done if nothing differs.
 
         A watcher that starts tells every run that is open to look again. One that keeps on restarting must not keep
         everybody at the first steps.
         """
-        # Asked for only then, so that a run which is never called off has no marker of it in its history.
+        # Asked for only then, so that a run which is never preempted has no marker of it in its history.
         if about != self._about or not workflow.patched("take-up"):
             self._about, self._finished = about, {}
 
-    def _forget(self) -> None:
+    def _discard_steps(self) -> None:
         """Let the next round begin with its first step."""
         self._about, self._finished = None, {}
 
@@ -165,13 +167,13 @@ class ObjectRun:
         activity: Callable[[Any, Argument], Awaitable[Result]],
         argument: Argument,
     ) -> Result:
-        """Run one activity; a change calls off its retries, but an attempt that has begun always ends.
+        """Run one activity; a change ends its retries, but an attempt that has begun always ends.
 
         Two attempts for one object would undo each other, so the run waits for the one in flight
         (WAIT_CANCELLATION_COMPLETED); the interceptor keeps that attempt from being cut off in the middle.
 
         Raises:
-            CalledOff: the object changed before the step succeeded.
+            Preempted: the object changed before the step succeeded.
             StepFailed: the quick retries are used up, or none can help.
         """
         waiting_for = self._progress.waiting_for if step is self._progress.step else ""
@@ -201,7 +203,7 @@ class ObjectRun:
         except ActivityError as error:
             problem = _problem_of(error)
             if self._changed or problem.remedy is Remedy.REREAD:
-                raise CalledOff from None
+                raise Preempted from None
             self._show(last_error=problem, attempt=_attempts_of(problem))
             raise StepFailed(step, problem) from None
         self._show(
@@ -213,14 +215,14 @@ class ObjectRun:
     async def _perform_until_done(
         self, step: Step, activity: StepCall[Argument], argument: Argument, on_wait: OnWait | None = None
     ) -> StepResult:
-        """Call a step again for as long as it says that it is not done; each call is short and counts anew."""
+        """Call a step again for as long as it says that it is not done; each call is short and counts again."""
         while True:
             result = await self._perform(step, activity, argument)
             self._show(waiting_for=result.waiting_for)
             if result.is_done:
                 return result
             if self._changed:
-                raise CalledOff
+                raise Preempted
             if on_wait is not None:
                 await on_wait(step, result.waiting_for)
                 # What was said on the object was a step, too.
@@ -229,14 +231,14 @@ class ObjectRun:
     async def _perform_once(
         self, step: Step, activity: StepCall[Argument], argument: Argument, on_wait: OnWait | None = None
     ) -> StepResult:
-        """Run a step until it is done, unless the round that was called off had done it; see `_take_up`."""
+        """Run a step until it is done, unless the round that was preempted had done it; see `_resume_steps`."""
         if step not in self._finished:
             self._finished[step] = await self._perform_until_done(step, activity, argument, on_wait)
         return self._finished[step]
 
     async def _pause(self, until: datetime | None = None) -> None:
         """Sleep between two rounds; any `changed` or `resync` cuts it short, and so does `until` if it is to come."""
-        self._forget()
+        self._discard_steps()
         delay = slow_retry_delay(self._progress.round)
         if until is not None and until > workflow.now():
             # 1 s: the worker's clock may go behind the server's.

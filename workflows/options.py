@@ -21,7 +21,7 @@ START_TO_CLOSE = timedelta(seconds=60)
 # after its last beat, so an attempt that the server has given up can write nothing more.
 HEARTBEAT_TIMEOUT = timedelta(seconds=15)
 
-# 5, the last: the end of previews stands behind everything that people wait for (activities/clients/temporal.py has
+# 5, the last: the end of previews stands behind everything that people wait for (clients/temporal.py has
 # Applications at 3 and previews at 4); on an idle platform it makes no difference.
 LATER = Priority(priority_key=5)
 

@@ -1,4 +1,4 @@
-"""The runs of a preview: its workflow is its timer, from the first poke to its end."""
+"""The runs of a preview: its workflow is its timer, from the first reconcile request to its end."""
 
 import asyncio
 from datetime import datetime
@@ -13,11 +13,11 @@ with workflow.unsafe.imports_passed_through():
     from plattr.steps import CLEANUP_ORDER, ClaimInput, ExpiryInput, Lifetime, RunInput, RunResult, Step
     from workflows.application import as_refusal
     from workflows.cleanup import CleanupRun
-    from workflows.object_run import Ask, CalledOff, StepFailed, continue_as
+    from workflows.object_run import PendingRequest, Preempted, StepFailed, continue_as
     from workflows.options import LATER
-    from workflows.provisioning import PassOutcome, ProvisioningRun
+    from workflows.provisioning import ProvisioningRun, ReconcileOutcome
 
-Turn = Literal["again", "over", "gone", "paused"]
+NextAction = Literal["again", "over", "gone", "paused"]
 
 
 @workflow.defn
@@ -36,53 +36,55 @@ class PreviewLifecycle(ProvisioningRun):
         """Keep the preview as its object says, until creation plus ttl, whatever restarts happen meanwhile."""
         reference = run.reference(Kind.PREVIEW)
         self._begin(reference, run)
-        self._owe(Ask(every_step=run.every_step, take_over=run.take_over))
+        self._request_again(PendingRequest(every_step=run.every_step, take_over=run.take_over))
         while True:
             self._changed = False
-            ask = self._take_ask()
+            request = self._take_request()
             try:
-                turn = await self._turn(reference, ask)
-            except CalledOff:
-                self._owe(ask)
-                turn = "again"
-            if turn == "over":
+                action = await self._reconcile_once(reference, request)
+            except Preempted:
+                self._request_again(request)
+                action = "again"
+            if action == "over":
                 continue_as("CleanupPreview", run, cascade=self._cascade)
-            # A knock that came in meanwhile may be a resume, or a new object of this name.
-            if turn != "again" and not self._changed:
-                return RunResult(phase=None, summary=f"{reference} is {turn}")
+            # A signal that came in meanwhile may be a resume, or a new object of this name.
+            if action != "again" and not self._changed:
+                return RunResult(phase=None, summary=f"{reference} is {action}")
             if workflow.info().is_continue_as_new_suggested():
-                # The clock is set anew from the object: timers do not survive continue-as-new.
+                # The clock is set again from the object: timers do not survive continue-as-new.
                 workflow.continue_as_new(self._renewed(run))
 
-    async def _turn(self, reference: ObjectReference, ask: Ask) -> Turn:
+    async def _reconcile_once(self, reference: ObjectReference, request: PendingRequest) -> NextAction:
         """Do what the object asks for now, then wait for the next change; return how to go on."""
         try:
             # When the end has come the deletion itself looks whether the object still says so: one call less between
             # the two, and thousands less when thousands end in one second.
             if not (self._has_rung and self._is_over()):
-                terms = await self._perform(Step.TERMS, PreviewActivities.read_terms, ClaimInput(reference=reference))
-                self._lifetime = terms.lifetime
-                if terms.verdict in ("gone", "paused"):
-                    # Hands off means the clock too; taking the annotation away pokes the object again.
-                    return terms.verdict
+                answer = await self._perform(
+                    Step.LIFETIME, PreviewActivities.read_lifetime, ClaimInput(reference=reference)
+                )
+                self._lifetime = answer.lifetime
+                if answer.verdict in ("gone", "paused"):
+                    # A pause stops the clock too; removing the annotation causes another reconcile request.
+                    return answer.verdict
             self._has_rung = False
             if self._lifetime is None or await self._expire_if_over(reference, self._lifetime):
                 return "over"
         except StepFailed as failure:
-            outcome = await self._give_up(reference, None, {}, {failure.step: failure.problem})
+            outcome = await self._report_failure(reference, None, {}, {failure.step: failure.problem})
             if outcome.verdict == "refused" and not self._changed:
                 # A ttl that says nothing: without an end there is no timer to keep.
                 raise as_refusal(outcome.problem) from None
-            self._owe_after(outcome, ask)
+            self._request_unfinished(outcome, request)
             await self._pause()
             return "again"
 
         self.priority = Priority.default
-        outcome = await self._pass(reference, ask)
+        outcome = await self._reconcile(reference, request)
         if outcome.verdict == "paused":
             return "paused"
         if outcome.verdict in ("failed", "refused"):
-            self._owe_after(outcome, ask)
+            self._request_unfinished(outcome, request)
         if outcome.verdict == "failed":
             await self._pause(outcome.again_at)
         elif outcome.verdict in ("settled", "refused"):
@@ -123,7 +125,7 @@ class PreviewLifecycle(ProvisioningRun):
         self._has_rung = True
         self._changed = True
 
-    async def _rest(self, outcome: PassOutcome) -> None:
+    async def _rest(self, outcome: ReconcileOutcome) -> None:
         """Wait for a change or the clock: refused or settled, there is nothing else to do."""
         # Unlike an Application's, this run goes on: the next outage has its retries counted from the beginning.
         self._show(step=None, attempt=0, round=1, phase=outcome.phase or self._progress.phase)

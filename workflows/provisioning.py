@@ -9,7 +9,6 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from activities.auth import AuthActivities
     from activities.claim import ClaimActivities
-    from activities.clients.temporal import ENVIRONMENT_ATTRIBUTE
     from activities.database import DatabaseActivities
     from activities.namespace import NamespaceActivities
     from activities.redis import RedisActivities
@@ -18,8 +17,9 @@ with workflow.unsafe.imports_passed_through():
     from activities.status import StatusActivities
     from activities.storage import StorageActivities
     from activities.workload import WorkloadActivities
+    from clients.temporal import ENVIRONMENT_ATTRIBUTE
     from plattr.objects import FrozenModel, ObjectReference
-    from plattr.status import ConditionType, Finding, Phase
+    from plattr.status import ConditionType, ConditionUpdate, Phase
     from plattr.steps import (
         ClaimInput,
         ClaimResult,
@@ -31,7 +31,7 @@ with workflow.unsafe.imports_passed_through():
         StepInput,
         StepResult,
     )
-    from workflows.object_run import Ask, CalledOff, ObjectRun, StepFailed
+    from workflows.object_run import ObjectRun, PendingRequest, Preempted, StepFailed
 
 StepActivity = Callable[[Any, StepInput], Awaitable[StepResult]]
 
@@ -50,7 +50,7 @@ RECONCILE: dict[Step, StepActivity] = {
 DOES_NOT_BLOCK = frozenset({Step.AUTH})
 
 
-class PassOutcome(FrozenModel):
+class ReconcileOutcome(FrozenModel):
     """How one pass over the steps ended."""
 
     verdict: Literal["settled", "deleting", "gone", "paused", "failed", "refused"]
@@ -60,47 +60,49 @@ class PassOutcome(FrozenModel):
 
     @property
     def again_at(self) -> datetime | None:
-        """Return when beginning anew can help, where that is known."""
+        """Return when starting again can help, where that is known."""
         return self.problem.again_at if self.problem is not None else None
 
 
 class ProvisioningRun(ObjectRun):
     """Claims the object and runs its steps in order, until they are done or one gives up."""
 
-    def _owe_after(self, outcome: PassOutcome, ask: Ask) -> None:
+    def _request_unfinished(self, outcome: ReconcileOutcome, request: PendingRequest) -> None:
         """Owe what did not get through; the parent has been taken over as soon as the claim has it in the status."""
-        self._owe(Ask(every_step=ask.every_step, take_over=ask.take_over and outcome.claim is None))
+        self._request_again(
+            PendingRequest(every_step=request.every_step, take_over=request.take_over and outcome.claim is None)
+        )
 
-    async def _pass(self, reference: ObjectReference, ask: Ask) -> PassOutcome:
-        """Run every step for the object as it is now; go on after those of a pass that was called off for nothing.
+    async def _reconcile(self, reference: ObjectReference, request: PendingRequest) -> ReconcileOutcome:
+        """Run every step for the object as it is now; go on after those of a pass that was preempted for nothing.
 
         Raises:
-            CalledOff: the object changed on the way; read it again.
+            Preempted: the object changed on the way; read it again.
         """
-        outcome = await self._go_through(reference, ask)
-        self._forget()
+        outcome = await self._run_steps(reference, request)
+        self._discard_steps()
         return outcome
 
-    async def _go_through(self, reference: ObjectReference, ask: Ask) -> PassOutcome:
+    async def _run_steps(self, reference: ObjectReference, request: PendingRequest) -> ReconcileOutcome:
         try:
             claim = await self._perform(
                 Step.CLAIM,
                 ClaimActivities.claim_object,
-                ClaimInput(reference=reference, every_step=ask.every_step, take_over=ask.take_over),
+                ClaimInput(reference=reference, every_step=request.every_step, take_over=request.take_over),
             )
         except StepFailed as failure:
-            return await self._give_up(reference, None, {}, {Step.CLAIM: failure.problem})
+            return await self._report_failure(reference, None, {}, {Step.CLAIM: failure.problem})
         if claim.verdict != "proceed":
-            return PassOutcome(
+            return ReconcileOutcome(
                 verdict=claim.verdict, claim=claim, phase=Phase.RUNNING if claim.verdict == "settled" else None
             )
 
         workflow.upsert_search_attributes([ENVIRONMENT_ATTRIBUTE.value_set(claim.environment)])
         self._show(phase=Phase.PROVISIONING)
         argument = StepInput(reference=reference, uid=claim.uid, generation=claim.generation)
-        found: dict[ConditionType, Finding] = {finding.type: finding for finding in claim.kept}
+        found: dict[ConditionType, ConditionUpdate] = {update.type: update for update in claim.kept}
         problems: dict[Step, Problem] = {}
-        self._take_up(claim)
+        self._resume_steps(claim)
         for step in (*claim.steps, Step.ROLLOUT):
             try:
                 if step is Step.ROLLOUT:
@@ -112,33 +114,33 @@ class ProvisioningRun(ObjectRun):
                 if step not in DOES_NOT_BLOCK:
                     break
             else:
-                found |= {finding.type: finding for finding in result.findings}
+                found |= {update.type: update for update in result.updates}
         if problems:
-            return await self._give_up(reference, claim, found, problems)
+            return await self._report_failure(reference, claim, found, problems)
 
         try:
             status = await self._perform(
                 Step.STATUS,
                 StatusActivities.write_status,
                 StatusInput(
-                    reference=reference, uid=claim.uid, generation=claim.generation, findings=tuple(found.values())
+                    reference=reference, uid=claim.uid, generation=claim.generation, updates=tuple(found.values())
                 ),
             )
         except StepFailed as failure:
-            return PassOutcome(verdict="failed", claim=claim, phase=Phase.PROVISIONING, problem=failure.problem)
+            return ReconcileOutcome(verdict="failed", claim=claim, phase=Phase.PROVISIONING, problem=failure.problem)
         if status.phase is Phase.TERMINATING:
             # It went away under the last step: nothing was written, the next look says what it is now.
-            raise CalledOff
+            raise Preempted
         self._show(phase=status.phase, last_error=None)
-        # A Deployment lost between the rollout and the status is no success; the run stays open and begins anew.
+        # A Deployment lost between the rollout and the status is no success; the run stays open and starts again.
         is_settled = status.phase is Phase.RUNNING
-        return PassOutcome(verdict="settled" if is_settled else "failed", claim=claim, phase=status.phase)
+        return ReconcileOutcome(verdict="settled" if is_settled else "failed", claim=claim, phase=status.phase)
 
     async def _roll_out(
-        self, argument: StepInput, found: Mapping[ConditionType, Finding], problems: Mapping[Step, Problem]
+        self, argument: StepInput, found: Mapping[ConditionType, ConditionUpdate], problems: Mapping[Step, Problem]
     ) -> StepResult:
         """Wait for the rollout; one that takes longer than a few seconds is told of in the status meanwhile."""
-        said: Finding | None = None
+        said: ConditionUpdate | None = None
         while True:
             waiting = RolloutInput(**argument.model_dump(), said=said)
             result = await self._perform(Step.ROLLOUT, RolloutActivities.await_rollout, waiting)
@@ -146,34 +148,34 @@ class ProvisioningRun(ObjectRun):
             if result.is_done:
                 return result
             if self._changed:
-                raise CalledOff
-            if result.findings:
-                (said,) = result.findings
-                findings = {**found, **_as_findings(problems), said.type: said}
+                raise Preempted
+            if result.updates:
+                (said,) = result.updates
+                updates = {**found, **_as_updates(problems), said.type: said}
                 done = self._progress.done
                 status = StatusInput(
                     reference=argument.reference,
                     uid=argument.uid,
                     generation=argument.generation,
-                    findings=tuple(findings.values()),
+                    updates=tuple(updates.values()),
                     is_underway=True,
                 )
                 await self._perform(Step.STATUS, StatusActivities.write_status, status)
                 # What was said on the object was no step of its own.
                 self._show(step=Step.ROLLOUT, done=done, waiting_for=result.waiting_for)
 
-    async def _give_up(
+    async def _report_failure(
         self,
         reference: ObjectReference,
         claim: ClaimResult | None,
-        found: dict[ConditionType, Finding],
+        found: dict[ConditionType, ConditionUpdate],
         problems: dict[Step, Problem],
-    ) -> PassOutcome:
-        """Say in the status what failed and why; the caller decides when to begin anew."""
-        found |= _as_findings(problems)
+    ) -> ReconcileOutcome:
+        """Say in the status what failed and why; the caller decides when to start again."""
+        found |= _as_updates(problems)
         worst = max(problems.values(), key=lambda problem: problem.remedy is Remedy.CHANGE)
         is_refused = worst.remedy is Remedy.CHANGE
-        found[ConditionType.READY] = Finding(
+        found[ConditionType.READY] = ConditionUpdate(
             type=ConditionType.READY, status="False", reason=worst.reason, message=worst.message
         )
         expected = [step.condition for step in (*(claim.steps if claim else ()), Step.ROLLOUT)]
@@ -186,25 +188,27 @@ class ProvisioningRun(ObjectRun):
                     reference=reference,
                     uid=claim.uid if claim else "",
                     generation=claim.generation if claim else 0,
-                    findings=tuple(found.values()),
+                    updates=tuple(found.values()),
                     unreached=tuple(dict.fromkeys(condition for condition in expected if condition not in found)),
-                    gave_up=True,
+                    retries_exhausted=True,
                     is_refused=is_refused,
                 ),
             )
         except StepFailed as failure:
             # The API server is away as well: the run stays open and says it all at the next round.
             self._show(phase=Phase.FAILED)
-            return PassOutcome(verdict="failed", claim=claim, phase=Phase.FAILED, problem=failure.problem)
+            return ReconcileOutcome(verdict="failed", claim=claim, phase=Phase.FAILED, problem=failure.problem)
         self._show(phase=Phase.FAILED)
-        return PassOutcome(
+        return ReconcileOutcome(
             verdict="refused" if is_refused else "failed", claim=claim, phase=Phase.FAILED, problem=worst
         )
 
 
-def _as_findings(problems: Mapping[Step, Problem]) -> dict[ConditionType, Finding]:
-    findings = {}
+def _as_updates(problems: Mapping[Step, Problem]) -> dict[ConditionType, ConditionUpdate]:
+    updates = {}
     for step, problem in problems.items():
         condition = problem.condition or step.condition
-        findings[condition] = Finding(type=condition, status="False", reason=problem.reason, message=problem.message)
-    return findings
+        updates[condition] = ConditionUpdate(
+            type=condition, status="False", reason=problem.reason, message=problem.message
+        )
+    return updates

@@ -17,12 +17,12 @@ PAGE = 500
 
 @workflow.defn
 class LookAtReferences:
-    """Pokes every object whose Secrets or ConfigMaps have changed; begun by a Schedule (worker/schedule.py)."""
+    """Requests a reconcile of each object whose Secrets or ConfigMaps have changed; a Schedule starts it."""
 
     @workflow.run
     async def run(self) -> FleetResult:
-        """Look once at every object; the next period begins anew, so nothing is carried over."""
-        poked, refused, page = 0, 0, ChangedReferences()
+        """Look once at every object; the next period starts again, so nothing is carried over."""
+        requested, refused, page = 0, 0, ChangedReferences()
         while True:
             page = await workflow.execute_activity_method(
                 ReferenceActivities.find_changed_references,
@@ -34,14 +34,14 @@ class LookAtReferences:
             )
             if page.members:
                 progress = await workflow.execute_activity_method(
-                    FleetActivities.poke_fleet,
+                    FleetActivities.request_reconciles,
                     FleetBatch(members=page.members, purpose="resync", pause=timedelta(0)),
                     start_to_close_timeout=START_TO_CLOSE,
                     heartbeat_timeout=HEARTBEAT_TIMEOUT,
                     priority=LATER,
                     summary=f"{len(page.members)} objects from {page.members[0].reference}",
                 )
-                poked += progress.poked - len(progress.refused)
+                requested += progress.requested - len(progress.refused)
                 refused += len(progress.refused)
             if not page.after:
-                return FleetResult(poked=poked, refused=refused)
+                return FleetResult(requested=requested, refused=refused)

@@ -41,7 +41,7 @@ class Unasked(FrozenModel):
     cause: str
 
 
-class Report(FrozenModel):
+class AuditReport(FrozenModel):
     """What an audit saw and what is wrong with it."""
 
     findings: tuple[Finding, ...]
@@ -56,7 +56,7 @@ class Report(FrozenModel):
     """What this report is silent about."""
 
 
-def audit(environment: Mapping[str, str]) -> Report:
+def audit(environment: Mapping[str, str]) -> AuditReport:
     """Ask every backend what exists and compare it with the objects; writes nothing anywhere.
 
     Args:
@@ -72,7 +72,7 @@ def audit(environment: Mapping[str, str]) -> Report:
     return report
 
 
-def audit_what_answers(environment: Mapping[str, str]) -> Report:
+def audit_what_answers(environment: Mapping[str, str]) -> AuditReport:
     """Do as `audit` does with the backends that can be asked; the report says which those are not.
 
     Raises:
@@ -112,7 +112,7 @@ def audit_what_answers(environment: Mapping[str, str]) -> Report:
     findings += rights
     findings += [finding for finding in logins if _is_same(before, after, finding.owner)]
     kinds = [each.thing.kind for each in found]
-    return Report(
+    return AuditReport(
         findings=tuple(findings),
         objects=len(after),
         settled=sum(subject.is_settled and _is_same(before, after, key) for key, subject in after.items()),

@@ -172,12 +172,12 @@ def _stands_for(claims: Iterable[Found]) -> dict[str, set[Thing]]:
     """Return, by owner, the claims that keep data, and the data that they keep."""
     things: dict[str, set[Thing]] = defaultdict(set)
     for claim in claims:
-        holding, name = claim.thing.scope, claim.thing.name
-        if claim.owner is None or (holding not in _DATA and holding not in _DATA_BESIDE):
+        kind, name = claim.thing.scope, claim.thing.name
+        if claim.owner is None or (kind not in _DATA and kind not in _DATA_BESIDE):
             continue
         things[claim.owner].add(claim.thing)
-        if holding == "roles":
+        if kind == "roles":
             things[claim.owner] |= {Thing(kind=ThingKind.ROLE, name=role) for role in naming.roles_of(name)}
-        elif holding in _DATA:
-            things[claim.owner].add(Thing(kind=_DATA[holding], name=name))
+        elif kind in _DATA:
+            things[claim.owner].add(Thing(kind=_DATA[kind], name=name))
     return things

@@ -39,7 +39,7 @@ def _claims(target: Target) -> list[Thing]:
         claims.append(("redis", names.redis_user))
     if spec.search.enabled:
         claims.append(("search", names.search_prefix))
-    return [Thing(kind=ThingKind.CLAIM, scope=holding, name=name) for holding, name in claims]
+    return [Thing(kind=ThingKind.CLAIM, scope=kind, name=name) for kind, name in claims]
 
 
 def _backends(target: Target) -> list[Thing]:

@@ -1,4 +1,4 @@
-"""What exists in Kubernetes: the objects, what they own, the ledger's claims, and the database Secrets."""
+"""What exists in Kubernetes: the objects, what they own, the claim store's claims, and the database Secrets."""
 
 import base64
 import json
@@ -13,7 +13,7 @@ from kubernetes import client, config
 from cli.auditing.expectation import expected_things
 from cli.auditing.inventory import AuditFailed, Found, Home, Subject, Thing, ThingKind
 from plattr.errors import InvalidSpec
-from plattr.objects import API_VERSION, GROUP, Envelope, Kind
+from plattr.objects import API_VERSION, GROUP, CustomObject, Kind
 from plattr.parent import Parent, taken_parent
 from plattr.settings import Settings
 from plattr.target import (
@@ -32,7 +32,7 @@ from plattr.target import (
 Json = dict[str, Any]
 
 _OURS = f"{MANAGED_BY_LABEL}=plattr"
-_HOLDING_LABEL = f"{GROUP}/holding"
+_CLAIM_KIND_LABEL = f"{GROUP}/claim-kind"
 _CLAIMED_NAME_ANNOTATION = f"{GROUP}/claimed-name"
 _RETAINED_ANNOTATION = f"{GROUP}/retained"
 _QUARANTINE_ANNOTATION = f"{GROUP}/quarantined-until"
@@ -89,33 +89,33 @@ class KubernetesListing:
     def subjects(self, settings: Settings, *, has_redis_users: bool = False) -> dict[str, Subject]:
         """Return every object by its key."""
 
-        def expected(envelope: Envelope) -> frozenset[Thing] | None:
-            return _expected(envelope, items[Kind.APPLICATION], settings, has_redis_users=has_redis_users)
+        def expected(custom_object: CustomObject) -> frozenset[Thing] | None:
+            return _expected(custom_object, items[Kind.APPLICATION], settings, has_redis_users=has_redis_users)
 
         items = {
             kind: {
-                envelope.reference.key: envelope
-                for envelope in (
-                    Envelope.from_api(kind, body) for body in self._list(f"/apis/{API_VERSION}/{kind.plural}")
+                custom_object.reference.key: custom_object
+                for custom_object in (
+                    CustomObject.from_api(kind, body) for body in self._list(f"/apis/{API_VERSION}/{kind.plural}")
                 )
             }
             for kind in Kind
         }
-        envelopes = items[Kind.APPLICATION] | items[Kind.PREVIEW]
+        objects = items[Kind.APPLICATION] | items[Kind.PREVIEW]
         return {
             key: Subject(
                 key=key,
-                uid=envelope.metadata.uid,
-                generation=envelope.metadata.generation,
-                is_settled=envelope.is_settled,
-                expected=expected(envelope) if envelope.is_settled else None,
+                uid=custom_object.metadata.uid,
+                generation=custom_object.metadata.generation,
+                is_settled=custom_object.is_settled,
+                expected=expected(custom_object) if custom_object.is_settled else None,
             )
-            for key, envelope in envelopes.items()
+            for key, custom_object in objects.items()
         }
 
     def found(self, lease_namespace: str) -> list[Found]:
         """Return every claim, and every object that carries Plattr's labels."""
-        leases = self._list(f"/apis/coordination.k8s.io/v1/namespaces/{lease_namespace}/leases", _HOLDING_LABEL)
+        leases = self._list(f"/apis/coordination.k8s.io/v1/namespaces/{lease_namespace}/leases", _CLAIM_KIND_LABEL)
         # A pod says whose it is by its labels alone; one that ended holds nothing any more.
         pods = [
             body
@@ -194,21 +194,23 @@ class KubernetesListing:
 
 
 def _expected(
-    envelope: Envelope, applications: Mapping[str, Envelope], settings: Settings, *, has_redis_users: bool
+    custom_object: CustomObject, applications: Mapping[str, CustomObject], settings: Settings, *, has_redis_users: bool
 ) -> frozenset[Thing] | None:
     try:
-        if envelope.kind is Kind.APPLICATION:
+        if custom_object.kind is Kind.APPLICATION:
             target = application_target(
-                envelope,
+                custom_object,
                 base_domain=settings.base_domain,
                 client_suffix=settings.oidc_client_suffix,
                 hosts=settings.host_rules,
             )
         else:
-            parent = taken_parent(envelope) or _living_parent(envelope, applications)
+            parent = taken_parent(custom_object) or _living_parent(custom_object, applications)
             if parent is None:
                 return None
-            target = preview_target(envelope, parent.spec, base_domain=settings.base_domain, hosts=settings.host_rules)
+            target = preview_target(
+                custom_object, parent.spec, base_domain=settings.base_domain, hosts=settings.host_rules
+            )
     except InvalidSpec:
         # Running by an older, laxer Plattr, or under a parent that has been refused since.
         return None
@@ -216,7 +218,7 @@ def _expected(
     return expected_things(target, has_redis_users=has_redis_users, has_storage_keys=has_storage_keys)
 
 
-def _living_parent(preview: Envelope, applications: Mapping[str, Envelope]) -> Parent | None:
+def _living_parent(preview: CustomObject, applications: Mapping[str, CustomObject]) -> Parent | None:
     application = applications.get(
         f"{preview.metadata.namespace}/{Kind.APPLICATION}/{preview.spec.get('applicationRef')}"
     )
@@ -245,7 +247,7 @@ def _claim(lease: Json) -> Found:
     return Found(
         thing=Thing(
             kind=ThingKind.CLAIM,
-            scope=metadata["labels"][_HOLDING_LABEL],
+            scope=metadata["labels"][_CLAIM_KIND_LABEL],
             name=annotations.get(_CLAIMED_NAME_ANNOTATION, metadata["name"]),
         ),
         owner=lease.get("spec", {}).get("holderIdentity"),

@@ -1,4 +1,4 @@
-"""Which indices OpenSearch has, and whose their prefixes are by the ledger's claims: an index itself does not tell."""
+"""Which indices OpenSearch has, and whose their prefixes are by the claims: an index itself does not tell."""
 
 from collections.abc import Iterable
 from typing import Any

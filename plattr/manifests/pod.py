@@ -142,7 +142,7 @@ def _postgrest_container(target: Target, pool: int) -> dict[str, Any]:
             {"name": "PGRST_SERVER_PORT", "value": str(POSTGREST_PORT)},
             {"name": "PGRST_DB_POOL", "value": str(pool)},
             {"name": "PGRST_DB_CHANNEL_ENABLED", "value": "true"},
-            # Its own: on one that all share, anybody's NOTIFY has every sidecar of the platform read its schema anew.
+            # Its own: on one that all share, anybody's NOTIFY has every sidecar of the platform read its schema again.
             _from_secret("PGRST_DB_CHANNEL", names.database_secret, "DB_CHANNEL"),
         ],
         "resources": {

@@ -31,7 +31,7 @@ class Keycloak(Service):
         return self.folder / "home"
 
     def prepare(self) -> None:
-        """Make the home anew, for the cached build may have moved; data stays."""
+        """Make the home again, for the cached build may have moved; data stays."""
         super().prepare()
         build = Path(self.site.tool("keycloak"))
         (self.home / "bin").mkdir(parents=True, exist_ok=True)

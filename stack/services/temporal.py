@@ -10,13 +10,13 @@ DYNAMIC_CONFIG = (
     "history.transferProcessorMaxPollRPS=2000",
     "history.timerProcessorMaxPollRPS=2000",
     "history.visibilityProcessorMaxPollRPS=2000",
-    # Turns between the namespaces of the objects; see activities/clients/temporal.py.
+    # FairQueue between the namespaces of the objects; see clients/temporal.py.
     "matching.enableFairness=true",
-    # Turns are taken within a partition; the default of four is for thousands of tasks a second.
+    # FairQueue are taken within a partition; the default of four is for thousands of tasks a second.
     "matching.numTaskqueueReadPartitions=1",
     "matching.numTaskqueueWritePartitions=1",
     # Else a queue that is older than 5 s is also served to the polls for runs that a worker has begun, and it begins
-    # all that wait in a few seconds, whatever worker/admission.py bounds.
+    # all that wait in a few seconds, whatever worker/run_limiter.py bounds.
     "matching.priorityBacklogForwarding=false",
 )
 

@@ -10,15 +10,15 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from activities.clients import resources
-from activities.clients.keycloak import KeycloakClient
-from activities.clients.kube import KubeClient
-from activities.clients.postgres import PostgresClient
-from activities.clients.redis import RedisClient
-from activities.clients.resources import DEPLOYMENTS, SECRETS, Json, Resource
-from activities.clients.s3 import S3Client
+from clients import resources
+from clients.keycloak import KeycloakClient
+from clients.kube import KubeClient
+from clients.postgres import PostgresClient
+from clients.redis import RedisClient
+from clients.resources import DEPLOYMENTS, SECRETS, Json, Resource
+from clients.s3 import S3Client
 from plattr.adoption import Adoption, AdoptionInput
-from plattr.objects import GROUP, Envelope, Kind
+from plattr.objects import GROUP, CustomObject, Kind
 from plattr.settings import Settings
 from plattr.steps import ClaimInput, Step
 from plattr.target import OWNER_ANNOTATION
@@ -67,29 +67,29 @@ class Scene:
         )
         return Scene(clients, self._settings)
 
-    async def provision(self, envelope: Envelope) -> None:
-        await self._activities["claim_object"](ClaimInput(reference=envelope.reference, every_step=True))
-        is_preview = envelope.kind is Kind.PREVIEW
+    async def provision(self, custom_object: CustomObject) -> None:
+        await self._activities["claim_object"](ClaimInput(reference=custom_object.reference, every_step=True))
+        is_preview = custom_object.kind is Kind.PREVIEW
         for step in (Step.NAMESPACE, *STEPS) if is_preview else STEPS:
-            await self._activities[f"reconcile_{step}"](step_of(envelope))
+            await self._activities[f"reconcile_{step}"](step_of(custom_object))
 
-    async def retire(self, envelope: Envelope) -> None:
+    async def retire(self, custom_object: CustomObject) -> None:
         """Clean up what may go with an object that retains its data."""
         for name in (*REMOVALS, "release_object"):
-            await self._activities[name](cleanup_of(envelope, retain=True))
+            await self._activities[name](cleanup_of(custom_object, retain=True))
 
-    async def remove(self, envelope: Envelope) -> None:
-        spaces = ["delete_namespace"] if envelope.kind is Kind.PREVIEW else []
+    async def remove(self, custom_object: CustomObject) -> None:
+        spaces = ["delete_namespace"] if custom_object.kind is Kind.PREVIEW else []
         for name in (*REMOVALS, *spaces, "release_object"):
-            while not (await self._activities[name](cleanup_of(envelope))).is_done:
+            while not (await self._activities[name](cleanup_of(custom_object))).is_done:
                 continue
 
-    async def look(self, envelope: Envelope) -> Adoption:
-        outcome: Adoption = await self._activities["adopt_resources"](AdoptionInput(reference=envelope.reference))
+    async def look(self, custom_object: CustomObject) -> Adoption:
+        outcome: Adoption = await self._activities["adopt_resources"](AdoptionInput(reference=custom_object.reference))
         return outcome
 
-    async def adopt(self, envelope: Envelope, offer: Adoption) -> Adoption:
-        request = AdoptionInput(reference=envelope.reference, approved=offer.found)
+    async def adopt(self, custom_object: CustomObject, offer: Adoption) -> Adoption:
+        request = AdoptionInput(reference=custom_object.reference, approved=offer.found)
         outcome: Adoption = await self._activities["adopt_resources"](request)
         return outcome
 
@@ -110,19 +110,19 @@ async def scene(redis_platform: Platform, core_settings: Settings, worker_kube: 
 async def test_a_restore_under_another_cluster_id_takes_over_what_it_is_shown(
     scene: Scene, cluster: Cluster, namespace: str
 ) -> None:
-    envelope = await cluster.apply(namespace, f"a{secrets.token_hex(4)}", application_spec(**DATA))
-    await scene.provision(envelope)
+    custom_object = await cluster.apply(namespace, f"a{secrets.token_hex(4)}", application_spec(**DATA))
+    await scene.provision(custom_object)
     restored = scene.of_cluster("restored")
     try:
-        offer = await restored.look(envelope)
-        untouched = await scene.look(envelope)
-        outcome = await restored.adopt(envelope, offer)
+        offer = await restored.look(custom_object)
+        untouched = await scene.look(custom_object)
+        outcome = await restored.adopt(custom_object, offer)
         # As after the death of a worker that could not say any more what it took.
-        repeated = await restored.adopt(envelope, offer)
-        again = await restored.look(envelope)
-        await restored.provision(envelope)
+        repeated = await restored.adopt(custom_object, offer)
+        again = await restored.look(custom_object)
+        await restored.provision(custom_object)
 
-        assert {each.holder for each in offer.found} == {f"{envelope.reference.key} of cluster {CLUSTER!r}"}
+        assert {each.holder for each in offer.found} == {f"{custom_object.reference.key} of cluster {CLUSTER!r}"}
         assert offer.obstacles == ()
         assert untouched == Adoption()
         assert outcome.taken == repeated.taken == offer.found
@@ -130,7 +130,7 @@ async def test_a_restore_under_another_cluster_id_takes_over_what_it_is_shown(
         kinds = {each.what.split(" ")[0] for each in offer.found}
         assert {"claim", "schema", "role", "bucket", "realm", "Deployment", "Secret", "ConfigMap"} <= kinds
     finally:
-        await restored.remove(envelope)
+        await restored.remove(custom_object)
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -138,39 +138,39 @@ async def test_what_is_offered_of_kubernetes_is_all_that_carries_the_mark(
     scene: Scene, cluster: Cluster, namespace: str, kind: Kind
 ) -> None:
     name = f"a{secrets.token_hex(4)}"
-    envelope = parent = await cluster.apply(namespace, name, application_spec(**DATA))
+    custom_object = parent = await cluster.apply(namespace, name, application_spec(**DATA))
     if kind is Kind.PREVIEW:
-        envelope = await cluster.preview(namespace, f"{name}-pr-7", parent.metadata.name)
-    await scene.provision(envelope)
+        custom_object = await cluster.preview(namespace, f"{name}-pr-7", parent.metadata.name)
+    await scene.provision(custom_object)
     try:
-        offer = await scene.of_cluster("restored").look(envelope)
+        offer = await scene.of_cluster("restored").look(custom_object)
 
         offered = {each.what for each in offer.found}
-        assert {what for what in offered if what.split(" ")[0] in KINDS} == await marked_of(cluster, envelope)
+        assert {what for what in offered if what.split(" ")[0] in KINDS} == await marked_of(cluster, custom_object)
         assert offer.obstacles == ()
     finally:
-        await scene.remove(envelope)
+        await scene.remove(custom_object)
 
 
 async def test_of_two_clusters_only_the_one_that_took_over_keeps_an_account(
     scene: Scene, cluster: Cluster, namespace: str, s3_boto: Callable[[str, str], Any]
 ) -> None:
-    envelope = await cluster.apply(namespace, f"a{secrets.token_hex(4)}", application_spec(**DATA))
-    bucket = f"plattr-prod-{envelope.metadata.name}-uploads"
-    await scene.provision(envelope)
-    former = await keys_of(cluster, envelope)
+    custom_object = await cluster.apply(namespace, f"a{secrets.token_hex(4)}", application_spec(**DATA))
+    bucket = f"plattr-prod-{custom_object.metadata.name}-uploads"
+    await scene.provision(custom_object)
+    former = await keys_of(cluster, custom_object)
     restored = scene.of_cluster("restored")
     try:
         s3_boto(*former).put_object(Bucket=bucket, Key="k", Body=b"kept")
-        await restored.adopt(envelope, await restored.look(envelope))
-        await restored.provision(envelope)
+        await restored.adopt(custom_object, await restored.look(custom_object))
+        await restored.provision(custom_object)
 
-        latter = await keys_of(cluster, envelope)
+        latter = await keys_of(cluster, custom_object)
         with pytest.raises(ClientError, match="InvalidAccessKeyId"):
             s3_boto(*former).list_buckets()
         assert s3_boto(*latter).get_object(Bucket=bucket, Key="k")["Body"].read() == b"kept"
     finally:
-        await restored.remove(envelope)
+        await restored.remove(custom_object)
 
 
 async def test_an_object_that_moved_takes_over_what_the_former_one_retained(
@@ -199,8 +199,8 @@ async def test_a_deployment_that_was_there_before_is_taken_over_or_named(
     scene: Scene, cluster: Cluster, namespace: str
 ) -> None:
     one, other = [await cluster.apply(namespace, f"a{secrets.token_hex(4)}") for _ in range(2)]
-    for envelope, labels in ((one, selector_of(one)), (other, {"app": "mine"})):
-        body = deployment(envelope.metadata.name, labels)
+    for custom_object, labels in ((one, selector_of(one)), (other, {"app": "mine"})):
+        body = deployment(custom_object.metadata.name, labels)
         assert await cluster.admin.create(DEPLOYMENTS, body, namespace) is not None
 
     offer, impossible = await scene.look(one), await scene.look(other)
@@ -218,16 +218,16 @@ async def test_a_deployment_that_was_there_before_is_taken_over_or_named(
 async def test_what_changed_since_it_was_shown_and_what_was_not_shown_stays(
     scene: Scene, cluster: Cluster, namespace: str
 ) -> None:
-    envelope = await cluster.apply(namespace, f"a{secrets.token_hex(4)}")
-    name = envelope.metadata.name
-    await cluster.admin.create(DEPLOYMENTS, deployment(name, selector_of(envelope)), namespace)
-    offer = await scene.look(envelope)
+    custom_object = await cluster.apply(namespace, f"a{secrets.token_hex(4)}")
+    name = custom_object.metadata.name
+    await cluster.admin.create(DEPLOYMENTS, deployment(name, selector_of(custom_object)), namespace)
+    offer = await scene.look(custom_object)
     change: list[Json] = [
         {"op": "add", "path": "/metadata/annotations", "value": {"platform.internal/owner": "team/Application/other"}}
     ]
     await cluster.admin.json_patch(DEPLOYMENTS, name, change, namespace)
 
-    outcome = await scene.adopt(envelope, offer)
+    outcome = await scene.adopt(custom_object, offer)
 
     assert outcome.taken == ()
     found = await cluster.admin.get(DEPLOYMENTS, name, namespace)
@@ -235,16 +235,16 @@ async def test_what_changed_since_it_was_shown_and_what_was_not_shown_stays(
     assert found["metadata"]["annotations"]["platform.internal/owner"] == "team/Application/other"
 
 
-async def keys_of(cluster: Cluster, envelope: Envelope) -> tuple[str, str]:
+async def keys_of(cluster: Cluster, custom_object: CustomObject) -> tuple[str, str]:
     """Return the access key of the application's account on the S3 server."""
-    name = f"{envelope.metadata.name}-storage-keys"
-    body = await cluster.admin.get(SECRETS, name, envelope.metadata.namespace)
+    name = f"{custom_object.metadata.name}-storage-keys"
+    body = await cluster.admin.get(SECRETS, name, custom_object.metadata.namespace)
     assert body is not None
     data = body["data"]
     return b64decode(data["AWS_ACCESS_KEY_ID"]).decode(), b64decode(data["AWS_SECRET_ACCESS_KEY"]).decode()
 
 
-async def marked_of(cluster: Cluster, envelope: Envelope) -> set[str]:
+async def marked_of(cluster: Cluster, custom_object: CustomObject) -> set[str]:
     """Return everything that carries an object's mark, whoever made it and whatever it is called."""
     found = set()
     for resource in RESOURCES:
@@ -252,13 +252,13 @@ async def marked_of(cluster: Cluster, envelope: Envelope) -> set[str]:
             metadata = body["metadata"]
             # What a controller made, as a ReplicaSet, copies its maker's.
             annotations = {} if "ownerReferences" in metadata else metadata.get("annotations", {})
-            if annotations.get(OWNER_ANNOTATION) == envelope.reference.key:
+            if annotations.get(OWNER_ANNOTATION) == custom_object.reference.key:
                 found.add(f"{resource.kind} {metadata['name']!r}")
     return found
 
 
-def selector_of(envelope: Envelope) -> dict[str, str]:
-    return {"app.kubernetes.io/name": envelope.metadata.name, "platform.internal/kind": "application"}
+def selector_of(custom_object: CustomObject) -> dict[str, str]:
+    return {"app.kubernetes.io/name": custom_object.metadata.name, "platform.internal/kind": "application"}
 
 
 def deployment(name: str, labels: dict[str, str]) -> Json:

@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from activities.auth import AuthActivities
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.resources import CONFIG_MAPS, Json
-from plattr.claims import Claim, Holding
+from clients.claim_store import ClaimStore
+from clients.kube import KubeClient
+from clients.resources import CONFIG_MAPS, Json
+from plattr.claims import Claim, ClaimKind
 from plattr.errors import OwnedElsewhere, PlattrError, ProviderCredentialsMissing, Transient
 from plattr.objects import Kind
 from plattr.realm import FINGERPRINT, OWNER_ATTRIBUTE, OWNER_UID_ATTRIBUTE
@@ -47,7 +47,7 @@ async def test_a_provisioned_realm_serves_logins_for_its_own_redirects_only(
 
     result = await auth.reconcile_auth(subject.step)
 
-    assert [(finding.type, finding.status, finding.reason) for finding in result.findings] == [
+    assert [(update.type, update.status, update.reason) for update in result.updates] == [
         (ConditionType.AUTH, "True", "Provisioned")
     ]
     discovery = await administrator.http.get(f"/realms/{realm_name}/.well-known/openid-configuration")
@@ -72,7 +72,7 @@ async def test_a_provisioned_realm_is_closed(
     assert realm["bruteForceProtected"] is True
     assert realm["sslRequired"] == "external"
     assert realm["attributes"][OWNER_ATTRIBUTE] == subject.reference.key
-    assert realm["attributes"][OWNER_UID_ATTRIBUTE] == subject.envelope.metadata.uid
+    assert realm["attributes"][OWNER_UID_ATTRIBUTE] == subject.custom_object.metadata.uid
     login = {"grant_type": "password", "client_id": f"{realm_name}-app", "username": "x", "password": "x"}
     token = await administrator.http.post(f"/realms/{realm_name}/protocol/openid-connect/token", data=login)
     assert token.json()["error"] == "unauthorized_client"
@@ -155,7 +155,7 @@ async def test_drift_is_repaired_and_what_others_set_survives(
 
     realm = await administrator.read(f"/{realm_name}")
     assert realm["registrationAllowed"] is False
-    assert realm["attributes"][OWNER_UID_ATTRIBUTE] == subject.envelope.metadata.uid
+    assert realm["attributes"][OWNER_UID_ATTRIBUTE] == subject.custom_object.metadata.uid
     assert realm["loginTheme"] == "keycloak"
     assert realm["smtpServer"]["host"] == "mail.example.test"
     assert realm["attributes"]["frontendNote"] == "kept"
@@ -200,9 +200,9 @@ async def test_the_same_owner_created_anew_adopts_its_realm(
     await auth.reconcile_auth(new.step)
 
     after = await administrator.read(f"/{realm_name}")
-    assert new.envelope.metadata.uid != old.envelope.metadata.uid
+    assert new.custom_object.metadata.uid != old.custom_object.metadata.uid
     assert after["id"] == before["id"]
-    assert after["attributes"][OWNER_UID_ATTRIBUTE] == new.envelope.metadata.uid
+    assert after["attributes"][OWNER_UID_ATTRIBUTE] == new.custom_object.metadata.uid
 
 
 @pytest.mark.parametrize("attributes", [{}, {OWNER_ATTRIBUTE: "other/Application/shop"}], ids=["nobody", "another"])
@@ -357,16 +357,16 @@ async def test_a_preview_has_a_realm_of_its_own_and_takes_only_that_with_it(
     spec: Json = {"applicationRef": realm_name, "pullRequest": 7, "branch": "feature"}
     preview = await subjects.apply(f"{realm_name}-7", kind=Kind.PREVIEW, spec=spec)
     realm = f"{realm_name}-pr7"
-    claim = Claim(holding=Holding.REALM, name=realm)
-    ledger = Ledger(auth_kube, auth_settings.lease_namespace)
-    await ledger.acquire(preview.envelope.owner, [claim])
+    claim = Claim(kind=ClaimKind.REALM, name=realm)
+    claim_store = ClaimStore(auth_kube, auth_settings.lease_namespace)
+    await claim_store.acquire(preview.custom_object.owner, [claim])
 
     # Its ConfigMap has no namespace to go to, which the namespace step would have made before.
     with pytest.raises(PlattrError):
         await auth.reconcile_auth(preview.step)
     made = await administrator.read(f"/{realm}")
     await auth.delete_auth(preview.cleanup())
-    await ledger.release(estate(preview.reference), [claim])
+    await claim_store.release(estate(preview.reference), [claim])
 
     assert made["attributes"][OWNER_ATTRIBUTE] == preview.reference.key
     assert await administrator.read(f"/{realm}") is None

@@ -5,12 +5,12 @@ import pytest
 
 import activities.auth
 from activities.auth import AuthActivities
-from activities.clients import quarantine
-from activities.clients.keycloak import KeycloakClient
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.resources import CONFIG_MAPS
-from plattr.claims import Claim, Holding
+from clients import quarantine
+from clients.claim_store import ClaimStore
+from clients.keycloak import KeycloakClient
+from clients.kube import KubeClient
+from clients.resources import CONFIG_MAPS
+from plattr.claims import Claim, ClaimKind
 from plattr.errors import BackendRefused, BackendUnavailable, OwnedElsewhere, StillDeleting
 from plattr.realm import OWNER_ATTRIBUTE, OWNER_UID_ATTRIBUTE
 from plattr.settings import Settings
@@ -79,7 +79,7 @@ async def test_delete_spares_the_realm_of_the_incarnation_that_lives(
     await auth.delete_auth(old.cleanup())
 
     realm = await administrator.read(f"/{realm_name}")
-    assert realm["attributes"][OWNER_UID_ATTRIBUTE] == new.envelope.metadata.uid
+    assert realm["attributes"][OWNER_UID_ATTRIBUTE] == new.custom_object.metadata.uid
 
 
 async def test_delete_leaves_another_owners_config_map(
@@ -123,11 +123,11 @@ async def test_a_realm_that_the_predecessor_retained_outlives_an_object_that_did
     other = await subjects.apply(realm_name, environment="staging")
     await auth.reconcile_auth(other.step)
 
-    await auth.delete_auth(other.cleanup(Claim(holding=Holding.REALM, name=realm_name)))
+    await auth.delete_auth(other.cleanup(Claim(kind=ClaimKind.REALM, name=realm_name)))
 
     realm = await administrator.read(f"/{realm_name}")
     assert not realm["enabled"]
-    assert realm["attributes"][OWNER_UID_ATTRIBUTE] == subject.envelope.metadata.uid
+    assert realm["attributes"][OWNER_UID_ATTRIBUTE] == subject.custom_object.metadata.uid
     assert await administrator.read(f"/staging-{realm_name}") is None
 
 
@@ -204,15 +204,15 @@ async def test_a_deletion_that_does_not_end_is_still_deleting(
 @pytest.mark.attack
 async def test_a_realm_made_after_its_maker_gave_up_does_not_outlive_its_owner(
     connect_auth: Connect,
-    auth_ledger: Ledger,
+    auth_claims: ClaimStore,
     subjects: Subjects,
     administrator: Administrator,
     keycloak_relay: Relay,
     realm_name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    claim, subject = Claim(holding=Holding.REALM, name=realm_name), await subjects.apply(realm_name)
-    await auth_ledger.acquire(subject.envelope.owner, [claim])
+    claim, subject = Claim(kind=ClaimKind.REALM, name=realm_name), await subjects.apply(realm_name)
+    await auth_claims.acquire(subject.custom_object.owner, [claim])
     keycloak_relay.faults.append(Fault("POST", "/admin/realms$", queued_seconds=3))
     async with connect_auth(seconds=1.0) as impatient:
         with pytest.raises(BackendUnavailable):
@@ -222,7 +222,7 @@ async def test_a_realm_made_after_its_maker_gave_up_does_not_outlive_its_owner(
         # The object goes at once, and its name is kept from everybody.
         assert (await auth.delete_auth(subject.cleanup())).is_done
         assert await administrator.read(f"/{realm_name}") is None
-        assert await auth_ledger.release(estate(subject.reference), [claim]) is not None
+        assert await auth_claims.release(estate(subject.reference), [claim]) is not None
         await subjects.delete(subject)
         while await administrator.read(f"/{realm_name}") is None:
             await asyncio.sleep(0.1)
@@ -230,25 +230,25 @@ async def test_a_realm_made_after_its_maker_gave_up_does_not_outlive_its_owner(
         # The second look, as at the end of the quarantine.
         assert (await auth.delete_auth(CleanupStepInput(reference=subject.reference))).is_done
 
-    assert await auth_ledger.release(estate(subject.reference), [claim]) is None
+    assert await auth_claims.release(estate(subject.reference), [claim]) is None
     assert ("POST", "/admin/realms") in keycloak_relay.writes
     assert await administrator.read(f"/{realm_name}") is None
-    assert await auth_ledger.held_by(estate(subject.reference)) == []
+    assert await auth_claims.held_by(estate(subject.reference)) == []
 
 
 async def test_a_late_realm_goes_although_other_data_of_its_owner_is_retained(
     auth: AuthActivities,
-    auth_ledger: Ledger,
+    auth_claims: ClaimStore,
     subjects: Subjects,
     administrator: Administrator,
     realm_name: str,
 ) -> None:
-    claim, subject = Claim(holding=Holding.REALM, name=realm_name), await subjects.apply(realm_name)
-    await auth_ledger.acquire(subject.envelope.owner, [claim])
+    claim, subject = Claim(kind=ClaimKind.REALM, name=realm_name), await subjects.apply(realm_name)
+    await auth_claims.acquire(subject.custom_object.owner, [claim])
     with pytest.raises(BackendUnavailable):
-        async with auth_ledger.call_noted(estate(subject.reference), claim):
+        async with auth_claims.track_call(estate(subject.reference), claim):
             raise BackendUnavailable("no answer")
-    await auth_ledger.release(estate(subject.reference), [claim])
+    await auth_claims.release(estate(subject.reference), [claim])
     await auth.reconcile_auth(subject.step)
     await subjects.delete(subject)
 
@@ -259,16 +259,16 @@ async def test_a_late_realm_goes_although_other_data_of_its_owner_is_retained(
 
 async def test_a_call_that_was_never_answered_holds_a_deletion_up_only_where_the_realm_is_retained(
     auth: AuthActivities,
-    auth_ledger: Ledger,
+    auth_claims: ClaimStore,
     subjects: Subjects,
     realm_name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     subject = await subjects.apply(realm_name)
-    claim = Claim(holding=Holding.REALM, name=realm_name)
-    await auth_ledger.acquire(subject.envelope.owner, [claim])
+    claim = Claim(kind=ClaimKind.REALM, name=realm_name)
+    await auth_claims.acquire(subject.custom_object.owner, [claim])
     with pytest.raises(BackendUnavailable):
-        async with auth_ledger.call_noted(estate(subject.reference), claim):
+        async with auth_claims.track_call(estate(subject.reference), claim):
             raise BackendUnavailable("no answer")
     monkeypatch.setattr(activities.auth, "WAIT_SECONDS", 0.1)
 
@@ -290,7 +290,7 @@ BROKEN = {"error": "unknown_error", "error_description": "For more on this error
 )
 async def test_a_name_is_free_after_a_failed_call_if_keycloak_itself_said_that_it_failed(
     auth: AuthActivities,
-    auth_ledger: Ledger,
+    auth_claims: ClaimStore,
     subjects: Subjects,
     keycloak_relay: Relay,
     realm_name: str,
@@ -298,38 +298,38 @@ async def test_a_name_is_free_after_a_failed_call_if_keycloak_itself_said_that_i
     *,
     is_free: bool,
 ) -> None:
-    claim, subject = Claim(holding=Holding.REALM, name=realm_name), await subjects.apply(realm_name)
-    await auth_ledger.acquire(subject.envelope.owner, [claim])
+    claim, subject = Claim(kind=ClaimKind.REALM, name=realm_name), await subjects.apply(realm_name)
+    await auth_claims.acquire(subject.custom_object.owner, [claim])
     keycloak_relay.faults.append(Fault("POST", "/admin/realms$", status=500, body=body))
     with pytest.raises(BackendUnavailable):
         await auth.reconcile_auth(subject.step)
 
     await auth.delete_auth(subject.cleanup())
 
-    assert (await auth_ledger.release(estate(subject.reference), [claim]) is None) == is_free
+    assert (await auth_claims.release(estate(subject.reference), [claim]) is None) == is_free
 
 
 async def test_a_name_is_free_after_a_call_that_was_never_sent(
-    auth_settings: Settings, auth_ledger: Ledger, subjects: Subjects, realm_name: str
+    auth_settings: Settings, auth_claims: ClaimStore, subjects: Subjects, realm_name: str
 ) -> None:
     subject = await subjects.apply(realm_name)
-    claim = Claim(holding=Holding.REALM, name=realm_name)
-    await auth_ledger.acquire(subject.envelope.owner, [claim])
+    claim = Claim(kind=ClaimKind.REALM, name=realm_name)
+    await auth_claims.acquire(subject.custom_object.owner, [claim])
     # Port 1 is nobody's.
     keycloak = KeycloakClient.connect(Settings(**auth_settings.model_dump() | {"keycloak_url": "http://127.0.0.1:1"}))
     with pytest.raises(BackendUnavailable):
-        async with auth_ledger.call_noted(estate(subject.reference), claim):
+        async with auth_claims.track_call(estate(subject.reference), claim):
             await keycloak.create_realm({"realm": realm_name})
     await keycloak.close()
 
-    assert await auth_ledger.release(estate(subject.reference), [claim]) is None
+    assert await auth_claims.release(estate(subject.reference), [claim]) is None
 
 
 @pytest.mark.parametrize("is_lost", [False, True], ids=["made", "made without an answer"])
 async def test_a_realm_of_ours_that_cannot_be_seen_any_more_is_an_error_and_stays(
     connect_auth: Connect,
     auth: AuthActivities,
-    auth_ledger: Ledger,
+    auth_claims: ClaimStore,
     subjects: Subjects,
     administrator: Administrator,
     keycloak_relay: Relay,
@@ -340,8 +340,8 @@ async def test_a_realm_of_ours_that_cannot_be_seen_any_more_is_an_error_and_stay
 ) -> None:
     monkeypatch.setattr(activities.auth, "WAIT_SECONDS", 0.1)
     subject = await subjects.apply(realm_name)
-    claim = Claim(holding=Holding.REALM, name=realm_name)
-    await auth_ledger.acquire(subject.envelope.owner, [claim])
+    claim = Claim(kind=ClaimKind.REALM, name=realm_name)
+    await auth_claims.acquire(subject.custom_object.owner, [claim])
     if is_lost:
         keycloak_relay.faults.append(Fault("POST", "/admin/realms$", is_lost=True))
         with pytest.raises(BackendUnavailable):
@@ -365,13 +365,13 @@ async def test_a_realm_of_ours_that_cannot_be_seen_any_more_is_an_error_and_stay
 
 
 async def test_a_foreign_realm_that_cannot_be_seen_does_not_hold_the_deletion_up(
-    auth: AuthActivities, auth_ledger: Ledger, subjects: Subjects, administrator: Administrator, realm_name: str
+    auth: AuthActivities, auth_claims: ClaimStore, subjects: Subjects, administrator: Administrator, realm_name: str
 ) -> None:
     client = {"clientId": f"{realm_name}-app", "redirectUris": ["https://theirs.test/*"]}
     await administrator.send("POST", "", {"realm": realm_name, "enabled": True, "clients": [client]})
     before = await administrator.client(realm_name, f"{realm_name}-app")
     subject = await subjects.apply(realm_name)
-    await auth_ledger.acquire(subject.envelope.owner, [Claim(holding=Holding.REALM, name=realm_name)])
+    await auth_claims.acquire(subject.custom_object.owner, [Claim(kind=ClaimKind.REALM, name=realm_name)])
 
     with pytest.raises(OwnedElsewhere):
         await auth.reconcile_auth(subject.step)

@@ -9,11 +9,11 @@ import pytest
 from aiohttp import web
 
 from activities.auth import AuthActivities
-from activities.clients import fence
-from activities.clients.backends import NothingPending
-from activities.clients.keycloak import KeycloakClient
-from activities.clients.ledger import Ledger
-from plattr.claims import Claim, Holding
+from clients import fence
+from clients.claim_store import ClaimStore
+from clients.keycloak import KeycloakClient
+from plattr.backends import NothingPending
+from plattr.claims import Claim, ClaimKind
 from plattr.errors import (
     BackendRefused,
     BackendUnavailable,
@@ -187,7 +187,7 @@ async def is_reconciled(activities: AuthActivities, subject: Subject) -> bool:
 async def test_a_keycloak_that_goes_and_comes_back_is_unavailable_and_nothing_else(
     auth_settings: Settings,
     connect_auth: Connect,
-    auth_ledger: Ledger,
+    auth_claims: ClaimStore,
     subjects: Subjects,
     administrator: Administrator,
     realm_name: str,
@@ -195,7 +195,7 @@ async def test_a_keycloak_that_goes_and_comes_back_is_unavailable_and_nothing_el
     relay = Relay(auth_settings.keycloak_url)
     await relay.start()
     subject = await subjects.apply(realm_name, providers=("google", "github"))
-    await auth_ledger.acquire(subject.envelope.owner, [Claim(holding=Holding.REALM, name=realm_name)])
+    await auth_claims.acquire(subject.custom_object.owner, [Claim(kind=ClaimKind.REALM, name=realm_name)])
     async with connect_auth(keycloak_url=relay.url) as activities:
         runs = [asyncio.create_task(activities.reconcile_auth(subject.step)) for _ in range(4)]
         await asyncio.sleep(0.1)

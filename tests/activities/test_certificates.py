@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from activities import certificates
-from activities.clients.kube import KubeClient
-from activities.clients.resources import CERT_MANAGER, CERTIFICATES, INGRESSES, SECRETS, Json
+from clients.kube import KubeClient
+from clients.resources import CERT_MANAGER, CERTIFICATES, INGRESSES, SECRETS, Json
 from plattr.errors import StillDeleting
 from plattr.manifests.ingress import build_ingress, ingress_profile
-from plattr.objects import Envelope
-from plattr.status import ConditionType, Finding
+from plattr.objects import CustomObject
+from plattr.status import ConditionType, ConditionUpdate
 from plattr.steps import StepInput
 from tests.certificates import CRDS, certificate, certificate_definition, key_pair, tls_secret
 from tests.fix_kubernetes import Cluster, random_name
@@ -20,7 +20,7 @@ from tests.inputs import status_of
 
 pytestmark = pytest.mark.attack
 
-ROUTED = Finding(type=ConditionType.INGRESS, status="True", reason="Applied", message="routes are set")
+ROUTED = ConditionUpdate(type=ConditionType.INGRESS, status="True", reason="Applied", message="routes are set")
 MISSING = {
     "type": "Ready",
     "status": "False",
@@ -57,7 +57,7 @@ async def _is_served(kube: KubeClient) -> bool:
 class Site:
     """An Application whose Ingress asks for a certificate."""
 
-    def __init__(self, cluster: Cluster, application: Envelope, host: str) -> None:
+    def __init__(self, cluster: Cluster, application: CustomObject, host: str) -> None:
         self._cluster = cluster
         self._application = application
         self.namespace = application.metadata.namespace
@@ -66,7 +66,7 @@ class Site:
 
     async def judged(self) -> Json:
         """Return the condition of a run in which everything went well."""
-        await self._cluster.statuses.write_status(status_of(self._application, findings=(ROUTED,)))
+        await self._cluster.statuses.write_status(status_of(self._application, updates=(ROUTED,)))
         status = (await self._cluster.read(self._application.reference)).status
         (condition,) = [each for each in status["conditions"] if each["type"] == "IngressReady"]
         (ready,) = [each for each in status["conditions"] if each["type"] == "Ready"]

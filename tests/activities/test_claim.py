@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from activities.clients.ledger import Acquisition
-from activities.clients.resources import APPLICATIONS
-from plattr.claims import Claim, Holding, is_data
+from clients.claim_store import Acquisition
+from clients.resources import APPLICATIONS
+from plattr.claims import Claim, ClaimKind, is_data
 from plattr.errors import Conflict, InvalidSpec, OwnedElsewhere, ParentNotFound, Superseded
-from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Envelope, Kind, ObjectReference
-from plattr.status import ConditionType, Finding, Phase
+from plattr.objects import FINALIZER, PAUSED_ANNOTATION, CustomObject, Kind, ObjectReference
+from plattr.status import ConditionType, ConditionUpdate, Phase
 from plattr.steps import ClaimInput, CleanupInput, Step
 from plattr.target import OWNER_UID_ANNOTATION
 from tests.fix_kubernetes import Cluster, application_spec, random_name
@@ -24,11 +24,11 @@ ALL_DATA = {
 }
 
 
-DATABASE_READY = Finding(type=ConditionType.DATABASE, status="True", reason="Provisioned")
+DATABASE_READY = ConditionUpdate(type=ConditionType.DATABASE, status="True", reason="Provisioned")
 
 
-def claim_of(envelope: Envelope, *, every_step: bool = False) -> ClaimInput:
-    return ClaimInput(reference=envelope.reference, every_step=every_step)
+def claim_of(custom_object: CustomObject, *, every_step: bool = False) -> ClaimInput:
+    return ClaimInput(reference=custom_object.reference, every_step=every_step)
 
 
 class TestVerdicts:
@@ -113,7 +113,7 @@ class TestClaiming:
 
         await cluster.claims.claim_object(claim_of(created))
         said.append(kstatus(await cluster.body(created.reference)))
-        settled = await cluster.statuses.write_status(status_of(created, findings=(DATABASE_READY,)))
+        settled = await cluster.statuses.write_status(status_of(created, updates=(DATABASE_READY,)))
         said.append(kstatus(await cluster.body(created.reference)))
         if kind is Kind.PREVIEW:
             changed = await cluster.preview(namespace, created.metadata.name, name, ttl="5h")
@@ -131,8 +131,10 @@ class TestClaiming:
 
     async def test_a_refusal_whose_cause_is_gone_is_not_said_any_more(self, cluster: Cluster, namespace: str) -> None:
         application = await cluster.apply(namespace, random_name())
-        refused = Finding(type=ConditionType.READY, status="False", reason="OwnedElsewhere", message="cannot adopt it")
-        status = status_of(application, findings=(refused,), gave_up=True, is_refused=True)
+        refused = ConditionUpdate(
+            type=ConditionType.READY, status="False", reason="OwnedElsewhere", message="cannot adopt it"
+        )
+        status = status_of(application, updates=(refused,), retries_exhausted=True, is_refused=True)
         await cluster.statuses.write_status(status)
         before = kstatus(await cluster.body(application.reference))
 
@@ -154,10 +156,10 @@ class TestClaiming:
         application = await cluster.apply(namespace, random_name())
         target_of = cluster.loader.target_of
 
-        async def target_after_a_stranger(envelope: Envelope) -> object:
+        async def target_after_a_stranger(custom_object: CustomObject) -> object:
             added = [{"op": "add", "path": "/metadata/finalizers", "value": [FOREIGN_FINALIZER]}]
-            await cluster.admin.json_patch(APPLICATIONS, envelope.metadata.name, added, namespace)
-            return await target_of(envelope)
+            await cluster.admin.json_patch(APPLICATIONS, custom_object.metadata.name, added, namespace)
+            return await target_of(custom_object)
 
         monkeypatch.setattr(cluster.loader, "target_of", target_after_a_stranger)
         with pytest.raises(Conflict):
@@ -175,9 +177,9 @@ class TestClaiming:
         application = await cluster.apply(namespace, random_name(), application_spec(**ALL_DATA))
         target_of = cluster.loader.target_of
 
-        async def target_before_it_goes(envelope: Envelope) -> object:
-            await cluster.delete(envelope.reference)
-            return await target_of(envelope)
+        async def target_before_it_goes(custom_object: CustomObject) -> object:
+            await cluster.delete(custom_object.reference)
+            return await target_of(custom_object)
 
         monkeypatch.setattr(cluster.loader, "target_of", target_before_it_goes)
         with pytest.raises(Superseded):
@@ -189,20 +191,20 @@ class TestClaiming:
         self, cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         application = await cluster.apply(namespace, random_name(), application_spec(**ALL_DATA))
-        older = Claim(holding=Holding.SCHEMA, name=f"prod_{application.metadata.name}")
-        await cluster.ledger.acquire(application.owner, [older])
-        acquire = cluster.ledger.acquire
+        older = Claim(kind=ClaimKind.SCHEMA, name=f"prod_{application.metadata.name}")
+        await cluster.claim_store.acquire(application.owner, [older])
+        acquire = cluster.claim_store.acquire
 
         async def acquire_while_it_goes(*arguments: Any, **keywords: Any) -> Acquisition:
             await cluster.force_away(application.reference)
             return await acquire(*arguments, **keywords)
 
-        monkeypatch.setattr(cluster.ledger, "acquire", acquire_while_it_goes)
+        monkeypatch.setattr(cluster.claim_store, "acquire", acquire_while_it_goes)
         with pytest.raises(Superseded):
             await cluster.claims.claim_object(claim_of(application))
 
         # What an earlier incarnation held may stand for data.
-        assert [held.claim for held in await cluster.ledger.held_by(estate(application.reference))] == [older]
+        assert [held.claim for held in await cluster.claim_store.held_by(estate(application.reference))] == [older]
 
     async def test_claiming_twice_writes_nothing(self, cluster: Cluster, namespace: str) -> None:
         application = await cluster.apply(namespace, random_name(), application_spec(**ALL_DATA))
@@ -269,9 +271,9 @@ class TestClaiming:
 
         result = await cluster.claims.claim_object(claim_of(without))
 
-        kept = {finding.type: finding for finding in result.kept}
+        kept = {update.type: update for update in result.kept}
         assert set(kept) == {ConditionType.DATABASE, ConditionType.STORAGE, ConditionType.AUTH}
-        assert {(finding.status, finding.reason) for finding in result.kept} == {("True", "DataKept")}
+        assert {(update.status, update.reason) for update in result.kept} == {("True", "DataKept")}
         assert f"prod_{name}" in kept[ConditionType.DATABASE].message
         assert f"plattr-prod-{name}-uploads" in kept[ConditionType.STORAGE].message
 
@@ -280,34 +282,34 @@ class TestCollisions:
     """Two objects in two namespaces that would share one external name."""
 
     @pytest.mark.parametrize(
-        ("first", "second", "holding"),
+        ("first", "second", "kind"),
         [
             pytest.param(
                 ("{a}", {"database": {"enabled": True, "schemaName": "{a}_shared"}}),
                 ("{b}", {"database": {"enabled": True, "schemaName": "{a}_shared"}}),
-                Holding.SCHEMA,
+                ClaimKind.SCHEMA,
                 id="schema",
             ),
             pytest.param(
                 ("{a}", {"database": {"enabled": True, "schemaName": "{a}_one"}, "domain": "{a}.one.test"}),
                 ("{a}", {"database": {"enabled": True, "schemaName": "{a}_two"}, "domain": "{a}.two.test"}),
-                Holding.ROLES,
+                ClaimKind.ROLES,
                 id="roles",
             ),
             pytest.param(
                 ("{a}-b", {"storage": {"enabled": True, "buckets": [{"name": "c"}]}}),
                 ("{a}", {"storage": {"enabled": True, "buckets": [{"name": "b-c"}]}}),
-                Holding.BUCKET,
+                ClaimKind.BUCKET,
                 id="bucket",
             ),
             pytest.param(
                 ("{a}", {"auth": {"enabled": True}, "domain": "{a}.one.test"}),
                 ("{a}", {"auth": {"enabled": True}, "domain": "{a}.two.test"}),
-                Holding.REALM,
+                ClaimKind.REALM,
                 id="realm",
             ),
             pytest.param(
-                ("{a}", {"domain": "{a}.one.test"}), ("{b}", {"domain": "{a}.one.test"}), Holding.HOST, id="host"
+                ("{a}", {"domain": "{a}.one.test"}), ("{b}", {"domain": "{a}.one.test"}), ClaimKind.HOST, id="host"
             ),
         ],
     )
@@ -316,7 +318,7 @@ class TestCollisions:
         cluster: Cluster,
         first: tuple[str, dict[str, object]],
         second: tuple[str, dict[str, object]],
-        holding: Holding,
+        kind: ClaimKind,
     ) -> None:
         names = {"a": random_name(), "b": random_name()}
         winner = await self._apply(cluster, first, names)
@@ -328,12 +330,12 @@ class TestCollisions:
 
         assert winner.reference.key in str(caught.value)
         assert loser.reference.key in str(caught.value)
-        assert caught.value.condition == holding.condition
+        assert caught.value.condition == kind.condition
         assert await cluster.leases(loser.metadata.namespace) == []
 
     async def _apply(
         self, cluster: Cluster, template: tuple[str, dict[str, object]], names: dict[str, str]
-    ) -> Envelope:
+    ) -> CustomObject:
         namespace = await cluster.new_namespace()
         spec = _filled(template[1], names)
         assert isinstance(spec, dict)
@@ -360,10 +362,10 @@ class TestPreviews:
 
         result = await cluster.claims.claim_object(claim_of(preview))
 
-        held = {claim.claim for claim in await cluster.ledger.held_by(estate(preview.reference))}
+        held = {claim.claim for claim in await cluster.claim_store.held_by(estate(preview.reference))}
         assert result.steps == (Step.NAMESPACE, Step.DATABASE, Step.WORKLOAD)
         assert result.environment == "preview"
-        assert Claim(holding=Holding.NAMESPACE, name=f"preview-{parent}-pr-7") in held
+        assert Claim(kind=ClaimKind.NAMESPACE, name=f"preview-{parent}-pr-7") in held
 
     async def test_an_event_names_the_variables_that_a_preview_does_not_get(
         self, cluster: Cluster, namespace: str
@@ -406,7 +408,7 @@ class TestPreviews:
 
 
 class TestPlanningACleanup:
-    async def _claimed(self, cluster: Cluster, namespace: str, **spec: object) -> Envelope:
+    async def _claimed(self, cluster: Cluster, namespace: str, **spec: object) -> CustomObject:
         application = await cluster.apply(namespace, random_name(), application_spec(**spec))
         await cluster.claims.claim_object(claim_of(application))
         return await cluster.read(application.reference)
@@ -493,7 +495,7 @@ class TestPlanningACleanup:
         self, cluster: Cluster, namespace: str
     ) -> None:
         first = await self._claimed(cluster, namespace, **ALL_DATA, deletionPolicy="Retain")
-        retained = {held.claim for held in await cluster.ledger.held_by(estate(first.reference))}
+        retained = {held.claim for held in await cluster.claim_store.held_by(estate(first.reference))}
         await cluster.force_away(first.reference)
         taken = await self._claimed(cluster, await cluster.new_namespace(), domain="taken.example.test")
         spec = application_spec(**ALL_DATA, domain=taken.spec["domain"])
@@ -522,7 +524,7 @@ class TestPlanningACleanup:
         plan = await cluster.claims.plan_cleanup(CleanupInput(reference=second.reference))
 
         assert plan.retain is (policy == "Retain")
-        assert plan.outliving == (Claim(holding=Holding.REALM, name=first.metadata.name),)
+        assert plan.outliving == (Claim(kind=ClaimKind.REALM, name=first.metadata.name),)
         assert "stays even then" in kept[0].message
 
     async def test_a_purge_does_not_touch_an_object_that_has_the_name_again(

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 from activities.auth import AuthActivities
-from activities.clients.keycloak import KeycloakClient
-from activities.clients.kube import KubeClient
-from activities.clients.ledger import Ledger
-from activities.clients.postgres import PostgresClient
-from activities.clients.resources import CONFIG_MAPS, NAMESPACES, SECRETS
-from activities.clients.s3 import S3Client
 from activities.loading import TargetLoader
 from activities.storage import StorageActivities
+from clients.claim_store import ClaimStore
+from clients.keycloak import KeycloakClient
+from clients.kube import KubeClient
+from clients.postgres import PostgresClient
+from clients.resources import CONFIG_MAPS, NAMESPACES, SECRETS
+from clients.s3 import S3Client
 from plattr.claims import claims_of
 from plattr.errors import OwnedElsewhere
-from plattr.objects import Envelope
+from plattr.objects import CustomObject
 from plattr.settings import Settings
 from plattr.steps import CleanupInput, CleanupStepInput
 from plattr.target import OWNER_UID_ANNOTATION
@@ -55,7 +55,7 @@ async def test_a_second_cluster_neither_takes_over_nor_removes_a_database(
     with pytest.raises(OwnedElsewhere) as refusal:
         await there.reconcile_database(tenant.step)
     await there.delete_database(tenant.cleanup())
-    await there.delete_database(CleanupStepInput(reference=tenant.envelope.reference))
+    await there.delete_database(CleanupStepInput(reference=tenant.custom_object.reference))
 
     assert f"of cluster '{CLUSTER}'" in str(refusal.value)
     assert await catalogue_rows(superuser, tenant) == rows
@@ -74,17 +74,17 @@ async def test_a_second_cluster_neither_takes_over_nor_removes_a_bucket(
     own_account.put_object(Bucket=bucket, Key="kept", Body=b"kept")
     # With its claims in its own namespace, as in its own API server.
     kube, loader = second(shops.kube), TargetLoader(second(shops.kube), s3_settings)
-    ledger = Ledger(kube, "default")
-    there = StorageActivities(loader, kube, s3, ledger, s3_settings)
-    target = await loader.target_of(shop.envelope)
-    await ledger.acquire(target.owner, claims_of(target))
+    claim_store = ClaimStore(kube, "default")
+    there = StorageActivities(loader, kube, s3, claim_store, s3_settings)
+    target = await loader.target_of(shop.custom_object)
+    await claim_store.acquire(target.owner, claims_of(target))
 
     try:
         with pytest.raises(OwnedElsewhere) as refusal:
             await there.reconcile_storage(shop.step)
-        await there.delete_storage(cleanup_of(shop.envelope))
+        await there.delete_storage(cleanup_of(shop.custom_object))
     finally:
-        await ledger.release(cleanup_of(shop.envelope).estate(SECOND), claims_of(target))
+        await claim_store.release(cleanup_of(shop.custom_object).estate(SECOND), claims_of(target))
 
     assert f"of cluster '{CLUSTER}'" in str(refusal.value)
     assert own_account.get_object(Bucket=bucket, Key="kept")["Body"].read() == b"kept"
@@ -105,13 +105,13 @@ async def test_a_second_cluster_neither_takes_over_nor_removes_a_realm(
     await auth.reconcile_auth(subject.step)
     kube = second(auth_kube)
     keycloak = KeycloakClient.connect(auth_settings)
-    ledger = Ledger(kube, "default")
-    there = AuthActivities(TargetLoader(kube, auth_settings), kube, keycloak, ledger, auth_settings)
+    claim_store = ClaimStore(kube, "default")
+    there = AuthActivities(TargetLoader(kube, auth_settings), kube, keycloak, claim_store, auth_settings)
 
     try:
         with pytest.raises(OwnedElsewhere) as refusal:
             await there.reconcile_auth(subject.step)
-        await there.delete_auth(cleanup_of(subject.envelope))
+        await there.delete_auth(cleanup_of(subject.custom_object))
     finally:
         await keycloak.close()
 
@@ -122,15 +122,15 @@ async def test_a_second_cluster_neither_takes_over_nor_removes_a_realm(
 
 
 async def test_a_second_cluster_does_not_take_claims_over(cluster: Cluster, namespace: str) -> None:
-    envelope = await cluster.apply(namespace, "shop")
-    target = await cluster.loader.target_of(envelope)
-    await cluster.ledger.acquire(target.owner, claims_of(target))
-    there = Ledger(second(cluster.kube), cluster.settings.lease_namespace)
+    custom_object = await cluster.apply(namespace, "shop")
+    target = await cluster.loader.target_of(custom_object)
+    await cluster.claim_store.acquire(target.owner, claims_of(target))
+    there = ClaimStore(second(cluster.kube), cluster.settings.lease_namespace)
     foreign = target.owner.model_copy(update={"cluster": SECOND})
 
     with pytest.raises(OwnedElsewhere) as refusal:
         await there.acquire(foreign, claims_of(target))
-    estate = cleanup_of(envelope).estate(SECOND)
+    estate = cleanup_of(custom_object).estate(SECOND)
     await there.release(estate, claims_of(target))
 
     assert "plattr adopt" in str(refusal.value)
@@ -139,7 +139,7 @@ async def test_a_second_cluster_does_not_take_claims_over(cluster: Cluster, name
 
 
 @pytest.fixture
-async def again(cluster: Cluster) -> tuple[Envelope, Envelope]:
+async def again(cluster: Cluster) -> tuple[CustomObject, CustomObject]:
     """An object whose data was retained when its namespace went, and that of whoever made both again."""
     namespace = await cluster.new_namespace()
     name = f"r{secrets.token_hex(4)}"
@@ -166,7 +166,7 @@ async def claims_in(cluster: Cluster, namespace: str) -> list[tuple[str, str, st
 
 
 async def test_whoever_makes_a_namespace_again_gets_nothing_that_was_retained_there(
-    cluster: Cluster, again: tuple[Envelope, Envelope]
+    cluster: Cluster, again: tuple[CustomObject, CustomObject]
 ) -> None:
     former, thief = again
     retained = await claims_in(cluster, former.metadata.namespace)
@@ -194,11 +194,11 @@ async def test_the_database_of_an_earlier_namespace_is_neither_taken_over_nor_re
     # It went with the namespace.
     await tenants.delete_secret(tenant)
     loader = TargetLoader(tenants.kube, database_settings)
-    loader._namespace_uids[tenant.envelope.metadata.uid] = "another"
+    loader._namespace_uids[tenant.custom_object.metadata.uid] = "another"
     later = Databases(tenants.kube, postgres, database_settings, loader)
 
     with pytest.raises(OwnedElsewhere) as refusal:
-        await later.reconcile_database(step_of(tenant.envelope))
+        await later.reconcile_database(step_of(tenant.custom_object))
     await later.delete_database(tenant.cleanup().model_copy(update={"namespace_uid": "another"}))
 
     assert "an earlier namespace" in str(refusal.value)

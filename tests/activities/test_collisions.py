@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from activities.clients.ledger import Ledger
-from plattr.claims import Claim, Holding, claims_of
+from clients.claim_store import ClaimStore
+from plattr.claims import Claim, ClaimKind, claims_of
 from plattr.errors import OwnedElsewhere
 from plattr.marks import estate_of
-from plattr.objects import Envelope, Owner
+from plattr.objects import CustomObject, Owner
 from plattr.steps import ClaimInput
 from plattr.target import Target
 from tests.domain.test_claims import targets
@@ -43,7 +43,7 @@ class App:
     spec: dict[str, Any] = field(default_factory=dict)
     namespace: str = HERE
 
-    async def apply(self, cluster: Cluster, namespaces: dict[str, str], token: str) -> Envelope:
+    async def apply(self, cluster: Cluster, namespaces: dict[str, str], token: str) -> CustomObject:
         spec = application_spec(**_filled(self.spec, token))
         return await cluster.apply(namespaces[self.namespace], self.name.format(a=token), spec)
 
@@ -58,7 +58,7 @@ class Preview:
     spec: dict[str, Any] = field(default_factory=dict)
     namespace: str = HERE
 
-    async def apply(self, cluster: Cluster, namespaces: dict[str, str], token: str) -> Envelope:
+    async def apply(self, cluster: Cluster, namespaces: dict[str, str], token: str) -> CustomObject:
         namespace, parent = namespaces[self.namespace], self.parent.format(a=token)
         await cluster.apply(namespace, parent, application_spec(**self.spec))
         return await cluster.preview(namespace, self.name, parent, pullRequest=self.number)
@@ -117,18 +117,18 @@ NEIGHBOURS: dict[str, tuple[App | Preview, App | Preview]] = {
 }
 
 
-async def _apply(cluster: Cluster, pair: Sequence[App | Preview]) -> list[Envelope]:
+async def _apply(cluster: Cluster, pair: Sequence[App | Preview]) -> list[CustomObject]:
     namespaces = {HERE: await cluster.new_namespace(), THERE: await cluster.new_namespace()}
     token = random_name()
     return [await each.apply(cluster, namespaces, token) for each in pair]
 
 
-async def _claim(cluster: Cluster, envelope: Envelope) -> str:
-    return (await cluster.claims.claim_object(ClaimInput(reference=envelope.reference))).verdict
+async def _claim(cluster: Cluster, custom_object: CustomObject) -> str:
+    return (await cluster.claims.claim_object(ClaimInput(reference=custom_object.reference))).verdict
 
 
-async def _held(cluster: Cluster, envelope: Envelope) -> list[Claim]:
-    return [held.claim for held in await cluster.ledger.held_by(estate(envelope.reference))]
+async def _held(cluster: Cluster, custom_object: CustomObject) -> list[Claim]:
+    return [held.claim for held in await cluster.claim_store.held_by(estate(custom_object.reference))]
 
 
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
@@ -147,39 +147,41 @@ async def test_of_two_that_share_a_name_the_first_keeps_it_until_it_gives_it_bac
         assert late.reference.key in str(refusal.value)
         assert await _held(cluster, late) == []
         assert await _held(cluster, holder) == held
-        await cluster.ledger.release(estate(holder.reference), held)
+        await cluster.claim_store.release(estate(holder.reference), held)
 
 
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
 async def test_of_two_that_share_a_name_at_once_exactly_one_gets_all_it_needs(
     cluster: Cluster, pair: tuple[App | Preview, App | Preview]
 ) -> None:
-    envelopes = await _apply(cluster, pair)
+    objects = await _apply(cluster, pair)
 
-    verdicts = await asyncio.gather(*(_claim(cluster, envelope) for envelope in envelopes), return_exceptions=True)
+    verdicts = await asyncio.gather(
+        *(_claim(cluster, custom_object) for custom_object in objects), return_exceptions=True
+    )
 
-    [won] = [envelope for envelope, verdict in zip(envelopes, verdicts, strict=True) if verdict == "proceed"]
-    [lost] = [envelope for envelope in envelopes if envelope is not won]
+    [won] = [custom_object for custom_object, verdict in zip(objects, verdicts, strict=True) if verdict == "proceed"]
+    [lost] = [custom_object for custom_object in objects if custom_object is not won]
     assert [type(verdict) for verdict in verdicts if verdict != "proceed"] == [OwnedElsewhere]
     # The family of its previews, which the other may hold besides, is not among the names that it needs.
-    held = {claim for claim in await _held(cluster, won) if claim.holding is not Holding.PREVIEWS}
+    held = {claim for claim in await _held(cluster, won) if claim.kind is not ClaimKind.PREVIEWS}
     assert held == set(claims_of(await cluster.loader.target_of(won)))
     assert await _held(cluster, lost) == []
 
 
 @pytest.mark.parametrize("pair", NEIGHBOURS.values(), ids=NEIGHBOURS)
 async def test_neighbours_do_not_meet(cluster: Cluster, pair: tuple[App | Preview, App | Preview]) -> None:
-    envelopes = await _apply(cluster, pair)
+    objects = await _apply(cluster, pair)
 
-    verdicts = [await _claim(cluster, envelope) for envelope in envelopes]
+    verdicts = [await _claim(cluster, custom_object) for custom_object in objects]
 
     assert verdicts == ["proceed", "proceed"]
 
 
 @pytest.fixture
-async def own_ledger(cluster: Cluster, namespace: str) -> Ledger:
-    """A ledger in which nobody else writes."""
-    return Ledger(cluster.admin, namespace)
+async def own_claims(cluster: Cluster, namespace: str) -> ClaimStore:
+    """A claim store in which nobody else writes."""
+    return ClaimStore(cluster.admin, namespace)
 
 
 # 25 examples of some 60 calls each.
@@ -189,7 +191,7 @@ async def own_ledger(cluster: Cluster, namespace: str) -> Ledger:
     turns=st.lists(st.tuples(st.sampled_from(["claim", "release"]), st.integers(0, 2)), max_size=8),
 )
 async def test_every_name_has_one_holder_whoever_claims_and_releases_in_whichever_order(
-    own_ledger: Ledger, wanted: list[Target], turns: list[tuple[str, int]]
+    own_claims: ClaimStore, wanted: list[Target], turns: list[tuple[str, int]]
 ) -> None:
     holders: dict[str, str] = {}
     try:
@@ -197,30 +199,30 @@ async def test_every_name_has_one_holder_whoever_claims_and_releases_in_whicheve
             owner = wanted[index].owner
             needed = {claim.lease_name for claim in claims_of(wanted[index])}
             if turn == "release":
-                await _release(own_ledger, owner)
+                await _release(own_claims, owner)
                 holders = {name: key for name, key in holders.items() if key != owner.reference.key}
             elif any(holders.get(name, owner.reference.key) != owner.reference.key for name in needed):
                 with pytest.raises(OwnedElsewhere):
-                    await own_ledger.acquire(owner, claims_of(wanted[index]))
+                    await own_claims.acquire(owner, claims_of(wanted[index]))
             else:
-                await own_ledger.acquire(owner, claims_of(wanted[index]))
+                await own_claims.acquire(owner, claims_of(wanted[index]))
                 holders |= dict.fromkeys(needed, owner.reference.key)
-            assert await _holders(own_ledger, wanted) == holders
+            assert await _holders(own_claims, wanted) == holders
     finally:
         for target in wanted:
-            await _release(own_ledger, target.owner)
+            await _release(own_claims, target.owner)
 
 
-async def _release(ledger: Ledger, owner: Owner) -> None:
-    await ledger.release(estate_of(owner), [held.claim for held in await ledger.held_by(estate_of(owner))])
+async def _release(claim_store: ClaimStore, owner: Owner) -> None:
+    await claim_store.release(estate_of(owner), [held.claim for held in await claim_store.held_by(estate_of(owner))])
 
 
-async def _holders(ledger: Ledger, wanted: list[Target]) -> dict[str, str]:
+async def _holders(claim_store: ClaimStore, wanted: list[Target]) -> dict[str, str]:
     owners = [target.owner for target in wanted]
     return {
         held.claim.lease_name: owner.reference.key
         for owner in owners
-        for held in await ledger.held_by(estate_of(owner))
+        for held in await claim_store.held_by(estate_of(owner))
     }
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from activities.clients.resources import CONFIG_MAPS
 from activities.redis import RedisActivities
+from clients.resources import CONFIG_MAPS
 from plattr.errors import OwnedElsewhere, StillDeleting
 from plattr.status import ConditionType
 from tests.fix_workload import Team
@@ -27,7 +27,7 @@ async def test_both_say_where_their_service_is(team: Team) -> None:
     search_values = (await team.get(CONFIG_MAPS, f"{name}-search"))["data"]
     assert search_values.keys() == {"OPENSEARCH_URL", "OPENSEARCH_INDEX_PREFIX"}
     assert search_values["OPENSEARCH_INDEX_PREFIX"] == f"prod_{name}"
-    assert [(f.type, f.status) for f in (*redis.findings, *search.findings)] == [
+    assert [(f.type, f.status) for f in (*redis.updates, *search.updates)] == [
         (ConditionType.REDIS, "True"),
         (ConditionType.SEARCH, "True"),
     ]
@@ -48,7 +48,7 @@ async def test_a_new_endpoint_of_the_platform_is_followed(team: Team) -> None:
     step = await team.create(**BOTH)
     settings = team.settings.model_copy(update={"redis_endpoint": "cache.test:6380"})
 
-    await RedisActivities(team.loader, team.kube, None, team.ledger, settings).reconcile_redis(step)
+    await RedisActivities(team.loader, team.kube, None, team.claim_store, settings).reconcile_redis(step)
 
     assert (await team.get(CONFIG_MAPS, f"{step.reference.name}-redis"))["data"] == {
         "REDIS_URL": "redis://cache.test:6380",

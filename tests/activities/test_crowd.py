@@ -6,23 +6,23 @@ import pytest
 
 from activities.claim import ClaimActivities
 from plattr.errors import TooManyPreviews
-from plattr.objects import FINALIZER, Envelope
+from plattr.objects import FINALIZER, CustomObject
 from plattr.steps import ClaimInput, CleanupStepInput
 from tests.fix_kubernetes import Cluster, random_name
 from tests.inputs import estate
 
 
-async def claim(claims: ClaimActivities, envelope: Envelope) -> str:
-    return (await claims.claim_object(ClaimInput(reference=envelope.reference, every_step=True))).verdict
+async def claim(claims: ClaimActivities, custom_object: CustomObject) -> str:
+    return (await claims.claim_object(ClaimInput(reference=custom_object.reference, every_step=True))).verdict
 
 
 @pytest.fixture
 def claims(cluster: Cluster) -> ClaimActivities:
     """The activities of a platform that allows two."""
-    return ClaimActivities(cluster.kube, cluster.ledger, cluster.loader, cluster.events, previews_per_namespace=2)
+    return ClaimActivities(cluster.kube, cluster.claim_store, cluster.loader, cluster.events, previews_per_namespace=2)
 
 
-async def five(cluster: Cluster, namespace: str) -> list[Envelope]:
+async def five(cluster: Cluster, namespace: str) -> list[CustomObject]:
     """Return previews by age, as the limit sees it: of one second, by their names."""
     parent = random_name()
     await cluster.apply(namespace, parent)
@@ -40,7 +40,7 @@ async def test_more_previews_than_allowed_are_refused_and_leave_nothing(
     assert outcomes[:2] == ["proceed", "proceed"]
     assert [type(outcome) for outcome in outcomes[2:]] == [TooManyPreviews] * 3
     for preview in previews[2:]:
-        assert await cluster.ledger.held_by(estate(preview.reference)) == []
+        assert await cluster.claim_store.held_by(estate(preview.reference)) == []
         assert FINALIZER not in (await cluster.read(preview.reference)).metadata.finalizers
 
 

@@ -5,9 +5,9 @@ import secrets
 
 import pytest
 
-from activities.clients import kube as kube_module
-from activities.clients.concurrency import all_of
-from activities.clients.resources import (
+from clients import kube as kube_module
+from clients.concurrency import all_of
+from clients.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     EVENTS,

@@ -11,8 +11,8 @@ from psycopg import AsyncConnection, OperationalError
 from psycopg.errors import InsufficientPrivilege
 from psycopg.sql import SQL, Identifier, Literal
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import SECRETS
+from clients.kube import KubeClient
+from clients.resources import SECRETS
 from plattr.database import owner_record
 from plattr.manifests.secret import build_database_secret
 from plattr.settings import Settings
@@ -54,8 +54,8 @@ async def test_application_works_with_nothing_but_its_url(databases: Databases, 
 
     result = await databases.reconcile_database(tenant.step)
 
-    [finding] = result.findings
-    assert (finding.type, finding.status, finding.reason) == (ConditionType.DATABASE, "True", "Provisioned")
+    [update] = result.updates
+    assert (update.type, update.status, update.reason) == (ConditionType.DATABASE, "True", "Provisioned")
     await assert_usable(tenants, tenant)
 
 

@@ -28,8 +28,8 @@ async def with_diary(tenants: Tenants, databases: Databases, **database: object)
 
 
 def message_of(result: StepResult) -> str:
-    [finding] = result.findings
-    return finding.message
+    [update] = result.updates
+    return update.message
 
 
 @pytest.mark.every_postgres

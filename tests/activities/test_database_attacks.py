@@ -8,7 +8,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.errors import AdminShutdown
 from psycopg.sql import SQL, Identifier
 
-from activities.clients.kube import KubeClient
+from clients.kube import KubeClient
 from plattr.errors import HeldByDependents
 from plattr.steps import CleanupStepInput
 from tests.fix_postgres import Databases, Superuser, Tenant, Tenants, events_of, left_of

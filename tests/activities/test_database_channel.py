@@ -3,8 +3,8 @@
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import SECRETS
+from clients.kube import KubeClient
+from clients.resources import SECRETS
 from plattr.manifests.secret import build_database_secret
 from tests.fix_postgres import Databases, Superuser, Tenants
 

@@ -9,8 +9,8 @@ from psycopg.errors import InsufficientPrivilege
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
-from activities.clients.kube import KubeClient
-from activities.clients.postgres import PostgresClient
+from clients.kube import KubeClient
+from clients.postgres import PostgresClient
 from plattr.connections import SPARE
 from plattr.errors import BackendRefused, BackendUnavailable
 from plattr.settings import Settings
@@ -44,7 +44,7 @@ async def crowd(tenants: Tenants, tenant: Tenant) -> AsyncIterator[list[Session]
 
 
 async def verifier(superuser: Superuser, tenant: Tenant) -> str:
-    """Return the password as the server keeps it; one that is set anew has another salt."""
+    """Return the password as the server keeps it; one that is set again has another salt."""
     cursor = await superuser.execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [tenant.names.app_role])
     [(kept,)] = await cursor.fetchall()
     return str(kept)
@@ -81,9 +81,9 @@ async def test_full_role_is_said_and_keeps_its_password(
     async with crowd(tenants, tenant):
         result = await narrow.reconcile_database(tenant.step)
 
-    [finding] = result.findings
-    assert finding.status == "True"
-    assert f"all {FEW} connections of role '{tenant.names.app_role}' are in use" in finding.message
+    [update] = result.updates
+    assert update.status == "True"
+    assert f"all {FEW} connections of role '{tenant.names.app_role}' are in use" in update.message
     assert await verifier(superuser, tenant) == before
 
 

@@ -12,8 +12,8 @@ from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 from temporalio.testing import ActivityEnvironment
 
-from activities.clients.kube import KubeClient
-from activities.clients.postgres import PostgresClient
+from clients.kube import KubeClient
+from clients.postgres import PostgresClient
 from plattr.errors import BackendRefused, BackendUnavailable
 from plattr.settings import Settings
 from stack.endpoints import Endpoints
@@ -67,7 +67,7 @@ async def test_full_queue_of_notifications_holds_nobody_up(
 
     for holder in holders:
         await holder.close()
-    assert [result.findings[0].message for result in (new, changed)] == [
+    assert [result.updates[0].message for result in (new, changed)] == [
         f"schema {tenant.names.schema_name!r} is ready" for tenant in (newcomer, other)
     ]
     assert [note.payload for note in told] == ["reload schema"]
@@ -91,10 +91,10 @@ async def test_full_queue_that_is_nobodys_of_ours_is_a_note_and_no_failure(
 
         await operator.execute("SELECT 1")
         await operator.execute("ROLLBACK")
-    [finding] = result.findings
-    assert finding.status == "True"
-    assert "PostgREST was not told" in finding.message
-    assert "54000" in finding.message
+    [update] = result.updates
+    assert update.status == "True"
+    assert "PostgREST was not told" in update.message
+    assert "54000" in update.message
     assert await tenants.query(newcomer, "SELECT 1") == [(1,)]
     await superuser.execute("SELECT pg_notification_queue_usage()")
 

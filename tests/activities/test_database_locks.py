@@ -8,7 +8,7 @@ from psycopg import AsyncConnection
 from psycopg.errors import InsufficientPrivilege
 from psycopg.sql import SQL, Identifier
 
-from activities.clients.postgres import PostgresClient
+from clients.postgres import PostgresClient
 from plattr.errors import Conflict
 from plattr.naming import PRIVATE_SCHEMA
 from plattr.settings import Settings

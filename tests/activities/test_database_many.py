@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from psycopg import AsyncConnection
 
-from activities.clients.events import EventRecorder
-from activities.clients.kube import KubeClient
-from activities.clients.postgres import PATIENCE, PostgresClient, Transaction
 from activities.database_removal import DatabaseRemovalActivities
+from clients.events import EventRecorder
+from clients.kube import KubeClient
+from clients.postgres import PATIENCE, PostgresClient, Transaction
 from plattr.objects import ObjectReference
 from plattr.settings import Settings
 from plattr.sql import Statement

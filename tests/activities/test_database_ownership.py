@@ -3,8 +3,8 @@
 import pytest
 from psycopg.sql import SQL, Identifier, Literal
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import SECRETS
+from clients.kube import KubeClient
+from clients.resources import SECRETS
 from plattr.database import owner_record
 from plattr.errors import OwnedElsewhere
 from plattr.manifests.secret import build_database_secret

@@ -10,9 +10,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.errors import AdminShutdown
 from psycopg.sql import SQL, Identifier, Literal
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import SECRETS, custom_resource
-from plattr.claims import Claim, Holding
+from clients.kube import KubeClient
+from clients.resources import SECRETS, custom_resource
+from plattr.claims import Claim, ClaimKind
 from plattr.database import owner_record
 from plattr.errors import BackendRefused, Conflict
 from plattr.objects import Kind, ObjectReference, Owner
@@ -326,8 +326,8 @@ async def test_what_the_predecessor_retained_outlives_an_object_that_took_anothe
     await databases.reconcile_database(other.step)
     await tenants.query(other, "CREATE TABLE page AS SELECT 2 AS id")
     retained = (
-        Claim(holding=Holding.SCHEMA, name=tenant.names.schema_name),
-        Claim(holding=Holding.ROLES, name=tenant.names.sql_stem),
+        Claim(kind=ClaimKind.SCHEMA, name=tenant.names.schema_name),
+        Claim(kind=ClaimKind.ROLES, name=tenant.names.sql_stem),
     )
 
     await databases.delete_database(other.cleanup(*retained))

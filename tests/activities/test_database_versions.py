@@ -8,8 +8,8 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
-from activities.clients.kube import KubeClient
-from activities.clients.postgres import PostgresClient
+from clients.kube import KubeClient
+from clients.postgres import PostgresClient
 from plattr.settings import Settings
 from stack.endpoints import Endpoints
 from stack.platform import Platform

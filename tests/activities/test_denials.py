@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from aiohttp import web
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import CONFIG_MAPS, DEPLOYMENTS, SECRETS, Json, Resource
+from clients.kube import KubeClient
+from clients.resources import CONFIG_MAPS, DEPLOYMENTS, SECRETS, Json, Resource
 from plattr.errors import BackendRefused
 from tests.activities.test_kube_client import served
 from tests.fix_kubernetes import Cluster, config_map, random_name

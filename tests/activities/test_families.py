@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from activities.clients.resources import LEASES
-from plattr.claims import Holding, previews_claim
+from clients.resources import LEASES
+from plattr.claims import ClaimKind, previews_claim
 from plattr.errors import InvalidSpec, OwnedElsewhere
-from plattr.objects import FINALIZER, Envelope, ObjectReference
+from plattr.objects import FINALIZER, CustomObject, ObjectReference
 from plattr.status import ConditionType
 from plattr.steps import ClaimInput, CleanupStepInput
 from tests.fix_kubernetes import Cluster, application_spec, random_name
@@ -20,27 +20,29 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-async def claim(cluster: Cluster, envelope: Envelope) -> str:
-    return (await cluster.claims.claim_object(ClaimInput(reference=envelope.reference, every_step=True))).verdict
+async def claim(cluster: Cluster, custom_object: CustomObject) -> str:
+    return (await cluster.claims.claim_object(ClaimInput(reference=custom_object.reference, every_step=True))).verdict
 
 
-async def refused(cluster: Cluster, envelope: Envelope) -> OwnedElsewhere:
+async def refused(cluster: Cluster, custom_object: CustomObject) -> OwnedElsewhere:
     """Return the refusal of an object that must not have left anything."""
     with pytest.raises(OwnedElsewhere) as refusal:
-        await claim(cluster, envelope)
-    assert await cluster.ledger.held_by(estate(envelope.reference)) == []
-    assert FINALIZER not in (await cluster.read(envelope.reference)).metadata.finalizers
+        await claim(cluster, custom_object)
+    assert await cluster.claim_store.held_by(estate(custom_object.reference)) == []
+    assert FINALIZER not in (await cluster.read(custom_object.reference)).metadata.finalizers
     return refusal.value
 
 
-async def release(cluster: Cluster, envelope: Envelope) -> None:
+async def release(cluster: Cluster, custom_object: CustomObject) -> None:
     """Delete the object and do what the last step of its cleanup does."""
-    await cluster.delete(envelope.reference)
-    await cluster.releases.release_object(CleanupStepInput(reference=envelope.reference, uid=envelope.metadata.uid))
+    await cluster.delete(custom_object.reference)
+    await cluster.releases.release_object(
+        CleanupStepInput(reference=custom_object.reference, uid=custom_object.metadata.uid)
+    )
 
 
 async def holder(cluster: Cluster, name: str) -> ObjectReference | None:
-    return await cluster.ledger.holder_of(previews_claim(name))
+    return await cluster.claim_store.holder_of(previews_claim(name))
 
 
 @pytest.mark.attack
@@ -87,7 +89,7 @@ async def test_a_stranger_does_not_take_a_name_that_a_preview_will_need(
 
     with pytest.raises(OwnedElsewhere):
         await claim(cluster, application)
-    assert await cluster.ledger.held_by(estate(application.reference)) == []
+    assert await cluster.claim_store.held_by(estate(application.reference)) == []
 
 
 @pytest.mark.attack
@@ -155,8 +157,8 @@ async def test_a_second_look_at_an_application_writes_nothing(cluster: Cluster) 
     await claim(cluster, second)
 
     assert [await cluster.leases(place) for place in (one, other)] == before
-    held = [each.claim.holding for each in await cluster.ledger.held_by(estate(second.reference))]
-    assert Holding.PREVIEWS not in held
+    held = [each.claim.kind for each in await cluster.claim_store.held_by(estate(second.reference))]
+    assert ClaimKind.PREVIEWS not in held
 
 
 async def test_a_preview_that_has_its_names_keeps_them_when_the_family_went_elsewhere(cluster: Cluster) -> None:

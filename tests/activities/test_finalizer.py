@@ -5,10 +5,10 @@ import contextlib
 
 import pytest
 
-from activities.clients.resources import custom_resource
 from activities.vanished import find_vanished
 from cli import status
-from plattr.objects import FINALIZER, Envelope
+from clients.resources import custom_resource
+from plattr.objects import FINALIZER, CustomObject
 from plattr.steps import ClaimInput, CleanupStepInput
 from tests.fix_kubernetes import Cluster
 from tests.fix_tenant import Tenant
@@ -17,34 +17,33 @@ from worker.vanished import VANISHED, keep_counting
 pytestmark = pytest.mark.attack
 
 
-async def claimed(cluster: Cluster, namespace: str, name: str = "shop") -> Envelope:
-    envelope = await cluster.apply(namespace, name)
-    await cluster.claims.claim_object(ClaimInput(reference=envelope.reference))
-    return await cluster.read(envelope.reference)
+async def claimed(cluster: Cluster, namespace: str, name: str = "shop") -> CustomObject:
+    custom_object = await cluster.apply(namespace, name)
+    await cluster.claims.claim_object(ClaimInput(reference=custom_object.reference))
+    return await cluster.read(custom_object.reference)
 
 
-def path_of(envelope: Envelope) -> str:
-    plural = envelope.kind.plural
-    return (
-        f"/apis/platform.internal/v1alpha1/namespaces/{envelope.metadata.namespace}/{plural}/{envelope.metadata.name}"
-    )
+def path_of(custom_object: CustomObject) -> str:
+    metadata = custom_object.metadata
+    plural = custom_object.kind.plural
+    return f"/apis/platform.internal/v1alpha1/namespaces/{metadata.namespace}/{plural}/{metadata.name}"
 
 
 async def test_a_tenants_replace_that_drops_it_is_refused_in_words(
     cluster: Cluster, namespace: str, tenant: Tenant
 ) -> None:
-    envelope = await claimed(cluster, namespace)
-    body = await cluster.body(envelope.reference)
+    custom_object = await claimed(cluster, namespace)
+    body = await cluster.body(custom_object.reference)
     assert body is not None
     manifest = {key: body[key] for key in ("apiVersion", "kind", "spec")}
     # As kubectl does: the living object's version.
     metadata = {"name": "shop", "namespace": namespace, "resourceVersion": body["metadata"]["resourceVersion"]}
 
-    replaced = await tenant.send("PUT", path_of(envelope), {**manifest, "metadata": metadata | {"finalizers": []}})
+    replaced = await tenant.send("PUT", path_of(custom_object), {**manifest, "metadata": metadata | {"finalizers": []}})
 
     assert replaced["code"] == 403
     assert "kubectl apply" in replaced["message"]
-    assert (await cluster.read(envelope.reference)).metadata.finalizers == (FINALIZER,)
+    assert (await cluster.read(custom_object.reference)).metadata.finalizers == (FINALIZER,)
 
 
 @pytest.mark.parametrize(
@@ -59,24 +58,24 @@ async def test_a_tenants_replace_that_drops_it_is_refused_in_words(
 async def test_a_tenants_patch_that_drops_it_is_refused(
     cluster: Cluster, namespace: str, tenant: Tenant, patch: str, change: object
 ) -> None:
-    envelope = await claimed(cluster, namespace)
+    custom_object = await claimed(cluster, namespace)
 
-    refused = await tenant.send("PATCH", path_of(envelope), change, patch=patch)
+    refused = await tenant.send("PATCH", path_of(custom_object), change, patch=patch)
 
     assert refused["code"] == 403
-    assert (await cluster.read(envelope.reference)).metadata == envelope.metadata
+    assert (await cluster.read(custom_object.reference)).metadata == custom_object.metadata
 
 
 async def test_other_changes_and_an_emergency_are_not_hindered(
     cluster: Cluster, namespace: str, tenant: Tenant
 ) -> None:
-    envelope = await claimed(cluster, namespace)
+    custom_object = await claimed(cluster, namespace)
     more = {"metadata": {"finalizers": [FINALIZER, "example.test/mine"]}, "spec": {"branch": "other"}}
     none = {"metadata": {"finalizers": None}}
 
-    changed = await tenant.send("PATCH", path_of(envelope), more, patch="merge")
+    changed = await tenant.send("PATCH", path_of(custom_object), more, patch="merge")
     broken = await tenant.send(
-        "PATCH", path_of(envelope), none, patch="merge", groups=("platform.internal:break-glass",)
+        "PATCH", path_of(custom_object), none, patch="merge", groups=("platform.internal:break-glass",)
     )
 
     assert changed["spec"]["branch"] == "other"
@@ -84,12 +83,12 @@ async def test_other_changes_and_an_emergency_are_not_hindered(
 
 
 async def test_the_status_subresource_cannot_take_it_off(cluster: Cluster, namespace: str) -> None:
-    envelope = await claimed(cluster, namespace)
+    custom_object = await claimed(cluster, namespace)
 
-    body = await cluster.body(envelope.reference)
+    body = await cluster.body(custom_object.reference)
     assert body is not None
     body["metadata"]["finalizers"] = []
-    resource = custom_resource(envelope.kind)
+    resource = custom_resource(custom_object.kind)
     shown = await cluster.kube.replace_status(resource, {**body, "status": {"phase": "Running"}}, namespace)
 
     assert shown["status"] == {"phase": "Running"}
@@ -99,15 +98,15 @@ async def test_the_status_subresource_cannot_take_it_off(cluster: Cluster, names
 async def test_a_settled_object_that_has_lost_it_gets_it_back_and_nothing_else(
     cluster: Cluster, namespace: str
 ) -> None:
-    envelope = await cluster.settle(await claimed(cluster, namespace))
-    await cluster.let_go(envelope.reference)
+    custom_object = await cluster.settle(await claimed(cluster, namespace))
+    await cluster.let_go(custom_object.reference)
 
-    result = await cluster.claims.claim_object(ClaimInput(reference=envelope.reference))
+    result = await cluster.claims.claim_object(ClaimInput(reference=custom_object.reference))
 
     assert result.verdict == "settled"
-    found = await cluster.read(envelope.reference)
+    found = await cluster.read(custom_object.reference)
     assert found.metadata.finalizers == (FINALIZER,)
-    assert found.status == envelope.status
+    assert found.status == custom_object.status
 
 
 async def test_an_object_that_vanished_is_counted_and_shown_and_one_that_retained_its_data_is_not(
@@ -118,8 +117,8 @@ async def test_an_object_that_vanished_is_counted_and_shown_and_one_that_retaine
     await cluster.delete(retained.reference)
     await cluster.releases.release_object(CleanupStepInput(reference=retained.reference, uid=retained.metadata.uid))
 
-    found = await find_vanished(cluster.kube, cluster.ledger, namespace)
-    counting = asyncio.create_task(keep_counting(cluster.kube, cluster.ledger, period_seconds=0.05))
+    found = await find_vanished(cluster.kube, cluster.claim_store, namespace)
+    counting = asyncio.create_task(keep_counting(cluster.kube, cluster.claim_store, period_seconds=0.05))
     async with asyncio.timeout(10):
         while not VANISHED._value.get():
             await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The fleet on a real API server, and its pokes in a real Temporal."""
+"""The fleet on a real API server, and its reconcile requests in a real Temporal."""
 
 import asyncio
 import uuid
@@ -13,14 +13,14 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
-from activities.clients.quarantine import QUARANTINE_ANNOTATION
-from activities.clients.resources import LEASES, Json
 from activities.fleet import FleetActivities
-from plattr.claims import Claim, Holding
+from clients.quarantine import QUARANTINE_ANNOTATION
+from clients.resources import LEASES, Json
+from plattr.claims import Claim, ClaimKind
 from plattr.errors import BackendUnavailable
 from plattr.fleet import FleetBatch, FleetQuery, Member
 from plattr.naming import workflow_id
-from plattr.objects import PAUSED_ANNOTATION, Envelope, ObjectReference, Owner
+from plattr.objects import PAUSED_ANNOTATION, CustomObject, ObjectReference, Owner
 from plattr.steps import RunInput
 from stack.platform import Platform
 from tests.fix_kubernetes import Cluster, random_name
@@ -37,7 +37,7 @@ async def temporal(platform: Platform) -> Client:
 @pytest.fixture
 async def fleet(cluster: Cluster, temporal: Client, namespace: str) -> AsyncIterator[FleetActivities]:
     """Its runs wait in a queue of their own, which no worker reads, and are terminated in the end."""
-    yield FleetActivities(cluster.kube, cluster.ledger, temporal, f"test-{uuid.uuid4()}")
+    yield FleetActivities(cluster.kube, cluster.claim_store, temporal, f"test-{uuid.uuid4()}")
     query = f'PlattrNamespace="{namespace}" and ExecutionStatus="Running"'
     async for run in temporal.list_workflows(query):
         await temporal.get_workflow_handle(run.id).terminate()
@@ -112,12 +112,12 @@ async def test_of_the_gone_those_are_listed_whose_names_come_out_of_quarantine(
     fleet: FleetActivities, cluster: Cluster, namespace: str, purpose: str
 ) -> None:
     async def quarantine(owner: Owner, end: datetime) -> None:
-        claim = Claim(holding=Holding.REALM, name=random_name())
-        await cluster.ledger.acquire(owner, [claim])
+        claim = Claim(kind=ClaimKind.REALM, name=random_name())
+        await cluster.claim_store.acquire(owner, [claim])
         with pytest.raises(BackendUnavailable):
-            async with cluster.ledger.call_noted(estate(owner.reference), claim):
+            async with cluster.claim_store.track_call(estate(owner.reference), claim):
                 raise BackendUnavailable("no answer")
-        await cluster.ledger.release(estate(owner.reference), [claim])
+        await cluster.claim_store.release(estate(owner.reference), [claim])
         path = f"/metadata/annotations/{QUARANTINE_ANNOTATION.replace('/', '~1')}"
         moment: list[Json] = [{"op": "replace", "path": path, "value": end.isoformat()}]
         await cluster.admin.json_patch(LEASES, claim.lease_name, moment, cluster.settings.lease_namespace)
@@ -158,9 +158,9 @@ async def test_a_poke_begins_the_run_that_the_object_needs(
         ],
     }
 
-    progress = await fleet.poke_fleet(FleetBatch.model_validate(batch))
+    progress = await fleet.request_reconciles(FleetBatch.model_validate(batch))
 
-    assert progress.poked == 3
+    assert progress.requested == 3
     for reference, workflow in (
         (application.reference, "ProvisionApplication"),
         (preview.reference, "PreviewLifecycle"),
@@ -214,11 +214,13 @@ async def test_what_temporal_refuses_is_passed_over_said_and_counted(
     broken = ObjectReference(namespace="n" * 65, name="shop")
     batch = {"purpose": "resync", "pause": 0, "members": [{"reference": broken}, {"reference": application.reference}]}
 
-    progress = await fleet.poke_fleet(FleetBatch.model_validate(batch))
+    progress = await fleet.request_reconciles(FleetBatch.model_validate(batch))
 
-    assert (progress.poked, progress.refused) == (2, (Member(reference=broken),))
+    assert (progress.requested, progress.refused) == (2, (Member(reference=broken),))
     await assert_begun(temporal, application.reference, "ProvisionApplication", "repair")
-    assert [record.__dict__["object"] for record in caplog.records if record.message == "poke refused"] == [broken.key]
+    assert [
+        record.__dict__["object"] for record in caplog.records if record.message == "reconcile request refused"
+    ] == [broken.key]
     counted = REGISTRY.get_sample_value(
         "plattr_backend_errors_total", {"backend": "temporal", "reason": "BackendRefused"}
     )
@@ -228,29 +230,29 @@ async def test_what_temporal_refuses_is_passed_over_said_and_counted(
 async def test_without_search_attributes_all_are_refused_and_none_ends_the_batch(
     cluster: Cluster, bare: Client
 ) -> None:
-    refused = FleetActivities(cluster.kube, cluster.ledger, bare, "nobody-polls-this")
+    refused = FleetActivities(cluster.kube, cluster.claim_store, bare, "nobody-polls-this")
     members = [{"reference": ObjectReference(namespace="team", name=name)} for name in ("one", "two")]
 
-    progress = await refused.poke_fleet(
+    progress = await refused.request_reconciles(
         FleetBatch.model_validate({"purpose": "restore", "pause": 0, "members": members})
     )
 
-    assert progress.poked == len(progress.refused) == 2
+    assert progress.requested == len(progress.refused) == 2
 
 
 async def test_a_run_that_is_open_hears_a_signal_and_no_second_one_begins(
     fleet: FleetActivities, cluster: Cluster, temporal: Client, namespace: str
 ) -> None:
-    application: Envelope = await cluster.apply(namespace, random_name())
+    application: CustomObject = await cluster.apply(namespace, random_name())
     batch = FleetBatch.model_validate(
         {"purpose": "resync", "pause": 0, "members": [{"reference": application.reference}]}
     )
 
     handle = temporal.get_workflow_handle(workflow_id(application.reference))
 
-    await fleet.poke_fleet(batch)
+    await fleet.request_reconciles(batch)
     first = await handle.describe()
-    await fleet.poke_fleet(batch)
+    await fleet.request_reconciles(batch)
 
     kinds = [event.event_type async for event in handle.fetch_history_events()]
     assert (await handle.describe()).run_id == first.run_id

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from activities.clients.installation import LEASE_NAME, Installation
-from activities.clients.kube import KubeClient
-from activities.clients.postgres import PostgresClient
-from activities.clients.resources import LEASES, NAMESPACES
+from clients.installation import LEASE_NAME, Installation
+from clients.kube import KubeClient
+from clients.postgres import PostgresClient
+from clients.resources import LEASES, NAMESPACES
 from plattr.errors import BackendUnavailable, ClusterHeldElsewhere
 from plattr.naming import PRIVATE_SCHEMA
 from tests.fix_postgres import Superuser

@@ -15,8 +15,8 @@ from temporalio.testing import ActivityEnvironment
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
 
 from activities import interceptor
-from activities.clients import fence
 from activities.interceptor import AttemptGuard, as_failure, problem_of, retry_delay
+from clients import fence
 from plattr.errors import (
     BackendUnavailable,
     FencedOff,

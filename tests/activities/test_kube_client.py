@@ -14,9 +14,9 @@ import yaml
 from aiohttp import web
 from kubernetes.aio.config.incluster_config import InClusterConfigLoader
 
-from activities.clients import fence, kube
-from activities.clients.kube import GoneError, KubeClient, NamespaceEnding
-from activities.clients.resources import APPLICATIONS, CONFIG_MAPS, DEPLOYMENTS, EVENTS, NAMESPACES, SECRETS, Json
+from clients import fence, kube
+from clients.kube import GoneError, KubeClient, NamespaceEnding
+from clients.resources import APPLICATIONS, CONFIG_MAPS, DEPLOYMENTS, EVENTS, NAMESPACES, SECRETS, Json
 from plattr.errors import (
     BackendRefused,
     BackendUnavailable,

@@ -7,8 +7,8 @@ from prometheus_client import REGISTRY
 from temporalio.testing import ActivityEnvironment
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
 
-from activities.clients.backends import Backend, of_backend
 from activities.metering import AttemptMeter
+from plattr.backends import Backend, of_backend
 from plattr.errors import BackendUnavailable, InvalidSpec, RolloutFailed, Superseded
 from plattr.steps import StepResult
 
@@ -49,8 +49,8 @@ AWAY = of_backend(Backend.S3, BackendUnavailable("cannot reach S3"))
         (AWAY, "failed", "BackendUnavailable"),
         (RolloutFailed("bad image", cause="ImagePullBackOff"), "failed", "ImagePullBackOff"),
         (KeyError("password"), "failed", "Unexpected"),
-        (Superseded("newer"), "called_off", "Superseded"),
-        (asyncio.CancelledError(), "called_off", "Cancelled"),
+        (Superseded("newer"), "preempted", "Superseded"),
+        (asyncio.CancelledError(), "preempted", "Cancelled"),
     ],
     ids=["done", "other-result", "waiting", "backend", "rollout", "defect", "superseded", "cut-off"],
 )

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from activities import namespace
-from activities.clients.resources import (
+from activities.namespace import NamespaceActivities
+from clients.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     LIMIT_RANGES,
@@ -18,8 +19,7 @@ from activities.clients.resources import (
     SERVICE_ACCOUNTS,
     Json,
 )
-from activities.namespace import NamespaceActivities
-from plattr.claims import Claim, Holding
+from plattr.claims import Claim, ClaimKind
 from plattr.errors import BackendRefused, OwnedElsewhere, StillDeleting
 from plattr.naming import PREVIEW_LIMITS
 from plattr.steps import StepInput
@@ -104,15 +104,15 @@ async def test_an_existing_namespace_of_somebody_else_is_refused_and_survives_th
 
 async def test_deletion_waits_until_the_namespace_is_gone_and_a_second_one_succeeds(team: Team, parent: str) -> None:
     step, body = await made(team, parent)
-    claim = Claim(holding=Holding.NAMESPACE, name=body["metadata"]["name"])
-    await team.ledger.acquire((await team.target(step)).owner, [claim])
+    claim = Claim(kind=ClaimKind.NAMESPACE, name=body["metadata"]["name"])
+    await team.claim_store.acquire((await team.target(step)).owner, [claim])
     cleanup = await team.delete(step)
 
     await team.namespaces.delete_namespace(cleanup)
     await team.namespaces.delete_namespace(cleanup)
 
     assert await team.kube.get(NAMESPACES, body["metadata"]["name"]) is None
-    assert await team.ledger.held_by(estate(step.reference)) == []
+    assert await team.claim_store.held_by(estate(step.reference)) == []
 
 
 async def test_what_is_on_its_way_out_is_neither_reported_gone_nor_used_again(
@@ -143,7 +143,7 @@ async def test_deletion_leaves_the_namespace_of_a_new_incarnation(team: Team, pa
 async def claimed(team: Team, parent: str) -> tuple[StepInput, str]:
     """Make a preview's namespace with the claim of its name, as a run does."""
     step, name = await team.create_preview(parent, 7), f"preview-{parent}-pr-7"
-    await team.ledger.acquire((await team.target(step)).owner, [Claim(holding=Holding.NAMESPACE, name=name)])
+    await team.claim_store.acquire((await team.target(step)).owner, [Claim(kind=ClaimKind.NAMESPACE, name=name)])
     await team.namespaces.reconcile_namespace(step)
     return step, name
 
@@ -161,7 +161,7 @@ async def test_a_namespace_without_its_labels_is_found_by_its_claim_and_goes(tea
     await team.namespaces.delete_namespace(await team.delete(step))
 
     assert await team.kube.get(NAMESPACES, name) is None
-    assert await team.ledger.held_by(estate(step.reference)) == []
+    assert await team.claim_store.held_by(estate(step.reference)) == []
 
 
 @pytest.mark.attack
@@ -178,7 +178,7 @@ async def test_a_namespace_of_which_every_mark_was_taken_holds_the_deletion(team
 
     assert body is not None
     assert "deletionTimestamp" not in body["metadata"]
-    assert await team.ledger.held_by(estate(step.reference)) == []
+    assert await team.claim_store.held_by(estate(step.reference)) == []
 
 
 async def test_a_namespace_that_others_made_under_a_claimed_name_stays(team: Team, parent: str) -> None:
@@ -186,7 +186,7 @@ async def test_a_namespace_that_others_made_under_a_claimed_name_stays(team: Tea
     await team.kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     before = await team.kube.get(NAMESPACES, name)
     step = await team.create_preview(parent, 7)
-    await team.ledger.acquire((await team.target(step)).owner, [Claim(holding=Holding.NAMESPACE, name=name)])
+    await team.claim_store.acquire((await team.target(step)).owner, [Claim(kind=ClaimKind.NAMESPACE, name=name)])
     with pytest.raises(OwnedElsewhere):
         await team.namespaces.reconcile_namespace(step)
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from psycopg.sql import SQL, Identifier, Literal
 
-from activities.clients.resources import CONFIG_MAPS
 from activities.database import DatabaseActivities
 from activities.ownership import ensure_adoptable
 from activities.storage import StorageActivities
 from cli.auditing.inventory import Found, Thing, ThingKind
+from clients.resources import CONFIG_MAPS
 from plattr.buckets import OWNER_TAG
 from plattr.database import RECORD_PREFIX
 from plattr.errors import OwnedElsewhere
@@ -27,14 +27,14 @@ LURE = "team/Application/shop\n\n[sign in again](https://evil.example.test)\x1b[
 
 
 async def test_an_annotation_is_not_quoted(cluster: Cluster, namespace: str) -> None:
-    envelope = await cluster.apply(namespace, "shop")
+    custom_object = await cluster.apply(namespace, "shop")
     body = config_map("shop-storage", annotations={OWNER_ANNOTATION: LURE})
     found = await cluster.admin.create(CONFIG_MAPS, body, namespace)
 
     with pytest.raises(OwnedElsewhere) as refusal:
-        ensure_adoptable(CONFIG_MAPS, found, envelope.owner)
+        ensure_adoptable(CONFIG_MAPS, found, custom_object.owner)
     with pytest.raises(OwnedElsewhere) as refused_write:
-        await cluster.kube.apply_owned(CONFIG_MAPS, body, envelope.owner, namespace)
+        await cluster.kube.apply_owned(CONFIG_MAPS, body, custom_object.owner, namespace)
 
     for error in (refusal, refused_write):
         assert UNREADABLE_OWNER in str(error.value)

@@ -11,9 +11,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier, Literal
 from pydantic import SecretStr
 
-from activities.clients import fence
-from activities.clients.kube import KubeClient
-from activities.clients.postgres import PostgresClient
+from clients import fence
+from clients.kube import KubeClient
+from clients.postgres import PostgresClient
 from plattr import sql
 from plattr.errors import BackendRefused, BackendUnavailable, Conflict, FencedOff, MissingSetting, PlattrError
 from plattr.naming import PRIVATE_SCHEMA, RoleName
@@ -214,7 +214,7 @@ async def test_transactions_of_one_owner_follow_each_other(postgres: PostgresCli
 async def test_owner_whose_lock_is_held_is_a_conflict(
     postgres: PostgresClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("activities.clients.postgres.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("clients.postgres.LOCK_SECONDS", 0.2)
     with pytest.raises(Conflict):
         async with postgres.locked(REFERENCE, "test"), postgres.locked(REFERENCE, "test") as second:
             await second.fetch("SELECT 1")

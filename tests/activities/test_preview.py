@@ -5,15 +5,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client import REGISTRY
 
-from activities.clients.events import EventRecorder
-from activities.clients.kube import KubeClient
-from activities.clients.resources import PREVIEWS
 from activities.preview import PreviewActivities
 from activities.status import StatusActivities
+from clients.events import EventRecorder
+from clients.kube import KubeClient
+from clients.resources import PREVIEWS
 from plattr.errors import InvalidSpec, ParentNotFound, Superseded
-from plattr.objects import PAUSED_ANNOTATION, Envelope, Kind, ObjectReference
-from plattr.status import ConditionType, Finding
-from plattr.steps import ClaimInput, ExpiryInput, Lifetime, PreviewTerms
+from plattr.objects import PAUSED_ANNOTATION, CustomObject, Kind, ObjectReference
+from plattr.status import ConditionType, ConditionUpdate
+from plattr.steps import ClaimInput, ExpiryInput, Lifetime, PreviewLifetime
 from tests.fix_kubernetes import Cluster, random_name, version_of
 from tests.inputs import status_of, step_of
 
@@ -26,36 +26,36 @@ def previews(cluster: Cluster) -> PreviewActivities:
 
 
 @pytest.fixture
-async def preview(cluster: Cluster, namespace: str) -> Envelope:
+async def preview(cluster: Cluster, namespace: str) -> CustomObject:
     """A preview of an Application, both without any run."""
     parent = await cluster.apply(namespace, random_name())
     return await cluster.preview(namespace, random_name(), parent.metadata.name, ttl="2h")
 
 
-def ending(preview: Envelope, hours: int = 2, *, is_due: bool = True) -> ExpiryInput:
+def ending(preview: CustomObject, hours: int = 2, *, is_due: bool = True) -> ExpiryInput:
     metadata = preview.metadata
     end = metadata.creation_timestamp + hours * HOUR
     return ExpiryInput(reference=preview.reference, uid=metadata.uid, expires_at=end, is_due=is_due)
 
 
-async def with_ttl(cluster: Cluster, preview: Envelope, ttl: str) -> Envelope:
+async def with_ttl(cluster: Cluster, preview: CustomObject, ttl: str) -> CustomObject:
     return await cluster.preview(
         preview.metadata.namespace, preview.metadata.name, str(preview.spec["applicationRef"]), ttl=ttl
     )
 
 
-def expiring(preview: Envelope) -> list[dict[str, object]]:
+def expiring(preview: CustomObject) -> list[dict[str, object]]:
     return [c for c in preview.status.get("conditions", []) if c["type"] == "Expiring"]
 
 
-async def version(cluster: Cluster, preview: Envelope) -> str:
+async def version(cluster: Cluster, preview: CustomObject) -> str:
     return await version_of(cluster.admin, PREVIEWS, preview.metadata.name, preview.metadata.namespace)
 
 
-async def test_the_terms_are_creation_plus_ttl(previews: PreviewActivities, preview: Envelope) -> None:
+async def test_the_terms_are_creation_plus_ttl(previews: PreviewActivities, preview: CustomObject) -> None:
     created = preview.metadata.creation_timestamp
 
-    terms = await previews.read_terms(ClaimInput(reference=preview.reference))
+    terms = await previews.read_lifetime(ClaimInput(reference=preview.reference))
 
     assert terms.verdict == "alive"
     assert terms.lifetime == Lifetime(
@@ -67,49 +67,49 @@ async def test_without_a_ttl_it_is_three_days(cluster: Cluster, previews: Previe
     spec = {"applicationRef": "shop", "pullRequest": 1, "branch": "topic"}
     preview = await cluster.apply(namespace, random_name(), spec, kind=Kind.PREVIEW)
 
-    terms = await previews.read_terms(ClaimInput(reference=preview.reference))
+    terms = await previews.read_lifetime(ClaimInput(reference=preview.reference))
 
     assert terms.lifetime is not None
     assert terms.lifetime.expires_at == preview.metadata.creation_timestamp + 72 * HOUR
 
 
 async def test_terms_of_what_is_gone_paused_or_going(
-    cluster: Cluster, previews: PreviewActivities, preview: Envelope
+    cluster: Cluster, previews: PreviewActivities, preview: CustomObject
 ) -> None:
     reference = preview.reference
     metadata = {"annotations": {PAUSED_ANNOTATION: "true"}, "finalizers": ["example.test/hold"]}
     await cluster.apply(reference.namespace, reference.name, preview.spec, kind=reference.kind, metadata=metadata)
 
-    paused = await previews.read_terms(ClaimInput(reference=reference))
+    paused = await previews.read_lifetime(ClaimInput(reference=reference))
     await cluster.delete(reference)
-    deleting = await previews.read_terms(ClaimInput(reference=reference))
+    deleting = await previews.read_lifetime(ClaimInput(reference=reference))
     await cluster.force_away(reference)
-    gone = await previews.read_terms(ClaimInput(reference=reference))
+    gone = await previews.read_lifetime(ClaimInput(reference=reference))
 
-    assert [paused, deleting, gone] == [PreviewTerms(verdict=verdict) for verdict in ("paused", "deleting", "gone")]
+    assert [paused, deleting, gone] == [PreviewLifetime(verdict=verdict) for verdict in ("paused", "deleting", "gone")]
 
 
 async def test_a_bad_ttl_is_refused_but_nothing_else_is(
-    cluster: Cluster, previews: PreviewActivities, preview: Envelope, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, previews: PreviewActivities, preview: CustomObject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The API server refuses both, so they are put between it and the activity.
-    async def read(_: object) -> Envelope:
+    async def read(_: object) -> CustomObject:
         return preview.model_copy(update={"spec": spec})
 
     monkeypatch.setattr(cluster.loader, "read", read)
     spec = {"applicationRef": "UPPER", "pullRequest": "x", "ttl": "5m"}
 
-    terms = await previews.read_terms(ClaimInput(reference=preview.reference))
+    terms = await previews.read_lifetime(ClaimInput(reference=preview.reference))
     spec = {"ttl": "5w"}
     with pytest.raises(InvalidSpec, match=r"spec\.ttl"):
-        await previews.read_terms(ClaimInput(reference=preview.reference))
+        await previews.read_lifetime(ClaimInput(reference=preview.reference))
 
     assert terms.lifetime is not None
     assert terms.lifetime.expires_at == preview.metadata.creation_timestamp + timedelta(minutes=5)
 
 
 async def test_the_warning_is_a_condition_and_an_event_once(
-    cluster: Cluster, previews: PreviewActivities, preview: Envelope
+    cluster: Cluster, previews: PreviewActivities, preview: CustomObject
 ) -> None:
     await previews.warn_of_expiry(ending(preview))
     before = await version(cluster, preview)
@@ -124,16 +124,16 @@ async def test_the_warning_is_a_condition_and_an_event_once(
     assert f"{end:%Y-%m-%d %H:%M:%S} UTC" in str(condition["message"])
     (event,) = await cluster.events_about(preview)
     assert (event["type"], event["reason"], event["count"]) == ("Warning", "ExpiresSoon", 1)
-    terms = await previews.read_terms(ClaimInput(reference=preview.reference))
+    terms = await previews.read_lifetime(ClaimInput(reference=preview.reference))
     assert terms.lifetime is not None
     assert terms.lifetime.warning == "current"
 
 
 async def test_the_warning_leaves_the_rest_of_the_status_alone(
-    cluster: Cluster, previews: PreviewActivities, preview: Envelope
+    cluster: Cluster, previews: PreviewActivities, preview: CustomObject
 ) -> None:
-    ready = Finding(type=ConditionType.DATABASE, status="True", reason="Provisioned")
-    await cluster.statuses.write_status(status_of(preview, findings=(ready,)))
+    ready = ConditionUpdate(type=ConditionType.DATABASE, status="True", reason="Provisioned")
+    await cluster.statuses.write_status(status_of(preview, updates=(ready,)))
     before = (await cluster.read(preview.reference)).status
 
     await previews.warn_of_expiry(ending(preview))
@@ -144,15 +144,15 @@ async def test_the_warning_leaves_the_rest_of_the_status_alone(
 
 
 async def test_a_later_status_keeps_the_warning(
-    cluster: Cluster, previews: PreviewActivities, preview: Envelope
+    cluster: Cluster, previews: PreviewActivities, preview: CustomObject
 ) -> None:
     await previews.warn_of_expiry(ending(preview))
     before = expiring(await cluster.read(preview.reference))
-    ready = Finding(type=ConditionType.DATABASE, status="True", reason="Provisioned")
+    ready = ConditionUpdate(type=ConditionType.DATABASE, status="True", reason="Provisioned")
 
-    await cluster.statuses.write_status(status_of(preview, findings=(ready,)))
+    await cluster.statuses.write_status(status_of(preview, updates=(ready,)))
     running = await cluster.read(preview.reference)
-    refused = status_of(preview, uid="", generation=0, gave_up=True, findings=(accepted_not(),))
+    refused = status_of(preview, uid="", generation=0, retries_exhausted=True, updates=(accepted_not(),))
     await cluster.statuses.write_status(refused)
 
     assert expiring(running) == before
@@ -160,17 +160,17 @@ async def test_a_later_status_keeps_the_warning(
     assert expiring(await cluster.read(preview.reference)) == before
 
 
-def accepted_not() -> Finding:
-    return Finding(type=ConditionType.READY, status="False", reason="ParentNotFound", message="not there")
+def accepted_not() -> ConditionUpdate:
+    return ConditionUpdate(type=ConditionType.READY, status="False", reason="ParentNotFound", message="not there")
 
 
 async def test_a_grown_ttl_makes_the_warning_stale_and_it_is_taken_back(
-    cluster: Cluster, previews: PreviewActivities, preview: Envelope
+    cluster: Cluster, previews: PreviewActivities, preview: CustomObject
 ) -> None:
     await previews.warn_of_expiry(ending(preview))
     grown = await with_ttl(cluster, preview, "50h")
 
-    terms = await previews.read_terms(ClaimInput(reference=preview.reference))
+    terms = await previews.read_lifetime(ClaimInput(reference=preview.reference))
     await previews.warn_of_expiry(ending(grown, 50, is_due=False))
 
     assert terms.lifetime is not None
@@ -181,7 +181,7 @@ async def test_a_grown_ttl_makes_the_warning_stale_and_it_is_taken_back(
 
 
 async def test_a_ttl_that_grew_a_little_is_named_anew(
-    cluster: Cluster, previews: PreviewActivities, preview: Envelope
+    cluster: Cluster, previews: PreviewActivities, preview: CustomObject
 ) -> None:
     await previews.warn_of_expiry(ending(preview))
     (before,) = expiring(await cluster.read(preview.reference))
@@ -197,7 +197,7 @@ async def test_a_ttl_that_grew_a_little_is_named_anew(
 
 @pytest.mark.parametrize("activity", ["warn_of_expiry", "delete_expired"])
 async def test_an_end_that_moved_is_read_again(
-    cluster: Cluster, previews: PreviewActivities, preview: Envelope, activity: str
+    cluster: Cluster, previews: PreviewActivities, preview: CustomObject, activity: str
 ) -> None:
     known = ending(preview)
     await with_ttl(cluster, preview, "3h")
@@ -212,7 +212,7 @@ async def test_an_end_that_moved_is_read_again(
 
 @pytest.mark.parametrize("activity", ["warn_of_expiry", "delete_expired"])
 async def test_another_incarnation_is_left_alone(
-    cluster: Cluster, previews: PreviewActivities, preview: Envelope, activity: str
+    cluster: Cluster, previews: PreviewActivities, preview: CustomObject, activity: str
 ) -> None:
     known = ending(preview).model_copy(update={"uid": "11111111-2222-3333-4444-555555555555"})
 
@@ -223,7 +223,7 @@ async def test_another_incarnation_is_left_alone(
 
 
 async def test_a_paused_preview_is_not_deleted(
-    cluster: Cluster, previews: PreviewActivities, preview: Envelope
+    cluster: Cluster, previews: PreviewActivities, preview: CustomObject
 ) -> None:
     reference = preview.reference
     metadata = {"annotations": {PAUSED_ANNOTATION: "true"}}
@@ -236,7 +236,7 @@ async def test_a_paused_preview_is_not_deleted(
 
 
 async def test_what_is_over_is_deleted_whatever_the_workers_clock_says(
-    cluster: Cluster, previews: PreviewActivities, preview: Envelope
+    cluster: Cluster, previews: PreviewActivities, preview: CustomObject
 ) -> None:
     """The end lies two hours ahead of this worker's clock; the run's clock, which rang, is the one that counts."""
     await cluster.claims.claim_object(ClaimInput(reference=preview.reference))
@@ -253,7 +253,7 @@ async def test_what_is_over_is_deleted_whatever_the_workers_clock_says(
 
 
 async def test_an_event_that_is_refused_keeps_nothing_from_being_done(
-    cluster: Cluster, watcher_kube: KubeClient, preview: Envelope, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, watcher_kube: KubeClient, preview: CustomObject, caplog: pytest.LogCaptureFixture
 ) -> None:
     # The watcher's account may not create Events, so it stands for whatever refuses them: rights, a webhook.
     events = EventRecorder(watcher_kube)
@@ -262,7 +262,7 @@ async def test_an_event_that_is_refused_keeps_nothing_from_being_done(
     lost = {"event": "Expired"}
     before = REGISTRY.get_sample_value("plattr_events_lost_total", lost) or 0
     await cluster.claims.claim_object(ClaimInput(reference=preview.reference))
-    refused = status_of(preview, gave_up=True, findings=(accepted_not(),))
+    refused = status_of(preview, retries_exhausted=True, updates=(accepted_not(),))
 
     await statuses.write_status(refused)
     await previews.warn_of_expiry(ending(preview))
@@ -278,7 +278,7 @@ async def test_an_event_that_is_refused_keeps_nothing_from_being_done(
     assert said == ["ParentNotFound", "ExpiresSoon", "Expired"]
 
 
-async def test_a_missing_parent_is_nobody_elses_fault(cluster: Cluster, preview: Envelope) -> None:
+async def test_a_missing_parent_is_nobody_elses_fault(cluster: Cluster, preview: CustomObject) -> None:
     parent = str(preview.spec["applicationRef"])
     await cluster.delete(ObjectReference(namespace=preview.metadata.namespace, name=parent))
 
@@ -291,7 +291,7 @@ async def test_a_missing_parent_is_nobody_elses_fault(cluster: Cluster, preview:
 async def test_a_preview_without_parent_shows_its_end(cluster: Cluster, namespace: str) -> None:
     preview = await cluster.preview(namespace, random_name(), "nobody", ttl="2h")
 
-    await cluster.statuses.write_status(status_of(preview, uid="", gave_up=True, findings=(accepted_not(),)))
+    await cluster.statuses.write_status(status_of(preview, uid="", retries_exhausted=True, updates=(accepted_not(),)))
 
     status = (await cluster.read(preview.reference)).status
     end = preview.metadata.creation_timestamp + 2 * HOUR

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import (
+from clients.kube import KubeClient
+from clients.resources import (
     APPLICATIONS,
     CONFIG_MAPS,
     EVENTS,

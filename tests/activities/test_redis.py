@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import NoPermissionError, ResponseError
 
-from activities.clients.redis import RedisClient, UsersMissing
-from activities.clients.resources import CONFIG_MAPS, SECRETS, Json
-from plattr.claims import Holding
+from clients.redis import RedisClient, UsersMissing
+from clients.resources import CONFIG_MAPS, SECRETS, Json
+from plattr.claims import ClaimKind
 from plattr.errors import BackendRefused, BackendUnavailable, OwnedElsewhere
 from plattr.marks import estate_of
 from plattr.redis_users import RedisUser, channel_record
@@ -183,7 +183,7 @@ async def test_the_password_is_in_the_secret_only_and_a_second_run_writes_nothin
     assert config_map["data"].keys() == {"REDIS_HOST", "REDIS_PORT", "REDIS_PREFIX"}
     assert environment["REDIS_PREFIX"] == f"prod_{names.stem}:"
     assert len(environment["REDIS_PASSWORD"]) == 64
-    assert [(f.type, f.status) for f in result.findings] == [(ConditionType.REDIS, "True")]
+    assert [(f.type, f.status) for f in result.updates] == [(ConditionType.REDIS, "True")]
     assert environment["REDIS_PASSWORD"] not in result.model_dump_json()
     assert [command for command in written if "SETUSER" in command or "SAVE" in command] == []
     assert before == [
@@ -291,7 +291,7 @@ async def test_the_keys_of_anothers_user_survive_the_end_of_an_object_of_that_na
     redis, prefix = await shared.tenant(application)
     await redis.set(f"{prefix}kept", "x")
     owner, user = (await shared.target(application)).owner, prefix[:-1]
-    # The same namespace and name in another cluster: it has the claim of the name in its own ledger.
+    # The same namespace and name in another cluster: it has the claim of the name in its own claim store.
     elsewhere = channel_record(owner.model_copy(update={"cluster": "second"}))
     await shared.connection().execute_command("ACL", "SETUSER", user, "resetchannels", f"&{prefix}*", f"&{elsewhere}")
 
@@ -400,7 +400,7 @@ async def test_a_server_without_users_is_said_and_leaves_the_prefix(shared: Shar
 
     environment = await shared.environment(application)
     assert environment.keys() == {"REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_PREFIX"}
-    assert "ElastiCache" in result.findings[0].message
+    assert "ElastiCache" in result.updates[0].message
 
 
 @pytest.mark.attack
@@ -412,7 +412,7 @@ async def test_keys_that_no_user_speaks_for_survive_the_end_of_an_object_of_that
     url = shared.settings.redis_admin_url
     assert url is not None
     without_users = shared.activities_with(ElastiCache(url), shared.settings)
-    # Refused before this step, in its own cluster's ledger it has the name; the keys are the same object's elsewhere.
+    # Refused before this step; by its own cluster's claims it has the name; the keys are the same object's elsewhere.
     refused = await shared.application()
     key, admin = (await shared.target(refused)).names.redis_prefix + "kept", shared.connection()
     await admin.set(key, "x")
@@ -435,9 +435,9 @@ async def test_a_refused_object_empties_no_database_that_another_cluster_uses_by
     await shared.connection().execute_command("ACL", "SETUSER", names.redis_user, "reset", "on", f"&{elsewhere}")
     with pytest.raises(OwnedElsewhere):
         await activities.reconcile_redis(step_of(refused))
-    held = await shared.cluster.ledger.held_by(estate_of(owner), Holding.REDIS_DATABASE)
+    held = await shared.cluster.claim_store.held_by(estate_of(owner), ClaimKind.REDIS_DATABASE)
     assert held
-    # A number that the ledger here has given out, and nothing in Redis shows it.
+    # A number that the claim store here has given out, and nothing in Redis shows it.
     databases = [shared.connection(db=int(each.claim.name)) for each in held]
     for database in databases:
         await database.set("theirs", "x")
@@ -488,8 +488,8 @@ async def test_a_redis_that_lets_everybody_in_is_warned_about(shared: Shared) ->
         await admin.execute_command("ACL", "SETUSER", "default", "reset", "off")
         await admin.execute_command("ACL", "SAVE")
 
-    assert "WARNING" not in closed.findings[0].message
-    assert "WARNING: user 'default'" in opened.findings[0].message
+    assert "WARNING" not in closed.updates[0].message
+    assert "WARNING: user 'default'" in opened.updates[0].message
 
 
 @pytest.mark.attack
@@ -522,7 +522,7 @@ async def test_an_application_with_a_database_of_its_own_reaches_no_other(shared
 
     assert let_in == []
     assert number != other
-    assert f"database {number} " in again.findings[0].message
+    assert f"database {number} " in again.updates[0].message
     assert await theirs.lrange("queue", 0, -1) == ["theirs"]
     assert await shared.connection(db=number).dbsize() == 0
     await activities.delete_redis(cleanup_of(second))
@@ -531,7 +531,7 @@ async def test_an_application_with_a_database_of_its_own_reaches_no_other(shared
 async def test_when_every_database_is_taken_it_is_said(shared: Shared) -> None:
     settings = shared.settings.model_copy(update={"redis_isolation": "database", "redis_databases": 2})
     activities = shared.activities_with(shared.client, settings)
-    # What another cluster's has there, the ledger does not know.
+    # What another cluster's has there, the claim store does not know.
     await shared.connection(db=1).set("theirs", "x")
 
     try:

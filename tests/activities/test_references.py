@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from activities import references
-from activities.clients.checksum_key import KEY_NAME, ChecksumKey
-from activities.clients.ledger import HOLDING_LABEL
-from activities.clients.resources import APPLICATIONS, CONFIG_MAPS, DEPLOYMENTS, LEASES, SECRETS, Json, Resource
 from activities.references import ReferenceActivities
 from activities.workload import WorkloadActivities
+from clients.checksum_key import KEY_NAME, ChecksumKey
+from clients.claim_store import CLAIM_KIND_LABEL
+from clients.resources import APPLICATIONS, CONFIG_MAPS, DEPLOYMENTS, LEASES, SECRETS, Json, Resource
 from plattr.claims import claims_of
 from plattr.errors import BackendRefused, PlattrError
 from plattr.fleet import ReferencesQuery
@@ -27,8 +27,8 @@ EVERYBODY = 10_000
 @pytest.fixture
 async def look(team: Team) -> AsyncIterator[ReferenceActivities]:
     """The look, under the worker's rights; the names that the test's applications claim go in the end."""
-    yield ReferenceActivities(team.worker, team.ledger)
-    for lease in await team.kube.list(LEASES, team.settings.lease_namespace, label_selector=HOLDING_LABEL):
+    yield ReferenceActivities(team.worker, team.claim_store)
+    for lease in await team.kube.list(LEASES, team.settings.lease_namespace, label_selector=CLAIM_KIND_LABEL):
         if lease["metadata"]["name"].startswith(f"{team.namespace}.") or team.namespace in str(lease["spec"]):
             await team.kube.delete(LEASES, lease["metadata"]["name"], team.settings.lease_namespace)
 
@@ -37,7 +37,7 @@ async def running(team: Team, **spec: object) -> StepInput:
     """Have an application run as its own runs leave it: its names claimed, its pods up, its phase written."""
     step = await team.create(**spec)
     target = await team.target(step)
-    await team.ledger.acquire(target.owner, claims_of(target))
+    await team.claim_store.acquire(target.owner, claims_of(target))
     await team.running(step)
     await told(team, step, "Running")
     return step
@@ -92,7 +92,7 @@ async def test_the_pods_roll_once_when_what_they_refer_to_changes(
 
     await put(team, f"{name}-{suffix}", "new", resource)
     changed = await found(look, step)
-    # What the poke has the run do.
+    # What the reconcile request has the run do.
     await team.running(step)
     again, versions = await found(look, step), await team.versions(step)
     await team.running(step)
@@ -222,7 +222,7 @@ async def test_of_metadata_no_value_leaves_the_api_server(cluster: Cluster, name
 
 async def test_workers_that_know_a_deleted_key_and_the_next_one_roll_the_pods_once(team: Team) -> None:
     settings = team.settings.model_copy(update={"lease_namespace": team.namespace})
-    one, other = (WorkloadActivities(team.loader, team.worker, team.ledger, settings) for _ in range(2))
+    one, other = (WorkloadActivities(team.loader, team.worker, team.claim_store, settings) for _ in range(2))
     step = await team.create()
     checksums = []
 
@@ -234,7 +234,7 @@ async def test_workers_that_know_a_deleted_key_and_the_next_one_roll_the_pods_on
     await run(other)
     await team.kube.delete(SECRETS, KEY_NAME, team.namespace)
     # A worker that has just begun makes the next key.
-    await run(WorkloadActivities(team.loader, team.worker, team.ledger, settings))
+    await run(WorkloadActivities(team.loader, team.worker, team.claim_store, settings))
     await run(one)
     await run(other)
     await run(one)

@@ -4,24 +4,24 @@ from datetime import timedelta
 
 import pytest
 
-from activities.clients import quarantine
-from activities.clients.resources import INGRESSES, NAMESPACES, Json
-from plattr.claims import Claim, Holding
+from clients import quarantine
+from clients.resources import INGRESSES, NAMESPACES, Json
+from plattr.claims import Claim, ClaimKind
 from plattr.errors import BackendUnavailable
-from plattr.objects import FINALIZER, Envelope, ObjectReference
-from plattr.status import ConditionType, Finding
+from plattr.objects import FINALIZER, CustomObject, ObjectReference
+from plattr.status import ConditionType, ConditionUpdate
 from plattr.steps import ClaimInput, CleanupInput, CleanupStepInput, StatusInput
 from plattr.target import OWNER_UID_ANNOTATION, owner_annotations, owner_labels
 from tests.fix_kubernetes import Cluster, application_spec, random_name
 from tests.inputs import cleanup_of, estate, status_of
 
 FOREIGN_FINALIZER = "example.test/foreign"
-STUCK = Finding(
+STUCK = ConditionUpdate(
     type=ConditionType.STORAGE, status="False", reason="BackendUnavailable", message="cannot reach the S3 server"
 )
 
 
-async def deleted(cluster: Cluster, namespace: str, **spec: object) -> Envelope:
+async def deleted(cluster: Cluster, namespace: str, **spec: object) -> CustomObject:
     """An Application that was claimed and is being deleted; a foreign finalizer keeps it in sight."""
     wanted = application_spec(database={"enabled": True}, **spec)
     application = await cluster.apply(namespace, random_name(), wanted, metadata={"finalizers": [FOREIGN_FINALIZER]})
@@ -84,17 +84,17 @@ class TestRelease:
         self, cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         application = await deleted(cluster, namespace)
-        claim = Claim(holding=Holding.REALM, name=application.reference.name)
-        await cluster.ledger.acquire(application.owner, [claim])
+        claim = Claim(kind=ClaimKind.REALM, name=application.reference.name)
+        await cluster.claim_store.acquire(application.owner, [claim])
         with pytest.raises(BackendUnavailable):
-            async with cluster.ledger.call_noted(estate(application.reference), claim):
+            async with cluster.claim_store.track_call(estate(application.reference), claim):
                 raise BackendUnavailable("no answer")
 
         first = await cluster.releases.release_object(cleanup_of(application))
         before = await cluster.leases(namespace)
         second = await cluster.releases.release_object(CleanupStepInput(reference=application.reference, retain=True))
 
-        (held,) = await cluster.ledger.held_by(estate(application.reference))
+        (held,) = await cluster.claim_store.held_by(estate(application.reference))
         assert (await cluster.read(application.reference)).metadata.finalizers == (FOREIGN_FINALIZER,)
         assert (held.claim, held.quarantined_until, held.is_retained) == (claim, first.look_again_at, False)
         assert second.look_again_at == first.look_again_at
@@ -108,12 +108,12 @@ class TestRelease:
         self, cluster: Cluster, namespace: str
     ) -> None:
         application = await deleted(cluster, namespace, deletionPolicy="Retain")
-        before = {claim.claim for claim in await cluster.ledger.held_by(estate(application.reference))}
+        before = {claim.claim for claim in await cluster.claim_store.held_by(estate(application.reference))}
 
         await cluster.releases.release_object(cleanup_of(application, retain=True))
 
-        after = {claim.claim for claim in await cluster.ledger.held_by(estate(application.reference))}
-        assert {claim.holding for claim in before - after} == {Holding.HOST, Holding.INGRESS, Holding.PREVIEWS}
+        after = {claim.claim for claim in await cluster.claim_store.held_by(estate(application.reference))}
+        assert {claim.kind for claim in before - after} == {ClaimKind.HOST, ClaimKind.INGRESS, ClaimKind.PREVIEWS}
         assert FINALIZER not in (await cluster.read(application.reference)).metadata.finalizers
 
     async def test_what_the_predecessor_retained_stays_claimed(self, cluster: Cluster, namespace: str) -> None:
@@ -128,7 +128,7 @@ class TestRelease:
 
         await cluster.releases.release_object(cleanup_of(second, *plan.outliving))
 
-        held = await cluster.ledger.held_by(estate(second.reference))
+        held = await cluster.claim_store.held_by(estate(second.reference))
         assert {each.claim for each in held} == set(plan.outliving)
         assert {(each.owner.uid, each.is_retained) for each in held} == {(first.metadata.uid, True)}
 
@@ -164,7 +164,7 @@ class TestStuckDeletion:
     async def test_the_object_and_an_event_say_what_it_waits_for(self, cluster: Cluster, namespace: str) -> None:
         application = await deleted(cluster, namespace)
 
-        result = await cluster.releases.report_stuck(status_of(application, findings=(STUCK,), gave_up=True))
+        result = await cluster.releases.report_stuck(status_of(application, updates=(STUCK,), retries_exhausted=True))
 
         after = await cluster.read(application.reference)
         events = [event for event in await cluster.events_about(application) if event["reason"] == "DeletionStuck"]
@@ -179,10 +179,10 @@ class TestStuckDeletion:
         self, cluster: Cluster, namespace: str
     ) -> None:
         application = await deleted(cluster, namespace)
-        await cluster.releases.report_stuck(status_of(application, findings=(STUCK,), gave_up=True))
+        await cluster.releases.report_stuck(status_of(application, updates=(STUCK,), retries_exhausted=True))
         before = await cluster.body(application.reference)
 
-        result = await cluster.releases.report_stuck(status_of(application, findings=(STUCK,), gave_up=True))
+        result = await cluster.releases.report_stuck(status_of(application, updates=(STUCK,), retries_exhausted=True))
 
         events = [event for event in await cluster.events_about(application) if event["reason"] == "DeletionStuck"]
         assert not result.is_written
@@ -192,7 +192,7 @@ class TestStuckDeletion:
     async def test_what_only_takes_its_time_is_no_event(self, cluster: Cluster, namespace: str) -> None:
         application = await deleted(cluster, namespace)
 
-        result = await cluster.releases.report_stuck(status_of(application, findings=(STUCK,)))
+        result = await cluster.releases.report_stuck(status_of(application, updates=(STUCK,)))
 
         assert result.is_written
         assert [event["reason"] for event in await cluster.events_about(application)] == []
@@ -215,13 +215,14 @@ class TestStuckDeletion:
         }
         await cluster.admin.create(INGRESSES, ingress, namespace)
         removed = tuple(
-            Finding(type=kind, status="False", reason="Removed") for kind in (ConditionType.AUTH, ConditionType.REDIS)
+            ConditionUpdate(type=kind, status="False", reason="Removed")
+            for kind in (ConditionType.AUTH, ConditionType.REDIS)
         )
 
-        await cluster.releases.report_stuck(status_of(application, findings=(STUCK,), removed=removed))
+        await cluster.releases.report_stuck(status_of(application, updates=(STUCK,), removed=removed))
         first = await self._conditions(cluster, application)
         await cluster.admin.delete(INGRESSES, application.reference.name, namespace)
-        await cluster.releases.report_stuck(status_of(application, findings=(STUCK,), removed=removed))
+        await cluster.releases.report_stuck(status_of(application, updates=(STUCK,), removed=removed))
         second = await self._conditions(cluster, application)
 
         assert first == {
@@ -233,7 +234,7 @@ class TestStuckDeletion:
         }
         assert second == first | {"IngressReady": ("False", "Removed")}
 
-    async def _conditions(self, cluster: Cluster, application: Envelope) -> dict[str, tuple[str, str]]:
+    async def _conditions(self, cluster: Cluster, application: CustomObject) -> dict[str, tuple[str, str]]:
         conditions = (await cluster.read(application.reference)).status["conditions"]
         return {each["type"]: (each["status"], each["reason"]) for each in conditions}
 
@@ -242,7 +243,7 @@ class TestStuckDeletion:
         other = ready("DatabaseReady")
         await cluster.set_status(application, conditions=[other])
 
-        await cluster.releases.report_stuck(status_of(application, findings=(STUCK,)))
+        await cluster.releases.report_stuck(status_of(application, updates=(STUCK,)))
 
         assert other in (await cluster.read(application.reference)).status["conditions"]
 
@@ -255,7 +256,7 @@ class TestStuckDeletion:
             await cluster.apply(namespace, reference.name)
         before = await cluster.body(reference)
 
-        result = await cluster.releases.report_stuck(StatusInput(reference=reference, findings=(STUCK,)))
+        result = await cluster.releases.report_stuck(StatusInput(reference=reference, updates=(STUCK,)))
 
         assert not result.is_written
         assert await cluster.body(reference) == before
@@ -266,6 +267,6 @@ class TestStuckDeletion:
         application = await deleted(cluster, namespace)
         await cluster.admin.delete(NAMESPACES, namespace)
 
-        result = await cluster.releases.report_stuck(status_of(application, findings=(STUCK,)))
+        result = await cluster.releases.report_stuck(status_of(application, updates=(STUCK,)))
 
         assert result.is_written

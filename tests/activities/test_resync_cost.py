@@ -10,17 +10,18 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from activities.clients import tracing
-from activities.clients.keycloak import KeycloakClient
-from activities.clients.kube import KubeClient
-from activities.clients.postgres import PostgresClient
-from activities.clients.redis import RedisClient
-from activities.clients.s3 import S3Client
+from clients.keycloak import KeycloakClient
+from clients.kube import KubeClient
+from clients.postgres import PostgresClient
+from clients.redis import RedisClient
+from clients.s3 import S3Client
 from plattr.fleet import SPREAD_OF_INTERVAL
-from plattr.objects import Envelope
+from plattr.objects import CustomObject
 from plattr.settings import Settings
-from plattr.steps import CLEANUP_ORDER, PROVISION_ORDER, ClaimInput, Finding, StatusInput, Step, StepResult
+from plattr.status import ConditionUpdate
+from plattr.steps import CLEANUP_ORDER, PROVISION_ORDER, ClaimInput, StatusInput, Step, StepResult
 from stack.platform import Platform
+from telemetry import tracing
 from tests.fix_kubernetes import Cluster, application_spec, random_name
 from tests.inputs import cleanup_of, step_of
 from worker.registry import Clients, build_activities
@@ -43,20 +44,20 @@ class Steps:
     def __init__(self, activities: list[Callable[..., Any]]) -> None:
         self._by_name = {activity.__name__: activity for activity in activities}
 
-    async def run(self, application: Envelope) -> None:
+    async def run(self, application: CustomObject) -> None:
         """Do what ProvisionApplication does for a resync."""
         await self._by_name["claim_object"](ClaimInput(reference=application.reference, every_step=True))
-        step, findings = step_of(application), list[Finding]()
+        step, updates = step_of(application), list[ConditionUpdate]()
         for name in PROVISION_ORDER:
             result: StepResult = await self._by_name[f"reconcile_{name}"](step)
-            findings += result.findings
+            updates += result.updates
         while not (result := await self._by_name["await_rollout"](step)).is_done:
             continue
-        findings += result.findings
-        status = StatusInput(**step.model_dump(), findings=tuple(findings))
+        updates += result.updates
+        status = StatusInput(**step.model_dump(), updates=tuple(updates))
         await self._by_name["write_status"](status)
 
-    async def remove(self, application: Envelope) -> None:
+    async def remove(self, application: CustomObject) -> None:
         for name in (*(f"delete_{step}" for step in CLEANUP_ORDER), f"{Step.RELEASE}_object"):
             while not (await self._by_name[name](cleanup_of(application))).is_done:
                 continue

@@ -8,7 +8,7 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities import rollout
-from activities.clients.resources import DEPLOYMENTS, EVENTS, PODS, Json
+from clients.resources import DEPLOYMENTS, EVENTS, PODS, Json
 from plattr.errors import Conflict, OwnedElsewhere, RolloutFailed, reason_of
 from plattr.status import ConditionType
 from plattr.steps import StepInput
@@ -39,8 +39,8 @@ async def test_an_available_deployment_is_found_at_once(team: Team) -> None:
     result = await team.rollout.await_rollout(rollout_of(step))
 
     assert result.is_done
-    (finding,) = result.findings
-    assert (finding.type, finding.status, finding.reason) == (ConditionType.DEPLOYMENT, "True", "Available")
+    (update,) = result.updates
+    assert (update.type, update.status, update.reason) == (ConditionType.DEPLOYMENT, "True", "Available")
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ async def test_a_slow_rollout_says_what_it_waits_for(team: Team, monkeypatch: py
     result = await team.rollout.await_rollout(rollout_of(step))
 
     assert not result.is_done
-    (finding,) = result.findings
-    assert result.waiting_for == finding.message == "0 of 1 replicas to be available"
-    assert (finding.type, finding.status, finding.reason) == (ConditionType.DEPLOYMENT, "False", "RolloutInProgress")
+    (update,) = result.updates
+    assert result.waiting_for == update.message == "0 of 1 replicas to be available"
+    assert (update.type, update.status, update.reason) == (ConditionType.DEPLOYMENT, "False", "RolloutInProgress")
 
 
 async def test_a_rollout_while_the_old_pods_serve_is_not_known_to_be_bad(
@@ -123,9 +123,9 @@ async def test_a_rollout_while_the_old_pods_serve_is_not_known_to_be_bad(
     step = await team.change(step, imageRef=image("unready"))
     await team.workload.reconcile_workload(step)
 
-    (finding,) = (await team.rollout.await_rollout(rollout_of(step))).findings
+    (update,) = (await team.rollout.await_rollout(rollout_of(step))).updates
 
-    assert (finding.status, finding.reason) == ("Unknown", "RolloutInProgress")
+    assert (update.status, update.reason) == ("Unknown", "RolloutInProgress")
 
 
 async def unhealthy_event(team: Team, pod: Json, message: str) -> None:
@@ -160,21 +160,21 @@ async def test_a_wrong_health_path_is_said_within_seconds(team: Team, monkeypatc
     monkeypatch.setattr(rollout, "SAY_AFTER_SECONDS", 1.0)
     step = await applied(team, image("unready"))
     first = await team.rollout.await_rollout(rollout_of(step))
-    (said,) = first.findings
+    (said,) = first.updates
     (pod,) = await team.kube.list(PODS, team.namespace, label_selector=f"app.kubernetes.io/name={step.reference.name}")
     await unhealthy_event(team, pod, "Startup probe failed: HTTP probe failed with statuscode: 404")
     begun = time.monotonic()
 
     again = await team.rollout.await_rollout(rollout_of(step, said))
 
-    (finding,) = again.findings
+    (update,) = again.updates
     assert time.monotonic() - begun < rollout.WAIT_SECONDS / 2
-    assert (finding.status, finding.reason) == ("False", "Unhealthy")
-    assert "is running, not ready: GET /healthz on port 3000 answered 404" in finding.message
+    assert (update.status, update.reason) == ("False", "Unhealthy")
+    assert "is running, not ready: GET /healthz on port 3000 answered 404" in update.message
 
     await patch(team, step, "/spec/progressDeadlineSeconds", 1)
     with pytest.raises(RolloutFailed, match="GET /healthz on port 3000 answered 404") as failure:
-        await team.rollout.await_rollout(rollout_of(step, finding))
+        await team.rollout.await_rollout(rollout_of(step, update))
     assert reason_of(failure.value) == "ProgressDeadlineExceeded"
 
 

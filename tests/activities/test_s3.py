@@ -9,7 +9,7 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
-from activities.clients.s3 import THREADS, S3Client, Standing
+from clients.s3 import THREADS, S3Client, Standing
 from plattr.errors import (
     BackendRefused,
     BackendUnavailable,
@@ -119,7 +119,7 @@ async def test_on_aws_every_call_names_the_account_that_sts_gives(s3_settings: S
 async def test_a_server_that_hangs_ends_in_time_and_holds_up_nobody_else(
     s3_settings: Settings, s3_session: Callable[[str, str], boto3.Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("activities.clients.s3.READ_SECONDS", 1)
+    monkeypatch.setattr("clients.s3.READ_SECONDS", 1)
     is_over = asyncio.Event()
 
     async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

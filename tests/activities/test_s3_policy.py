@@ -21,8 +21,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from activities.clients.s3 import S3Client
 from activities.storage import StorageActivities
+from clients.s3 import S3Client
 from plattr.errors import BackendRefused, OwnedElsewhere
 from plattr.settings import Settings
 from stack.platform import Platform
@@ -113,7 +113,7 @@ def make_storage(gateway: Gateway, shops: Shops, s3_settings: Settings) -> Itera
         def make(policy: str) -> StorageActivities:
             client = S3Client(settings, session=gateway.user(policy))
             stack.callback(client.close)
-            return StorageActivities(shops.loader, shops.kube, client, shops.ledger, settings)
+            return StorageActivities(shops.loader, shops.kube, client, shops.claim_store, settings)
 
         yield make
 

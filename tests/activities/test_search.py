@@ -10,13 +10,13 @@ import pytest
 from pydantic import SecretStr
 
 from activities.adoptables import marked_prefix
-from activities.clients.ledger import Ledger
-from activities.clients.opensearch import OpenSearchClient, is_below
 from activities.loading import TargetLoader
 from activities.search import SearchActivities
+from clients.claim_store import ClaimStore
+from clients.opensearch import OpenSearchClient, is_below
 from plattr.database import owner_record
 from plattr.errors import BackendRefused, BackendUnavailable, OwnedElsewhere
-from plattr.objects import Envelope
+from plattr.objects import CustomObject
 from plattr.settings import Settings
 from plattr.steps import ClaimInput
 from stack.platform import Platform
@@ -37,22 +37,22 @@ class Search:
 
     def activities_with(self, client: OpenSearchClient | None, **options: Any) -> SearchActivities:
         cluster = self.cluster
-        return SearchActivities(cluster.loader, cluster.kube, client, cluster.ledger, self.settings, **options)
+        return SearchActivities(cluster.loader, cluster.kube, client, cluster.claim_store, self.settings, **options)
 
     def elsewhere(self) -> SearchActivities:
         """Return the activities of another cluster that has the very same objects, and claims of its own."""
         kube = copy.copy(self.cluster.kube)
         kube.cluster = "second"
         loader = TargetLoader(kube, self.settings)
-        ledger = Ledger(kube, self.settings.lease_namespace)
-        return SearchActivities(loader, kube, self.client, ledger, self.settings)
+        claim_store = ClaimStore(kube, self.settings.lease_namespace)
+        return SearchActivities(loader, kube, self.client, claim_store, self.settings)
 
-    async def application(self, name: str) -> Envelope:
+    async def application(self, name: str) -> CustomObject:
         spec = application_spec(search={"enabled": True})
-        envelope = await self.cluster.apply(self.namespace, name, spec)
-        await self.cluster.claims.claim_object(ClaimInput(reference=envelope.reference))
-        await self.activities.reconcile_search(step_of(envelope))
-        return envelope
+        custom_object = await self.cluster.apply(self.namespace, name, spec)
+        await self.cluster.claims.claim_object(ClaimInput(reference=custom_object.reference))
+        await self.activities.reconcile_search(step_of(custom_object))
+        return custom_object
 
     async def put(self, path: str, body: Any = None) -> None:
         (await self.http.put(path, json=body)).raise_for_status()
@@ -102,7 +102,7 @@ async def test_what_bears_a_prefix_goes_with_the_object_and_nothing_of_anothers(
 @pytest.mark.attack
 async def test_a_second_cluster_neither_takes_over_nor_removes_what_bears_a_prefix(search: Search) -> None:
     name = random_name()
-    # Refused, or never come to this step: the name is claimed all the same, in the cluster's own ledger.
+    # Refused, or never come to this step: the name is claimed all the same, in the cluster's own claim store.
     refused = await search.cluster.apply(search.namespace, name, application_spec(search={"enabled": True}))
     await search.cluster.claims.claim_object(ClaimInput(reference=refused.reference))
     await search.elsewhere().reconcile_search(step_of(refused))
@@ -198,7 +198,7 @@ async def test_without_an_admin_it_is_said_that_indices_stay(search: Search) -> 
 
     result = await search.activities_with(None).reconcile_search(step_of(application))
 
-    assert "OPENSEARCH_ADMIN_URL is not set" in result.findings[0].message
+    assert "OPENSEARCH_ADMIN_URL is not set" in result.updates[0].message
 
 
 async def test_an_opensearch_that_is_away_is_said_without_the_password(search: Search) -> None:

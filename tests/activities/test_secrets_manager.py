@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 from psycopg.conninfo import conninfo_to_dict
 
-from activities.clients.postgres import PostgresClient
-from activities.clients.secrets_manager import SecretsManagerClient
+from clients.postgres import PostgresClient
+from clients.secrets_manager import SecretsManagerClient
 from plattr.errors import BackendRefused, BackendUnavailable
 from plattr.settings import Settings
 

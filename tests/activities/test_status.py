@@ -1,35 +1,35 @@
-"""Writing the status of an object, from findings and from what is really there."""
+"""Writing the status of an object, from updates and from what is really there."""
 
 import asyncio
 from datetime import datetime
 
 import pytest
 
-from activities.clients.resources import DEPLOYMENTS, INGRESSES, SERVICE_ACCOUNTS, Json
+from clients.resources import DEPLOYMENTS, INGRESSES, SERVICE_ACCOUNTS, Json
 from plattr.errors import Conflict, Superseded
 from plattr.manifests.deployment import build_deployment
 from plattr.manifests.ingress import build_ingress, ingress_profile
 from plattr.manifests.pod import Placeholder
 from plattr.manifests.service_account import build_service_account
-from plattr.objects import PAUSED_ANNOTATION, Envelope, ObjectReference
-from plattr.status import ConditionType, Finding, Phase
+from plattr.objects import PAUSED_ANNOTATION, CustomObject, ObjectReference
+from plattr.status import ConditionType, ConditionUpdate, Phase
 from plattr.steps import StatusInput
 from plattr.target import Target
 from tests.fix_kubernetes import Cluster, application_spec, random_name
 from tests.inputs import status_of, step_of
 from tests.kstatus import kstatus
 
-DATABASE_READY = Finding(type=ConditionType.DATABASE, status="True", reason="Ready", message="schema is there")
-AVAILABLE = Finding(type=ConditionType.DEPLOYMENT, status="True", reason="Available", message="2 replicas")
-ROUTED = Finding(type=ConditionType.INGRESS, status="True", reason="Applied", message="routes are set")
+DATABASE_READY = ConditionUpdate(type=ConditionType.DATABASE, status="True", reason="Ready", message="schema is there")
+AVAILABLE = ConditionUpdate(type=ConditionType.DEPLOYMENT, status="True", reason="Available", message="2 replicas")
+ROUTED = ConditionUpdate(type=ConditionType.INGRESS, status="True", reason="Applied", message="routes are set")
 
 
-def failed(reason: str = "BackendUnavailable", message: str = "cannot reach PostgreSQL") -> Finding:
-    return Finding(type=ConditionType.DATABASE, status="False", reason=reason, message=message)
+def failed(reason: str = "BackendUnavailable", message: str = "cannot reach PostgreSQL") -> ConditionUpdate:
+    return ConditionUpdate(type=ConditionType.DATABASE, status="False", reason=reason, message=message)
 
 
-def condition_of(envelope: Envelope, kind: ConditionType) -> Json:
-    (condition,) = [each for each in envelope.status["conditions"] if each["type"] == kind]
+def condition_of(custom_object: CustomObject, kind: ConditionType) -> Json:
+    (condition,) = [each for each in custom_object.status["conditions"] if each["type"] == kind]
     return dict(condition)
 
 
@@ -58,13 +58,15 @@ async def await_availability(cluster: Cluster, target: Target, wanted: str) -> N
 
 
 @pytest.fixture
-async def application(cluster: Cluster, namespace: str) -> Envelope:
+async def application(cluster: Cluster, namespace: str) -> CustomObject:
     return await cluster.apply(namespace, random_name())
 
 
 class TestConditions:
-    async def test_findings_become_conditions_of_the_generation(self, cluster: Cluster, application: Envelope) -> None:
-        result = await cluster.statuses.write_status(status_of(application, findings=(DATABASE_READY,)))
+    async def test_findings_become_conditions_of_the_generation(
+        self, cluster: Cluster, application: CustomObject
+    ) -> None:
+        result = await cluster.statuses.write_status(status_of(application, updates=(DATABASE_READY,)))
 
         after = await cluster.read(application.reference)
         condition = condition_of(after, ConditionType.DATABASE)
@@ -74,8 +76,8 @@ class TestConditions:
         assert (condition["status"], condition["reason"]) == ("True", "Ready")
         assert condition["lastTransitionTime"].endswith("Z")
 
-    async def test_the_same_again_writes_nothing(self, cluster: Cluster, application: Envelope) -> None:
-        status = status_of(application, findings=(DATABASE_READY, failed().model_copy(update={"type": "AuthReady"})))
+    async def test_the_same_again_writes_nothing(self, cluster: Cluster, application: CustomObject) -> None:
+        status = status_of(application, updates=(DATABASE_READY, failed().model_copy(update={"type": "AuthReady"})))
         await cluster.statuses.write_status(status)
         before = await cluster.body(application.reference)
         events = await cluster.events_about(application)
@@ -87,11 +89,11 @@ class TestConditions:
         assert await cluster.events_about(application) == events
 
     async def test_the_transition_time_moves_only_with_the_status(
-        self, cluster: Cluster, application: Envelope
+        self, cluster: Cluster, application: CustomObject
     ) -> None:
         times = []
-        for finding in (failed("BackendUnavailable"), failed("BackendRefused"), DATABASE_READY):
-            await cluster.statuses.write_status(status_of(application, findings=(finding,)))
+        for update in (failed("BackendUnavailable"), failed("BackendRefused"), DATABASE_READY):
+            await cluster.statuses.write_status(status_of(application, updates=(update,)))
             condition = condition_of(await cluster.read(application.reference), ConditionType.DATABASE)
             times.append(datetime.fromisoformat(condition["lastTransitionTime"]))
             # A time in the status has whole seconds.
@@ -101,39 +103,41 @@ class TestConditions:
         assert first == second
         assert third > second
 
-    async def test_a_condition_that_nothing_names_any_more_goes(self, cluster: Cluster, application: Envelope) -> None:
-        await cluster.statuses.write_status(status_of(application, findings=(DATABASE_READY,)))
+    async def test_a_condition_that_nothing_names_any_more_goes(
+        self, cluster: Cluster, application: CustomObject
+    ) -> None:
+        await cluster.statuses.write_status(status_of(application, updates=(DATABASE_READY,)))
 
         await cluster.statuses.write_status(
-            status_of(application, findings=(DATABASE_READY.model_copy(update={"type": ConditionType.AUTH}),))
+            status_of(application, updates=(DATABASE_READY.model_copy(update={"type": ConditionType.AUTH}),))
         )
 
         conditions = (await cluster.read(application.reference)).status["conditions"]
         assert [condition["type"] for condition in conditions] == ["Ready", "AuthReady"]
 
     async def test_the_warning_of_a_previews_end_is_left_to_whoever_gave_it(
-        self, cluster: Cluster, application: Envelope
+        self, cluster: Cluster, application: CustomObject
     ) -> None:
-        expiring = Finding(type=ConditionType.EXPIRING, status="True", reason="ExpiresSoon")
-        await cluster.statuses.write_status(status_of(application, findings=(expiring,)))
+        expiring = ConditionUpdate(type=ConditionType.EXPIRING, status="True", reason="ExpiresSoon")
+        await cluster.statuses.write_status(status_of(application, updates=(expiring,)))
 
-        await cluster.statuses.write_status(status_of(application, findings=(DATABASE_READY,)))
+        await cluster.statuses.write_status(status_of(application, updates=(DATABASE_READY,)))
 
         conditions = (await cluster.read(application.reference)).status["conditions"]
         assert [condition["type"] for condition in conditions] == ["Ready", "DatabaseReady", "Expiring"]
 
     async def test_what_a_run_did_not_reach_keeps_its_word_or_waits(
-        self, cluster: Cluster, application: Envelope
+        self, cluster: Cluster, application: CustomObject
     ) -> None:
         storage = DATABASE_READY.model_copy(update={"type": ConditionType.STORAGE})
-        await cluster.statuses.write_status(status_of(application, findings=(storage,)))
+        await cluster.statuses.write_status(status_of(application, updates=(storage,)))
 
         result = await cluster.statuses.write_status(
             status_of(
                 application,
-                findings=(failed(),),
+                updates=(failed(),),
                 unreached=(ConditionType.STORAGE, ConditionType.DEPLOYMENT),
-                gave_up=True,
+                retries_exhausted=True,
             )
         )
 
@@ -144,57 +148,57 @@ class TestConditions:
         assert after.status["observedGeneration"] == application.metadata.generation
 
     async def test_a_stranger_who_writes_in_between_is_not_overwritten(
-        self, cluster: Cluster, application: Envelope, monkeypatch: pytest.MonkeyPatch
+        self, cluster: Cluster, application: CustomObject, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         target_of = cluster.loader.target_of
 
-        async def target_after_a_stranger(envelope: Envelope) -> object:
+        async def target_after_a_stranger(custom_object: CustomObject) -> object:
             await cluster.set_status(application, phase="Provisioning")
-            return await target_of(envelope)
+            return await target_of(custom_object)
 
         monkeypatch.setattr(cluster.loader, "target_of", target_after_a_stranger)
 
         with pytest.raises(Conflict):
-            await cluster.statuses.write_status(status_of(application, findings=(failed(),)))
+            await cluster.statuses.write_status(status_of(application, updates=(failed(),)))
 
 
 class TestSuperseded:
     async def test_an_object_that_is_gone_is_not_written(self, cluster: Cluster, namespace: str) -> None:
         reference = ObjectReference(namespace=namespace, name="gone")
 
-        result = await cluster.statuses.write_status(StatusInput(reference=reference, findings=(failed(),)))
+        result = await cluster.statuses.write_status(StatusInput(reference=reference, updates=(failed(),)))
 
         assert not result.is_written
 
     async def test_a_newer_spec_is_not_given_the_status_of_an_older_one(
-        self, cluster: Cluster, application: Envelope
+        self, cluster: Cluster, application: CustomObject
     ) -> None:
         reference = application.reference
         await cluster.apply(reference.namespace, reference.name, application_spec(branch="next"))
 
         with pytest.raises(Superseded):
-            await cluster.statuses.write_status(status_of(application, findings=(DATABASE_READY,)))
+            await cluster.statuses.write_status(status_of(application, updates=(DATABASE_READY,)))
 
         assert (await cluster.read(reference)).status["observedGeneration"] == 0
 
     async def test_a_re_created_object_is_not_given_the_status_of_the_first(
-        self, cluster: Cluster, application: Envelope
+        self, cluster: Cluster, application: CustomObject
     ) -> None:
         reference = application.reference
         await cluster.force_away(reference)
         await cluster.apply(reference.namespace, reference.name)
 
         with pytest.raises(Superseded):
-            await cluster.statuses.write_status(status_of(application, findings=(DATABASE_READY,)))
+            await cluster.statuses.write_status(status_of(application, updates=(DATABASE_READY,)))
 
     async def test_an_object_that_was_paused_meanwhile_is_left_alone(
-        self, cluster: Cluster, application: Envelope
+        self, cluster: Cluster, application: CustomObject
     ) -> None:
         metadata = {"annotations": {PAUSED_ANNOTATION: "true"}}
         reference = application.reference
         paused = await cluster.apply(reference.namespace, reference.name, metadata=metadata)
 
-        for status in (status_of(paused, findings=(failed(),)), StatusInput(reference=reference, findings=(failed(),))):
+        for status in (status_of(paused, updates=(failed(),)), StatusInput(reference=reference, updates=(failed(),))):
             with pytest.raises(Superseded, match="paused"):
                 await cluster.statuses.write_status(status)
         with pytest.raises(Superseded, match="paused"):
@@ -209,17 +213,19 @@ class TestSuperseded:
         await cluster.delete(application.reference)
 
         with pytest.raises(Superseded):
-            await cluster.statuses.write_status(StatusInput(reference=application.reference, findings=(failed(),)))
+            await cluster.statuses.write_status(StatusInput(reference=application.reference, updates=(failed(),)))
 
 
 class TestRefusedObjects:
     async def test_a_refused_spec_is_said_to_be_so_and_has_no_url(self, cluster: Cluster, namespace: str) -> None:
         spec = application_spec(domain=cluster.settings.base_domain)
         application = await cluster.apply(namespace, random_name(), spec)
-        refused = Finding(type=ConditionType.READY, status="False", reason="InvalidSpec", message="cannot accept")
+        refused = ConditionUpdate(
+            type=ConditionType.READY, status="False", reason="InvalidSpec", message="cannot accept"
+        )
 
         result = await cluster.statuses.write_status(
-            StatusInput(reference=application.reference, findings=(refused,), gave_up=True, is_refused=True)
+            StatusInput(reference=application.reference, updates=(refused,), retries_exhausted=True, is_refused=True)
         )
 
         after = await cluster.read(application.reference)
@@ -230,24 +236,32 @@ class TestRefusedObjects:
         assert "url" not in after.status
         assert (event["type"], event["reason"], event["message"]) == ("Warning", "InvalidSpec", "cannot accept")
 
-    async def test_what_ran_before_a_refusal_is_not_forgotten(self, cluster: Cluster, application: Envelope) -> None:
-        await cluster.statuses.write_status(status_of(application, findings=(DATABASE_READY,)))
-        refused = Finding(type=ConditionType.READY, status="False", reason="InvalidSpec", message="cannot accept")
+    async def test_what_ran_before_a_refusal_is_not_forgotten(
+        self, cluster: Cluster, application: CustomObject
+    ) -> None:
+        await cluster.statuses.write_status(status_of(application, updates=(DATABASE_READY,)))
+        refused = ConditionUpdate(
+            type=ConditionType.READY, status="False", reason="InvalidSpec", message="cannot accept"
+        )
 
         await cluster.statuses.write_status(
-            StatusInput(reference=application.reference, findings=(refused,), gave_up=True, is_refused=True)
+            StatusInput(reference=application.reference, updates=(refused,), retries_exhausted=True, is_refused=True)
         )
 
         after = await cluster.read(application.reference)
         assert condition_of(after, ConditionType.DATABASE)["status"] == "True"
 
-    async def test_an_acceptance_later_takes_the_refusal_away(self, cluster: Cluster, application: Envelope) -> None:
-        refused = Finding(type=ConditionType.READY, status="False", reason="InvalidSpec", message="cannot accept")
+    async def test_an_acceptance_later_takes_the_refusal_away(
+        self, cluster: Cluster, application: CustomObject
+    ) -> None:
+        refused = ConditionUpdate(
+            type=ConditionType.READY, status="False", reason="InvalidSpec", message="cannot accept"
+        )
         await cluster.statuses.write_status(
-            StatusInput(reference=application.reference, findings=(refused,), gave_up=True, is_refused=True)
+            StatusInput(reference=application.reference, updates=(refused,), retries_exhausted=True, is_refused=True)
         )
 
-        result = await cluster.statuses.write_status(status_of(application, findings=(DATABASE_READY,)))
+        result = await cluster.statuses.write_status(status_of(application, updates=(DATABASE_READY,)))
 
         assert result.phase is Phase.RUNNING
         types = [each["type"] for each in (await cluster.read(application.reference)).status["conditions"]]
@@ -258,14 +272,14 @@ class TestRefusedObjects:
 class TestUnderway:
     """What is said before the rollout ends."""
 
-    waits = Finding(type=ConditionType.DEPLOYMENT, status="False", reason="RolloutInProgress", message="0 of 1")
+    waits = ConditionUpdate(type=ConditionType.DEPLOYMENT, status="False", reason="RolloutInProgress", message="0 of 1")
 
     async def test_what_is_done_is_said_while_the_rollout_goes_on(
-        self, cluster: Cluster, application: Envelope
+        self, cluster: Cluster, application: CustomObject
     ) -> None:
-        findings = (DATABASE_READY, self.waits)
+        updates = (DATABASE_READY, self.waits)
 
-        result = await cluster.statuses.write_status(status_of(application, findings=findings, is_underway=True))
+        result = await cluster.statuses.write_status(status_of(application, updates=updates, is_underway=True))
 
         after = await cluster.read(application.reference)
         assert (result.phase, result.is_written) == (Phase.PROVISIONING, True)
@@ -277,12 +291,12 @@ class TestUnderway:
         assert await cluster.events_about(application) == []
 
     async def test_a_failure_that_was_said_on_the_way_has_its_event_once(
-        self, cluster: Cluster, application: Envelope
+        self, cluster: Cluster, application: CustomObject
     ) -> None:
-        findings = (failed(), self.waits)
+        updates = (failed(), self.waits)
 
-        await cluster.statuses.write_status(status_of(application, findings=findings, is_underway=True))
-        await cluster.statuses.write_status(status_of(application, findings=findings, gave_up=True))
+        await cluster.statuses.write_status(status_of(application, updates=updates, is_underway=True))
+        await cluster.statuses.write_status(status_of(application, updates=updates, retries_exhausted=True))
 
         events = [event for event in await cluster.events_about(application) if event["reason"] == "BackendUnavailable"]
         assert [event["count"] for event in events] == [1]
@@ -292,13 +306,13 @@ class TestUnderway:
         [("Unknown", "RolloutInProgress", False), ("Unknown", "Unhealthy", True), ("False", "RolloutInProgress", True)],
     )
     async def test_an_autoscaler_at_work_does_not_make_what_runs_provisioning(
-        self, cluster: Cluster, application: Envelope, *, status: str, reason: str, is_written: bool
+        self, cluster: Cluster, application: CustomObject, *, status: str, reason: str, is_written: bool
     ) -> None:
-        await cluster.statuses.write_status(status_of(application, findings=(DATABASE_READY,)))
+        await cluster.statuses.write_status(status_of(application, updates=(DATABASE_READY,)))
         waits = self.waits.model_copy(update={"status": status, "reason": reason})
 
         result = await cluster.statuses.write_status(
-            status_of(application, findings=(DATABASE_READY, waits), is_underway=True)
+            status_of(application, updates=(DATABASE_READY, waits), is_underway=True)
         )
 
         assert result.is_written is is_written
@@ -306,10 +320,10 @@ class TestUnderway:
 
 class TestEvents:
     async def test_a_failure_is_a_warning_and_its_repetition_after_a_recovery_counts_up(
-        self, cluster: Cluster, application: Envelope
+        self, cluster: Cluster, application: CustomObject
     ) -> None:
-        for finding in (failed(), DATABASE_READY, failed()):
-            await cluster.statuses.write_status(status_of(application, findings=(finding,)))
+        for update in (failed(), DATABASE_READY, failed()):
+            await cluster.statuses.write_status(status_of(application, updates=(update,)))
 
         events = {event["reason"]: event for event in await cluster.events_about(application)}
         assert set(events) == {"BackendUnavailable", "Provisioned"}
@@ -317,10 +331,10 @@ class TestEvents:
         assert (events["Provisioned"]["type"], events["Provisioned"]["count"]) == ("Normal", 1)
 
     async def test_a_failure_for_another_reason_is_another_warning(
-        self, cluster: Cluster, application: Envelope
+        self, cluster: Cluster, application: CustomObject
     ) -> None:
         for reason in ("BackendUnavailable", "BackendRefused"):
-            await cluster.statuses.write_status(status_of(application, findings=(failed(reason),)))
+            await cluster.statuses.write_status(status_of(application, updates=(failed(reason),)))
 
         assert {event["reason"] for event in await cluster.events_about(application)} == {
             "BackendUnavailable",
@@ -330,20 +344,22 @@ class TestEvents:
 
 class TestObservation:
     async def test_a_running_workload_is_confirmed_and_has_its_url(
-        self, cluster: Cluster, application: Envelope
+        self, cluster: Cluster, application: CustomObject
     ) -> None:
         target = await cluster.loader.load(step_of(application))
         await running_workload(cluster, target)
         await await_availability(cluster, target, "True")
 
-        result = await cluster.statuses.write_status(status_of(application, findings=(AVAILABLE, ROUTED)))
+        result = await cluster.statuses.write_status(status_of(application, updates=(AVAILABLE, ROUTED)))
 
         after = await cluster.read(application.reference)
         assert result.phase is Phase.RUNNING
         assert after.status["url"] == f"https://{application.metadata.name}.core.example.test"
 
-    async def test_a_deployment_that_went_meanwhile_is_missed(self, cluster: Cluster, application: Envelope) -> None:
-        result = await cluster.statuses.write_status(status_of(application, findings=(AVAILABLE, ROUTED)))
+    async def test_a_deployment_that_went_meanwhile_is_missed(
+        self, cluster: Cluster, application: CustomObject
+    ) -> None:
+        result = await cluster.statuses.write_status(status_of(application, updates=(AVAILABLE, ROUTED)))
 
         after = await cluster.read(application.reference)
         assert result.phase is Phase.PROVISIONING
@@ -352,24 +368,26 @@ class TestObservation:
         assert "url" not in after.status
 
     async def test_a_deployment_that_broke_meanwhile_is_said_to_be_so(
-        self, cluster: Cluster, application: Envelope
+        self, cluster: Cluster, application: CustomObject
     ) -> None:
         target = await cluster.loader.load(step_of(application))
         await running_workload(cluster, target, outcome="unready")
         await await_availability(cluster, target, "False")
 
-        await cluster.statuses.write_status(status_of(application, findings=(AVAILABLE, ROUTED)))
+        await cluster.statuses.write_status(status_of(application, updates=(AVAILABLE, ROUTED)))
 
         condition = condition_of(await cluster.read(application.reference), ConditionType.DEPLOYMENT)
         assert (condition["status"], condition["reason"]) == ("False", "MinimumReplicasUnavailable")
 
-    async def test_an_ingress_that_leads_elsewhere_is_noticed(self, cluster: Cluster, application: Envelope) -> None:
+    async def test_an_ingress_that_leads_elsewhere_is_noticed(
+        self, cluster: Cluster, application: CustomObject
+    ) -> None:
         target = await cluster.loader.load(step_of(application))
         await running_workload(cluster, target)
         moved = [{"op": "replace", "path": "/spec/rules/0/host", "value": "elsewhere.example.test"}]
         await cluster.admin.json_patch(INGRESSES, target.names.stem, moved, target.names.namespace)
 
-        await cluster.statuses.write_status(status_of(application, findings=(ROUTED,)))
+        await cluster.statuses.write_status(status_of(application, updates=(ROUTED,)))
 
         condition = condition_of(await cluster.read(application.reference), ConditionType.INGRESS)
         assert (condition["status"], condition["reason"]) == ("False", "HostMissing")
@@ -379,7 +397,7 @@ class TestObservation:
         await cluster.apply(namespace, parent)
         preview = await cluster.preview(namespace, random_name(), parent, ttl="2h")
 
-        await cluster.statuses.write_status(status_of(preview, findings=(DATABASE_READY,)))
+        await cluster.statuses.write_status(status_of(preview, updates=(DATABASE_READY,)))
 
         status = (await cluster.read(preview.reference)).status
         end = datetime.fromisoformat(status["expiresAt"])

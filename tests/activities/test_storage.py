@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from activities.clients.resources import CONFIG_MAPS
-from activities.clients.s3 import S3Client
 from activities.storage import StorageActivities
+from clients.resources import CONFIG_MAPS
+from clients.s3 import S3Client
 from plattr.buckets import OWNER_UID_TAG
 from plattr.errors import (
     BackendRefused,
@@ -35,10 +35,10 @@ async def test_a_bucket_carries_its_owner_and_the_application_learns_its_name(
         "S3_MAX_FILE_SIZE_USER_FILES": "10485760",
         "S3_BUCKET_UPLOADS": shop.bucket("uploads"),
     }
-    assert [(finding.type, finding.status, finding.reason) for finding in result.findings] == [
+    assert [(update.type, update.status, update.reason) for update in result.updates] == [
         (ConditionType.STORAGE, "True", "Provisioned")
     ]
-    assert shop.bucket("user-files") in result.findings[0].message
+    assert shop.bucket("user-files") in result.updates[0].message
 
 
 async def test_anybody_reads_a_public_bucket_and_nobody_lists_it(
@@ -147,7 +147,7 @@ async def test_a_bucket_that_left_the_spec_is_kept_and_named(
 
     assert hooks.writes == []
     assert own_account.get_object(Bucket=shop.bucket("uploads"), Key="letter")["Body"].read() == b"x"
-    assert f"kept: {shop.bucket('uploads')}" in result.findings[0].message
+    assert f"kept: {shop.bucket('uploads')}" in result.updates[0].message
 
 
 async def test_tags_of_others_survive(storage: StorageActivities, shops: Shops, own_account: Any) -> None:

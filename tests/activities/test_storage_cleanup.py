@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from activities.clients.resources import CONFIG_MAPS
-from activities.clients.s3 import S3Client
 from activities.storage import StorageActivities
-from plattr.claims import Claim, Holding
+from clients.resources import CONFIG_MAPS
+from clients.s3 import S3Client
+from plattr.claims import Claim, ClaimKind
 from plattr.errors import (
     BackendRefused,
     StillDeleting,
@@ -67,8 +67,8 @@ async def test_deleting_what_is_gone_is_success(storage: StorageActivities, shop
 
 async def test_buckets_are_found_without_the_ledger(storage: StorageActivities, shops: Shops, own_account: Any) -> None:
     shop = await shops.provision(storage, UPLOADS)
-    held = await shops.ledger.held_by(estate(shop.reference))
-    await shops.ledger.release(estate(shop.reference), [claim.claim for claim in held])
+    held = await shops.claim_store.held_by(estate(shop.reference))
+    await shops.claim_store.release(estate(shop.reference), [claim.claim for claim in held])
 
     await storage.delete_storage(shop.cleanup())
 
@@ -109,7 +109,7 @@ async def test_a_bucket_that_the_predecessor_retained_outlives_an_object_that_di
     other = await shops.apply(shop.name, UPLOADS)
     await storage.reconcile_storage(other.step)
 
-    await storage.delete_storage(other.cleanup(Claim(holding=Holding.BUCKET, name=shop.bucket("assets"))))
+    await storage.delete_storage(other.cleanup(Claim(kind=ClaimKind.BUCKET, name=shop.bucket("assets"))))
 
     assert not has_bucket(own_account, shop.bucket("uploads"))
     assert own_account.get_object(Bucket=shop.bucket("assets"), Key="logo")["Body"].read() == b"x"

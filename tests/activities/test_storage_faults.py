@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from activities.clients import fence
 from activities.storage import StorageActivities
+from clients import fence
 from plattr.errors import (
     BackendUnavailable,
     Conflict,

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from activities.clients.resources import SECRETS, Json
-from activities.clients.s3 import S3Client
 from activities.storage import StorageActivities
+from clients.resources import SECRETS, Json
+from clients.s3 import S3Client
 from plattr.errors import BackendRefused, InvalidSpec, MissingSetting, OwnedElsewhere
 from plattr.settings import Settings
 from plattr.target import application_target
 from stack.platform import Platform
-from tests.domain.corpus import BASE_DOMAIN, Case, envelope_of
+from tests.domain.corpus import BASE_DOMAIN, Case, object_of
 from tests.fix_s3 import PUBLIC, UPLOADS, MakeStorage, Shop, Shops
 
 Boto = Callable[[str, str], Any]
@@ -258,7 +258,7 @@ def test_another_applications_key_is_no_variable() -> None:
     reference = {"name": "K", "secretKeyRef": {"name": "two-storage-keys", "key": "AWS_SECRET_ACCESS_KEY"}}
 
     with pytest.raises(InvalidSpec) as refusal:
-        application_target(envelope_of(Case("", {"envVars": [reference]}, name="one")), base_domain=BASE_DOMAIN)
+        application_target(object_of(Case("", {"envVars": [reference]}, name="one")), base_domain=BASE_DOMAIN)
 
     assert refusal.value.field == "spec.envVars[0].secretKeyRef.name"
 

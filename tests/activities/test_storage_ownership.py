@@ -5,9 +5,9 @@ from typing import Any
 import boto3
 import pytest
 
-from activities.clients.resources import CONFIG_MAPS
-from activities.clients.s3 import S3Client, Standing
 from activities.storage import StorageActivities
+from clients.resources import CONFIG_MAPS
+from clients.s3 import S3Client, Standing
 from plattr.buckets import OWNER_TAG
 from plattr.errors import (
     BackendRefused,

@@ -19,8 +19,8 @@ async def test_a_server_without_cors_is_a_message_and_no_failure(
     with hooks.answer(501, "NotImplemented", "PutBucketCors"):
         result = await storage.reconcile_storage(shop.step)
 
-    assert result.findings[0].status == "True"
-    assert "no CORS" in result.findings[0].message
+    assert result.updates[0].status == "True"
+    assert "no CORS" in result.updates[0].message
 
 
 async def test_a_server_that_takes_other_subresources_for_the_bucket_is_no_failure(
@@ -34,7 +34,7 @@ async def test_a_server_that_takes_other_subresources_for_the_bucket_is_no_failu
     with hooks.answer(400, "MalformedXML", *operations, "DeletePublicAccessBlock"):
         result = await storage.reconcile_storage(shop.step)
 
-    assert result.findings[0].status == "True"
+    assert result.updates[0].status == "True"
 
 
 async def test_a_server_without_tags_is_refused_since_nothing_could_say_whose_a_bucket_is(

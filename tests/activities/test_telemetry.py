@@ -6,8 +6,8 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from activities.clients.telemetry import HealthServer, JsonFormatter
 from plattr.errors import BackendUnavailable, MissingSetting
+from telemetry.logs import HealthServer, JsonFormatter
 
 
 @pytest.fixture

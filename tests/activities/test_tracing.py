@@ -8,11 +8,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from activities.clients import tracing
-from activities.clients.backends import Backend
 from plattr import sql, sql_removal
+from plattr.backends import Backend
 from plattr.errors import BackendRefused
 from plattr.naming import RoleName
+from telemetry import tracing
 
 CANARY = "c4n4ry"
 
@@ -58,7 +58,7 @@ def test_of_a_statement_only_its_first_keywords_are_told(statement, keywords):
 
 def test_without_an_endpoint_nothing_of_opentelemetry_is_loaded():
     program = (
-        "import os, sys; import worker.__main__, watcher.__main__; from activities.clients import tracing;"
+        "import os, sys; import worker.__main__, watcher.__main__; from telemetry import tracing;"
         "tracing.start_tracing('x', os.environ);"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )

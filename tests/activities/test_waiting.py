@@ -5,16 +5,16 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from activities.claim import ClaimActivities
-from activities.clients.giving_back import SOUGHT_LABEL, waiting_for
-from activities.clients.ledger import Ledger
-from activities.clients.resources import INGRESSES
 from activities.release import ReleaseActivities
 from activities.workload import WorkloadActivities
-from plattr.claims import Claim, Holding
+from clients.claim_release import SOUGHT_LABEL, waiting_for
+from clients.claim_store import ClaimStore
+from clients.resources import INGRESSES
+from plattr.claims import Claim, ClaimKind
 from plattr.errors import OwnedElsewhere, StillDeleting
-from plattr.objects import Envelope, ObjectReference
+from plattr.objects import CustomObject, ObjectReference
 from plattr.steps import ClaimInput, ClaimResult, CleanupStepInput, StepInput
-from plattr.waiting import MOST_OF_A_NAMESPACE
+from plattr.waiting_list import MOST_OF_A_NAMESPACE
 from tests.fix_kubernetes import Cluster, application_spec, random_name
 from tests.inputs import estate
 
@@ -30,39 +30,41 @@ class Scene:
         self.woken: list[str] = []
         self.on_wake: Hook | None = None
         self.cluster = cluster
-        self.ledger = Ledger(cluster.kube, cluster.settings.lease_namespace, self._wake)
-        self.claims = ClaimActivities(cluster.kube, self.ledger, cluster.loader, cluster.events)
-        self.releases = ReleaseActivities(cluster.kube, self.ledger, cluster.events)
-        self.workload = WorkloadActivities(cluster.loader, cluster.kube, self.ledger, cluster.settings)
+        self.claim_store = ClaimStore(cluster.kube, cluster.settings.lease_namespace, self._wake)
+        self.claims = ClaimActivities(cluster.kube, self.claim_store, cluster.loader, cluster.events)
+        self.releases = ReleaseActivities(cluster.kube, self.claim_store, cluster.events)
+        self.workload = WorkloadActivities(cluster.loader, cluster.kube, self.claim_store, cluster.settings)
 
     async def _wake(self, reference: ObjectReference) -> None:
         self.woken.append(reference.name)
         if self.on_wake is not None:
             await self.on_wake(reference)
 
-    async def ask(self, namespace: str, name: str, host: str) -> Envelope:
+    async def ask(self, namespace: str, name: str, host: str) -> CustomObject:
         return await self.cluster.apply(namespace, name, application_spec(domain=host))
 
-    async def claim(self, envelope: Envelope) -> ClaimResult:
-        return await self.claims.claim_object(ClaimInput(reference=envelope.reference))
+    async def claim(self, custom_object: CustomObject) -> ClaimResult:
+        return await self.claims.claim_object(ClaimInput(reference=custom_object.reference))
 
-    async def serve(self, envelope: Envelope) -> None:
+    async def serve(self, custom_object: CustomObject) -> None:
         """Go through the whole run of an Application without features."""
-        result = await self.claim(envelope)
-        step = StepInput(reference=envelope.reference, uid=result.uid, generation=result.generation)
+        result = await self.claim(custom_object)
+        step = StepInput(reference=custom_object.reference, uid=result.uid, generation=result.generation)
         await self.workload.reconcile_workload(step)
 
-    async def go(self, envelope: Envelope) -> None:
-        await self.releases.release_object(CleanupStepInput(reference=envelope.reference, uid=envelope.metadata.uid))
+    async def go(self, custom_object: CustomObject) -> None:
+        await self.releases.release_object(
+            CleanupStepInput(reference=custom_object.reference, uid=custom_object.metadata.uid)
+        )
 
-    async def refuse(self, namespace: str, name: str, host: str) -> Envelope:
-        envelope = await self.ask(namespace, name, host)
+    async def refuse(self, namespace: str, name: str, host: str) -> CustomObject:
+        custom_object = await self.ask(namespace, name, host)
         with pytest.raises(OwnedElsewhere):
-            await self.claim(envelope)
-        return envelope
+            await self.claim(custom_object)
+        return custom_object
 
     async def waiting(self, host: str) -> list[str]:
-        found = await self.ledger.marked(Claim(holding=Holding.HOST, name=host))
+        found = await self.claim_store.marked(Claim(kind=ClaimKind.HOST, name=host))
         assert found is not None
         lease, _ = found
         assert (SOUGHT_LABEL in lease["metadata"]["labels"]) is bool(waiting_for(lease))
@@ -137,9 +139,9 @@ async def test_two_applications_swap_their_hosts(scene: Scene, namespace: str, h
         await scene.serve(await scene.ask(namespace, name, own))
     one, two = await scene.ask(namespace, "one", other), await scene.ask(namespace, "two", host)
 
-    for envelope in (one, two):
+    for custom_object in (one, two):
         with pytest.raises(OwnedElsewhere):
-            await scene.claim(envelope)
+            await scene.claim(custom_object)
     first, scene.woken = scene.woken, []
     await scene.serve(one)
     second = scene.woken
@@ -191,12 +193,12 @@ async def test_who_waits_for_a_host_gets_none_that_its_holder_has_no_other_for(
 
     # The holder of the host that the shop asks for does not ask for another one.
     shop = await scene.ask(namespace, "shop", kept)
-    for envelope in (shop, waiter, shop):
+    for custom_object in (shop, waiter, shop):
         with pytest.raises(OwnedElsewhere):
-            await scene.claim(envelope)
+            await scene.claim(custom_object)
 
     assert await scene.hosts(namespace) == {"third": kept, "shop": host}
-    assert await scene.ledger.holder_of(Claim(holding=Holding.HOST, name=host)) == shop.reference
+    assert await scene.claim_store.holder_of(Claim(kind=ClaimKind.HOST, name=host)) == shop.reference
     assert scene.woken == []
 
 
@@ -207,9 +209,9 @@ async def test_a_holder_that_wants_what_is_kept_from_it_starts_no_swap(scene: Sc
     decoy = await scene.ask(namespace, "decoy", kept)
     waiter, shop = await scene.ask(namespace, "waiter", host), await scene.ask(namespace, "shop", wanted)
 
-    for envelope in (waiter, decoy, shop, decoy, waiter, shop):
+    for custom_object in (waiter, decoy, shop, decoy, waiter, shop):
         with pytest.raises(OwnedElsewhere):
-            await scene.claim(envelope)
+            await scene.claim(custom_object)
 
     assert await scene.hosts(namespace) == {"keeper": kept, "decoy": wanted, "shop": host}
 
@@ -221,9 +223,9 @@ async def test_who_waits_for_a_host_of_a_swap_gets_none_of_them(scene: Scene, na
     waiter = await scene.ask(namespace, "waiter", host)
     one, two = await scene.ask(namespace, "one", other), await scene.ask(namespace, "two", host)
 
-    for envelope in (waiter, one, two, waiter, one):
+    for custom_object in (waiter, one, two, waiter, one):
         with pytest.raises(OwnedElsewhere):
-            await scene.claim(envelope)
+            await scene.claim(custom_object)
     held = await scene.hosts(namespace)
     await scene.cluster.delete(waiter.reference)
     with pytest.raises(OwnedElsewhere):
@@ -241,9 +243,9 @@ async def test_refused_objects_that_are_deleted_leave_their_places_to_others(
     await scene.claim(await scene.ask(namespace, "holder", host))
     refused = [await scene.refuse(namespace, f"refused-{number}", host) for number in range(MOST_OF_A_NAMESPACE)]
 
-    for envelope in refused:
-        await scene.cluster.delete(envelope.reference)
-        await scene.go(envelope)
+    for custom_object in refused:
+        await scene.cluster.delete(custom_object.reference)
+        await scene.go(custom_object)
 
     assert await scene.waiting(host) == []
     await scene.refuse(namespace, "sixth", host)
@@ -264,13 +266,13 @@ async def test_who_asks_for_another_name_waits_for_the_old_one_no_more(scene: Sc
 
 
 async def test_of_a_full_list_those_go_whose_object_is_gone(scene: Scene, namespace: str, host: str) -> None:
-    claim = Claim(holding=Holding.HOST, name=host)
+    claim = Claim(kind=ClaimKind.HOST, name=host)
     await scene.claim(await scene.ask(namespace, "holder", host))
     living = await scene.refuse(namespace, "living", host)
     # Removed by force, finalizer and all, so that no cleanup was made.
     for number in range(MOST_OF_A_NAMESPACE - 1):
         gone = ObjectReference(namespace=namespace, name=f"gone-{number}")
-        await scene.ledger.wait_for(claim, estate(gone))
+        await scene.claim_store.wait_for(claim, estate(gone))
     full = await scene.waiting(host)
 
     await scene.refuse(namespace, "late", host)
@@ -295,7 +297,7 @@ async def test_whoever_asks_while_a_name_is_given_back_is_woken_too(scene: Scene
             outcomes.append(waits.value.reason)
 
     scene.on_wake = ask_meanwhile
-    await scene.ledger.release(estate(holder.reference), [Claim(holding=Holding.HOST, name=host)])
+    await scene.claim_store.release(estate(holder.reference), [Claim(kind=ClaimKind.HOST, name=host)])
 
     assert outcomes == [StillDeleting.reason]
     # Before the deletion, after it, and once more for the one that came in between.

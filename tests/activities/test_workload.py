@@ -5,7 +5,7 @@ import secrets
 
 import pytest
 
-from activities.clients.resources import (
+from clients.resources import (
     AUTOSCALERS,
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -16,7 +16,7 @@ from activities.clients.resources import (
     SERVICES,
     Resource,
 )
-from plattr.claims import Claim, Holding, claims_of
+from plattr.claims import Claim, ClaimKind, claims_of
 from plattr.errors import Conflict, OwnedElsewhere, Superseded
 from plattr.objects import ObjectReference, Owner
 from plattr.status import ConditionType
@@ -48,9 +48,9 @@ async def test_everything_of_the_specification_is_made(team: Team) -> None:
     result = await team.workload.reconcile_workload(step)
 
     host = f"{name}.{team.settings.base_domain}"
-    (finding,) = result.findings
-    assert (finding.type, finding.status, finding.reason) == (ConditionType.INGRESS, "True", "Applied")
-    assert f"https://{host}/api/rest" in finding.message
+    (update,) = result.updates
+    assert (update.type, update.status, update.reason) == (ConditionType.INGRESS, "True", "Applied")
+    assert f"https://{host}/api/rest" in update.message
     service = await team.get(SERVICES, name)
     assert [port["port"] for port in service["spec"]["ports"]] == [80, 3001]
     autoscaler = (await team.get(AUTOSCALERS, name))["spec"]
@@ -271,30 +271,30 @@ async def test_the_same_owner_created_anew_adopts_its_workload_without_a_roll(te
 async def test_a_former_domain_is_given_back(team: Team) -> None:
     token = secrets.token_hex(4)
     step = await team.create(domain=f"old-{token}.test")
-    claims = [Claim(holding=Holding.HOST, name=f"{age}-{token}.test") for age in ("old", "new")]
-    await team.ledger.acquire((await team.target(step)).owner, claims)
+    claims = [Claim(kind=ClaimKind.HOST, name=f"{age}-{token}.test") for age in ("old", "new")]
+    await team.claim_store.acquire((await team.target(step)).owner, claims)
 
     step = await team.change(step, domain=f"new-{token}.test")
     await team.workload.reconcile_workload(step)
 
-    held = await team.ledger.held_by(estate(step.reference), Holding.HOST)
+    held = await team.claim_store.held_by(estate(step.reference), ClaimKind.HOST)
     assert [each.claim for each in held] == [claims[1]]
-    await team.ledger.release(estate(step.reference), claims)
+    await team.claim_store.release(estate(step.reference), claims)
 
 
 async def test_the_api_ingress_of_a_disabled_database_is_given_back_and_the_schema_kept(team: Team) -> None:
     step = await team.create(database={"enabled": True})
     target = await team.target(step)
-    await team.ledger.acquire(target.owner, claims_of(target))
+    await team.claim_store.acquire(target.owner, claims_of(target))
     await team.workload.reconcile_workload(step)
 
     step = await team.change(step, database={"enabled": False})
     await team.workload.reconcile_workload(step)
 
-    held = {each.claim for each in await team.ledger.held_by(estate(step.reference))}
-    api_ingress = Claim(holding=Holding.INGRESS, name=f"{team.namespace}.{step.reference.name}-api")
+    held = {each.claim for each in await team.claim_store.held_by(estate(step.reference))}
+    api_ingress = Claim(kind=ClaimKind.INGRESS, name=f"{team.namespace}.{step.reference.name}-api")
     assert set(claims_of(target)) - held == {api_ingress}
-    await team.ledger.release(estate(step.reference), list(held))
+    await team.claim_store.release(estate(step.reference), list(held))
 
 
 async def test_a_newer_generation_stops_the_step_before_a_write(team: Team) -> None:

@@ -3,8 +3,8 @@
 import pytest
 
 from activities import workload
-from activities.clients.resources import INGRESSES, PODS, SECRETS, SERVICES
-from plattr.claims import Claim, Holding
+from clients.resources import INGRESSES, PODS, SECRETS, SERVICES
+from plattr.claims import Claim, ClaimKind
 from plattr.errors import StillDeleting
 from plattr.target import OWNER_ANNOTATION, owner_labels
 from tests.fix_workload import EVERY_FEATURE, WORKLOAD_KINDS, Team, foreign
@@ -14,7 +14,7 @@ from tests.inputs import estate
 async def test_deletion_takes_the_workload_its_pods_and_the_host_and_a_second_one_succeeds(team: Team) -> None:
     step = await team.create(**EVERY_FEATURE)
     target = await team.target(step)
-    await team.ledger.acquire(target.owner, [Claim(holding=Holding.HOST, name=target.names.host)])
+    await team.claim_store.acquire(target.owner, [Claim(kind=ClaimKind.HOST, name=target.names.host)])
     await team.running(step)
     cleanup = await team.delete(step)
 
@@ -26,7 +26,7 @@ async def test_deletion_takes_the_workload_its_pods_and_the_host_and_a_second_on
     for resource in WORKLOAD_KINDS:
         assert await team.names_of(resource, step.reference.name) == set()
     assert await team.pods_of(step) == []
-    assert await team.ledger.held_by(estate(step.reference)) == []
+    assert await team.claim_store.held_by(estate(step.reference)) == []
     assert await team.names_of(SECRETS, step.reference.name) == {f"{step.reference.name}-db"}
 
 
@@ -79,7 +79,7 @@ async def test_an_ingress_that_a_finalizer_holds_keeps_its_host_and_holds_up_not
     # As the controller of a load balancer does until that is gone: until then the host is served.
     step = await team.create()
     target = await team.target(step)
-    await team.ledger.acquire(target.owner, [Claim(holding=Holding.HOST, name=target.names.host)])
+    await team.claim_store.acquire(target.owner, [Claim(kind=ClaimKind.HOST, name=target.names.host)])
     await team.workload.reconcile_workload(step)
     name = step.reference.name
     hold = [{"op": "add", "path": "/metadata/finalizers", "value": ["test.plattr/hold"]}]
@@ -89,13 +89,13 @@ async def test_an_ingress_that_a_finalizer_holds_keeps_its_host_and_holds_up_not
     with pytest.raises(StillDeleting, match=f"Ingress '{name}'.*test.plattr/hold"):
         await team.workload.delete_workload(cleanup)
     left = {kind.kind for kind in WORKLOAD_KINDS if name in await team.names_of(kind, name)}
-    held = await team.ledger.held_by(estate(step.reference))
+    held = await team.claim_store.held_by(estate(step.reference))
     await team.kube.json_patch(INGRESSES, name, [{"op": "remove", "path": "/metadata/finalizers"}], team.namespace)
     await team.workload.delete_workload(cleanup)
 
     assert left == {"Ingress"}
-    assert [each.claim.holding for each in held] == [Holding.HOST]
-    assert await team.ledger.held_by(estate(step.reference)) == []
+    assert [each.claim.kind for each in held] == [ClaimKind.HOST]
+    assert await team.claim_store.held_by(estate(step.reference)) == []
 
 
 async def test_deletion_waits_for_the_pods(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,11 @@ import psycopg
 import pytest
 from redis import Redis
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import INGRESSES, LEASES, SECRETS, Json
 from cli.auditing.auditor import audit, audit_what_answers
 from cli.auditing.inventory import AuditFailed, Finding, Problem, Thing, ThingKind
 from cli.auditing.kubernetes import KubernetesListing
+from clients.kube import KubeClient
+from clients.resources import INGRESSES, LEASES, SECRETS, Json
 from plattr.objects import ObjectReference, Owner
 from plattr.steps import ClaimInput
 from plattr.target import owner_annotations, owner_labels
@@ -60,7 +60,7 @@ async def claim(platform: Platform) -> Any:
         "metadata": {
             "name": f"{GONE.name}-realm",
             "namespace": "plattr-system",
-            "labels": owner_labels(GONE) | {"platform.internal/holding": "realm"},
+            "labels": owner_labels(GONE) | {"platform.internal/claim-kind": "realm"},
             "annotations": owner_annotations(owner) | {"platform.internal/claimed-name": GONE.name},
         },
         "spec": {"holderIdentity": GONE.key},

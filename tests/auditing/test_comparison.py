@@ -4,7 +4,7 @@ import pytest
 
 from cli.auditing.comparison import compare
 from cli.auditing.inventory import Finding, Found, Home, Problem, Subject, Thing, ThingKind
-from plattr.claims import Claim, Holding, is_data
+from plattr.claims import Claim, ClaimKind, is_data
 
 OWNER = "team/Application/shop"
 SCHEMA = Thing(kind=ThingKind.SCHEMA, name="prod_shop")
@@ -23,8 +23,8 @@ def found(*things: Thing, owner: str | None = OWNER, uid: str | None = "u1") -> 
     return [Found(thing=thing, owner=owner, uid=uid) for thing in things]
 
 
-def claim(holding: str, name: str, *, is_retained: bool = False, is_quarantined: bool = False) -> Found:
-    thing = Thing(kind=ThingKind.CLAIM, scope=holding, name=name)
+def claim(kind: str, name: str, *, is_retained: bool = False, is_quarantined: bool = False) -> Found:
+    thing = Thing(kind=ThingKind.CLAIM, scope=kind, name=name)
     return Found(thing=thing, owner=OWNER, uid="u1", is_retained=is_retained, is_quarantined=is_quarantined)
 
 
@@ -52,7 +52,7 @@ def test_what_a_running_object_lacks_is_missing(thing: Thing) -> None:
         (subject(uid="u0"), subject(uid="u1")),
         ({}, subject()),
     ],
-    ids=["settled-meanwhile", "unsettled-meanwhile", "changed-meanwhile", "created-anew-meanwhile", "new"],
+    ids=["settled-meanwhile", "unsettled-meanwhile", "changed-meanwhile", "created-again-meanwhile", "new"],
 )
 def test_an_object_that_is_being_worked_on_lacks_nothing(before: dict[str, Subject], after: dict[str, Subject]) -> None:
     assert compare(before, [], after) == []
@@ -98,10 +98,10 @@ def test_retained_data_and_its_claims_are_no_orphans_and_the_rest_is() -> None:
     assert problems(findings) == {(Problem.ORPHAN, DEPLOYMENT), (Problem.ORPHAN, other)}
 
 
-@pytest.mark.parametrize("holding", [each for each in Holding if is_data(Claim(holding=each, name="x"))])
-def test_a_claim_of_data_is_no_orphan_when_retained_and_no_duplicate_when_its_feature_is_off(holding: Holding) -> None:
-    assert compare({}, [claim(holding, "prod_shop", is_retained=True)], {}) == []
-    assert compare(subject(), [*found(*EXPECTED), claim(holding, "prod_shop")], subject()) == []
+@pytest.mark.parametrize("kind", [each for each in ClaimKind if is_data(Claim(kind=each, name="x"))])
+def test_a_claim_of_data_is_no_orphan_when_retained_and_no_duplicate_when_its_feature_is_off(kind: ClaimKind) -> None:
+    assert compare({}, [claim(kind, "prod_shop", is_retained=True)], {}) == []
+    assert compare(subject(), [*found(*EXPECTED), claim(kind, "prod_shop")], subject()) == []
 
 
 @pytest.mark.parametrize("mark", ["is_retained", "is_quarantined"])

@@ -4,9 +4,9 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from activities.clients.postgres import GRANT_OPTIONS_VERSION
 from cli.auditing.inventory import Problem
 from cli.auditing.rights import findings
+from clients.postgres import GRANT_OPTIONS_VERSION
 from stack.endpoints import Endpoints, environment
 from tests.fix_postgres import Databases, Superuser, Tenants
 

@@ -2,7 +2,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from bench.ground import percentile
+from bench.platform import percentile
 from bench.plot import draw
 from bench.standing import known
 

@@ -2,14 +2,14 @@ from typing import Any
 
 import pytest
 
-from activities.clients.kube import KubeClient
-from bench.sight import Sight
+from bench.timeline import EventTimeline
+from clients.kube import KubeClient
 
 
 @pytest.fixture
-def sight() -> Sight:
+def sight() -> EventTimeline:
     # Nothing is asked: the events are handed to it.
-    return Sight(KubeClient.__new__(KubeClient), "team")
+    return EventTimeline(KubeClient.__new__(KubeClient), "team")
 
 
 def application(phase: str, observed: int) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def pod(name: str) -> dict[str, Any]:
     return {"metadata": {"name": name}}
 
 
-async def test_running_is_told_of_the_generation_that_the_status_speaks_of(sight: Sight):
+async def test_running_is_told_of_the_generation_that_the_status_speaks_of(sight: EventTimeline):
     sight._look("MODIFIED", application("Running", 1))
     sight._look("MODIFIED", application("Provisioning", 1))
 
@@ -30,7 +30,7 @@ async def test_running_is_told_of_the_generation_that_the_status_speaks_of(sight
         await sight.running("shop", 2, seconds=0.01)
 
 
-async def test_the_first_moment_of_a_fact_stays(sight: Sight):
+async def test_the_first_moment_of_a_fact_stays(sight: EventTimeline):
     sight._look("MODIFIED", application("Running", 1))
     first = await sight.running("shop")
     sight._look("MODIFIED", application("Running", 1))
@@ -39,14 +39,14 @@ async def test_the_first_moment_of_a_fact_stays(sight: Sight):
     assert sight.count("running") == 1
 
 
-async def test_a_failure_is_kept_though_it_runs_later(sight: Sight):
+async def test_a_failure_is_kept_though_it_runs_later(sight: EventTimeline):
     sight._look("MODIFIED", application("Failed", 1))
     sight._look("MODIFIED", application("Running", 1))
 
     assert list(sight.failures) == ["shop"]
 
 
-async def test_pods_are_gone_with_the_last_of_their_deployment(sight: Sight):
+async def test_pods_are_gone_with_the_last_of_their_deployment(sight: EventTimeline):
     for name in ("shop-5d4f-aaaaa", "shop-5d4f-bbbbb", "shop-api-77-ccccc"):
         sight._look_at_pod("ADDED", pod(name))
     sight._look_at_pod("DELETED", pod("shop-5d4f-aaaaa"))

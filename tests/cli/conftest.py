@@ -8,11 +8,11 @@ import pytest
 from temporalio.client import Client, WorkflowExecutionDescription
 from typer.testing import CliRunner
 
-from activities.clients import temporal
 from cli import runs
 from cli.main import app
+from clients import temporal
 from plattr.naming import workflow_id
-from plattr.objects import Envelope, ObjectReference
+from plattr.objects import CustomObject, ObjectReference
 from stack.platform import Platform
 from tests.fix_kubernetes import Cluster, random_name
 from tests.fix_temporal import TemporalServer
@@ -61,7 +61,7 @@ async def client(temporal_server: TemporalServer) -> Client:
 
 
 @pytest.fixture
-async def application(cluster: Cluster, namespace: str) -> Envelope:
+async def application(cluster: Cluster, namespace: str) -> CustomObject:
     return await cluster.apply(namespace, random_name())
 
 

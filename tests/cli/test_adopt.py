@@ -10,7 +10,7 @@ from temporalio.worker import Worker
 
 from plattr.adoption import Adoptable, Adoption, AdoptionInput
 from plattr.marks import Mark
-from plattr.objects import Envelope
+from plattr.objects import CustomObject
 from plattr.steps import TASK_QUEUE
 from tests.cli.conftest import Plattr, run_of
 from workflows.adoption import AdoptResources
@@ -45,7 +45,7 @@ async def backends(client: Client) -> AsyncIterator[Backends]:
 
 
 async def test_it_shows_from_whom_and_takes_nothing_over_without_a_yes(
-    plattr: Plattr, backends: Backends, application: Envelope
+    plattr: Plattr, backends: Backends, application: CustomObject
 ) -> None:
     outcome = await plattr("adopt", application.metadata.name, "-n", application.metadata.namespace, answer="n\n")
 
@@ -57,7 +57,7 @@ async def test_it_shows_from_whom_and_takes_nothing_over_without_a_yes(
 
 
 async def test_what_was_shown_is_taken_over_and_the_object_runs_anew(
-    plattr: Plattr, backends: Backends, application: Envelope, client: Client
+    plattr: Plattr, backends: Backends, application: CustomObject, client: Client
 ) -> None:
     outcome = await plattr("adopt", application.metadata.name, "-n", application.metadata.namespace, "--yes")
 
@@ -67,7 +67,7 @@ async def test_what_was_shown_is_taken_over_and_the_object_runs_anew(
 
 
 async def test_the_object_runs_anew_also_when_nobody_can_say_what_was_taken(
-    plattr: Plattr, backends: Backends, application: Envelope, client: Client
+    plattr: Plattr, backends: Backends, application: CustomObject, client: Client
 ) -> None:
     backends.dies_after_taking = True
 
@@ -78,7 +78,7 @@ async def test_the_object_runs_anew_also_when_nobody_can_say_what_was_taken(
     assert (await run_of(client, application.reference)).workflow_type == "ProvisionApplication"
 
 
-async def test_where_there_is_nothing_it_says_so(plattr: Plattr, backends: Backends, application: Envelope) -> None:
+async def test_where_there_is_nothing_it_says_so(plattr: Plattr, backends: Backends, application: CustomObject) -> None:
     backends.left = ()
 
     outcome = await plattr("adopt", application.metadata.name, "-n", application.metadata.namespace, "--yes")

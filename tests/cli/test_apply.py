@@ -4,7 +4,7 @@ import time
 import pytest
 import yaml
 
-from activities.clients.resources import APPLICATIONS, PREVIEWS
+from clients.resources import APPLICATIONS, PREVIEWS
 from plattr.objects import API_VERSION, Kind, ObjectReference
 from tests.fix_kubernetes import application_spec, random_name
 

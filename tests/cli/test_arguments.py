@@ -4,9 +4,9 @@ import pytest
 import typer
 
 from cli.environment import settings
+from cli.formatting import clock, duration
 from cli.objects import ObjectNotFound, parse_name
 from cli.options import parse_duration
-from cli.words import clock, duration
 from plattr.objects import Kind
 from tests.cli.conftest import run_plattr
 

@@ -7,8 +7,8 @@ import yaml
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
-from activities.clients import temporal
-from plattr.claims import Claim, Holding
+from clients import temporal
+from plattr.claims import Claim, ClaimKind
 from plattr.errors import BackendUnavailable
 from plattr.naming import workflow_id
 from plattr.objects import Kind, ObjectReference, Owner
@@ -28,9 +28,9 @@ def orphan(namespace):
 
 @pytest.fixture
 async def left(cluster, orphan):
-    """What the Application has left, as the ledger has it."""
-    bucket = Claim(holding=Holding.BUCKET, name=f"plattr-prod-{orphan.name}")
-    await cluster.ledger.acquire(Owner(reference=orphan, uid="gone", cluster=CLUSTER), [bucket], is_retained=True)
+    """What the Application has left, as the claim store has it."""
+    bucket = Claim(kind=ClaimKind.BUCKET, name=f"plattr-prod-{orphan.name}")
+    await cluster.claim_store.acquire(Owner(reference=orphan, uid="gone", cluster=CLUSTER), [bucket], is_retained=True)
     return bucket
 
 
@@ -150,8 +150,8 @@ async def test_orphan_refuses_a_living_object(plattr, application, name):
 @pytest.mark.parametrize("name", ["{}", "preview/{}"])
 async def test_orphan_cleans_up_after_the_one_kind_while_the_other_lives(plattr, client, cluster, application, name):
     reference = application.reference.model_copy(update={"kind": Kind.PREVIEW})
-    bucket = Claim(holding=Holding.BUCKET, name=f"plattr-preview-{reference.name}")
-    await cluster.ledger.acquire(Owner(reference=reference, uid="gone", cluster=CLUSTER), [bucket])
+    bucket = Claim(kind=ClaimKind.BUCKET, name=f"plattr-preview-{reference.name}")
+    await cluster.claim_store.acquire(Owner(reference=reference, uid="gone", cluster=CLUSTER), [bucket])
 
     outcome = await plattr("cleanup", name.format(reference.name), "-n", reference.namespace, "--yes", "--orphan")
 
@@ -162,8 +162,8 @@ async def test_orphan_cleans_up_after_the_one_kind_while_the_other_lives(plattr,
 async def test_orphan_finds_the_kind_by_what_is_left(plattr, client, cluster, namespace):
     reference = ObjectReference(kind=Kind.PREVIEW, namespace=namespace, name=random_name())
     owner = Owner(reference=reference, uid="gone", cluster=CLUSTER)
-    bucket = Claim(holding=Holding.BUCKET, name=f"plattr-preview-{reference.name}")
-    await cluster.ledger.acquire(owner, [bucket])
+    bucket = Claim(kind=ClaimKind.BUCKET, name=f"plattr-preview-{reference.name}")
+    await cluster.claim_store.acquire(owner, [bucket])
 
     outcome = await plattr("cleanup", reference.name, "-n", namespace, "--orphan", answer="y\n")
 
@@ -216,7 +216,7 @@ async def test_who_may_not_read_the_claims_has_to_name_the_kind(
 
 async def test_a_run_that_sleeps_is_woken_and_its_end_awaited(plattr, client, cluster, namespace):
     reference = ObjectReference(kind=Kind.PREVIEW, namespace=namespace, name=random_name())
-    await temporal.poke(client, reference, is_deleting=False)
+    await temporal.request_reconcile(client, reference, is_deleting=False)
     handle = client.get_workflow_handle(workflow_id(reference))
     cleaning = asyncio.create_task(plattr("cleanup", f"preview/{reference.name}", "-n", namespace, "--yes", "--orphan"))
 
@@ -241,7 +241,7 @@ async def test_a_run_that_sleeps_is_woken_and_its_end_awaited(plattr, client, cl
 
 
 async def test_a_run_that_does_not_end_is_not_taken_for_a_start(plattr, client, orphan):
-    await temporal.poke(client, orphan, is_deleting=False)
+    await temporal.request_reconcile(client, orphan, is_deleting=False)
 
     outcome = await plattr(
         "cleanup", f"app/{orphan.name}", "-n", orphan.namespace, "--yes", "--orphan", "--timeout", "2s"
@@ -259,7 +259,7 @@ async def test_wait_follows_the_cleanup_to_its_end_and_says_what_is_left(plattr,
     async with Worker(client, task_queue=TASK_QUEUE, workflows=WORKFLOWS, activities=fakes.activities()):
         # These activities do nothing, so the claim stays.
         incomplete = await plattr(*words)
-        await cluster.ledger.release(estate(orphan), [left])
+        await cluster.claim_store.release(estate(orphan), [left])
         complete = await plattr(*words)
 
     assert incomplete.exit_code == 1

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from activities.clients.resources import PREVIEWS
 from cli import preview as commands
+from clients.resources import PREVIEWS
 from plattr.objects import Kind
 from tests.fix_kubernetes import random_name
 

@@ -1,11 +1,11 @@
 import pytest
 
-from activities.clients import temporal
-from activities.clients.resources import EVENTS
 from cli.connection import complain, say
 from cli.explain import about_attempt
 from cli.runs import Attempt
-from plattr.claims import Claim, Holding
+from clients import temporal
+from clients.resources import EVENTS
+from plattr.claims import Claim, ClaimKind
 from plattr.objects import Kind, ObjectReference, Owner
 from plattr.steps import ClaimInput, Progress, Step
 from tests.cli.test_apply import condition
@@ -131,7 +131,7 @@ async def test_explain_says_when_there_is_no_run(plattr, namespace, failed):
 async def test_explain_says_when_no_worker_answers(plattr, temporal_server, failed):
     reference = failed.reference
     client = await temporal.connect_temporal(environment=temporal_server.environment)
-    await temporal.poke(client, reference, is_deleting=False)
+    await temporal.request_reconcile(client, reference, is_deleting=False)
 
     outcome = await plattr("explain", reference.name, "-n", reference.namespace)
 
@@ -149,7 +149,7 @@ async def test_explain_tells_a_previews_end_its_error_and_which_parent_it_is_bui
     end = "2037-01-01T00:00:00Z"
     await cluster.set_status(await cluster.read(preview.reference), phase="Failed", expiresAt=end, conditions=[refused])
     client = await temporal.connect_temporal(environment=temporal_server.environment)
-    await temporal.poke(client, preview.reference, is_deleting=False)
+    await temporal.request_reconcile(client, preview.reference, is_deleting=False)
 
     place = (f"preview/{preview.metadata.name}", "-n", namespace)
     current = await plattr("explain", *place)
@@ -168,8 +168,8 @@ async def test_explain_tells_a_previews_end_its_error_and_which_parent_it_is_bui
 
 async def test_explain_tells_what_an_object_that_is_gone_has_left(plattr, cluster, namespace):
     reference = ObjectReference(kind=Kind.APPLICATION, namespace=namespace, name=random_name())
-    schema = Claim(holding=Holding.SCHEMA, name=f"prod_{reference.name}")
-    await cluster.ledger.acquire(Owner(reference=reference, uid="gone"), [schema], is_retained=True)
+    schema = Claim(kind=ClaimKind.SCHEMA, name=f"prod_{reference.name}")
+    await cluster.claim_store.acquire(Owner(reference=reference, uid="gone"), [schema], is_retained=True)
 
     outcome = await plattr("explain", reference.name, "-n", namespace)
 

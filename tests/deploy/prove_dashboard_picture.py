@@ -125,7 +125,7 @@ def _graph(box: Box, lines: list[Series], unit: str, begin: float, end: float) -
 
 
 def _path(points: list[tuple[float, float, float]]) -> str:
-    """Join neighbours; where a moment is missing, begin anew. A point that stands alone is drawn as a dot."""
+    """Join neighbours; where a moment is missing, start again. A point that stands alone is drawn as a dot."""
     path, before = "", -math.inf
     steps = [later[2] - earlier[2] for earlier, later in pairwise(points)]
     step = min(steps, default=1.0)

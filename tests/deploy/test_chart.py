@@ -8,7 +8,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from activities.clients.metrics import BACKEND_ERRORS, STEP_ATTEMPTS, STEP_SECONDS, VANISHED
+from telemetry.metrics import BACKEND_ERRORS, STEP_ATTEMPTS, STEP_SECONDS, VANISHED
 from tests.deploy.helm import CHART, EXAMPLES, PROCESSES, ROOT, Helm, Json, container_of, environment_of, only
 from watcher.metrics import PhaseCollector, WatcherMetrics
 from worker.__main__ import GRACE

@@ -14,15 +14,15 @@ from psycopg.sql import SQL, Identifier, Literal
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 
-from activities.clients import s3_errors, temporal
-from activities.clients.postgres import GRANT_OPTIONS_VERSION
-from activities.clients.s3_errors import Operation
+from clients import s3_errors, temporal
+from clients.postgres import GRANT_OPTIONS_VERSION
+from clients.s3_errors import Operation
 from plattr.fleet import SCHEDULE_ID
 from stack.endpoints import Endpoints
 from stack.platform import Platform
 from tests.deploy.helm import EXAMPLES, ROOT
 from tests.deploy.installing import DOCUMENT, block
-from worker.__main__ import ACTIVITY_SLOTS, RUN_SLOTS
+from worker.__main__ import ACTIVITY_SLOTS, WORKFLOW_TASK_SLOTS
 
 
 def test_the_s3_policy_allows_what_the_calls_need_and_no_more() -> None:
@@ -125,9 +125,9 @@ def test_the_documented_admin_can_do_all_that_the_database_step_does(documented_
 
 def test_the_slots_are_those_of_the_worker() -> None:
     text = (ROOT / "docs" / "scaling.md").read_text()
-    documented = dict(re.findall(r"^- \*\*(Activity slots|Turns at once)\*\*: (\d+) a worker", text, re.MULTILINE))
+    documented = dict(re.findall(r"^- \*\*(Activity slots|FairQueue at once)\*\*: (\d+) a worker", text, re.MULTILINE))
 
-    assert documented == {"Activity slots": str(ACTIVITY_SLOTS), "Turns at once": str(RUN_SLOTS)}
+    assert documented == {"Activity slots": str(ACTIVITY_SLOTS), "FairQueue at once": str(WORKFLOW_TASK_SLOTS)}
 
 
 def test_to_remove_everything_is_to_remove_the_schedule() -> None:

@@ -17,9 +17,9 @@ from aiohttp import ClientConnectionError
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import Client
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import NAMESPACES
-from activities.clients.temporal import connect_temporal, poke
+from clients.kube import KubeClient
+from clients.resources import NAMESPACES
+from clients.temporal import connect_temporal, request_reconcile
 from stack.platform import ALL, Platform
 from stack.registry import ON_DEMAND
 from tests.deploy.helm import ROOT
@@ -84,7 +84,7 @@ class Fleet:
     async def apply(self, names: list[str], **changes: Any) -> None:
         for name in names:
             await self.view.apply(name, EVERYTHING | changes)
-            await poke(self.view.temporal, self.view.reference(name), is_deleting=False)
+            await request_reconcile(self.view.temporal, self.view.reference(name), is_deleting=False)
 
     async def busy(self, names: list[str], least: int) -> None:
         """Return in a moment at which attempts are under way."""
@@ -118,7 +118,7 @@ class Fleet:
         pod = await self.add()
         for name in names:
             await self.view.delete(name)
-            await poke(self.view.temporal, self.view.reference(name), is_deleting=True)
+            await request_reconcile(self.view.temporal, self.view.reference(name), is_deleting=True)
         for name in names:
             await self.view.wait_gone(name)
         await pod.stop()

@@ -11,7 +11,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.common import RetryPolicy
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from activities.clients.temporal import connect_temporal
+from clients.temporal import connect_temporal
 from stack.platform import Platform
 
 STEP_TIMEOUT = timedelta(seconds=20)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from plattr.objects import API_VERSION, Envelope, Kind
+from plattr.objects import API_VERSION, CustomObject, Kind
 from plattr.target import Target, application_target, preview_target
 
 Spec = dict[str, Any]
@@ -42,18 +42,18 @@ class Case:
         return {"apiVersion": API_VERSION, "kind": self.kind.value, "metadata": metadata, "spec": self.whole_spec}
 
 
-def envelope_of(case: Case, spec: Spec | None = None) -> Envelope:
+def object_of(case: Case, spec: Spec | None = None) -> CustomObject:
     """Return the object as the API server would hold it, in namespace `team`."""
     metadata = {"namespace": "team", "name": case.name, "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"}
-    return Envelope.from_api(case.kind, {"metadata": metadata, "spec": case.whole_spec if spec is None else spec})
+    return CustomObject.from_api(case.kind, {"metadata": metadata, "spec": case.whole_spec if spec is None else spec})
 
 
 def target_of(case: Case, spec: Spec | None = None, *, parent: Spec = APPLICATION) -> Target:
     """Return the models' verdict: a target, or InvalidSpec; `spec` instead of the case's own."""
-    envelope = envelope_of(case, spec)
+    custom_object = object_of(case, spec)
     if case.kind is Kind.APPLICATION:
-        return application_target(envelope, base_domain=BASE_DOMAIN)
-    return preview_target(envelope, parent, base_domain=BASE_DOMAIN)
+        return application_target(custom_object, base_domain=BASE_DOMAIN)
+    return preview_target(custom_object, parent, base_domain=BASE_DOMAIN)
 
 
 def _environment(environment: str, *features: Spec) -> Spec:

@@ -1,4 +1,4 @@
-"""Whatever two objects would share outside, the ledger of claims lets only one of them have."""
+"""Whatever two objects would share outside, the claim store of claims lets only one of them have."""
 
 import re
 from dataclasses import replace
@@ -9,10 +9,10 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from plattr.claims import Claim, HeldClaim, Holding, claims_of, outliving
-from plattr.objects import Envelope, Kind, Metadata, ObjectReference, Owner
+from plattr.claims import Claim, ClaimKind, HeldClaim, claims_of, outliving
+from plattr.objects import CustomObject, Kind, Metadata, ObjectReference, Owner
 from plattr.target import Target, application_target, preview_target
-from tests.domain.corpus import APPLICATION, BASE_DOMAIN, Case, envelope_of, target_of
+from tests.domain.corpus import APPLICATION, BASE_DOMAIN, Case, object_of, target_of
 
 # Few and related, so that names meet by every way of joining them.
 APPLICATION_NAMES = st.sampled_from(["a", "a-b", "a-pr1", "a-api", "a-b-pr1", "prod-a", "staging-a", "preview-a"])
@@ -46,13 +46,13 @@ def targets(draw: st.DrawFn) -> Target:
     )
     spec = {**APPLICATION, **draw(FEATURES)}
     if kind is Kind.APPLICATION:
-        return application_target(Envelope(kind=kind, metadata=metadata, spec=spec), base_domain=BASE_DOMAIN)
+        return application_target(CustomObject(kind=kind, metadata=metadata, spec=spec), base_domain=BASE_DOMAIN)
     preview = {
         "applicationRef": draw(APPLICATION_NAMES),
         "pullRequest": draw(st.sampled_from([1, 11])),
         "branch": "b",
     }
-    return preview_target(Envelope(kind=kind, metadata=metadata, spec=preview), spec, base_domain=BASE_DOMAIN)
+    return preview_target(CustomObject(kind=kind, metadata=metadata, spec=preview), spec, base_domain=BASE_DOMAIN)
 
 
 def _external_names(target: Target) -> set[tuple[str, str]]:
@@ -97,10 +97,12 @@ def test_no_object_claims_a_name_twice(target: Target) -> None:
 SQL_NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 OTHER_NAMES = st.from_regex(r"[a-z]([-a-z0-9.]{0,8}[a-z0-9])?", fullmatch=True)
 CLAIMS = st.one_of(
-    st.builds(Claim, holding=st.sampled_from([Holding.SCHEMA, Holding.ROLES]), name=SQL_NAMES),
+    st.builds(Claim, kind=st.sampled_from([ClaimKind.SCHEMA, ClaimKind.ROLES]), name=SQL_NAMES),
     st.builds(
         Claim,
-        holding=st.sampled_from([Holding.BUCKET, Holding.REALM, Holding.HOST, Holding.INGRESS, Holding.NAMESPACE]),
+        kind=st.sampled_from(
+            [ClaimKind.BUCKET, ClaimKind.REALM, ClaimKind.HOST, ClaimKind.INGRESS, ClaimKind.NAMESPACE]
+        ),
         name=OTHER_NAMES,
     ),
 )
@@ -114,11 +116,11 @@ def test_lease_names_are_equal_only_of_equal_claims(one: Claim, other: Claim) ->
 @given(SQL_NAMES, OTHER_NAMES)
 def test_lease_names_keep_holdings_apart(sql_name: str, other_name: str) -> None:
     claims = [
-        Claim(holding=holding, name=sql_name if holding in (Holding.SCHEMA, Holding.ROLES) else other_name)
-        for holding in Holding
+        Claim(kind=kind, name=sql_name if kind in (ClaimKind.SCHEMA, ClaimKind.ROLES) else other_name)
+        for kind in ClaimKind
     ]
 
-    assert len({claim.lease_name for claim in claims}) == len(Holding)
+    assert len({claim.lease_name for claim in claims}) == len(ClaimKind)
 
 
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names
@@ -136,20 +138,20 @@ def test_longest_host_still_has_a_lease() -> None:
     label = "a" * 63
     target = target_of(Case("", {"domain": ".".join([label, label, label, "a" * 56])}))
 
-    host = next(claim for claim in claims_of(target) if claim.holding is Holding.HOST)
+    host = next(claim for claim in claims_of(target) if claim.kind is ClaimKind.HOST)
 
     assert len(host.lease_name) == 253
 
 
-@pytest.mark.parametrize("holding", Holding)
-def test_every_holding_knows_the_condition_of_its_refusal(holding: Holding) -> None:
-    assert holding.condition.endswith("Ready")
+@pytest.mark.parametrize("kind", ClaimKind)
+def test_every_holding_knows_the_condition_of_its_refusal(kind: ClaimKind) -> None:
+    assert kind.condition.endswith("Ready")
 
 
 def test_disabled_features_claim_nothing() -> None:
     claims = claims_of(target_of(Case("")))
 
-    assert {claim.holding for claim in claims} == {Holding.HOST, Holding.INGRESS}
+    assert {claim.kind for claim in claims} == {ClaimKind.HOST, ClaimKind.INGRESS}
 
 
 def _on(domain: str, **features: Any) -> dict[str, Any]:
@@ -169,57 +171,57 @@ MEETINGS = {
     "same-name-in-two-namespaces": (
         ("team-a", Case("", _on("one", database=_database("one")), name="a")),
         ("team-b", Case("", _on("two", database=_database("two")), name="a")),
-        {Holding.ROLES},
+        {ClaimKind.ROLES},
     ),
     "same-schema": (
         ("team-a", Case("", _on("one", database=_database("shared")), name="a")),
         ("team-a", Case("", _on("two", database=_database("shared")), name="b")),
-        {Holding.SCHEMA},
+        {ClaimKind.SCHEMA},
     ),
     "schema-of-another's-name": (
         ("team-a", Case("", _on("one", database={"enabled": True}), name="a")),
         ("team-a", Case("", _on("two", database=_database("a")), name="b")),
-        {Holding.SCHEMA},
+        {ClaimKind.SCHEMA},
     ),
     "second-ingress-is-another's-first": (
         ("team-a", Case("", _on("one", database={"enabled": True}), name="a")),
         ("team-a", Case("", _on("two"), name="a-api")),
-        {Holding.INGRESS},
+        {ClaimKind.INGRESS},
     ),
     "hyphens-that-can-be-read-two-ways": (
         ("team-a", Case("", _on("one", storage=_storage("c")), name="a-b")),
         ("team-a", Case("", _on("two", storage=_storage("b-c")), name="a")),
-        {Holding.BUCKET},
+        {ClaimKind.BUCKET},
     ),
     "name-that-looks-like-a-prefix": (
         ("team-a", Case("", _on("one", auth={"enabled": True}, environment="staging"), name="a")),
         ("team-a", Case("", _on("two", auth={"enabled": True}), name="staging-a")),
-        {Holding.REALM},
+        {ClaimKind.REALM},
     ),
     "name-that-looks-like-a-preview": (
         ("team-a", PREVIEW_WITH_REALM),
         ("team-a", Case("", _on("two", auth={"enabled": True}), name="a-pr1")),
-        {Holding.REALM},
+        {ClaimKind.REALM},
     ),
     "same-domain": (
         ("team-a", Case("", _on("one"), name="a")),
         ("team-b", Case("", _on("one"), name="b")),
-        {Holding.HOST},
+        {ClaimKind.HOST},
     ),
     "another's-default-domain": (
         ("team-a", Case("", name="a")),
         ("team-a", Case("", {"domain": f"a.{BASE_DOMAIN}"}, name="b")),
-        {Holding.HOST},
+        {ClaimKind.HOST},
     ),
     "two-previews-of-one-pull-request": (
         ("team-a", PREVIEW_WITH_REALM),
         ("team-a", replace(PREVIEW_WITH_REALM, name="q")),
-        {Holding.HOST, Holding.INGRESS, Holding.NAMESPACE, Holding.REALM},
+        {ClaimKind.HOST, ClaimKind.INGRESS, ClaimKind.NAMESPACE, ClaimKind.REALM},
     ),
     "same-preview-in-two-namespaces": (
         ("team-a", PREVIEW_WITH_REALM),
         ("team-b", PREVIEW_WITH_REALM),
-        {Holding.HOST, Holding.INGRESS, Holding.NAMESPACE, Holding.REALM},
+        {ClaimKind.HOST, ClaimKind.INGRESS, ClaimKind.NAMESPACE, ClaimKind.REALM},
     ),
     "neighbours": (
         ("team-a", Case("", {"database": {"enabled": True}, "storage": _storage("c")}, name="a")),
@@ -231,54 +233,56 @@ MEETINGS = {
 
 @pytest.mark.parametrize("meeting", MEETINGS)
 def test_objects_that_would_share_a_name_meet_in_the_ledger(meeting: str) -> None:
-    one, other, holdings = MEETINGS[meeting]
+    one, other, claim_kinds = MEETINGS[meeting]
 
     shared = _claims_in(*one) & _claims_in(*other)
 
-    assert {holding for holding, _ in shared} == holdings
+    assert {kind for kind, _ in shared} == claim_kinds
 
 
-def _claims_in(namespace: str, case: Case) -> set[tuple[Holding, str]]:
-    envelope = envelope_of(case)
-    moved = envelope.model_copy(update={"metadata": envelope.metadata.model_copy(update={"namespace": namespace})})
+def _claims_in(namespace: str, case: Case) -> set[tuple[ClaimKind, str]]:
+    custom_object = object_of(case)
+    moved = custom_object.model_copy(
+        update={"metadata": custom_object.metadata.model_copy(update={"namespace": namespace})}
+    )
     if case.kind is Kind.APPLICATION:
         target = application_target(moved, base_domain=BASE_DOMAIN)
     else:
         target = preview_target(moved, {**APPLICATION, "auth": {"enabled": True}}, base_domain=BASE_DOMAIN)
-    return {(claim.holding, claim.lease_name) for claim in claims_of(target)}
+    return {(claim.kind, claim.lease_name) for claim in claims_of(target)}
 
 
-def held(holding: Holding, name: str, uid: str, *, is_retained: bool) -> HeldClaim:
+def held(kind: ClaimKind, name: str, uid: str, *, is_retained: bool) -> HeldClaim:
     owner = Owner(reference=ObjectReference(namespace="team", name="a"), uid=uid)
-    return HeldClaim(claim=Claim(holding=holding, name=name), owner=owner, is_retained=is_retained)
+    return HeldClaim(claim=Claim(kind=kind, name=name), owner=owner, is_retained=is_retained)
 
 
 @pytest.mark.parametrize(
-    ("ledger", "expected"),
+    ("claim_store", "expected"),
     [
-        pytest.param([held(Holding.REALM, "a", "now", is_retained=True)], set(), id="its-own-or-adopted"),
-        pytest.param([held(Holding.REALM, "a", "before", is_retained=True)], {"a"}, id="retained-before"),
-        pytest.param([held(Holding.REALM, "a", "before", is_retained=False)], set(), id="not-retained-before"),
-        pytest.param([held(Holding.HOST, "a.org", "before", is_retained=True)], set(), id="no-data"),
+        pytest.param([held(ClaimKind.REALM, "a", "now", is_retained=True)], set(), id="its-own-or-adopted"),
+        pytest.param([held(ClaimKind.REALM, "a", "before", is_retained=True)], {"a"}, id="retained-before"),
+        pytest.param([held(ClaimKind.REALM, "a", "before", is_retained=False)], set(), id="not-retained-before"),
+        pytest.param([held(ClaimKind.HOST, "a.org", "before", is_retained=True)], set(), id="no-data"),
         pytest.param(
             [
-                held(Holding.BUCKET, "plattr-prod-a-old", "before", is_retained=False),
-                held(Holding.BUCKET, "plattr-prod-a-new", "before", is_retained=True),
+                held(ClaimKind.BUCKET, "plattr-prod-a-old", "before", is_retained=False),
+                held(ClaimKind.BUCKET, "plattr-prod-a-new", "before", is_retained=True),
             ],
             {"plattr-prod-a-old", "plattr-prod-a-new"},
             id="switched-off-before-the-policy-was-retain",
         ),
         pytest.param(
             [
-                held(Holding.SCHEMA, "prod_b", "before", is_retained=True),
-                held(Holding.ROLES, "prod_a", "now", is_retained=False),
-                held(Holding.SCHEMA, "prod_c", "now", is_retained=False),
-                held(Holding.ROLES, "staging_a", "now", is_retained=False),
+                held(ClaimKind.SCHEMA, "prod_b", "before", is_retained=True),
+                held(ClaimKind.ROLES, "prod_a", "now", is_retained=False),
+                held(ClaimKind.SCHEMA, "prod_c", "now", is_retained=False),
+                held(ClaimKind.ROLES, "staging_a", "now", is_retained=False),
             ],
             {"prod_b", "prod_a"},
             id="the-roles-that-own-its-tables",
         ),
     ],
 )
-def test_what_earlier_incarnations_retained_outlives_this_one(ledger: list[HeldClaim], expected: set[str]) -> None:
-    assert {claim.name for claim in outliving(ledger, "now")} == expected
+def test_what_earlier_incarnations_retained_outlives_this_one(claim_store: list[HeldClaim], expected: set[str]) -> None:
+    assert {claim.name for claim in outliving(claim_store, "now")} == expected

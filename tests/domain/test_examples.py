@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from plattr.objects import Envelope, Kind
+from plattr.objects import CustomObject, Kind
 from plattr.target import Target, application_target, preview_target
 from tests.domain.corpus import BASE_DOMAIN
 from tests.domain.crds import properties, rules
@@ -23,10 +23,10 @@ def _objects(text: str) -> list[dict[str, Any]]:
 
 def _target(body: dict[str, Any], parents: dict[str, Any]) -> Target:
     metadata = {**body["metadata"], "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"}
-    envelope = Envelope.from_api(Kind(body["kind"]), {"metadata": metadata, "spec": body["spec"]})
-    if envelope.kind is Kind.APPLICATION:
-        return application_target(envelope, base_domain=BASE_DOMAIN)
-    return preview_target(envelope, parents[envelope.spec["applicationRef"]], base_domain=BASE_DOMAIN)
+    custom_object = CustomObject.from_api(Kind(body["kind"]), {"metadata": metadata, "spec": body["spec"]})
+    if custom_object.kind is Kind.APPLICATION:
+        return application_target(custom_object, base_domain=BASE_DOMAIN)
+    return preview_target(custom_object, parents[custom_object.spec["applicationRef"]], base_domain=BASE_DOMAIN)
 
 
 def _parents() -> dict[str, Any]:
@@ -68,7 +68,7 @@ def test_objects_in_the_document_are_accepted() -> None:
 
 def test_document_explains_every_reason() -> None:
     documented = set(re.findall(r"`([A-Z][A-Za-z]+)`", (ROOT / "docs" / "api.md").read_text()))
-    # Never in a condition: the run reads the object again or has been overtaken; a watch begins anew.
+    # Never in a condition: the run reads the object again or has been overtaken; a watch starts again.
     silent = {"Error", "Superseded", "FencedOff", "Gone"}
     sources = [path for folder in ("activities", "workflows", "plattr") for path in (ROOT / folder).rglob("*.py")]
 

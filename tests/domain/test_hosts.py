@@ -9,7 +9,7 @@ from plattr.hosts import RESERVED_LABELS, hosts_in
 from plattr.objects import Kind
 from plattr.settings import Settings
 from plattr.target import Target, application_target, preview_target
-from tests.domain.corpus import APPLICATION, BASE_DOMAIN, Case, envelope_of
+from tests.domain.corpus import APPLICATION, BASE_DOMAIN, Case, object_of
 from tests.domain.test_settings import LEAST
 
 # Every setting that names a host, each of its own.
@@ -58,7 +58,7 @@ def settings_of(**more: str) -> Settings:
 
 def target_of(settings: Settings, name: str = "my-app", **spec: Any) -> Target:
     return application_target(
-        envelope_of(Case("", spec, name=name)), base_domain=settings.base_domain, hosts=settings.host_rules
+        object_of(Case("", spec, name=name)), base_domain=settings.base_domain, hosts=settings.host_rules
     )
 
 
@@ -105,7 +105,7 @@ def test_such_a_name_is_good_where_its_host_is_another() -> None:
 
 def test_a_preview_is_not_served_at_a_reserved_host_either() -> None:
     settings = settings_of(RESERVED_HOSTS=f"*.preview.{BASE_DOMAIN}")
-    preview = envelope_of(Case("", kind=Kind.PREVIEW))
+    preview = object_of(Case("", kind=Kind.PREVIEW))
 
     with pytest.raises(InvalidSpec) as refusal:
         preview_target(preview, APPLICATION, base_domain=BASE_DOMAIN, hosts=settings.host_rules)

@@ -6,7 +6,7 @@ from plattr.errors import InvalidSpec, NameTooLong
 from plattr.naming import bucket_variable, workflow_id
 from plattr.objects import Kind, ObjectReference
 from plattr.target import application_target
-from tests.domain.corpus import APPLICATION, AUTH, BASE_DOMAIN, DATABASE, Case, envelope_of, target_of
+from tests.domain.corpus import APPLICATION, AUTH, BASE_DOMAIN, DATABASE, Case, object_of, target_of
 
 BUCKETS = {"storage": {"enabled": True, "buckets": [{"name": "uploads"}]}}
 
@@ -100,7 +100,7 @@ def test_domain_replaces_the_host() -> None:
 
 
 def test_local_platform_appends_its_suffix_to_the_client() -> None:
-    target = application_target(envelope_of(Case("")), base_domain=BASE_DOMAIN, client_suffix="-app")
+    target = application_target(object_of(Case("")), base_domain=BASE_DOMAIN, client_suffix="-app")
 
     assert target.names.client_id == "my-app-app"
 
@@ -160,7 +160,7 @@ def test_host_over_the_limit_of_its_claim_is_refused() -> None:
     base_domain = ".".join(["d" * 60] * 4)
 
     with pytest.raises(NameTooLong) as refusal:
-        application_target(envelope_of(Case("", name="a" * 5)), base_domain=base_domain)
+        application_target(object_of(Case("", name="a" * 5)), base_domain=base_domain)
 
     assert refusal.value.field == "spec.domain"
     assert "248" in str(refusal.value)

@@ -2,7 +2,7 @@ import pytest
 from pydantic import SecretStr
 
 from plattr.naming import possible_realms
-from plattr.objects import Envelope, Kind, ObjectReference
+from plattr.objects import CustomObject, Kind, ObjectReference
 from plattr.realm import (
     FINGERPRINT,
     build_client,
@@ -22,7 +22,7 @@ def target(*, environment: str = "production", domain: str | None = None, name: 
     metadata = {"namespace": "team", "name": name, "uid": "u-1", "creationTimestamp": "2026-11-23T00:00:00Z"}
     spec = {"repository": "r", "framework": "docker", "environment": environment, "auth": {"enabled": True}}
     body = {"metadata": metadata, "spec": spec | ({"domain": domain} if domain else {})}
-    return application_target(Envelope.from_api(Kind.APPLICATION, body), base_domain="example.test")
+    return application_target(CustomObject.from_api(Kind.APPLICATION, body), base_domain="example.test")
 
 
 def credentials(secret: str = "s" * 32, *, client_id: str = "client", issuer: str = "") -> ProviderCredentials:

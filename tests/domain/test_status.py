@@ -9,7 +9,7 @@ from plattr.status import (
     MESSAGE_LIMIT,
     Condition,
     ConditionType,
-    Finding,
+    ConditionUpdate,
     Phase,
     derive_phase,
     merge_conditions,
@@ -20,15 +20,15 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
 
 
-def _findings(**statuses: str) -> list[Finding]:
+def _updates(**statuses: str) -> list[ConditionUpdate]:
     return [
-        Finding.model_validate({"type": ConditionType[name], "status": status, "reason": "Tested"})
+        ConditionUpdate.model_validate({"type": ConditionType[name], "status": status, "reason": "Tested"})
         for name, status in statuses.items()
     ]
 
 
 @pytest.mark.parametrize(
-    ("statuses", "gave_up", "expected"),
+    ("statuses", "retries_exhausted", "expected"),
     [
         ({}, False, Phase.PROVISIONING),
         ({"DATABASE": "True", "DEPLOYMENT": "True"}, False, Phase.RUNNING),
@@ -46,14 +46,16 @@ def _findings(**statuses: str) -> list[Finding]:
         ({"EXPIRING": "True"}, False, Phase.PROVISIONING),
     ],
 )
-def test_phase_is_derived_from_the_conditions(statuses: dict[str, str], gave_up: bool, expected: Phase) -> None:
-    summed = summary(_findings(**statuses), gave_up=gave_up, is_refused=False)
+def test_phase_is_derived_from_the_conditions(
+    statuses: dict[str, str], retries_exhausted: bool, expected: Phase
+) -> None:
+    summed = summary(_updates(**statuses), retries_exhausted=retries_exhausted, is_refused=False)
 
-    assert derive_phase(summed, gave_up=gave_up) == expected
+    assert derive_phase(summed, retries_exhausted=retries_exhausted) == expected
 
 
 @pytest.mark.parametrize(
-    ("statuses", "gave_up", "is_refused", "expected"),
+    ("statuses", "retries_exhausted", "is_refused", "expected"),
     [
         ({"DATABASE": "True"}, False, False, {"Ready": "True"}),
         ({"DATABASE": "True"}, True, False, {"Ready": "True"}),
@@ -65,23 +67,23 @@ def test_phase_is_derived_from_the_conditions(statuses: dict[str, str], gave_up:
     ],
 )
 def test_an_object_is_ready_or_reconciling_or_stalled(
-    statuses: dict[str, str], gave_up: bool, is_refused: bool, expected: dict[str, str]
+    statuses: dict[str, str], retries_exhausted: bool, is_refused: bool, expected: dict[str, str]
 ) -> None:
-    summed = summary(_findings(**statuses), gave_up=gave_up, is_refused=is_refused)
+    summed = summary(_updates(**statuses), retries_exhausted=retries_exhausted, is_refused=is_refused)
 
-    assert {finding.type: finding.status for finding in summed} == expected
+    assert {update.type: update.status for update in summed} == expected
 
 
 def test_what_is_stalled_says_why_it_is_refused() -> None:
-    cause = Finding(type=ConditionType.READY, status="False", reason="InvalidSpec", message="cannot accept it")
+    cause = ConditionUpdate(type=ConditionType.READY, status="False", reason="InvalidSpec", message="cannot accept it")
 
-    _, stalled = summary([*_findings(DATABASE="True"), cause], gave_up=True, is_refused=True)
+    _, stalled = summary([*_updates(DATABASE="True"), cause], retries_exhausted=True, is_refused=True)
 
     assert (stalled.reason, stalled.message) == ("InvalidSpec", "cannot accept it")
 
 
 def test_new_condition_begins_now() -> None:
-    (condition,) = merge_conditions([], _findings(DATABASE="True"), generation=3, now=NOW)
+    (condition,) = merge_conditions([], _updates(DATABASE="True"), generation=3, now=NOW)
 
     assert condition == Condition(
         type=ConditionType.DATABASE,
@@ -93,52 +95,54 @@ def test_new_condition_begins_now() -> None:
 
 
 def test_transition_time_stays_while_the_status_does() -> None:
-    old = merge_conditions([], _findings(DATABASE="False"), generation=1, now=NOW)
-    finding = Finding(type=ConditionType.DATABASE, status="False", reason="Other", message="other")
+    old = merge_conditions([], _updates(DATABASE="False"), generation=1, now=NOW)
+    update = ConditionUpdate(type=ConditionType.DATABASE, status="False", reason="Other", message="other")
 
-    (condition,) = merge_conditions(old, [finding], generation=2, now=LATER)
+    (condition,) = merge_conditions(old, [update], generation=2, now=LATER)
 
     assert (condition.last_transition_time, condition.reason, condition.message) == (NOW, "Other", "other")
     assert condition.observed_generation == 2
 
 
 def test_transition_time_moves_with_the_status() -> None:
-    old = merge_conditions([], _findings(DATABASE="False"), generation=1, now=NOW)
+    old = merge_conditions([], _updates(DATABASE="False"), generation=1, now=NOW)
 
-    (condition,) = merge_conditions(old, _findings(DATABASE="True"), generation=1, now=LATER)
+    (condition,) = merge_conditions(old, _updates(DATABASE="True"), generation=1, now=LATER)
 
     assert condition.last_transition_time == LATER
 
 
 def test_condition_that_no_finding_names_is_dropped() -> None:
-    old = merge_conditions([], _findings(DATABASE="True", REDIS="True"), generation=1, now=NOW)
+    old = merge_conditions([], _updates(DATABASE="True", REDIS="True"), generation=1, now=NOW)
 
-    merged = merge_conditions(old, _findings(REDIS="True"), generation=2, now=LATER)
+    merged = merge_conditions(old, _updates(REDIS="True"), generation=2, now=LATER)
 
     assert [condition.type for condition in merged] == [ConditionType.REDIS]
 
 
 def test_second_merge_changes_nothing() -> None:
-    findings = _findings(DATABASE="True", DEPLOYMENT="Unknown")
-    first = merge_conditions([], findings, generation=1, now=NOW)
+    updates = _updates(DATABASE="True", DEPLOYMENT="Unknown")
+    first = merge_conditions([], updates, generation=1, now=NOW)
 
-    second = merge_conditions(first, findings, generation=1, now=LATER)
+    second = merge_conditions(first, updates, generation=1, now=LATER)
 
     assert second == first
 
 
 def test_later_finding_of_a_type_counts() -> None:
-    findings = [*_findings(DEPLOYMENT="True"), *_findings(DEPLOYMENT="False")]
+    updates = [*_updates(DEPLOYMENT="True"), *_updates(DEPLOYMENT="False")]
 
-    merged = merge_conditions([], findings, generation=1, now=NOW)
+    merged = merge_conditions([], updates, generation=1, now=NOW)
 
     assert [(condition.type, condition.status) for condition in merged] == [(ConditionType.DEPLOYMENT, "False")]
 
 
 def test_message_is_cut_to_what_the_api_server_takes() -> None:
-    finding = Finding(type=ConditionType.DATABASE, status="False", reason="Tested", message="x" * (MESSAGE_LIMIT + 1))
+    update = ConditionUpdate(
+        type=ConditionType.DATABASE, status="False", reason="Tested", message="x" * (MESSAGE_LIMIT + 1)
+    )
 
-    (condition,) = merge_conditions([], [finding], generation=1, now=NOW)
+    (condition,) = merge_conditions([], [update], generation=1, now=NOW)
 
     assert len(condition.message) == MESSAGE_LIMIT
 
@@ -146,4 +150,4 @@ def test_message_is_cut_to_what_the_api_server_takes() -> None:
 @pytest.mark.parametrize("reason", ["", "not a word", "Ends:", "Line\n", "x" * 1025], ids=repr)
 def test_finding_with_a_reason_that_the_api_server_refuses_cannot_be_made(reason: str) -> None:
     with pytest.raises(ValidationError):
-        Finding(type=ConditionType.DATABASE, status="False", reason=reason)
+        ConditionUpdate(type=ConditionType.DATABASE, status="False", reason=reason)

@@ -7,10 +7,10 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from plattr import steps
-from plattr.claims import Claim, Holding
+from plattr.claims import Claim, ClaimKind
 from plattr.marks import Estate
 from plattr.objects import Kind, ObjectReference
-from plattr.status import ConditionType, Finding, Phase
+from plattr.status import ConditionType, ConditionUpdate, Phase
 from plattr.steps import CLEANUP_ORDER, PROVISION_ORDER, Problem, Progress, Remedy, RunInput, Step
 
 MODELS = sorted(
@@ -18,9 +18,9 @@ MODELS = sorted(
     key=lambda model: model.__name__,
 )
 REFERENCE = ObjectReference(kind=Kind.PREVIEW, namespace="team", name="my-app")
-FINDING = Finding(type=ConditionType.DATABASE, status="False", reason="Tested", message="why")
+FINDING = ConditionUpdate(type=ConditionType.DATABASE, status="False", reason="Tested", message="why")
 ESTATE = Estate(reference=REFERENCE, cluster="c", namespace_uid=None)
-CLAIM = Claim(holding=Holding.SCHEMA, name="prod_my_app")
+CLAIM = Claim(kind=ClaimKind.SCHEMA, name="prod_my_app")
 NOW = datetime(2026, 1, 1, 12, 30, 0, 1, tzinfo=UTC)
 PROBLEM = Problem(reason="Conflict", message="m", remedy=Remedy.RETRY, condition=ConditionType.DATABASE)
 
@@ -30,13 +30,13 @@ MESSAGES = [
     steps.ClaimResult(verdict="proceed", uid="u", generation=2, steps=PROVISION_ORDER, kept=(FINDING,), expires_at=NOW),
     steps.StepInput(reference=REFERENCE, uid="u", generation=2),
     steps.RolloutInput(reference=REFERENCE, uid="u", generation=2, said=FINDING),
-    steps.StepResult(findings=(FINDING,), is_done=False, waiting_for="pods"),
-    steps.StatusInput(reference=REFERENCE, findings=(FINDING,), unreached=(ConditionType.AUTH,), gave_up=True),
+    steps.StepResult(updates=(FINDING,), is_done=False, waiting_for="pods"),
+    steps.StatusInput(reference=REFERENCE, updates=(FINDING,), unreached=(ConditionType.AUTH,), retries_exhausted=True),
     steps.StatusResult(phase=Phase.FAILED, is_written=True),
     steps.CleanupInput(reference=REFERENCE, delete_object=True, uid="u", purge=True),
     steps.CleanupPlan(verdict="proceed", uid="u", retain=True, purge=True, outliving=(CLAIM,)),
     steps.CleanupStepInput(reference=REFERENCE, uid="u", retain=True, outliving=(CLAIM,)),
-    steps.PreviewTerms(
+    steps.PreviewLifetime(
         verdict="alive", lifetime=steps.Lifetime(uid="u", expires_at=NOW, warn_at=NOW, warning="stale")
     ),
     steps.ExpiryInput(reference=REFERENCE, uid="u", expires_at=NOW, is_due=False),
@@ -64,7 +64,7 @@ def test_message_survives_json(message: BaseModel) -> None:
 def test_every_message_is_frozen_and_tried(model: type[BaseModel]) -> None:
     messages = [message for message in [*MESSAGES, REFERENCE, FINDING, CLAIM, ESTATE] if type(message) is model]
 
-    assert messages or model.__name__ in ("FrozenModel", "ObjectReference", "Finding", "Lifetime")
+    assert messages or model.__name__ in ("FrozenModel", "ObjectReference", "ConditionUpdate", "Lifetime")
     assert model.model_config.get("frozen") is True
 
 

@@ -9,7 +9,7 @@ from plattr.errors import InvalidSpec
 from plattr.objects import Kind
 from plattr.spec import ApplicationSpec, Environment
 from plattr.target import Target, owner_annotations, owner_labels, preview_target
-from tests.domain.corpus import APPLICATION, BASE_DOMAIN, Case, envelope_of, target_of
+from tests.domain.corpus import APPLICATION, BASE_DOMAIN, Case, object_of, target_of
 
 PARENT: dict[str, Any] = {
     **APPLICATION,
@@ -188,7 +188,7 @@ def test_selector_of_an_application_is_not_that_of_a_preview_of_the_same_name() 
 
 
 def test_preview_target_needs_its_own_parent() -> None:
-    envelope = envelope_of(Case("", {}, Kind.PREVIEW))
+    custom_object = object_of(Case("", {}, Kind.PREVIEW))
 
     with pytest.raises(InvalidSpec):
-        preview_target(envelope, {}, base_domain=BASE_DOMAIN)
+        preview_target(custom_object, {}, base_domain=BASE_DOMAIN)

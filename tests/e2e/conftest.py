@@ -9,8 +9,8 @@ import pytest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import NAMESPACES
+from clients.kube import KubeClient
+from clients.resources import NAMESPACES
 from stack.platform import ALL, Platform
 from stack.registry import ON_DEMAND
 from tests.e2e.view import View

@@ -5,7 +5,7 @@ import asyncio
 import httpx
 from redis.asyncio import Redis
 
-from activities.clients.resources import (
+from clients.resources import (
     AUTOSCALERS,
     CONFIG_MAPS,
     DEPLOYMENTS,

@@ -16,7 +16,7 @@ import pytest
 from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError
 
-from activities.clients.resources import APPLICATIONS, DEPLOYMENTS, SECRETS
+from clients.resources import APPLICATIONS, DEPLOYMENTS, SECRETS
 from plattr.target import OWNER_UID_ANNOTATION
 from stack.platform import Platform
 from stack.processes import base_environment

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from activities.clients.resources import CONFIG_MAPS, DEPLOYMENTS, INGRESSES, SECRETS
+from clients.resources import CONFIG_MAPS, DEPLOYMENTS, INGRESSES, SECRETS
 from plattr.fleet import FleetResult, FleetRun
 from plattr.steps import TASK_QUEUE
 from tests.e2e.view import EVERYTHING, View, random_name
-from workflows.fleet import ResyncFleet
+from workflows.resync import ResyncFleet
 
 
 async def period(view: View) -> FleetResult:
@@ -57,7 +57,7 @@ async def test_drift_in_every_backend_is_mended_in_one_period(view: View) -> Non
     result = await period(view)
     await view.settle(name)
 
-    assert result.poked >= 1
+    assert result.requested >= 1
     granted = f"select pg_has_role('{stem}_app', '{stem}_anon', 'member')"
     readable = f"select has_table_privilege('{stem}_anon', '{stem}.todos', 'select')"
     assert await view.query(granted) == [(True,)]

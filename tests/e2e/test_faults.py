@@ -12,8 +12,8 @@ from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import Json
+from clients.kube import KubeClient
+from clients.resources import Json
 from stack.platform import Platform
 from tests.e2e.conftest import open_view
 from tests.e2e.view import EVERYTHING, SMALL, View, conditions, random_name

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from activities.clients.resources import DEPLOYMENTS, LEASES
+from clients.resources import DEPLOYMENTS, LEASES
 from stack.services.base import answers
 from stack.services.cluster import NAMESPACE
 from tests.e2e.view import SMALL, View, random_name

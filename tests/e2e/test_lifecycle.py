@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from activities.clients.resources import (
+from clients.resources import (
     AUTOSCALERS,
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -18,7 +18,7 @@ from activities.clients.resources import (
     SERVICE_ACCOUNTS,
     SERVICES,
 )
-from plattr.claims import Claim, Holding
+from plattr.claims import Claim, ClaimKind
 from plattr.target import owner_labels
 from tests.e2e.view import EVERYTHING, SMALL, View, conditions, random_name
 
@@ -211,7 +211,7 @@ async def test_changes_of_the_spec_are_followed(view: View) -> None:
     assert f"plattr-prod-{name}-more" in view.buckets("plattr-prod-")
     leases = await view.kube.list(LEASES, "plattr-system", label_selector=selector(view, name))
     hosts = {lease["metadata"]["name"] for lease in leases if lease["metadata"]["name"].endswith("-host")}
-    assert hosts == {Claim(holding=Holding.HOST, name=f"{name}.example.test").lease_name}
+    assert hosts == {Claim(kind=ClaimKind.HOST, name=f"{name}.example.test").lease_name}
 
 
 async def test_storage_switched_off_keeps_the_data_and_says_so(view: View) -> None:

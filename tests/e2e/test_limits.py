@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from activities.clients.resources import DEPLOYMENTS, INGRESSES, PREVIEWS
+from clients.resources import DEPLOYMENTS, INGRESSES, PREVIEWS
 from plattr.objects import Kind
 from plattr.spec import ENV_LIMIT
 from tests.e2e.leftovers import leftovers

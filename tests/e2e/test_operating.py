@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from activities.clients.resources import APPLICATIONS, CONFIG_MAPS, PREVIEWS, Json
+from clients.resources import APPLICATIONS, CONFIG_MAPS, PREVIEWS, Json
 from plattr.objects import Kind
 from tests.e2e.view import SMALL, View, random_name
 from tests.fix_tenant import ROLE_BINDINGS

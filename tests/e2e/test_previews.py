@@ -10,9 +10,9 @@ import pytest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, INGRESSES, LEASES, NAMESPACES, PREVIEWS, Json
-from activities.clients.temporal import poke
+from clients.kube import KubeClient
+from clients.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, INGRESSES, LEASES, NAMESPACES, PREVIEWS, Json
+from clients.temporal import request_reconcile
 from plattr.objects import Kind
 from plattr.steps import REPAIR_SIGNAL
 from plattr.target import owner_labels
@@ -257,7 +257,7 @@ async def test_the_parents_changes_come_with_a_resync_only(view: View) -> None:
 async def repaired(view: View, name: str, config_map: str, namespace: str) -> None:
     """Have a period of ResyncFleet's look at the preview, and wait until it has mended something."""
     await view.kube.delete(CONFIG_MAPS, config_map, namespace)
-    await poke(view.temporal, view.reference(name, Kind.PREVIEW), is_deleting=False, signal=REPAIR_SIGNAL)
+    await request_reconcile(view.temporal, view.reference(name, Kind.PREVIEW), is_deleting=False, signal=REPAIR_SIGNAL)
     async with asyncio.timeout(30):
         while await view.config_map(config_map, namespace) is None:
             await asyncio.sleep(0.1)

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from activities.clients.resources import DEPLOYMENTS, PODS, SECRETS, Json
+from clients.resources import DEPLOYMENTS, PODS, SECRETS, Json
 from plattr.fleet import REFERENCES_ID, REFERENCES_SCHEDULE_ID
 from plattr.rollout import has_settled
 from tests.e2e.view import SMALL, View, random_name
@@ -56,7 +56,7 @@ async def test_a_changed_secret_rolls_the_pods_and_the_next_look_nothing(view: V
     assert (await view.application(name) or {})["metadata"]["generation"] == generation
     assert await view.application(name) == application
     assert await view.kube.get(DEPLOYMENTS, name, view.namespace) == deployment
-    # Nobody was poked.
+    # Nobody was asked to reconcile.
     assert (await view.run_of(name).describe()).run_id == run
     assert [each.every for each in schedule.schedule.spec.intervals] == [timedelta(seconds=60)]
     assert REFERENCES_ID in str(schedule.schedule.action)

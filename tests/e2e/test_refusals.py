@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from activities.clients.resources import EVENTS
+from clients.resources import EVENTS
 from tests.e2e.view import EVERYTHING, SMALL, View, conditions, random_name
 from tests.kstatus import kstatus
 

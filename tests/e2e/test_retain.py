@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from activities.clients.resources import LEASES, NAMESPACES, PREVIEWS
+from clients.resources import LEASES, NAMESPACES, PREVIEWS
 from plattr.objects import Kind
 from tests.e2e.leftovers import leftovers
 from tests.e2e.view import EVERYTHING, SMALL, View, random_name
@@ -81,7 +81,7 @@ async def test_retained_data_waits_for_the_same_object_and_for_nobody_else(view:
 
 
 async def leases(view: View, name: str) -> list[str]:
-    """Return what the ledger holds for the data in production."""
+    """Return what the claim store holds for the data in production."""
     held = await view.kube.list(LEASES, "plattr-system")
     stem = f"prod-{name}"
     data = {f"{stem}-{kind}" for kind in ("schema", "roles", "redis", "search")}

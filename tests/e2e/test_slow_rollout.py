@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from activities.clients.resources import EVENTS, PODS, Json
+from clients.resources import EVENTS, PODS, Json
 from tests.e2e.view import SMALL, View, conditions, random_name
 from tests.kstatus import kstatus
 

@@ -18,9 +18,9 @@ from keycloak.exceptions import KeycloakGetError
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import APPLICATIONS, CONFIG_MAPS, PREVIEWS, SECRETS, Json, Resource
-from activities.clients.temporal import poke
+from clients.kube import KubeClient
+from clients.resources import APPLICATIONS, CONFIG_MAPS, PREVIEWS, SECRETS, Json, Resource
+from clients.temporal import request_reconcile
 from plattr.naming import workflow_id
 from plattr.objects import Kind, ObjectReference
 from plattr.steps import RESYNC_SIGNAL
@@ -150,7 +150,7 @@ class View:
 
     async def resync(self, name: str) -> None:
         """As `plattr resync` does, without the second that a command takes to start; wait until the run is over."""
-        await poke(self.temporal, self.reference(name), is_deleting=False, signal=RESYNC_SIGNAL)
+        await request_reconcile(self.temporal, self.reference(name), is_deleting=False, signal=RESYNC_SIGNAL)
         await self.settle(name)
 
     def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:

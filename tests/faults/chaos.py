@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from activities.clients.keycloak import KeycloakClient, OutcomeUnknown
-from activities.clients.kube import KubeClient
-from activities.clients.postgres import PostgresClient, Transaction
-from activities.clients.s3 import S3Client
+from clients.keycloak import KeycloakClient, OutcomeUnknown
+from clients.kube import KubeClient
+from clients.postgres import PostgresClient, Transaction
+from clients.s3 import S3Client
 from plattr.errors import BackendUnavailable
 
 # Where every call of a client passes, whatever it is about.

@@ -11,6 +11,6 @@ from tests.faults.scenarios import Actor
 
 @pytest.fixture(scope="module")
 async def actor(platform: Platform) -> AsyncIterator[Actor]:
-    """What a person does in a namespace of the module's own; workers and pokes are the test's affair."""
+    """What a person does in a namespace of the module's own; workers and reconcile requests are the test's affair."""
     async with ground(platform) as (view, temporal):
         yield Actor(view, temporal)

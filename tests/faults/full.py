@@ -33,7 +33,7 @@ async def places(actor: Actor, lanes: Sequence[Lane], parent: Item) -> dict[Scen
         go(actor.new_preview(lanes[2], parent), ("preview", "expiry")),
         go(actor.new_preview(lanes[3], parent), ("warning",)),
     )
-    # With a second object beside the parent, so that there is a place between two pokes; and nothing else goes on.
+    # With a second object beside the parent, so that there is a place between two requests; nothing else goes on.
     await go(lasting, ("resync", "secret changed", "stuck cleanup"))
     # The rest of that short life is what `preview` and `expiry` are about, of a cleanup `cleanup` is.
     for scenario, activity in (("warning", "warn_of_expiry"), ("stuck cleanup", "report_stuck")):

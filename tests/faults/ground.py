@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager, contextmanager
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from activities.clients.kube import KubeClient
-from activities.clients.resources import NAMESPACES
+from clients.kube import KubeClient
+from clients.resources import NAMESPACES
 from stack.folders import default_state
 from stack.platform import ALL, Platform
 from stack.registry import ON_DEMAND

@@ -1,4 +1,4 @@
-"""Lanes: task queues of their own, each with one worker that is started anew whenever it dies.
+"""Lanes: task queues of their own, each with one worker that is started again whenever it dies.
 
 A lane works on one object at a time, so that a crash concerns that object alone; several lanes wait side by side.
 """
@@ -136,7 +136,7 @@ async def open_lane(
     error_rate: float = 0,
     mutant: Mutant | None = None,
 ) -> AsyncIterator[Lane]:
-    """Run one lane; without `timing` everything takes as long as it does in earnest."""
+    """Run one lane; without `timing` everything takes as long as it does for real."""
     folder.mkdir(parents=True, exist_ok=True)
     # Of any free port: several workers run beside each other.
     lane = Lane({**environment, "METRICS_PORT": "0"}, folder, timing, task_queue, error_rate, mutant)

@@ -15,25 +15,25 @@ from temporalio import activity
 
 import activities.fleet
 from activities.claim import ClaimActivities
-from activities.clients import events, fence
-from activities.clients.ledger import Ledger
-from activities.clients.postgres import Transaction
-from activities.clients.resources import SECRETS
 from activities.database import DatabaseActivities, _Secret
 from activities.storage import StorageActivities
+from clients import events, fence
+from clients.claim_store import ClaimStore
+from clients.postgres import Transaction
+from clients.resources import SECRETS
 from plattr.errors import PlattrError
 
 
 class Mutant(StrEnum):
     """What a worker does wrong."""
 
-    NEW_PASSWORD = "makes the password anew in each attempt, without reading the Secret"
+    NEW_PASSWORD = "makes the password again in each attempt, without reading the Secret"
     LATE_FINALIZER = "adds the finalizer after the claims"
     NO_FINALIZER = "adds no finalizer"
     SWALLOWED_ERROR = "takes a bucket for deleted although S3 refused"
     HALF_TRANSACTION = "commits each statement of the database step by itself"
     KEPT_CLAIMS = "gives no name back"
-    LOST_POKES = "takes what a dead worker was to poke for poked"
+    LOST_REQUESTS = "takes the requests that a dead worker was to send for sent"
     EVENT_ANEW = "records each Event under a name of its own"
     NO_FENCE = "asks no fence before it writes"
 
@@ -58,15 +58,15 @@ def _make_passwords_anew() -> None:
 def _add_the_finalizer_late() -> None:
     with_finalizer, show = ClaimActivities._with_finalizer, ClaimActivities._show_begun
 
-    async def show_provisioning(self: Any, body: Any, envelope: Any) -> bool:
-        return await show(self, await with_finalizer(self, body, envelope), envelope)
+    async def show_provisioning(self: Any, body: Any, custom_object: Any) -> bool:
+        return await show(self, await with_finalizer(self, body, custom_object), custom_object)
 
     _add_no_finalizer()
     ClaimActivities._show_begun = show_provisioning  # type: ignore[method-assign]
 
 
 def _add_no_finalizer() -> None:
-    async def with_finalizer(self: Any, body: Any, envelope: Any) -> Any:
+    async def with_finalizer(self: Any, body: Any, custom_object: Any) -> Any:
         return body
 
     ClaimActivities._with_finalizer = with_finalizer  # type: ignore[method-assign]
@@ -96,17 +96,17 @@ def _give_no_name_back() -> None:
     async def release(self: Any, reference: Any, claims: Any) -> None:
         return
 
-    Ledger.release = release  # type: ignore[method-assign]
+    ClaimStore.release = release  # type: ignore[method-assign]
 
 
-def _lose_pokes() -> None:
-    poke = activities.fleet.poke
+def _lose_requests() -> None:
+    request = activities.fleet.request_reconcile
 
-    async def poke_once(*arguments: Any, **keywords: Any) -> None:
+    async def request_once(*arguments: Any, **keywords: Any) -> None:
         if activity.info().attempt == 1:
-            await poke(*arguments, **keywords)
+            await request(*arguments, **keywords)
 
-    activities.fleet.poke = poke_once
+    activities.fleet.request_reconcile = request_once
 
 
 def _name_events_anew() -> None:
@@ -125,7 +125,7 @@ _BREAKS: dict[Mutant, Callable[[], None]] = {
     Mutant.SWALLOWED_ERROR: _swallow_s3s_refusal,
     Mutant.HALF_TRANSACTION: _commit_each_statement,
     Mutant.KEPT_CLAIMS: _give_no_name_back,
-    Mutant.LOST_POKES: _lose_pokes,
+    Mutant.LOST_REQUESTS: _lose_requests,
     Mutant.EVENT_ANEW: _name_events_anew,
     Mutant.NO_FENCE: _ask_no_fence,
 }

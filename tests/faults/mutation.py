@@ -46,7 +46,7 @@ TRIALS = (
     Trial(Mutant.HALF_TRANSACTION, Point("half made", "reconcile_database", "write", 4), "unmarked role"),
     Trial(Mutant.KEPT_CLAIMS, Point("cleanup", "release_object", "before"), "orphan claim"),
     Trial(Mutant.KEPT_CLAIMS, Point("cleanup", "release_object", "after"), "orphan claim"),
-    Trial(Mutant.LOST_POKES, Point("resync", "poke_fleet", "before"), "not mended"),
+    Trial(Mutant.LOST_REQUESTS, Point("resync", "request_reconciles", "before"), "not mended"),
     Trial(Mutant.EVENT_ANEW, Point("stuck cleanup", "report_stuck", "write", 2), "told by 2 Events"),
     Trial(Mutant.EVENT_ANEW, Point("stuck cleanup", "report_stuck", "after"), "told by 2 Events"),
     Trial(Mutant.NO_FENCE, Zombie("provision", "reconcile_database", 1, "removed"), "after it woke"),

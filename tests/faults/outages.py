@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 
 import psutil
 
-from activities.clients.resources import APPLICATIONS
 from cli.auditing.auditor import audit
+from clients.resources import APPLICATIONS
 from stack.platform import Platform
 from tests.e2e.view import View
 from tests.faults import report

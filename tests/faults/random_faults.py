@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from activities.clients.resources import APPLICATIONS
 from cli.auditing.auditor import audit
+from clients.resources import APPLICATIONS
 from plattr.steps import TASK_QUEUE
 from stack.platform import Platform
 from tests.e2e.view import View, is_settled
@@ -77,7 +77,7 @@ async def run(platform: Platform, folder: Path, count: int, minutes: float) -> s
 
 
 async def _disturb(view: View, names: Sequence[str], tally: Tally, *, until: float) -> None:
-    """Apply everything, then change, delete and make anew at random, until the time is over."""
+    """Apply everything, then change, delete and make again at random, until the time is over."""
     for name in names:
         await view.apply(name, SPEC)
         tally.applied += 1

@@ -9,9 +9,9 @@ from typing import Any, Literal
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from activities.clients.ledger import Ledger
-from activities.clients.resources import APPLICATIONS, DEPLOYMENTS, LEASES, PREVIEWS, SECRETS, Resource
-from activities.clients.temporal import poke
+from clients.claim_store import ClaimStore
+from clients.resources import APPLICATIONS, DEPLOYMENTS, LEASES, PREVIEWS, SECRETS, Resource
+from clients.temporal import request_reconcile
 from plattr.adoption import Adoption, AdoptionInput
 from plattr.fleet import FleetRun
 from plattr.manifests.checksum import CHECKSUM_ANNOTATION
@@ -23,8 +23,8 @@ from tests.e2e.view import View, is_settled
 from tests.faults.lanes import Lane
 from tests.faults.strangers import Stranger
 from workflows.adoption import AdoptResources
-from workflows.fleet import ResyncFleet
 from workflows.references import LookAtReferences
+from workflows.resync import ResyncFleet
 
 Scenario = Literal[
     "provision",
@@ -118,7 +118,7 @@ class Actor:
         return Item(lane, self.view.reference(f"{parent.name}-pr-{number}", Kind.PREVIEW), spec)
 
     async def act(self, scenario: Scenario, item: Item) -> None:
-        """Change the object as the scenario says, and poke its run."""
+        """Change the object as the scenario says, and request a reconcile of its run."""
         match scenario:
             case "resync":
                 await self._stranger.disturb(item.name)
@@ -154,7 +154,7 @@ class Actor:
             case _:
                 item.spec = item.spec | _changes(scenario, item)
                 await self.view.apply(item.name, item.spec, item.reference.kind)
-        await self._poke(item, is_deleting=scenario in ("cleanup", "stuck cleanup"))
+        await self._request(item, is_deleting=scenario in ("cleanup", "stuck cleanup"))
 
     async def done(self, scenario: Scenario, item: Item, *, seconds: float = 180) -> None:
         """Return when the object is as the scenario wants it, and nothing is under way any more."""
@@ -164,7 +164,7 @@ class Actor:
             await self._rest(item.workflow, seconds=seconds, may_wait=True)
             wrong = await self._stranger.wrongly_told(item.name)
             await self._stranger.let_go(item.name)
-            await self._poke(item, is_deleting=True)
+            await self._request(item, is_deleting=True)
         if scenario == "resync":
             await self._fleet_is_done(scenario, item, seconds=seconds)
             wrong = await self._stranger.disturbed(item.name)
@@ -176,7 +176,7 @@ class Actor:
                 await self._temporal.get_workflow_handle(item.workflow_of(scenario)).result()
             left = await self._look(item)
             wrong = "" if left == Adoption() else f"not taken over: {left}"
-            await self._poke(item, is_deleting=False, signal=REPAIR_SIGNAL)
+            await self._request(item, is_deleting=False, signal=REPAIR_SIGNAL)
             await self._rest(item.workflow, seconds=seconds, may_wait=False)
         resource = _resource(item)
         if scenario in ENDS:
@@ -189,9 +189,11 @@ class Actor:
     async def _delete(self, item: Item) -> None:
         await self.view.delete(item.name, _resource(item))
 
-    async def _poke(self, item: Item, *, is_deleting: bool, signal: str = CHANGED_SIGNAL) -> None:
+    async def _request(self, item: Item, *, is_deleting: bool, signal: str = CHANGED_SIGNAL) -> None:
         queue = item.lane.task_queue
-        await poke(self._temporal, item.reference, is_deleting=is_deleting, signal=signal, task_queue=queue)
+        await request_reconcile(
+            self._temporal, item.reference, is_deleting=is_deleting, signal=signal, task_queue=queue
+        )
 
     async def _look(self, item: Item) -> Adoption:
         """Return what the object could take over; in a run of its own, which no fault is meant for."""
@@ -208,7 +210,7 @@ class Actor:
         return str(deployment["spec"]["template"]["metadata"]["annotations"][CHECKSUM_ANNOTATION])
 
     async def _fleet_is_done(self, scenario: Scenario, item: Item, *, seconds: float) -> None:
-        """Return when the run has poked everybody, and every object of ours has been looked at."""
+        """Return when the run has asked to reconcile everybody, and every object of ours has been looked at."""
         async with asyncio.timeout(seconds):
             await self._temporal.get_workflow_handle(item.workflow_of(scenario)).result()
         for kind, resource in ((Kind.APPLICATION, APPLICATIONS), (Kind.PREVIEW, PREVIEWS)):
@@ -237,7 +239,7 @@ class Actor:
         """End the run of an object that is gone, and remove what it still claims: its lane is no more."""
         with suppress(RPCError):
             await self._temporal.get_workflow_handle(item.workflow).terminate()
-        for held in await Ledger(self.view.kube, NAMESPACE).held_under(item.reference):
+        for held in await ClaimStore(self.view.kube, NAMESPACE).held_under(item.reference):
             await self.view.kube.delete(LEASES, held.claim.lease_name, NAMESPACE)
 
     async def password(self, item: Item) -> str | None:

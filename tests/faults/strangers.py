@@ -2,8 +2,8 @@
 
 import asyncio
 
-from activities.clients.ledger import Ledger
-from activities.clients.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, LEASES, SECRETS, Json, Resource
+from clients.claim_store import ClaimStore
+from clients.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, LEASES, SECRETS, Json, Resource
 from plattr.buckets import OWNER_CLUSTER_TAG
 from plattr.objects import ObjectReference
 from plattr.status import ConditionType
@@ -55,7 +55,7 @@ class Stranger:
     async def disown(self, reference: ObjectReference) -> None:
         """Have another cluster's mark on claims, database, buckets and objects, as after a restore under a new id."""
         name, namespace = reference.name, self._view.namespace
-        for held in await Ledger(self._view.kube, NAMESPACE).held_under(reference):
+        for held in await ClaimStore(self._view.kube, NAMESPACE).held_under(reference):
             await self._mark(LEASES, held.claim.lease_name, NAMESPACE)
         for resource, place in ((DEPLOYMENTS, name), (SECRETS, f"{name}-db"), (CONFIG_MAPS, f"{name}-storage")):
             await self._mark(resource, place, namespace)

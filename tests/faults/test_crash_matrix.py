@@ -39,8 +39,8 @@ UPDATE = (
 )
 RESYNC = (
     Point("resync", "list_fleet", "after"),
-    Point("resync", "poke_fleet", "before"),
-    Point("resync", "poke_fleet", "write", 3),
+    Point("resync", "request_reconciles", "before"),
+    Point("resync", "request_reconciles", "write", 3),
     Point("secret changed", "find_changed_references", "after"),
 )
 # Of an adoption's 19 writes the claims' come first, from 12 the database's, from 15 the bucket's, then the objects'.
@@ -65,7 +65,7 @@ STUCK = (
     Point("stuck cleanup", "report_stuck", "write", 2),
     Point("stuck cleanup", "report_stuck", "after"),
 )
-PREVIEW = (Point("preview", "read_terms", "after"), Point("preview", "reconcile_namespace", "after"))
+PREVIEW = (Point("preview", "read_lifetime", "after"), Point("preview", "reconcile_namespace", "after"))
 WARNING = (Point("warning", "warn_of_expiry", "write", 2),)
 EXPIRY = (Point("expiry", "delete_expired", "after"), Point("expiry", "delete_namespace", "write", 2))
 PLACES = (*PROVISION, *HALF_MADE, *UPDATE, *RESYNC, *ADOPTION, *CLEANUP, *STUCK, *PREVIEW, *WARNING, *EXPIRY)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from activities.clients.ledger import Ledger
-from activities.clients.resources import PREVIEWS
 from cli.auditing.auditor import audit
+from clients.claim_store import ClaimStore
+from clients.resources import PREVIEWS
 from plattr.objects import Kind
 from stack.platform import Platform
 from stack.services.cluster import NAMESPACE as LEASE_NAMESPACE
@@ -22,7 +22,7 @@ from tests.faults.timing import EARNEST
 from tests.faults.worker import Fault
 from tests.faults.zombies import Evidence, Zombie, haunt, parent_of_previews, remove_haunted
 
-# Longer than the fence (10 s) and the heartbeat timeout (15 s) as they are in earnest.
+# Longer than the fence (10 s) and the heartbeat timeout (15 s) as they are for real.
 FROZEN_SECONDS = 20.0
 # What a frozen and killed worker had begun to delete is gone so soon after the next one begins: 20 s on a machine with
 # nothing else to do, and 50 s have been seen on one with many tests; not the five minutes of the lost call.
@@ -35,10 +35,10 @@ ZOMBIES = (
     Zombie("provision", "reconcile_auth", 1, "removed"),
     Zombie("provision", "reconcile_auth", 2, "removed"),
     Zombie("provision", "reconcile_workload", 3, "removed"),
-    Zombie("cleanup", "delete_auth", 2, "made anew"),
-    Zombie("cleanup", "delete_database", 4, "made anew"),
+    Zombie("cleanup", "delete_auth", 2, "made again"),
+    Zombie("cleanup", "delete_database", 4, "made again"),
     Zombie("preview", "reconcile_namespace", 1, "removed", Kind.PREVIEW),
-    Zombie("cleanup", "delete_namespace", 1, "made anew", Kind.PREVIEW),
+    Zombie("cleanup", "delete_namespace", 1, "made again", Kind.PREVIEW),
 )
 
 
@@ -137,8 +137,8 @@ async def test_a_worker_killed_while_it_deletes_a_realm_holds_no_object_back(
     try:
         assert seconds < BACK_SECONDS
         assert findings <= before
-        ledger = Ledger(actor.view.kube, LEASE_NAMESPACE)
-        held = await ledger.held_under(parent.reference)
+        claim_store = ClaimStore(actor.view.kube, LEASE_NAMESPACE)
+        held = await claim_store.held_under(parent.reference)
         assert [each.claim.name for each in held if each.quarantined_until] == [parent.name]
     finally:
         # What waits for the end of the five minutes has no worker any more.

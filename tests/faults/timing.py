@@ -1,17 +1,17 @@
-"""How long the workers of fault tests wait: as long as in earnest, or a quarter of that."""
+"""How long the workers of fault tests wait: as long as for real, or a quarter of that."""
 
 from datetime import timedelta
 from functools import partial
 
 import temporalio.worker
 
-import activities.clients.quarantine
 import activities.interceptor
+import clients.quarantine
 import worker.__main__ as real_worker
 import workflows.adoption
-import workflows.fleet
 import workflows.object_run
 import workflows.options
+import workflows.resync
 from plattr.objects import FrozenModel
 
 
@@ -27,12 +27,12 @@ class Timing(FrozenModel):
 
     def install(self) -> None:
         """Make it this process's."""
-        for module in (workflows.adoption, workflows.object_run, workflows.fleet):
+        for module in (workflows.adoption, workflows.object_run, workflows.resync):
             module.HEARTBEAT_TIMEOUT = self.heartbeat_timeout
         workflows.options.SLOW_RETRY_FIRST = self.slow_retry
         activities.interceptor.FENCE_SECONDS = self.fence_seconds
         activities.interceptor.LONGEST_DELAY_SECONDS = self.longest_delay_seconds
-        activities.clients.quarantine.LATE_CALL = self.late_call
+        clients.quarantine.LATE_CALL = self.late_call
         real_worker.Worker = partial(
             temporalio.worker.Worker, sticky_queue_schedule_to_start_timeout=self.sticky_timeout
         )

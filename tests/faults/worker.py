@@ -1,6 +1,6 @@
 """The real worker with places at which it can be killed or frozen; a process of its own, started by lanes.py.
 
-`activities.clients.fence.ensure_live`, which every client calls before every write, is where writes are counted.
+`clients.fence.ensure_live`, which every client calls before every write, is where writes are counted.
 A fault is a file that the test puts down; the worker takes it away before it acts, so each fires once. Without the
 file the places do nothing but keep the journal.
 """
@@ -22,12 +22,12 @@ from temporalio import activity
 from temporalio.client import Client
 
 import worker.__main__ as real_worker
-from activities.clients import fence
-from activities.clients.cluster import cluster_id
-from activities.clients.telemetry import configure_logging
-from activities.clients.temporal import connect_temporal
+from clients import fence
+from clients.cluster import cluster_id
+from clients.temporal import connect_temporal
 from plattr.objects import FrozenModel
 from plattr.settings import Settings
+from telemetry.logs import configure_logging
 from tests.faults.chaos import Chaos
 from tests.faults.mutants import Mutant, break_worker
 from tests.faults.timing import Timing
@@ -136,8 +136,8 @@ class Places(temporalio.client.Interceptor, temporalio.worker.Interceptor):
         )
         os.write(self._journal, entry.model_dump_json().encode() + b"\n")
 
-    def before_poke(self) -> None:
-        """What a poke writes, it writes into Temporal; it asks no fence, for it harms nothing when it comes late."""
+    def before_request(self) -> None:
+        """A reconcile request writes into Temporal only; it asks no fence, for a late one harms nothing."""
         self._count_write(lambda: None)
 
     def _before_write(self) -> None:
@@ -162,7 +162,7 @@ class _PlacesOfClient(temporalio.client.OutboundInterceptor):
     async def start_workflow(
         self, input: temporalio.client.StartWorkflowInput
     ) -> temporalio.client.WorkflowHandle[Any, Any]:
-        self._places.before_poke()
+        self._places.before_request()
         return await super().start_workflow(input)
 
 

@@ -33,7 +33,7 @@ class Zombie:
     activity: str
     write: int
     """It stands still before this write of its attempt."""
-    meanwhile: Literal["finished", "removed", "made anew"]
+    meanwhile: Literal["finished", "removed", "made again"]
     kind: Kind = Kind.APPLICATION
 
     def __str__(self) -> str:
@@ -97,13 +97,13 @@ async def zombies_of(actor: Actor, environment: Mapping[str, str], folder: Path,
         application.spec = application.spec | ONE_BUCKET
         preview = partial(Zombie, activity="", write=0, kind=Kind.PREVIEW)
         found = await asyncio.gather(
-            go(application, Zombie("provision", "", 0, "removed"), Zombie("cleanup", "", 0, "made anew")),
+            go(application, Zombie("provision", "", 0, "removed"), Zombie("cleanup", "", 0, "made again")),
             go(
                 actor.new_preview(lane, parent),
                 preview(scenario="preview", meanwhile="removed"),
-                preview(scenario="expiry", meanwhile="made anew"),
+                preview(scenario="expiry", meanwhile="made again"),
             ),
-            go(actor.new_preview(lane, parent), preview(scenario="warning", meanwhile="made anew")),
+            go(actor.new_preview(lane, parent), preview(scenario="warning", meanwhile="made again")),
         )
     warnings = [zombie for zombie in found[2] if zombie.activity == "warn_of_expiry"]
     return [*found[0], *found[1], *warnings]
@@ -192,7 +192,7 @@ async def _haunt(
         if zombie.meanwhile == "removed":
             await actor.act("cleanup", item)
             await actor.done("cleanup", item)
-        if zombie.meanwhile == "made anew":
+        if zombie.meanwhile == "made again":
             item.spec = original
             await actor.act(zombie.beginning, item)
             await actor.done(zombie.beginning, item)

@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from plattr.objects import Envelope, Kind
+from plattr.objects import CustomObject, Kind
 from plattr.target import Target, application_target, preview_target
 
 BASE_DOMAIN = "platform.test"
@@ -12,13 +12,13 @@ BASE_DOMAIN = "platform.test"
 
 def application(**spec: Any) -> Target:
     """Return the target of Application `shop` in namespace `team-a`, in production unless the spec says otherwise."""
-    return application_target(_envelope(Kind.APPLICATION, "shop", _application_spec(spec)), base_domain=BASE_DOMAIN)
+    return application_target(_object(Kind.APPLICATION, "shop", _application_spec(spec)), base_domain=BASE_DOMAIN)
 
 
 def preview(**parent: Any) -> Target:
     """Return the target of pull request 42 of an Application with this spec."""
     spec = {"applicationRef": "shop", "pullRequest": 42, "branch": "feature"}
-    return preview_target(_envelope(Kind.PREVIEW, "shop-42", spec), _application_spec(parent), base_domain=BASE_DOMAIN)
+    return preview_target(_object(Kind.PREVIEW, "shop-42", spec), _application_spec(parent), base_domain=BASE_DOMAIN)
 
 
 @st.composite
@@ -47,7 +47,7 @@ def _application_spec(spec: dict[str, Any]) -> dict[str, Any]:
     return {"repository": "https://git.test/shop", "framework": "nextjs", "environment": "production"} | spec
 
 
-def _envelope(kind: Kind, name: str, spec: dict[str, Any]) -> Envelope:
+def _object(kind: Kind, name: str, spec: dict[str, Any]) -> CustomObject:
     metadata = {
         "namespace": "team-a",
         "name": name,
@@ -55,4 +55,4 @@ def _envelope(kind: Kind, name: str, spec: dict[str, Any]) -> Envelope:
         "generation": 1,
         "creationTimestamp": "2026-01-01T00:00:00Z",
     }
-    return Envelope.from_api(kind, {"metadata": metadata, "spec": spec})
+    return CustomObject.from_api(kind, {"metadata": metadata, "spec": spec})

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from temporalio.client import Client, WorkflowExecution
 
-from activities.clients.resources import SECRETS
+from clients.resources import SECRETS
 from stack.errors import PlatformError
 from stack.platform import Platform
 from stack.settings import StateSettings

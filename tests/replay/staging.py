@@ -6,8 +6,8 @@ from typing import Any
 
 from temporalio.client import WorkflowHandle
 
-from activities.clients.resources import APPLICATIONS, PREVIEWS, Resource
-from activities.clients.temporal import poke, search_attributes
+from clients.resources import APPLICATIONS, PREVIEWS, Resource
+from clients.temporal import request_reconcile, search_attributes
 from plattr.adoption import Adoption, AdoptionInput
 from plattr.fleet import SCHEDULE_ID
 from plattr.objects import PAUSED_ANNOTATION, Kind
@@ -48,7 +48,7 @@ class Stage:
         await view.apply("refused", SMALL | taken)
         await view.wait_failed("refused")
         # A deletion is announced, and by then the name is a living object's again.
-        await poke(view.temporal, view.reference("shop"), is_deleting=True)
+        await request_reconcile(view.temporal, view.reference("shop"), is_deleting=True)
         await view.settle("shop")
         await view.apply("stored", STORED)
         await view.wait_running("stored")
@@ -58,7 +58,7 @@ class Stage:
         await view.wait_running("paused")
         await view.settle("paused")
         await self._pause("paused", APPLICATIONS)
-        await poke(view.temporal, view.reference("paused"), is_deleting=False)
+        await request_reconcile(view.temporal, view.reference("paused"), is_deleting=False)
         await view.settle("paused")
         await self._keep("paused", view.run_of("paused"))
         await self._pause("paused", APPLICATIONS, is_paused=False)
@@ -79,9 +79,9 @@ class Stage:
         await self._keep("paused", held)
         await self._pause("held", PREVIEWS, is_paused=False)
 
-        called_off = view.run_of("called-off", Kind.PREVIEW)
-        await called_off.cancel()
-        await self._keep("canceled", await _ended(called_off))
+        preempted = view.run_of("called-off", Kind.PREVIEW)
+        await preempted.cancel()
+        await self._keep("canceled", await _ended(preempted))
         await view.delete("ended", PREVIEWS)
         await view.wait_gone("ended", resource=PREVIEWS)
 

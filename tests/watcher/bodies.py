@@ -4,11 +4,11 @@ from typing import Any
 
 from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Kind, ObjectReference
 from plattr.target import owner_labels
-from watcher.fleet import Fleet
-from watcher.observed import observe, observe_deployment
+from watcher.object_tracker import ObjectTracker
+from watcher.snapshots import observe, observe_deployment
 
 
-class BodyFleet(Fleet):
+class BodyFleet(ObjectTracker):
     """The fleet, fed with objects as the API server sends them, of which the streams take what they need."""
 
     def replace(self, kind, bodies):

@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
-from activities.clients.kube import KubeClient
+from clients.kube import KubeClient
 from watcher.metrics import WatcherMetrics
 
 

@@ -10,8 +10,8 @@ from plattr.objects import Kind, ObjectReference
 from tests.watcher.bodies import BodyFleet, custom_object
 from watcher import bursts as bursts_module
 from watcher.bursts import FIRST_SECONDS, FREE, LONGEST_SECONDS, QUIET_SECONDS, Bursts
-from watcher.poker import Poke, Poker
-from watcher.waiting import Waiting
+from watcher.reconcile_queue import ReconcileQueue, ReconcileRequest
+from watcher.time_to_running import TimeToRunning
 
 pytestmark = pytest.mark.attack
 
@@ -24,7 +24,7 @@ def test_a_churn_for_an_hour_is_told_four_times_a_minute():
     sent = []
     while now < 3700.0:
         if bursts.wait_seconds(SHOP) == 0:
-            bursts.sent(SHOP, calls_off=True)
+            bursts.sent(SHOP, preempts=True)
             sent.append(now)
         now += 0.5
 
@@ -38,7 +38,7 @@ def test_whose_runs_get_through_never_waits():
 
     for _ in range(50):
         assert bursts.wait_seconds(SHOP) == 0
-        bursts.sent(SHOP, calls_off=False)
+        bursts.sent(SHOP, preempts=False)
         now += 2.0
 
 
@@ -47,11 +47,11 @@ def test_a_few_corrections_do_not_wait_and_a_quiet_half_minute_forgives():
     bursts = Bursts(lambda: now)
     for _ in range(FREE):
         assert bursts.wait_seconds(SHOP) == 0
-        bursts.sent(SHOP, calls_off=True)
+        bursts.sent(SHOP, preempts=True)
 
     assert bursts.wait_seconds(SHOP) == FIRST_SECONDS
     now += QUIET_SECONDS
-    bursts.sent(ObjectReference(namespace="team", name="other"), calls_off=True)
+    bursts.sent(ObjectReference(namespace="team", name="other"), preempts=True)
 
     assert bursts.wait_seconds(SHOP) == 0
 
@@ -64,19 +64,19 @@ def quick(monkeypatch):
 async def test_the_newest_change_of_a_burst_is_told_and_a_deletion_at_once(metrics, quick):
     sent = []
 
-    async def send(poke):
-        sent.append((poke.is_deleting, time.monotonic()))
+    async def send(request):
+        sent.append((request.is_deleting, time.monotonic()))
 
-    poker = Poker(send, metrics)
-    sending = asyncio.create_task(poker.run())
-    poke = Poke(reference=SHOP, is_deleting=False, signal="changed", calls_off=True)
+    queue = ReconcileQueue(send, metrics)
+    sending = asyncio.create_task(queue.run())
+    request = ReconcileRequest(reference=SHOP, is_deleting=False, signal="changed", preempts=True)
     for _ in range(FREE):
-        poker.put(poke)
-        assert await poker.drain(1)
+        queue.put(request)
+        assert await queue.drain(1)
 
     begun = time.monotonic()
     for _ in range(5):
-        poker.put(poke)
+        queue.put(request)
     await asyncio.sleep(0.1)
     # It waits, and is no backlog that anybody should be woken for.
     assert len(sent) == FREE
@@ -85,8 +85,8 @@ async def test_the_newest_change_of_a_burst_is_told_and_a_deletion_at_once(metri
         while len(sent) == FREE:
             await asyncio.sleep(0.01)
     told = sent[FREE][1] - begun
-    poker.put(poke)
-    poker.put(Poke(reference=SHOP, is_deleting=True, signal="changed"))
+    queue.put(request)
+    queue.put(ReconcileRequest(reference=SHOP, is_deleting=True, signal="changed"))
     await asyncio.sleep(0.1)
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
@@ -96,12 +96,12 @@ async def test_the_newest_change_of_a_burst_is_told_and_a_deletion_at_once(metri
 
 
 async def test_a_change_before_the_last_one_settled_calls_a_run_off_and_one_after_it_does_not(metrics):
-    pokes = []
-    fleet = BodyFleet(pokes.append, Waiting(metrics))
-    fleet.change(Kind.APPLICATION, "ADDED", custom_object(generation=1))
-    fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(generation=1, phase="Provisioning"))
-    fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(generation=2, observed=1, phase="Provisioning"))
-    fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(generation=2, phase="Running"))
-    fleet.change(Kind.APPLICATION, "MODIFIED", custom_object(generation=3, observed=2, phase="Running"))
+    requests = []
+    tracker = BodyFleet(requests.append, TimeToRunning(metrics))
+    tracker.change(Kind.APPLICATION, "ADDED", custom_object(generation=1))
+    tracker.change(Kind.APPLICATION, "MODIFIED", custom_object(generation=1, phase="Provisioning"))
+    tracker.change(Kind.APPLICATION, "MODIFIED", custom_object(generation=2, observed=1, phase="Provisioning"))
+    tracker.change(Kind.APPLICATION, "MODIFIED", custom_object(generation=2, phase="Running"))
+    tracker.change(Kind.APPLICATION, "MODIFIED", custom_object(generation=3, observed=2, phase="Running"))
 
-    assert [poke.calls_off for poke in pokes] == [False, True, False]
+    assert [request.preempts for request in requests] == [False, True, False]

@@ -4,16 +4,16 @@ from contextlib import aclosing
 
 import pytest
 
-from activities.clients import kube as kube_module
-from activities.clients.kube import KubeClient
-from activities.clients.resources import APPLICATIONS
 from activities.fleet import FleetActivities
+from clients import kube as kube_module
+from clients.kube import KubeClient
+from clients.resources import APPLICATIONS
 from plattr.fleet import FleetQuery
 from plattr.objects import PAUSED_ANNOTATION, Kind
 from tests.fix_kubernetes import Cluster, application_spec
 from tests.fix_memory import Peak
-from watcher.observed import observe
-from watcher.stream import Listed, Stream
+from watcher.reflector import Listed, Reflector
+from watcher.snapshots import observe
 
 pytestmark = pytest.mark.attack
 
@@ -32,8 +32,8 @@ async def test_lists_of_large_objects_are_never_in_memory_as_a_whole(
     monkeypatch.setattr(kube_module, "PAGE_BYTES", PAGE_BYTES)
     for number in range(OBJECTS):
         await cluster.apply(namespace, f"large-{number}", SPEC, metadata={"annotations": ANNOTATIONS})
-    stream = Stream(kube, APPLICATIONS, lambda body: observe(Kind.APPLICATION, body), metrics)
-    fleet = FleetActivities(cluster.kube, cluster.ledger, None)
+    stream = Reflector(kube, APPLICATIONS, lambda body: observe(Kind.APPLICATION, body), metrics)
+    tracker = FleetActivities(cluster.kube, cluster.claim_store, None)
 
     with Peak() as whole:
         await kube.list(APPLICATIONS)
@@ -41,9 +41,9 @@ async def test_lists_of_large_objects_are_never_in_memory_as_a_whole(
         async with aclosing(stream.changes()) as changes:
             listed = await anext(changes)
     with Peak() as resync:
-        await fleet.list_fleet(FleetQuery(purpose="resync", limit=500))
+        await tracker.list_fleet(FleetQuery(purpose="resync", limit=500))
     with Peak() as restore:
-        page = await fleet.list_fleet(FleetQuery(purpose="restore", limit=500))
+        page = await tracker.list_fleet(FleetQuery(purpose="restore", limit=500))
 
     assert isinstance(listed, Listed)
     assert sum(seen.reference.namespace == namespace for seen in listed.seen) == OBJECTS

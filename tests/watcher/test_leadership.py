@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from activities.clients.resources import LEASES
+from clients.resources import LEASES
 from watcher import leadership
 from watcher.leadership import LEASE_NAME, Leadership, LeadershipLost
 

@@ -8,38 +8,38 @@ from pathlib import Path
 
 from plattr.objects import Kind, ObjectReference
 from tests.watcher.bodies import BodyFleet, custom_object, deployment, orphan
-from watcher.fleet import DOUBT_SECONDS
-from watcher.observed import Incarnation, Observed
-from watcher.poker import Poke, Poker
-from watcher.waiting import Waiting
+from watcher.object_tracker import DOUBT_SECONDS
+from watcher.reconcile_queue import ReconcileQueue, ReconcileRequest
+from watcher.snapshots import ObjectRevision, ObjectSnapshot
+from watcher.time_to_running import TimeToRunning
 
 EVENTS = 100_000
 # What the watcher keeps an object by.
-REMEMBERED = (ObjectReference, Observed, Incarnation, Poke)
+REMEMBERED = (ObjectReference, ObjectSnapshot, ObjectRevision, ReconcileRequest)
 PADDING = {"environment": "production", "envVars": [{"name": "X", "value": "x" * 2000}]}
 
 
 class Watcher:
-    """All of the watcher that remembers objects, without its streams; the pokes go nowhere."""
+    """All of the watcher that remembers objects, without its streams; the reconcile requests go nowhere."""
 
     def __init__(self, metrics):
         self.now = 100.0
         self.events = 0
         self.sent = 0
         self.lives = 0
-        self.poker = Poker(self._send, metrics)
-        self.fleet = BodyFleet(self.poker.put, Waiting(metrics, clock=lambda: self.now), clock=lambda: self.now)
+        self.queue = ReconcileQueue(self._send, metrics)
+        self.tracker = BodyFleet(self.queue.put, TimeToRunning(metrics, clock=lambda: self.now), clock=lambda: self.now)
 
-    async def _send(self, poke):
+    async def _send(self, request):
         self.sent += 1
 
     def see(self, kind, event, body):
         body["spec"] = PADDING | body["spec"]
-        self.fleet.change(kind, event, body)
+        self.tracker.change(kind, event, body)
         self.events += 1
 
     def see_deployment(self, event, body):
-        self.fleet.change_deployment(event, body)
+        self.tracker.change_deployment(event, body)
         self.events += 1
 
     def live(self):
@@ -58,7 +58,7 @@ class Watcher:
             self.see(kind, "MODIFIED", custom_object(each, phase="Running", **uid))
             self.see_deployment("MODIFIED", deployment(each, available=False, kind=kind))
         self.now += DOUBT_SECONDS
-        self.fleet.confirm()
+        self.tracker.confirm()
         for kind, each in (app, preview):
             self.see(
                 kind, "MODIFIED", custom_object(each, generation=2, observed=1, paused=True, phase="Failed", **uid)
@@ -70,7 +70,7 @@ class Watcher:
             ]
             for step in steps[:: 1 if self.lives % 2 else -1]:
                 step()
-        self.fleet.confirm()
+        self.tracker.confirm()
 
     def _go(self, kind, name, uid):
         for event, held in (("MODIFIED", True), ("DELETED", False)):
@@ -81,7 +81,7 @@ class Watcher:
         while self.events < until:
             for _ in range(100):
                 self.live()
-            assert await self.poker.drain(30)
+            assert await self.queue.drain(30)
 
 
 def remembered():
@@ -97,7 +97,7 @@ def resident():
 async def test_memory_does_not_grow_with_the_objects_that_come_and_go(metrics):
     before_all = remembered()
     watcher = Watcher(metrics)
-    sending = asyncio.create_task(watcher.poker.run())
+    sending = asyncio.create_task(watcher.queue.run())
     try:
         # Once warm, the allocator has what it needs.
         await watcher.churn(EVENTS // 10)
@@ -109,6 +109,6 @@ async def test_memory_does_not_grow_with_the_objects_that_come_and_go(metrics):
         await asyncio.gather(sending, return_exceptions=True)
 
     assert watcher.sent > watcher.lives
-    assert len(watcher.fleet) == watcher.poker.depth == 0
+    assert len(watcher.tracker) == watcher.queue.depth == 0
     assert remembered() - before_all == Counter()
     assert grown < 2_000_000

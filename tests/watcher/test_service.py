@@ -11,11 +11,11 @@ import aiohttp
 import pytest
 from temporalio.service import RPCError
 
-from activities.clients.resources import APPLICATIONS, DEPLOYMENTS, LEASES
-from activities.clients.temporal import connect_temporal
+from clients.resources import APPLICATIONS, DEPLOYMENTS, LEASES
+from clients.temporal import connect_temporal
 from plattr.objects import FINALIZER, Kind, ObjectReference
 from plattr.target import owner_labels
-from tests.watcher.test_poker import NO_WORKER_HERE, signals_of
+from tests.watcher.test_reconcile_queue import NO_WORKER_HERE, signals_of
 from watcher.leadership import LEASE_NAME
 from watcher.service import WatcherService
 
@@ -101,7 +101,7 @@ async def test_an_application_is_poked_for_its_changes_and_not_for_its_status(
         assert service.live() is None
 
 
-async def test_a_flip_of_its_deployment_pokes_the_owner(kube, temporal_server, metrics, reference):
+async def test_a_flip_of_its_deployment_requests_the_owner(kube, temporal_server, metrics, reference):
     namespace, name = reference.namespace, reference.name
     labels = owner_labels(reference)
     pod = {
@@ -123,7 +123,7 @@ async def test_a_flip_of_its_deployment_pokes_the_owner(kube, temporal_server, m
         await kube.create(APPLICATIONS, application(name), namespace)
         await kube.create(DEPLOYMENTS, body, namespace)
         await eventually_signals(client, reference, ["changed"])
-        await eventually(lambda: service.fleet._is_available(reference))
+        await eventually(lambda: service.tracker._is_available(reference))
         await set_phase(kube, name, namespace, "Running")
 
         pod["metadata"]["annotations"] = {"sim/outcome": "crashloop"}
@@ -136,7 +136,7 @@ async def test_a_flip_of_its_deployment_pokes_the_owner(kube, temporal_server, m
         await eventually_signals(client, reference, ["changed", "repair", "repair"], 30)
 
 
-async def test_a_restarted_watcher_pokes_what_is_not_settled(kube, temporal_server, metrics, reference):
+async def test_a_restarted_watcher_requests_what_is_not_settled(kube, temporal_server, metrics, reference):
     await kube.create(APPLICATIONS, application(reference.name), reference.namespace)
 
     async with watching(kube, temporal_server, metrics) as (_, client):

@@ -26,7 +26,7 @@ SETTINGS = {
 # As the worker does: the settings first, then the secret.
 WORKER = f"""
 import asyncio, os
-from activities.clients.secrets_manager import SecretsManagerClient
+from clients.secrets_manager import SecretsManagerClient
 from worker.__main__ import take_settings
 settings = take_settings(os.environ)
 assert settings.aws_endpoint_url == os.environ["THE_TESTS_S3"], settings.aws_endpoint_url

@@ -16,10 +16,10 @@ import yaml
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from activities.clients.installation import LEASE_NAME
-from activities.clients.kube import KubeClient
-from activities.clients.resources import NAMESPACES
-from activities.clients.temporal import connect_temporal
+from clients.installation import LEASE_NAME
+from clients.kube import KubeClient
+from clients.resources import NAMESPACES
+from clients.temporal import connect_temporal
 from plattr.steps import TASK_QUEUE, RunInput
 from workflows.application import ProvisionApplication
 

@@ -12,10 +12,10 @@ from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from activities.clients import sdk_metrics
-from activities.clients.sdk_metrics import SdkMetrics
-from activities.clients.temporal import connect_temporal
+from clients.temporal import connect_temporal
 from plattr.errors import MissingSetting
+from telemetry import sdk_metrics
+from telemetry.sdk_metrics import SdkMetrics
 from tests.deploy.test_chart import SDK_METRICS
 
 
@@ -28,7 +28,7 @@ async def answer() -> str:
 class Run:
     @workflow.run
     async def run(self, end: str) -> str:
-        if end == "begin anew":
+        if end == "start again":
             workflow.continue_as_new("complete")
         if end == "fail":
             raise ApplicationError("refused", non_retryable=True)
@@ -42,7 +42,7 @@ async def test_every_metric_that_alerts_and_dashboard_ask_for_is_served(temporal
     client = await connect_temporal(lazy=False, environment=temporal_server.environment, runtime=metrics.runtime)
     runner = UnsandboxedWorkflowRunner()
     async with Worker(client, task_queue=queue, workflows=[Run], activities=[answer], workflow_runner=runner):
-        await client.execute_workflow(Run.run, "begin anew", id=f"{queue}-anew", task_queue=queue)
+        await client.execute_workflow(Run.run, "start again", id=f"{queue}-again", task_queue=queue)
         with pytest.raises(WorkflowFailureError):
             await client.execute_workflow(Run.run, "fail", id=f"{queue}-fail", task_queue=queue)
         stuck = await client.start_workflow(Run.run, "stand still", id=f"{queue}-stuck", task_queue=queue)

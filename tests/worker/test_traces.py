@@ -1,4 +1,4 @@
-"""One trace from the watcher's poke to the calls that the backends got, and nothing secret in it."""
+"""One trace from the watcher's reconcile request to the calls that the backends got, and nothing secret in it."""
 
 import asyncio
 import re
@@ -16,15 +16,16 @@ from temporalio.client import WorkflowFailureError
 from temporalio.common import RetryPolicy
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from activities.clients import temporal, tracing
-from activities.clients.resources import APPLICATIONS, SECRETS
 from activities.interceptor import AttemptGuard
 from activities.metering import AttemptMeter
+from clients import temporal
+from clients.resources import APPLICATIONS, SECRETS
 from plattr.objects import Kind, ObjectReference
+from telemetry import tracing
 from tests.fix_kubernetes import application_spec, random_name
 from tests.inputs import CLUSTER
 from watcher.metrics import WatcherMetrics
-from watcher.poker import Poke, Poker
+from watcher.reconcile_queue import ReconcileQueue, ReconcileRequest
 from worker.__main__ import build_worker
 from worker.registry import connect_clients
 
@@ -63,9 +64,9 @@ async def until_phase(cluster, reference, phase):
         return body
 
 
-def trace_of(spans, poke):
-    """Return the poke's trace; the test's own calls to Kubernetes each begin another."""
-    (root,) = [span for span in spans if span.name == poke]
+def trace_of(spans, request):
+    """Return the reconcile request's trace; the test's own calls to Kubernetes each begin another."""
+    (root,) = [span for span in spans if span.name == request]
     assert root.parent is None
     return [span for span in spans if span.context.trace_id == root.context.trace_id]
 
@@ -82,26 +83,28 @@ def ancestors(span, spans):
 async def test_one_trace_leads_from_the_poke_to_every_backend_and_back_when_all_is_removed(
     cluster, clients, core_settings, temporal_server, reference, spans
 ):
-    queue = f"traces-{uuid.uuid4().hex[:8]}"
+    task_queue = f"traces-{uuid.uuid4().hex[:8]}"
     client = await temporal.connect_temporal(lazy=False, environment=temporal_server.environment)
 
-    async def send(poke):
-        await temporal.poke(client, poke.reference, is_deleting=poke.is_deleting, signal=poke.signal, task_queue=queue)
+    async def send(request):
+        await temporal.request_reconcile(
+            client, request.reference, is_deleting=request.is_deleting, signal=request.signal, task_queue=task_queue
+        )
 
-    poker = Poker(send, WatcherMetrics(CollectorRegistry()))
+    queue = ReconcileQueue(send, WatcherMetrics(CollectorRegistry()))
     features = {"database": {"enabled": True}, "auth": {"enabled": True}}
     features["storage"] = {"enabled": True, "buckets": [{"name": "files"}]}
-    poking = asyncio.create_task(poker.run())
-    async with build_worker(client, core_settings, clients, queue):
+    poking = asyncio.create_task(queue.run())
+    async with build_worker(client, core_settings, clients, task_queue):
         await cluster.apply(reference.namespace, reference.name, application_spec(**features))
-        poker.put(Poke(reference=reference, is_deleting=False, signal="changed"))
+        queue.put(ReconcileRequest(reference=reference, is_deleting=False, signal="changed"))
         await until_phase(cluster, reference, "Running")
         secret = await cluster.admin.get(SECRETS, f"{reference.name}-db", reference.namespace)
         provision = trace_of(spans.get_finished_spans(), "SignalWithStartWorkflow:ProvisionApplication")
 
         spans.clear()
         await cluster.admin.delete(APPLICATIONS, reference.name, reference.namespace)
-        poker.put(Poke(reference=reference, is_deleting=True, signal="changed"))
+        queue.put(ReconcileRequest(reference=reference, is_deleting=True, signal="changed"))
         assert await until_phase(cluster, reference, "none") is None
         cleanup = trace_of(spans.get_finished_spans(), "SignalWithStartWorkflow:CleanupApplication")
     poking.cancel()
@@ -142,19 +145,19 @@ class Leaking:
 
 
 async def test_a_foreign_error_is_in_the_trace_without_its_words(temporal_server, spans):
-    queue = f"traces-{uuid.uuid4().hex[:8]}"
+    task_queue = f"traces-{uuid.uuid4().hex[:8]}"
     client = await temporal.connect_temporal(lazy=False, environment=temporal_server.environment)
     guards, runner = [AttemptGuard(), AttemptMeter()], UnsandboxedWorkflowRunner()
     async with Worker(
         client,
-        task_queue=queue,
+        task_queue=task_queue,
         workflows=[Leaking],
         activities=[leak],
         interceptors=guards,
         workflow_runner=runner,
     ):
         with pytest.raises(WorkflowFailureError):
-            await client.execute_workflow(Leaking.run, id=queue, task_queue=queue)
+            await client.execute_workflow(Leaking.run, id=task_queue, task_queue=task_queue)
 
     (attempt,) = [span for span in spans.get_finished_spans() if span.name == "RunActivity:leak"]
     assert not attempt.status.is_ok

@@ -15,8 +15,8 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from activities.clients.temporal import ENVIRONMENT_ATTRIBUTE, NAME_ATTRIBUTE, NAMESPACE_ATTRIBUTE, PHASE_ATTRIBUTE
 from activities.interceptor import AttemptGuard
+from clients.temporal import ENVIRONMENT_ATTRIBUTE, NAME_ATTRIBUTE, NAMESPACE_ATTRIBUTE, PHASE_ATTRIBUTE
 from plattr.steps import RunInput
 from stack.services.temporal import DYNAMIC_CONFIG
 from tests.workflows.fakes import FakePlatform

@@ -19,7 +19,7 @@ from plattr.fleet import (
     Member,
     ReferencesQuery,
 )
-from plattr.status import ConditionType, Finding, Phase
+from plattr.status import ConditionType, ConditionUpdate, Phase
 from plattr.steps import (
     ClaimInput,
     ClaimResult,
@@ -28,7 +28,7 @@ from plattr.steps import (
     CleanupStepInput,
     ExpiryInput,
     Lifetime,
-    PreviewTerms,
+    PreviewLifetime,
     Progress,
     RolloutInput,
     StatusInput,
@@ -63,7 +63,7 @@ class FakePlatform:
         self.claims: list[ClaimResult] = []
         self.plans: list[CleanupPlan] = []
         self.rollout_rounds = 1
-        self.said: list[Finding | None] = []
+        self.said: list[ConditionUpdate | None] = []
         self.phases: list[Phase] = []
         self.running: set[str] = set()
         self.overlaps: list[tuple[str, ...]] = []
@@ -74,12 +74,12 @@ class FakePlatform:
         self.warning: datetime | None = None
         self.warnings: list[ExpiryInput] = []
         self.deletions: list[ExpiryInput] = []
-        # The fleet, by its keys, and who was poked when by the clock of the test.
+        # The fleet, by its keys, and who was asked to reconcile when by the clock of the test.
         self.members: list[Member] = []
         # Whose Secrets have changed, by name.
         self.changed: set[str] = set()
-        self.pokes: list[FleetBatch] = []
-        self.poked_per_call: int | None = None
+        self.requests: list[FleetBatch] = []
+        self.requested_per_call: int | None = None
         self.refuses: Callable[[Member], bool] = lambda _: False
 
     async def call(self, name: str) -> None:
@@ -120,11 +120,11 @@ class FakePlatform:
             self.await_rollout,
             self.write_status,
             self.report_stuck,
-            self.read_terms,
+            self.read_lifetime,
             self.warn_of_expiry,
             self.delete_expired,
             self.list_fleet,
-            self.poke_fleet,
+            self.request_reconciles,
             self.find_changed_references,
         ]
 
@@ -133,7 +133,7 @@ class FakePlatform:
         async def run(step: StepInput) -> StepResult:
             await self.call(name)
             condition = Step(name.removeprefix("reconcile_")).condition
-            return StepResult(findings=(Finding(type=condition, status="True", reason="Provisioned"),))
+            return StepResult(updates=(ConditionUpdate(type=condition, status="True", reason="Provisioned"),))
 
         return run
 
@@ -171,14 +171,16 @@ class FakePlatform:
         self.rollout_rounds -= 1
         if self.rollout_rounds <= 0:
             return StepResult()
-        pods = Finding(type=ConditionType.DEPLOYMENT, status="False", reason="RolloutInProgress", message="pods")
-        return StepResult(is_done=False, waiting_for="pods", findings=(pods,))
+        pods = ConditionUpdate(
+            type=ConditionType.DEPLOYMENT, status="False", reason="RolloutInProgress", message="pods"
+        )
+        return StepResult(is_done=False, waiting_for="pods", updates=(pods,))
 
     @activity.defn
     async def write_status(self, status: StatusInput) -> StatusResult:
         self.statuses.append(status)
         await self.call("write_status")
-        phase = Phase.FAILED if status.gave_up else Phase.RUNNING
+        phase = Phase.FAILED if status.retries_exhausted else Phase.RUNNING
         return StatusResult(phase=self.phases.pop(0) if self.phases else phase, is_written=True)
 
     @activity.defn
@@ -188,13 +190,13 @@ class FakePlatform:
         return StatusResult(phase=Phase.TERMINATING, is_written=True)
 
     @activity.defn
-    async def read_terms(self, request: ClaimInput) -> PreviewTerms:
-        await self.call("read_terms")
+    async def read_lifetime(self, request: ClaimInput) -> PreviewLifetime:
+        await self.call("read_lifetime")
         if self.presence != "alive":
-            return PreviewTerms(verdict=self.presence)
+            return PreviewLifetime(verdict=self.presence)
         warning = "none" if self.warning is None else "current" if self.warning == self.expires_at else "stale"
         lifetime = {"uid": UID, "expires_at": self.expires_at, "warn_at": self.warn_at, "warning": warning}
-        return PreviewTerms(verdict="alive", lifetime=Lifetime.model_validate(lifetime))
+        return PreviewLifetime(verdict="alive", lifetime=Lifetime.model_validate(lifetime))
 
     @activity.defn
     async def warn_of_expiry(self, request: ExpiryInput) -> StepResult:
@@ -226,13 +228,13 @@ class FakePlatform:
         return ChangedReferences(members=members, looked_at=len(page), after=after)
 
     @activity.defn
-    async def poke_fleet(self, batch: FleetBatch) -> FleetProgress:
-        await self.call("poke_fleet")
-        done = batch.members[: self.poked_per_call]
+    async def request_reconciles(self, batch: FleetBatch) -> FleetProgress:
+        await self.call("request_reconciles")
+        done = batch.members[: self.requested_per_call]
         refused = tuple(member for member in done if self.refuses(member))
         taken = tuple(member for member in done if member not in refused)
-        self.pokes.append(batch.model_copy(update={"members": taken}))
-        return FleetProgress(poked=len(done), refused=refused)
+        self.requests.append(batch.model_copy(update={"members": taken}))
+        return FleetProgress(requested=len(done), refused=refused)
 
 
 async def eventually(condition: Callable[[], bool], *, seconds: float = 20) -> None:

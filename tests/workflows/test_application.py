@@ -82,7 +82,7 @@ async def test_a_rollout_that_takes_long_is_told_of_meanwhile_with_all_that_was_
     await handle.result()
 
     underway, *rest = stage.platform.statuses
-    by_type = {finding.type: (finding.status, finding.reason) for finding in underway.findings}
+    by_type = {update.type: (update.status, update.reason) for update in underway.updates}
     assert underway.is_underway
     assert not any(status.is_underway for status in rest)
     assert by_type[ConditionType.DATABASE] == ("True", "Provisioned")
@@ -100,14 +100,14 @@ async def test_four_attempts_then_failed_then_healed_after_half_a_minute(stage: 
 
     assert stage.platform.calls.count("reconcile_database") == 5
     failed, healed = stage.platform.statuses
-    assert failed.gave_up
-    assert [(f.type, f.status, f.reason) for f in failed.findings] == [
+    assert failed.retries_exhausted
+    assert [(f.type, f.status, f.reason) for f in failed.updates] == [
         (ConditionType.DATABASE, "False", "BackendUnavailable"),
         (ConditionType.READY, "False", "BackendUnavailable"),
     ]
     assert not failed.is_refused
     assert ConditionType.STORAGE in failed.unreached
-    assert not healed.gave_up
+    assert not healed.retries_exhausted
 
 
 async def test_attempts_follow_the_seeds_table(stage: Stage) -> None:
@@ -164,13 +164,11 @@ async def test_a_refusal_fails_the_run_at_once(
     assert caught.value.cause.type == error.reason
     assert stage.platform.calls.count(activity) == 1
     status = stage.platform.statuses[-1]
-    whole = [finding for finding in status.findings if finding.type is ConditionType.READY]
-    assert status.gave_up
+    whole = [update for update in status.updates if update.type is ConditionType.READY]
+    assert status.retries_exhausted
     assert status.is_refused
-    assert [(finding.status, finding.reason, finding.message) for finding in whole] == [
-        ("False", error.reason, str(error))
-    ]
-    assert condition in {finding.type for finding in status.findings if finding.status == "False"}
+    assert [(update.status, update.reason, update.message) for update in whole] == [("False", error.reason, str(error))]
+    assert condition in {update.type for update in status.updates if update.status == "False"}
 
 
 async def test_auth_that_fails_does_not_stop_the_workload(stage: Stage) -> None:
@@ -180,7 +178,7 @@ async def test_auth_that_fails_does_not_stop_the_workload(stage: Stage) -> None:
 
     first = stage.platform.calls[: len(IN_ORDER)]
     assert first == IN_ORDER
-    by_type = {finding.type: finding for finding in stage.platform.statuses[0].findings}
+    by_type = {update.type: update for update in stage.platform.statuses[0].updates}
     assert by_type[ConditionType.AUTH].reason == "ProviderCredentialsMissing"
     assert by_type[ConditionType.DEPLOYMENT].status == "True"
     assert stage.platform.calls.count("reconcile_auth") == 2
@@ -189,7 +187,7 @@ async def test_auth_that_fails_does_not_stop_the_workload(stage: Stage) -> None:
 # What the object is when it is read again, and from which of the steps its run goes on.
 KNOCKS = {
     "a change": ("changed", {"generation": 2}, 1),
-    "made anew": ("changed", {"uid": "uid-2"}, 1),
+    "made again": ("changed", {"uid": "uid-2"}, 1),
     "for nothing": ("changed", {}, 3),
     "a repair": ("repair", {}, 1),
     "a resync": ("resync", {}, 1),

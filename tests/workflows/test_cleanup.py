@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
-from plattr.claims import Claim, Holding
+from plattr.claims import Claim, ClaimKind
 from plattr.errors import BackendUnavailable, HeldByDependents, StillDeleting
 from plattr.steps import CASCADE_SIGNAL, CleanupPlan, Progress, RunResult
 from tests.workflows.conftest import Stage
@@ -39,7 +39,7 @@ async def test_cleanup_never_gives_up_and_says_that_it_is_stuck(stage: Stage) ->
 
     assert stage.platform.calls[-1] == "release_object"
     assert len(stage.platform.stuck) == 10
-    assert stage.platform.stuck[0].findings[0].reason == "BackendUnavailable"
+    assert stage.platform.stuck[0].updates[0].reason == "BackendUnavailable"
     assert stage.platform.calls.count("release_object") == 1
 
 
@@ -52,7 +52,7 @@ async def test_a_stuck_deletion_says_what_is_gone_already(stage: Stage, *, retai
     await (await stage.start("CleanupApplication")).result()
 
     (told,) = stage.platform.stuck
-    assert {finding.type: (finding.status, finding.reason) for finding in told.removed} == {
+    assert {update.type: (update.status, update.reason) for update in told.removed} == {
         "DeploymentReady": ("False", "Removed"),
         "SearchReady": ("False", "Retained" if retain else "Removed"),
         "RedisReady": ("False", "Retained" if retain else "Removed"),
@@ -67,7 +67,7 @@ async def test_what_a_deletion_leaves_since_nothing_says_whose_it_is_is_said(sta
     result = RunResult.model_validate(await (await stage.start("CleanupApplication")).result())
 
     (told,) = stage.platform.stuck
-    assert {finding.type: finding.reason for finding in told.removed}["SearchReady"] == "Left"
+    assert {update.type: update.reason for update in told.removed}["SearchReady"] == "Left"
     assert "what is called prod_app-*" in result.summary
 
 
@@ -86,7 +86,9 @@ async def test_what_a_deletion_waits_for_is_said_once(stage: Stage) -> None:
     handle = await stage.start("CleanupApplication")
     await handle.result()
 
-    said = [(status.findings[0].type, status.findings[0].message, status.gave_up) for status in stage.platform.stuck]
+    said = [
+        (status.updates[0].type, status.updates[0].message, status.retries_exhausted) for status in stage.platform.stuck
+    ]
     assert said == [("AuthReady", f"waits for {what}", False) for what in ("a late call", "another")]
     steps = [call for call in stage.platform.calls if call != "report_stuck"]
     assert steps == [*IN_ORDER[:4], *["delete_auth"] * 4, *IN_ORDER[5:]]
@@ -161,7 +163,7 @@ async def test_an_operator_lets_a_deletion_that_is_held_go_on(stage: Stage) -> N
     await handle.signal(CASCADE_SIGNAL)
     await handle.result()
 
-    assert stage.platform.stuck[0].findings[0].reason == "HeldByDependents"
+    assert stage.platform.stuck[0].updates[0].reason == "HeldByDependents"
     assert stage.platform.cascading == [False] * 6 + [True] * 7
 
 
@@ -200,7 +202,7 @@ async def test_a_purge_ends_with_the_first_object_it_meets(stage: Stage) -> None
 
 
 async def test_the_end_says_whether_data_was_retained(stage: Stage) -> None:
-    outliving = (Claim(holding=Holding.BUCKET, name="plattr-prod-app-files"),)
+    outliving = (Claim(kind=ClaimKind.BUCKET, name="plattr-prod-app-files"),)
     summaries = []
     for plan in ({}, {"retain": True}, {"outliving": outliving}):
         stage.platform.plans = [CleanupPlan(verdict="proceed", uid=UID, **plan)]
@@ -220,7 +222,7 @@ async def test_retained_data_is_said_to_every_step(stage: Stage) -> None:
 
 
 async def test_what_outlives_the_object_is_said_to_every_step(stage: Stage) -> None:
-    outliving = (Claim(holding=Holding.BUCKET, name="plattr-prod-app-files"),)
+    outliving = (Claim(kind=ClaimKind.BUCKET, name="plattr-prod-app-files"),)
     stage.platform.plans = [CleanupPlan(verdict="proceed", uid=UID, outliving=outliving)]
 
     await (await stage.start("CleanupApplication")).result()

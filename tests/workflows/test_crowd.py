@@ -16,7 +16,7 @@ from activities.interceptor import AttemptGuard
 from plattr.steps import ClaimResult, RunInput
 from tests.workflows.fakes import FakePlatform
 from worker.__main__ import build_tuner
-from worker.admission import CountRuns, UnderWay
+from worker.run_limiter import InFlightRuns, RunCounter
 from workflows.application import ProvisionApplication
 
 COUNT = 40
@@ -58,13 +58,13 @@ async def started(environment: WorkflowEnvironment, queue: str, namespace: str, 
 
 
 async def test_few_runs_are_under_way_and_a_newcomer_comes_in_turn(skipping: WorkflowEnvironment) -> None:
-    queue, platform, under_way = f"test-{uuid.uuid4()}", Watched(), UnderWay(MOST)
+    queue, platform, under_way = f"test-{uuid.uuid4()}", Watched(), InFlightRuns(MOST)
     worker = Worker(
         skipping.client,
         task_queue=queue,
         workflows=[ProvisionApplication],
         activities=platform.activities(),
-        interceptors=[AttemptGuard(), CountRuns(under_way)],
+        interceptors=[AttemptGuard(), RunCounter(under_way)],
         tuner=build_tuner(under_way),
     )
     with skipping.with_time_skipping_disabled():
@@ -82,7 +82,7 @@ async def test_few_runs_are_under_way_and_a_newcomer_comes_in_turn(skipping: Wor
 
 
 class Churning(FakePlatform):
-    """Each look at an object finds a newer generation, so a round that is called off begins with its first step."""
+    """Each look at an object finds a newer generation, so a round that is preempted begins with its first step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,13 +99,13 @@ class Churning(FakePlatform):
 async def test_a_namespace_whose_objects_change_all_the_time_keeps_no_newcomer_waiting(
     skipping: WorkflowEnvironment,
 ) -> None:
-    queue, under_way = f"test-{uuid.uuid4()}", UnderWay(MOST)
+    queue, under_way = f"test-{uuid.uuid4()}", InFlightRuns(MOST)
     worker = Worker(
         skipping.client,
         task_queue=queue,
         workflows=[ProvisionApplication],
         activities=Churning().activities(),
-        interceptors=[AttemptGuard(), CountRuns(under_way)],
+        interceptors=[AttemptGuard(), RunCounter(under_way)],
         tuner=build_tuner(under_way),
     )
     with skipping.with_time_skipping_disabled():

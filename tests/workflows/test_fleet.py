@@ -26,7 +26,7 @@ from tests.workflows.conftest import Stage
 from tests.workflows.fakes import eventually
 from worker import schedule
 from worker.schedule import ensure_schedule, restore_runs
-from workflows.fleet import BATCH_TIME, PAGE, ResyncFleet
+from workflows.resync import BATCH_TIME, PAGE, ResyncFleet
 
 HALF_HOUR = timedelta(minutes=30)
 
@@ -68,9 +68,9 @@ async def test_every_object_is_poked_once_spread_over_the_period(stage: Stage, c
 
     result, took = await period(stage, timedelta(minutes=24))
 
-    poked = [member for batch in stage.platform.pokes for member in batch.members]
-    assert poked == stage.platform.members
-    assert result.poked == count
+    requested = [member for batch in stage.platform.requests for member in batch.members]
+    assert requested == stage.platform.members
+    assert result.requested == count
     if count:
         # The fakes do not sleep inside a batch; the run makes up for that.
         assert timedelta(minutes=24) <= took < timedelta(minutes=25)
@@ -82,9 +82,9 @@ async def test_many_objects_are_paged_and_the_pace_is_kept(stage: Stage) -> None
     result, took = await period(stage, timedelta(minutes=24))
 
     assert stage.platform.calls.count("list_fleet") == 3
-    assert len({batch.pause for batch in stage.platform.pokes}) == 1
-    assert [member for batch in stage.platform.pokes for member in batch.members] == stage.platform.members
-    assert result.poked == 2 * PAGE + 10
+    assert len({batch.pause for batch in stage.platform.requests}) == 1
+    assert [member for batch in stage.platform.requests for member in batch.members] == stage.platform.members
+    assert result.requested == 2 * PAGE + 10
     assert timedelta(minutes=24) <= took < timedelta(minutes=26)
 
 
@@ -93,16 +93,16 @@ async def test_without_a_spread_all_are_poked_at_once(stage: Stage) -> None:
 
     await period(stage, timedelta(0))
 
-    assert [len(batch.members) for batch in stage.platform.pokes] == [40]
+    assert [len(batch.members) for batch in stage.platform.requests] == [40]
 
 
 async def test_a_batch_that_ended_early_is_gone_on_with(stage: Stage) -> None:
     stage.platform.members = fleet(10)
-    stage.platform.poked_per_call = 3
+    stage.platform.requested_per_call = 3
 
     await period(stage, timedelta(0))
 
-    assert [member for batch in stage.platform.pokes for member in batch.members] == stage.platform.members
+    assert [member for batch in stage.platform.requests for member in batch.members] == stage.platform.members
 
 
 async def test_an_api_server_that_is_away_only_delays_the_period(stage: Stage) -> None:
@@ -111,11 +111,11 @@ async def test_an_api_server_that_is_away_only_delays_the_period(stage: Stage) -
 
     result, _ = await period(stage, timedelta(minutes=1))
 
-    assert result.poked == 5
+    assert result.requested == 5
 
 
-def poked(stage: Stage) -> list[Member]:
-    return [member for batch in stage.platform.pokes for member in batch.members]
+def requested(stage: Stage) -> list[Member]:
+    return [member for batch in stage.platform.requests for member in batch.members]
 
 
 async def test_an_object_that_is_refused_is_passed_over_and_counted(stage: Stage) -> None:
@@ -125,8 +125,8 @@ async def test_an_object_that_is_refused_is_passed_over_and_counted(stage: Stage
 
     result, took = await period(stage, timedelta(0))
 
-    assert poked(stage) == [member for member in stage.platform.members if member != broken]
-    assert result == FleetResult(poked=2 * PAGE + 9, refused=1)
+    assert requested(stage) == [member for member in stage.platform.members if member != broken]
+    assert result == FleetResult(requested=2 * PAGE + 9, refused=1)
     assert took < timedelta(seconds=30)
 
 
@@ -136,7 +136,7 @@ async def test_a_last_page_of_refused_objects_does_not_hold_up_the_next_period(s
 
     result, took = await period(stage, timedelta(0))
 
-    assert result == FleetResult(poked=PAGE, refused=1)
+    assert result == FleetResult(requested=PAGE, refused=1)
     assert took < timedelta(seconds=30)
 
 
@@ -150,8 +150,8 @@ async def test_when_all_are_refused_the_run_goes_on_until_they_are_not(
 
     result, took = await period(stage, timedelta(minutes=10), purpose)
 
-    assert poked(stage) == stage.platform.members
-    assert result == FleetResult(poked=5)
+    assert requested(stage) == stage.platform.members
+    assert result == FleetResult(requested=5)
     assert took > timedelta(hours=1)
 
 
@@ -164,8 +164,8 @@ async def test_a_restore_tries_what_was_refused_once_more(stage: Stage) -> None:
     result, _ = await period(stage, timedelta(0), "restore")
 
     first = stage.platform.members[:2]
-    assert poked(stage) == [*stage.platform.members[2:], *first]
-    assert result == FleetResult(poked=5)
+    assert requested(stage) == [*stage.platform.members[2:], *first]
+    assert result == FleetResult(requested=5)
 
 
 async def test_a_restore_gives_a_single_object_up_after_half_an_hour(stage: Stage) -> None:
@@ -174,7 +174,7 @@ async def test_a_restore_gives_a_single_object_up_after_half_an_hour(stage: Stag
 
     result, took = await period(stage, timedelta(0), "restore")
 
-    assert result == FleetResult(poked=4, refused=1)
+    assert result == FleetResult(requested=4, refused=1)
     assert timedelta(minutes=25) < took < timedelta(minutes=30)
 
 
@@ -184,7 +184,7 @@ async def test_an_api_server_that_refuses_the_list_only_delays_the_period(stage:
 
     result, took = await period(stage, timedelta(0))
 
-    assert result.poked == 5
+    assert result.requested == 5
     assert took > timedelta(seconds=30 + 60 + 120)
 
 
@@ -249,7 +249,7 @@ async def test_a_worker_that_dies_after_it_began_the_restore_leaves_it_to_the_ne
         with pytest.raises(asyncio.CancelledError):
             await schedule.keep_schedule(client, HALF_HOUR, task_queue=stage.task_queue)
         await client.get_workflow_handle(RESTORE_ID).result()
-    restored = len(stage.platform.pokes)
+    restored = len(stage.platform.requests)
     monkeypatch.setattr(schedule, "ensure_schedule", ensure)
     keeping = asyncio.create_task(schedule.keep_schedule(client, HALF_HOUR, task_queue=stage.task_queue))
     async with asyncio.timeout(20):
@@ -259,7 +259,7 @@ async def test_a_worker_that_dies_after_it_began_the_restore_leaves_it_to_the_ne
     await client.get_workflow_handle(RESTORE_ID).result()
 
     assert restored == 2
-    assert {batch.purpose for batch in stage.platform.pokes} == {"restore"}
+    assert {batch.purpose for batch in stage.platform.requests} == {"restore"}
 
 
 async def is_scheduled(client: Client) -> bool:
@@ -275,9 +275,9 @@ async def test_the_schedule_begins_a_period(stage: Stage, client: Client) -> Non
     await ensure_schedule(client, timedelta(seconds=2), task_queue=stage.task_queue)
 
     await client.get_schedule_handle(SCHEDULE_ID).trigger()
-    await eventually(lambda: len(stage.platform.pokes) >= 3)
+    await eventually(lambda: len(stage.platform.requests) >= 3)
 
-    assert {batch.purpose for batch in stage.platform.pokes} == {"resync"}
+    assert {batch.purpose for batch in stage.platform.requests} == {"resync"}
 
 
 async def test_lost_runs_are_restored_once_however_many_workers_notice(stage: Stage, client: Client) -> None:
@@ -288,5 +288,5 @@ async def test_lost_runs_are_restored_once_however_many_workers_notice(stage: St
         await restore_runs(client, task_queue=stage.task_queue)
     await client.get_workflow_handle(RESTORE_ID).result()
 
-    assert {batch.purpose for batch in stage.platform.pokes} == {"restore"}
-    assert stage.platform.pokes[0].members == tuple(stage.platform.members)
+    assert {batch.purpose for batch in stage.platform.requests} == {"restore"}
+    assert stage.platform.requests[0].members == tuple(stage.platform.members)

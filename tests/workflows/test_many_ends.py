@@ -18,7 +18,7 @@ from plattr.steps import (
     ClaimResult,
     ExpiryInput,
     Lifetime,
-    PreviewTerms,
+    PreviewLifetime,
     RunInput,
     StepResult,
 )
@@ -56,12 +56,12 @@ class Crowd(FakePlatform):
             self.at_once -= 1
 
     @activity.defn
-    async def read_terms(self, request: ClaimInput) -> PreviewTerms:
-        await self.call("read_terms")
+    async def read_lifetime(self, request: ClaimInput) -> PreviewLifetime:
+        await self.call("read_lifetime")
         if self.deleted[request.reference.name]:
-            return PreviewTerms(verdict="deleting")
+            return PreviewLifetime(verdict="deleting")
         lifetime = Lifetime(uid=UID, expires_at=self.end, warn_at=self.end - timedelta(minutes=1), warning="current")
-        return PreviewTerms(verdict="alive", lifetime=lifetime)
+        return PreviewLifetime(verdict="alive", lifetime=lifetime)
 
     @activity.defn
     async def claim_object(self, request: ClaimInput) -> ClaimResult:
@@ -78,7 +78,7 @@ class Crowd(FakePlatform):
 
 async def started(environment: WorkflowEnvironment, queue: str, workflow: str, name: str) -> Any:
     run = RunInput(namespace="team", name=name, by_hand=False)
-    # As activities/clients/temporal.py has it.
+    # As clients/temporal.py has it.
     priority = Priority(priority_key=4 if workflow == "PreviewLifecycle" else 3)
     return await environment.client.start_workflow(
         workflow, run, id=f"{queue}/{name}", task_queue=queue, priority=priority

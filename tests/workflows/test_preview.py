@@ -33,7 +33,7 @@ CLEANUP = [
     "release_object",
 ]
 EXPIRY = ["delete_expired", *CLEANUP]
-WARNING = ["read_terms", "warn_of_expiry", "claim_object"]
+WARNING = ["read_lifetime", "warn_of_expiry", "claim_object"]
 
 # The server's timers fire within 20 ms here; a loaded machine takes its time to run what they wake.
 EXACT = timedelta(seconds=1)
@@ -97,7 +97,7 @@ async def test_a_preview_is_provisioned_warned_of_and_taken_down(stage: Stage, p
 
     result = RunResult.model_validate(await handle.result())
 
-    assert preview.calls == ["read_terms", *PROVISION, *WARNING, *EXPIRY]
+    assert preview.calls == ["read_lifetime", *PROVISION, *WARNING, *EXPIRY]
     assert "nothing" in result.summary
 
 
@@ -215,7 +215,7 @@ async def test_a_preview_whose_end_passed_while_nobody_worked_is_deleted_at_once
 
     await (await stage.start("PreviewLifecycle")).result()
 
-    assert preview.calls == ["read_terms", *EXPIRY]
+    assert preview.calls == ["read_lifetime", *EXPIRY]
 
 
 async def test_a_preview_deleted_by_hand_becomes_its_cleanup(stage: Stage, preview: FakePlatform) -> None:
@@ -238,12 +238,12 @@ async def test_a_missing_parent_is_waited_for(stage: Stage, preview: FakePlatfor
     await handle.result()
 
     failed = preview.statuses[0]
-    assert failed.gave_up
-    assert [(f.type, f.reason) for f in failed.findings] == [("Ready", "ParentNotFound")]
+    assert failed.retries_exhausted
+    assert [(f.type, f.reason) for f in failed.updates] == [("Ready", "ParentNotFound")]
     assert not failed.is_refused
     # Not retried quickly: five failures are five rounds.
-    assert len([status for status in preview.statuses if status.gave_up]) == 5
-    assert preview.statuses[-1].gave_up is False
+    assert len([status for status in preview.statuses if status.retries_exhausted]) == 5
+    assert preview.statuses[-1].retries_exhausted is False
 
 
 async def test_a_preview_without_parent_ends_on_time(stage: Stage, preview: FakePlatform) -> None:
@@ -268,7 +268,7 @@ async def test_a_change_cuts_the_wait_for_the_parent_short(stage: Stage, preview
         await eventually(lambda: len(preview.statuses) == 2)
     await finish(stage, handle)
 
-    assert preview.statuses[1].gave_up is False
+    assert preview.statuses[1].retries_exhausted is False
 
 
 @pytest.mark.parametrize(
@@ -302,11 +302,11 @@ async def test_a_refused_preview_heals_with_a_change(stage: Stage, preview: Fake
     await finish(stage, handle)
 
     assert progress.phase is Phase.FAILED
-    assert preview.statuses[1].gave_up is False
+    assert preview.statuses[1].retries_exhausted is False
 
 
 async def test_a_ttl_that_says_nothing_fails_the_run(stage: Stage, preview: FakePlatform) -> None:
-    preview.failures["read_terms"] = [InvalidSpec("spec.ttl", "bad")]
+    preview.failures["read_lifetime"] = [InvalidSpec("spec.ttl", "bad")]
     handle = await stage.start("PreviewLifecycle")
 
     with pytest.raises(WorkflowFailureError) as caught:
@@ -314,7 +314,7 @@ async def test_a_ttl_that_says_nothing_fails_the_run(stage: Stage, preview: Fake
 
     assert isinstance(caught.value.cause, ApplicationError)
     assert caught.value.cause.type == "InvalidSpec"
-    assert preview.statuses[0].findings[0].type == "Ready"
+    assert preview.statuses[0].updates[0].type == "Ready"
 
 
 @pytest.mark.parametrize("presence", ["paused", "gone"])
@@ -327,7 +327,7 @@ async def test_the_run_closes_for_an_object_that_is(stage: Stage, preview: FakeP
         result = RunResult.model_validate(await handle.result())
 
     assert presence in result.summary
-    assert preview.calls[-1] == "read_terms"
+    assert preview.calls[-1] == "read_lifetime"
     assert preview.deletions == []
 
 
@@ -337,7 +337,7 @@ async def test_a_paused_preview_does_not_end(stage: Stage, preview: FakePlatform
 
     await (await stage.start("PreviewLifecycle")).result()
 
-    assert preview.calls == ["read_terms"]
+    assert preview.calls == ["read_lifetime"]
 
 
 @pytest.mark.parametrize("presence", ["paused", "gone"])
@@ -349,15 +349,15 @@ async def test_a_knock_while_the_run_closes_is_not_lost(stage: Stage, preview: F
         async def come_back() -> None:
             await handle.signal("changed")
 
-        preview.during["read_terms"] = come_back
-        # Whether the first look or the second meets the knock, the run must look once more after it.
-        await eventually(lambda: "read_terms" in preview.calls)
+        preview.during["read_lifetime"] = come_back
+        # Whether the first look or the second meets the signal, the run must look once more after it.
+        await eventually(lambda: "read_lifetime" in preview.calls)
         preview.presence = "alive"
         try:
             await eventually(lambda: "write_status" in preview.calls, seconds=5)
         except TimeoutError:
             description = await handle.describe()
-            assert description.close_time is None, "closed with a knock unheard"
+            assert description.close_time is None, "closed with a signal unheard"
     await finish(stage, handle)
 
     assert preview.calls[-len(CLEANUP) :] == CLEANUP
@@ -404,7 +404,7 @@ async def test_a_warning_that_fails_across_the_end_does_not_lose_it(stage: Stage
 
 async def test_a_change_while_the_failure_is_being_said_is_not_lost(stage: Stage, preview: FakePlatform) -> None:
     with stage.environment.with_time_skipping_disabled():
-        preview.failures["read_terms"] = [OwnedElsewhere("cannot read it")]
+        preview.failures["read_lifetime"] = [OwnedElsewhere("cannot read it")]
         entered = asyncio.Event()
         go_on = asyncio.Event()
 
@@ -594,7 +594,7 @@ async def test_a_cleanup_finds_a_new_preview_of_the_name(stage: Stage, preview: 
     handle = await stage.start("CleanupPreview")
     await handle.result()
 
-    assert preview.calls[: len(PROVISION) + 2] == ["plan_cleanup", "read_terms", *PROVISION]
+    assert preview.calls[: len(PROVISION) + 2] == ["plan_cleanup", "read_lifetime", *PROVISION]
 
 
 async def test_the_end_of_a_preview_stands_behind_what_people_wait_for(stage: Stage, preview: FakePlatform) -> None:

@@ -1,4 +1,4 @@
-"""LookAtReferences: its pages and pokes, and the Schedule that begins it."""
+"""LookAtReferences: its pages and reconcile requests, and the Schedule that begins it."""
 
 import asyncio
 import uuid
@@ -34,11 +34,11 @@ async def test_only_those_whose_references_have_changed_are_poked(stage: Stage) 
 
     result = await look(stage)
 
-    poked = [member.reference.name for batch in stage.platform.pokes for member in batch.members]
-    assert sorted(poked) == sorted(stage.platform.changed)
-    assert {batch.purpose for batch in stage.platform.pokes} == {"resync"}
+    requested = [member.reference.name for batch in stage.platform.requests for member in batch.members]
+    assert sorted(requested) == sorted(stage.platform.changed)
+    assert {batch.purpose for batch in stage.platform.requests} == {"resync"}
     assert stage.platform.calls.count("find_changed_references") == 3
-    assert (result.poked, result.refused) == (2, 0)
+    assert (result.requested, result.refused) == (2, 0)
 
 
 async def test_who_is_refused_is_counted_and_keeps_nobody_from_a_turn(stage: Stage) -> None:
@@ -48,7 +48,7 @@ async def test_who_is_refused_is_counted_and_keeps_nobody_from_a_turn(stage: Sta
 
     result = await look(stage)
 
-    assert (result.poked, result.refused) == (2, 1)
+    assert (result.requested, result.refused) == (2, 1)
 
 
 async def test_where_nothing_has_changed_nobody_is_poked(stage: Stage) -> None:
@@ -57,7 +57,7 @@ async def test_where_nothing_has_changed_nobody_is_poked(stage: Stage) -> None:
     result = await look(stage)
 
     assert stage.platform.calls == ["find_changed_references"]
-    assert result == FleetResult(poked=0)
+    assert result == FleetResult(requested=0)
 
 
 @pytest.fixture

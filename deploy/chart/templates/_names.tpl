@@ -34,7 +34,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 
 {{/*
-Each release keeps the ledger of names in its own namespace, and each acts on every object of the cluster: two would give
+Each release keeps the claims in its own namespace, and each acts on every object of the cluster: two would give
 one schema, bucket or realm to two objects. So the chart looks for another's ClusterRole, which only a release has.
 */}}
 {{- define "plattr.checkAlone" -}}
@@ -44,7 +44,7 @@ one schema, bucket or realm to two objects. So the chart looks for another's Clu
 {{- $namespace := index $annotations "meta.helm.sh/release-namespace" | default "" }}
 {{- $isPlattr := eq (index (.metadata.labels | default dict) "app.kubernetes.io/name" | default "") "plattr" }}
 {{- if and $isPlattr $release (ne (printf "%s/%s" $namespace $release) (printf "%s/%s" $.Release.Namespace $.Release.Name)) }}
-{{- fail (printf "cannot render: ClusterRole %s in the cluster is of release %s in namespace %s, and two releases would give out the same names from two ledgers; uninstall that one first, or delete the ClusterRole if it is gone" .metadata.name $release $namespace) }}
+{{- fail (printf "cannot render: ClusterRole %s in the cluster is of release %s in namespace %s, and two releases would give out the same names from two claim stores; uninstall that one first, or delete the ClusterRole if it is gone" .metadata.name $release $namespace) }}
 {{- end }}
 {{- end }}
 {{- end }}

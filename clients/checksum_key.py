@@ -1,0 +1,59 @@
+"""The key of the checksums on pods: made once, kept in a Secret of Plattr's own namespace."""
+
+import base64
+import secrets
+import time
+
+from clients.kube import KubeClient
+from clients.resources import SECRETS, Json
+from plattr.errors import BackendRefused, Conflict
+
+KEY_NAME = "plattr-checksum-key"
+_FIELD = "key"
+_BYTES = 32
+# 5 min: it never changes, unless somebody deletes the Secret.
+KEPT_SECONDS = 300.0
+
+
+class ChecksumKey:
+    """Reads the key, and makes it where there is none; without it the checksums would all be new once."""
+
+    def __init__(self, kube: KubeClient, namespace: str) -> None:
+        self._kube = kube
+        self._namespace = namespace
+        self._known: tuple[bytes, float] | None = None
+
+    async def read(self, *, anew: bool = False) -> bytes:
+        """Return the key; `again`: as the Secret holds it now, for whoever would roll pods.
+
+        Else a worker that still knows a deleted key and one that made the next would roll the same pods by turns.
+
+        Raises:
+            BackendRefused: the Secret holds no key.
+            Conflict: the Secret was removed while it was made.
+        """
+        if not anew and self._known is not None and self._known[1] > time.monotonic():
+            return self._known[0]
+        body = await self._kube.get(SECRETS, KEY_NAME, self._namespace) or await self._make()
+        key = base64.b64decode(body.get("data", {}).get(_FIELD, ""))
+        if len(key) < _BYTES:
+            raise BackendRefused(
+                f"cannot read the checksums' key from Secret {KEY_NAME!r} in namespace {self._namespace!r}: it holds"
+                f" no {_FIELD} of {_BYTES} bytes; delete the Secret, and the next run makes it again"
+            )
+        self._known = key, time.monotonic() + KEPT_SECONDS
+        return key
+
+    async def _make(self) -> Json:
+        body = {
+            "apiVersion": SECRETS.api_version,
+            "kind": SECRETS.kind,
+            "metadata": {"name": KEY_NAME, "namespace": self._namespace},
+            "data": {_FIELD: base64.b64encode(secrets.token_bytes(_BYTES)).decode()},
+        }
+        # Two workers may begin at the same time: the first one's counts.
+        made = await self._kube.create(SECRETS, body, self._namespace)
+        found = made or await self._kube.get(SECRETS, KEY_NAME, self._namespace)
+        if found is None:
+            raise Conflict(f"cannot read Secret {KEY_NAME!r} in namespace {self._namespace!r}: it is being removed")
+        return found

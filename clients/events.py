@@ -1,0 +1,82 @@
+"""Kubernetes Events about Plattr's objects: what `kubectl describe` shows at its end."""
+
+import hashlib
+import logging
+from datetime import UTC, datetime
+from typing import Literal
+
+from clients.kube import FIELD_MANAGER, KubeClient, NamespaceEnding
+from clients.resources import EVENTS, Json
+from plattr.errors import BackendRefused
+from plattr.objects import API_VERSION, Owner
+from telemetry.metrics import EVENTS_LOST
+
+logger = logging.getLogger(__name__)
+
+# The API server's bound on an Event's note; a longer text stands in the condition.
+# https://github.com/kubernetes/kubernetes/blob/master/pkg/apis/core/validation/events.go
+MESSAGE_LIMIT = 1024
+
+
+class EventRecorder:
+    """Records Events; the same one again only counts up."""
+
+    def __init__(self, kube: KubeClient) -> None:
+        self._kube = kube
+
+    async def record(self, owner: Owner, *, kind_of: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Record an Event about an object; one that the API server refuses is said in the log and counted.
+
+        Missing rights or a webhook may refuse it for good. The conditions say the same, and no work, no status and no
+        deletion that is due may wait for it. In a namespace that is being deleted there is no place for one.
+        """
+        namespace = owner.reference.namespace
+        name = _name(owner, kind_of, reason, message)
+        now = datetime.now(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
+        body: Json = {
+            "apiVersion": EVENTS.api_version,
+            "kind": EVENTS.kind,
+            "metadata": {"name": name, "namespace": namespace},
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": str(owner.reference.kind),
+                "namespace": namespace,
+                "name": owner.reference.name,
+                "uid": owner.uid,
+            },
+            "type": kind_of,
+            "reason": reason,
+            "message": message[:MESSAGE_LIMIT],
+            "count": 1,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "source": {"component": FIELD_MANAGER},
+            "reportingComponent": FIELD_MANAGER,
+            "reportingInstance": FIELD_MANAGER,
+        }
+        try:
+            created = await self._kube.create(EVENTS, body, namespace)
+            if created is None:
+                await self._count_up(name, namespace, now)
+        except NamespaceEnding:
+            return
+        except BackendRefused as error:
+            EVENTS_LOST.labels(reason).inc()
+            logger.warning(
+                "event lost",
+                extra={"object": owner.reference.key, "event": reason, "note": message, "cause": str(error)},
+            )
+
+    async def _count_up(self, name: str, namespace: str, now: str) -> None:
+        existing = await self._kube.get(EVENTS, name, namespace)
+        operations: list[Json] = [
+            {"op": "add", "path": "/count", "value": (existing or {}).get("count", 1) + 1},
+            {"op": "add", "path": "/lastTimestamp", "value": now},
+        ]
+        await self._kube.json_patch(EVENTS, name, operations, namespace)
+
+
+def _name(owner: Owner, kind_of: str, reason: str, message: str) -> str:
+    """Return the same name for the same Event, so that it is found again without a cache."""
+    text = "\n".join((owner.reference.key, owner.uid, kind_of, reason, message))
+    return f"{owner.reference.name}.{hashlib.sha256(text.encode()).hexdigest()[:20]}"
