@@ -5,7 +5,11 @@ CACHE := $(or $(PLATTR_CACHE),$(if $(filter 0,$(shell id -u)),/var/cache/plattr,
 UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 PLATTR := $(UV) run --frozen plattr
 
-.PHONY: demo dev test test-long attack check unit stop bench faults faults-long outages prove setup help
+# The pages that are held to plain English; .vale/not-rewritten.txt lists those that do not pass yet.
+PROSE = $(filter-out $(shell cat .vale/not-rewritten.txt),$(wildcard *.md docs/*.md docs/*/*.md))
+LEVEL ?= error
+
+.PHONY: demo dev test test-long attack check lint actionlint prose docs unit stop bench faults faults-long outages prove setup help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,13 +35,25 @@ dev: setup ## the platform with worker and watcher, until Ctrl-C
 stop: setup ## stop the platform; its state stays
 	@$(PLATTR) infra stop
 
-check: setup ## lock, format, lint, types, import contracts
+check: lint actionlint prose docs ## everything below but the tests
+
+lint: setup ## lock, format, lint, types, import contracts
 	@$(UV) lock --check --quiet
 	@$(UV) run --frozen ruff format --check .
 	@$(UV) run --frozen ruff check .
 	@$(UV) run --frozen mypy
 	@$(UV) run --frozen lint-imports --no-cache
 	@$(UV) run --frozen hadolint deploy/Dockerfile
+	@$(UV) run --frozen pre-commit validate-config
+
+actionlint: setup ## the forge's workflows; without shellcheck, which not every machine has
+	@$(UV) run --frozen python -m stack.tools actionlint -shellcheck= -pyflakes= .github/workflows/*.yml
+
+prose: setup ## README, CHANGELOG and docs/ in plain English (.vale.ini); LEVEL=suggestion shows more
+	@$(UV) run --frozen python -m stack.tools vale --output=line --minAlertLevel=$(LEVEL) $(PROSE)
+
+docs: setup ## the documentation site, in site/; every link and every page is checked
+	@NO_MKDOCS_2_WARNING=1 $(UV) run --frozen mkdocs build
 
 test: check ## every test, on real backends that it starts and stops itself
 	@$(UV) run --frozen pytest

@@ -55,10 +55,13 @@ def build_hyperkube(pin: Pin, target: Path) -> None:
 
 def install_go_module(pin: Pin, folder: Path) -> None:
     """Build one command of a Go module into `folder`."""
+    if pin.cgo:
+        compiler = os.environ.get("CC", "gcc").split()[0]
+        require_program(compiler, f"build {pin.name} {pin.version}", "install a C compiler, or connect to the internet")
     run_build(
         ["go", "install", "-trimpath", "-ldflags", "-s -w", f"{pin.module}@v{pin.version}"],
         folder=folder,
-        extra={"CGO_ENABLED": "0", "GOBIN": str(folder)},
+        extra={"CGO_ENABLED": "1" if pin.cgo else "0", "GOBIN": str(folder)},
     )
 
 

@@ -30,6 +30,7 @@ class Pin(BaseModel):
     member: str | None = None
     wheel: str | None = None
     module: str | None = None
+    cgo: bool = False
     source: str | None = None
     maven: str | None = None
     debian: tuple[str, ...] = ()
@@ -47,6 +48,8 @@ class Pin(BaseModel):
             arch="amd64" if x86 else "arm64",
             arch_v8="amd64" if x86 else "arm64v8",
             uname="x86_64" if x86 else "arm64",
+            os_brand="macOS" if system == "darwin" else system.title(),
+            arch_bits="64-bit" if x86 else "arm64",
         )
 
     @property
@@ -63,7 +66,7 @@ class Pin(BaseModel):
     def cache_key(self) -> str:
         """Return what changes when the binary would: the entry, the sources, the platform."""
         # A tool is not built again because others have a field that it does without.
-        unused = {name for name in ("also", "debian") if not getattr(self, name)}
+        unused = {name for name in ("also", "debian", "cgo") if not getattr(self, name)}
         entry = self.model_dump_json(exclude=unused)
         digest = hashlib.sha256(f"{RECIPE} {self.fill('{os} {arch}')} {entry}".encode())
         if self.source is not None:

@@ -119,6 +119,16 @@ def test_missing_builder_is_named_with_its_remedy(resolver: Resolver, tool: str,
     assert "\n" not in str(failure.value)
 
 
+def test_missing_compiler_is_named_with_its_remedy(
+    resolver: Resolver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    script(tmp_path / "path" / "go", "go version")
+
+    with pytest.raises(PlatformError, match="gcc is not installed; install a C compiler"):
+        resolver.resolve("vale")
+
+
 def test_missing_maven_is_named_with_its_remedy(resolver: Resolver, tmp_path: Path) -> None:
     script(tmp_path / "path" / "java", "openjdk 17")
 
