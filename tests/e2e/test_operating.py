@@ -195,7 +195,9 @@ def test_no_command_of_the_guide_stands_outside_the_tested_blocks() -> None:
 
 def test_every_metric_of_the_guide_exists() -> None:
     root = PAGE.parents[1]
-    files = [path for folder in ("activities", "watcher", "worker") for path in (root / folder).rglob("*.py")]
+    files = [
+        path for folder in ("telemetry", "activities", "watcher", "worker") for path in (root / folder).rglob("*.py")
+    ]
     defined = set(re.findall(r'"(plattr_[a-z_]+)"', "".join(path.read_text() for path in files)))
     named = {name.removesuffix("_total") for name in re.findall(r"plattr_[a-z_]+", PAGE.read_text())}
 
