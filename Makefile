@@ -67,7 +67,7 @@ attack: setup ## every attack as a tenant on the local platform; docs/guarantees
 bench: setup ## what Plattr adds to the backends' own calls, and how it grows; 15 minutes, then docs/performance's plot
 	@for bench in provision load fairness standing scale_out plot; do $(UV) run --frozen python -m bench.$$bench || exit; done
 
-faults: setup ## the crash matrix: kill -9 at every place of every activity; writes docs/guarantees.md; FAULTS="--only mutants"
+faults: setup ## the crash matrix: kill -9 at every place of every activity; writes docs/guarantees-matrix.md; FAULTS="--only mutants"
 	@$(UV) run --frozen python -m tests.faults $(FAULTS)
 
 faults-long: setup ## 200 applications under random faults and kills for 20 minutes; FAULTS="--applications 40 --minutes 4"

@@ -1,4 +1,6 @@
-"""`make faults`: the whole crash matrix, the zombies and the mutants, printed and written into docs/guarantees.md.
+"""`make faults`: the whole crash matrix, the zombies and the mutants, printed and written into docs/.
+
+The page is docs/guarantees-matrix.md.
 
 `make faults FAULTS="--only mutants"` runs one of the three.
 """

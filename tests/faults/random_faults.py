@@ -141,14 +141,20 @@ async def _found(settings: dict[str, str], baseline: set[object]) -> list[str]:
 
 
 def _figures(tally: Tally, count: int, minutes: float, errors: int, lost: int) -> str:
-    return (
-        f"{count} applications for {minutes:g} min: {tally.applied} applied, {tally.changed} changed,"
-        f" {tally.deleted} deleted on the way; {errors} calls failed and {lost} answers were lost;"
-        f" kill -9 of a worker {tally.kills['worker']} times and of the watcher {tally.kills['watcher']} times."
-        f" All Running {tally.converged_seconds:.0f} s after the last change, all gone {tally.removed_seconds:.0f} s"
-        f" after the last delete, errors and kills going on. Findings of the auditor: {len(tally.findings)}."
-        f" {report.when_and_where()}."
-    )
+    rows = {
+        "applications, and the time of the faults": f"{count} for {minutes:g} min",
+        "applied, changed, deleted on the way": f"{tally.applied}, {tally.changed}, {tally.deleted}",
+        "failed calls, lost answers": f"{errors}, {lost}",
+        "kill -9 of a worker, of the watcher": f"{tally.kills['worker']}, {tally.kills['watcher']}",
+        "all Running after the last change, faults going on": f"{tally.converged_seconds:.0f} s",
+        "all gone after the last delete, faults going on": f"{tally.removed_seconds:.0f} s",
+    }
+    lines = [
+        "| what | how often or how long |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in rows.items()),
+    ]
+    return f"Findings of the auditor: {len(tally.findings)}. {report.when_and_where()}.\n\n" + "\n".join(lines)
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""What a run found, as the tables of docs/guarantees.md."""
+"""What a run found, as the tables of docs/guarantees-matrix.md."""
 
 import datetime as dt
 import os
@@ -14,7 +14,7 @@ from tests.faults.matrix import Outcome
 from tests.faults.mutation import Trial
 from tests.faults.zombies import Evidence
 
-GUARANTEES = Path(__file__).parents[2] / "docs" / "guarantees.md"
+RESULTS = Path(__file__).parents[2] / "docs" / "guarantees-matrix.md"
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
@@ -78,12 +78,12 @@ def when_and_where() -> str:
 def write_section(name: str, text: str) -> None:
     """Put a text between the markers of its name."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    page = GUARANTEES.read_text()
+    page = RESULTS.read_text()
     head, _, rest = page.partition(begin)
     _, found, tail = rest.partition(end)
     if not found:
-        raise ValueError(f"{GUARANTEES} has no markers for {name!r}")
-    GUARANTEES.write_text(f"{head}{begin}\n{text}\n{end}{tail}")
+        raise ValueError(f"{RESULTS} has no markers for {name!r}")
+    RESULTS.write_text(f"{head}{begin}\n{text}\n{end}{tail}")
 
 
 def _cell(outcomes: list[Outcome]) -> str:
