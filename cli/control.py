@@ -14,7 +14,7 @@ from plattr.objects import PAUSED_ANNOTATION
 from plattr.steps import RESYNC_SIGNAL
 
 # 10 at once: all objects get their request in seconds, and Temporal stays free for the runs themselves.
-POKES_AT_ONCE = 10
+REQUESTS_AT_ONCE = 10
 
 
 def resync(
@@ -31,7 +31,7 @@ def resync(
             objects = await list_all(session, namespace)
         else:
             objects = [await find(session, name, namespace or session.default_namespace)]
-        limit = asyncio.Semaphore(POKES_AT_ONCE)
+        limit = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
         async def request(found: Found) -> None:
             async with limit:

@@ -142,7 +142,7 @@ async def test_of_the_gone_those_are_listed_whose_names_come_out_of_quarantine(
 @pytest.mark.parametrize(
     ("purpose", "signal"), [("resync", "repair"), ("restore", "changed")], ids=["resync", "restore"]
 )
-async def test_a_poke_begins_the_run_that_the_object_needs(
+async def test_a_request_begins_the_run_that_the_object_needs(
     fleet: FleetActivities, cluster: Cluster, temporal: Client, namespace: str, purpose: str, signal: str
 ) -> None:
     application = await cluster.apply(namespace, random_name())

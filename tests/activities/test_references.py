@@ -139,7 +139,7 @@ async def test_a_secret_that_appears_is_noticed(team: Team, look: ReferenceActiv
         ("Provisioning", ("DeploymentReady",), False),
     ],
 )
-async def test_who_is_looked_after_already_is_not_poked(
+async def test_who_is_looked_after_already_is_not_requested(
     team: Team, look: ReferenceActivities, phase: str, false: tuple[str, ...], *, is_wanted: bool
 ) -> None:
     step = await running(team)
@@ -175,7 +175,7 @@ async def test_a_workload_that_is_refused_is_run_once_for_a_version(team: Team, 
     assert looks == [True, False, True, False]
 
 
-async def test_a_paused_object_is_not_poked(team: Team, look: ReferenceActivities) -> None:
+async def test_a_paused_object_is_not_requested(team: Team, look: ReferenceActivities) -> None:
     step = await running(team)
     await put(team, f"{step.reference.name}-env", "new")
 

@@ -65,7 +65,7 @@ async def test_deleting_what_is_gone_is_success(storage: StorageActivities, shop
     assert hooks.writes == []
 
 
-async def test_buckets_are_found_without_the_ledger(storage: StorageActivities, shops: Shops, own_account: Any) -> None:
+async def test_buckets_are_found_without_any_claim(storage: StorageActivities, shops: Shops, own_account: Any) -> None:
     shop = await shops.provision(storage, UPLOADS)
     held = await shops.claim_store.held_by(estate(shop.reference))
     await shops.claim_store.release(estate(shop.reference), [claim.claim for claim in held])

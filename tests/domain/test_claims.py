@@ -232,7 +232,7 @@ MEETINGS = {
 
 
 @pytest.mark.parametrize("meeting", MEETINGS)
-def test_objects_that_would_share_a_name_meet_in_the_ledger(meeting: str) -> None:
+def test_objects_that_would_share_a_name_meet_in_a_claim(meeting: str) -> None:
     one, other, claim_kinds = MEETINGS[meeting]
 
     shared = _claims_in(*one) & _claims_in(*other)

@@ -28,8 +28,8 @@ def test_redis_starts_when_somebody_connects_and_keeps_what_it_has(state: Path) 
             client.execute_command("ACL", "SAVE")
         during = state_of(platform)
         platform.stop_service("redis")
-        with socket.socket() as knock:
-            held_down = knock.connect_ex(("127.0.0.1", platform.endpoints.redis_port))
+        with socket.socket() as caller:
+            held_down = caller.connect_ex(("127.0.0.1", platform.endpoints.redis_port))
         platform.start_service("redis")
 
         with redis.Redis.from_url(url) as client:

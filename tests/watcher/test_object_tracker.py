@@ -32,7 +32,7 @@ def stage():
     return Stage()
 
 
-def test_a_whole_run_of_status_and_finalizer_writes_is_one_poke(stage):
+def test_a_whole_run_of_status_and_finalizer_writes_is_one_request(stage):
     stage.tracker.change(Kind.APPLICATION, "ADDED", custom_object(finalizer=False))
     stage.tracker.change(Kind.APPLICATION, "MODIFIED", custom_object())
     stage.tracker.change(Kind.APPLICATION, "MODIFIED", custom_object(phase="Provisioning"))
@@ -78,7 +78,7 @@ def test_an_object_that_went_without_a_deletion_is_told_to_its_run(stage, caplog
     assert len(caplog.records) == finalizer
 
 
-def test_a_settled_object_that_fails_later_is_not_poked_by_its_own_status(stage):
+def test_a_settled_object_that_fails_later_is_not_requested_by_its_own_status(stage):
     stage.tracker.replace(Kind.APPLICATION, [custom_object(phase="Running")])
 
     stage.tracker.change(Kind.APPLICATION, "MODIFIED", custom_object(phase="Provisioning"))
@@ -87,7 +87,7 @@ def test_a_settled_object_that_fails_later_is_not_poked_by_its_own_status(stage)
     assert stage.signals == []
 
 
-def test_an_object_created_again_is_poked_again(stage):
+def test_an_object_created_again_is_requested_again(stage):
     stage.tracker.change(Kind.APPLICATION, "ADDED", custom_object())
     stage.tracker.change(Kind.APPLICATION, "MODIFIED", custom_object(deleting=True))
     stage.tracker.change(Kind.APPLICATION, "DELETED", custom_object(finalizer=False, deleting=True))

@@ -64,7 +64,7 @@ def test_object(before, seen, is_from_list, signal):
     assert signal_for_change(seen, before, handled, is_from_list=is_from_list) == signal
 
 
-def test_a_poke_that_was_for_an_earlier_generation_does_not_count():
+def test_a_request_that_was_for_an_earlier_generation_does_not_count():
     before = application(generation=2, phase="Failed")
 
     assert signal_for_change(before, before, application(generation=1).revision) == "changed"

@@ -50,7 +50,7 @@ class Recorder:
         self.sent.append(request)
 
 
-async def test_changes_that_arrive_during_a_poke_become_one_more(metrics):
+async def test_changes_that_arrive_during_a_request_become_one_more(metrics):
     recorder = Recorder()
     queue = ReconcileQueue(recorder, metrics)
 
@@ -122,7 +122,7 @@ async def test_namespaces_take_turns_and_within_one_the_first_comes_first(metric
     assert sent == ["crowd-0", "one", "crowd-1", "two", "crowd-2", "crowd-3"]
 
 
-async def test_a_failed_poke_is_sent_again_with_what_came_after_it(metrics):
+async def test_a_failed_request_is_sent_again_with_what_came_after_it(metrics):
     recorder = Recorder()
     recorder.errors = [BackendUnavailable("cannot request a reconcile: away")]
     queue = ReconcileQueue(recorder, metrics)
@@ -138,7 +138,7 @@ async def test_a_failed_poke_is_sent_again_with_what_came_after_it(metrics):
     assert [request.is_deleting for request in recorder.sent] == [True]
 
 
-async def test_a_refused_poke_does_not_hold_up_the_others(metrics):
+async def test_a_refused_request_does_not_hold_up_the_others(metrics):
     recorder = Recorder()
     recorder.errors = [BackendRefused("cannot request a reconcile: unknown search attribute")]
     queue = ReconcileQueue(recorder, metrics, concurrency=1)
@@ -153,7 +153,7 @@ async def test_a_refused_poke_does_not_hold_up_the_others(metrics):
     assert [request.reference.name for request in recorder.sent] == ["other", "refused"]
 
 
-async def test_a_defect_in_sending_ends_the_poker_instead_of_passing_unseen(metrics):
+async def test_a_defect_in_sending_ends_the_queue_instead_of_passing_unseen(metrics):
     recorder = Recorder()
     recorder.errors = [KeyError("defect")]
     queue = ReconcileQueue(recorder, metrics)
@@ -182,7 +182,7 @@ async def signals_of(client, reference):
     ],
     ids=["application", "application-deleted", "preview", "preview-deleted"],
 )
-async def test_temporal_takes_a_poke_without_any_worker(temporal_server, kind, deleting, workflow):
+async def test_temporal_takes_a_request_without_any_worker(temporal_server, kind, deleting, workflow):
     client = await temporal.connect_temporal(environment=temporal_server.environment)
     reference = ObjectReference(kind=kind, namespace="team", name=f"a{uuid.uuid4().hex[:8]}")
 

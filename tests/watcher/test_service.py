@@ -84,7 +84,7 @@ async def reference(kube, namespace):
     await kube.json_patch(APPLICATIONS, reference.name, remove, namespace)
 
 
-async def test_an_application_is_poked_for_its_changes_and_not_for_its_status(
+async def test_an_application_is_requested_for_its_changes_and_not_for_its_status(
     kube, temporal_server, metrics, reference
 ):
     namespace, name = reference.namespace, reference.name

@@ -80,7 +80,7 @@ def ancestors(span, spans):
     return names
 
 
-async def test_one_trace_leads_from_the_poke_to_every_backend_and_back_when_all_is_removed(
+async def test_one_trace_leads_from_the_request_to_every_backend_and_back_when_all_is_removed(
     cluster, clients, core_settings, temporal_server, reference, spans
 ):
     task_queue = f"traces-{uuid.uuid4().hex[:8]}"

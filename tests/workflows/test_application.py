@@ -185,7 +185,7 @@ async def test_auth_that_fails_does_not_stop_the_workload(stage: Stage) -> None:
 
 
 # What the object is when it is read again, and from which of the steps its run goes on.
-KNOCKS = {
+SIGNALS = {
     "a change": ("changed", {"generation": 2}, 1),
     "made again": ("changed", {"uid": "uid-2"}, 1),
     "for nothing": ("changed", {}, 3),
@@ -194,8 +194,8 @@ KNOCKS = {
 }
 
 
-@pytest.mark.parametrize(("signal", "difference", "first"), KNOCKS.values(), ids=KNOCKS)
-async def test_a_knock_waits_for_the_attempt_in_flight_and_begins_anew_if_there_is_a_cause(
+@pytest.mark.parametrize(("signal", "difference", "first"), SIGNALS.values(), ids=SIGNALS)
+async def test_a_signal_waits_for_the_attempt_in_flight_and_begins_anew_if_there_is_a_cause(
     stage: Stage, signal: str, difference: dict[str, object], first: int
 ) -> None:
     stage.platform.claims = [stage.platform.claim(), stage.platform.claim(**difference)]
@@ -220,11 +220,11 @@ async def test_a_knock_waits_for_the_attempt_in_flight_and_begins_anew_if_there_
     assert stage.platform.overlaps == []
 
 
-async def test_knocks_at_every_step_do_not_keep_a_run_at_the_first(stage: Stage) -> None:
-    async def knock() -> None:
+async def test_signals_at_every_step_do_not_keep_a_run_at_the_first(stage: Stage) -> None:
+    async def send_signal() -> None:
         await handle.signal("changed")
 
-    stage.platform.during = {name: knock for name in IN_ORDER if name not in ("claim_object", "write_status")}
+    stage.platform.during = {name: send_signal for name in IN_ORDER if name not in ("claim_object", "write_status")}
     handle = await stage.start("ProvisionApplication")
     await handle.result()
 

@@ -241,7 +241,7 @@ async def test_an_object_created_anew_is_provisioned_under_the_same_id(stage: St
 
 
 # What the cleanup finds itself to be for when it looks again, and from which of the steps it goes on.
-KNOCKS = {
+SIGNALS = {
     "for nothing": (CleanupPlan(verdict="proceed", uid=UID), 5),
     "another": (CleanupPlan(verdict="proceed", uid="uid-2"), 1),
     "retained": (CleanupPlan(verdict="proceed", uid=UID, retain=True), 1),
@@ -249,28 +249,28 @@ KNOCKS = {
 }
 
 
-@pytest.mark.parametrize(("plan", "first"), KNOCKS.values(), ids=KNOCKS)
-async def test_a_knock_begins_a_cleanup_anew_if_there_is_a_cause(stage: Stage, plan: CleanupPlan, first: int) -> None:
-    async def knock() -> None:
+@pytest.mark.parametrize(("plan", "first"), SIGNALS.values(), ids=SIGNALS)
+async def test_a_signal_begins_a_cleanup_anew_if_there_is_a_cause(stage: Stage, plan: CleanupPlan, first: int) -> None:
+    async def send_signal() -> None:
         await handle.signal("changed")
 
     stage.platform.plans = [CleanupPlan(verdict="proceed", uid=UID), plan]
-    stage.platform.during["delete_auth"] = knock
+    stage.platform.during["delete_auth"] = send_signal
     handle = await stage.start("CleanupApplication")
     await handle.result()
 
     assert stage.platform.calls == [*IN_ORDER[:5], IN_ORDER[0], *IN_ORDER[first:]]
 
 
-async def test_a_knock_during_the_last_step_is_not_lost(stage: Stage) -> None:
+async def test_a_signal_during_the_last_step_is_not_lost(stage: Stage) -> None:
     with stage.environment.with_time_skipping_disabled():
         handle = await stage.start("CleanupApplication")
 
-        async def knock() -> None:
+        async def send_signal() -> None:
             await handle.signal("changed")
             stage.platform.plans = [CleanupPlan(verdict="recreated")]
 
-        stage.platform.during["release_object"] = knock
+        stage.platform.during["release_object"] = send_signal
         await eventually(lambda: "write_status" in stage.platform.calls)
         await handle.result()
 

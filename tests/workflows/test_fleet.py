@@ -63,7 +63,7 @@ async def period(
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 300], ids=lambda count: f"{count}-objects")
-async def test_every_object_is_poked_once_spread_over_the_period(stage: Stage, count: int) -> None:
+async def test_every_object_is_requested_once_spread_over_the_period(stage: Stage, count: int) -> None:
     stage.platform.members = fleet(count)
 
     result, took = await period(stage, timedelta(minutes=24))
@@ -88,7 +88,7 @@ async def test_many_objects_are_paged_and_the_pace_is_kept(stage: Stage) -> None
     assert timedelta(minutes=24) <= took < timedelta(minutes=26)
 
 
-async def test_without_a_spread_all_are_poked_at_once(stage: Stage) -> None:
+async def test_without_a_spread_all_are_requested_at_once(stage: Stage) -> None:
     stage.platform.members = fleet(40)
 
     await period(stage, timedelta(0))

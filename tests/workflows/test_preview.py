@@ -85,7 +85,7 @@ async def finish(stage: Stage, handle: WorkflowHandle[Any, Any]) -> None:
         await handle.result()
 
 
-async def knock(stage: Stage, handle: WorkflowHandle[Any, Any], signal: str = "changed") -> None:
+async def send_signal(stage: Stage, handle: WorkflowHandle[Any, Any], signal: str = "changed") -> None:
     """Signal and wait until the object has been read again."""
     before = stage.platform.calls.count("claim_object")
     await handle.signal(signal)
@@ -157,7 +157,7 @@ async def test_a_warning_is_taken_back_when_the_ttl_grows(stage: Stage, preview:
         await eventually(lambda: len(preview.warnings) == 1)
         first = preview.expires_at
         preview.ttl = timedelta(hours=100)
-        await knock(stage, handle)
+        await send_signal(stage, handle)
         await eventually(lambda: len(preview.warnings) == 2)
     await finish(stage, handle)
 
@@ -177,7 +177,7 @@ async def test_a_warning_names_the_new_end_when_the_ttl_grows_a_little(stage: St
         await stage.environment.fast_forward(handle, timedelta(hours=71, minutes=30))
         await eventually(lambda: len(preview.warnings) == 1)
         preview.ttl += timedelta(minutes=10)
-        await knock(stage, handle)
+        await send_signal(stage, handle)
     await finish(stage, handle)
 
     assert [request.is_due for request in preview.warnings] == [True, True]
@@ -189,7 +189,7 @@ async def test_reconciles_do_not_move_the_end(stage: Stage, preview: FakePlatfor
         handle = await stage.start("PreviewLifecycle")
         await resting(stage, handle)
         for signal in ("changed", "resync", "changed"):
-            await knock(stage, handle, signal)
+            await send_signal(stage, handle, signal)
             await stage.environment.fast_forward(handle, timedelta(hours=10))
     await finish(stage, handle)
 
@@ -202,7 +202,7 @@ async def test_a_change_of_nothing_runs_no_step(stage: Stage, preview: FakePlatf
     with stage.environment.with_time_skipping_disabled():
         handle = await stage.start("PreviewLifecycle")
         await resting(stage, handle)
-        await knock(stage, handle)
+        await send_signal(stage, handle)
     await finish(stage, handle)
 
     assert preview.calls.count("reconcile_namespace") == 1
@@ -341,7 +341,7 @@ async def test_a_paused_preview_does_not_end(stage: Stage, preview: FakePlatform
 
 
 @pytest.mark.parametrize("presence", ["paused", "gone"])
-async def test_a_knock_while_the_run_closes_is_not_lost(stage: Stage, preview: FakePlatform, presence: Any) -> None:
+async def test_a_signal_while_the_run_closes_is_not_lost(stage: Stage, preview: FakePlatform, presence: Any) -> None:
     preview.presence = presence
     with stage.environment.with_time_skipping_disabled():
         handle = await stage.start("PreviewLifecycle", by_hand=True)
@@ -489,7 +489,7 @@ async def test_a_repair_takes_no_parent_over_and_a_resync_does(stage: Stage, pre
         handle = await stage.start("PreviewLifecycle")
         await resting(stage, handle)
         for signal in ("repair", "resync", "repair"):
-            await knock(stage, handle, signal)
+            await send_signal(stage, handle, signal)
     await finish(stage, handle)
 
     asked = [(request.every_step, request.take_over) for request in preview.claim_inputs[:4]]
@@ -512,7 +512,7 @@ async def test_a_parent_that_was_taken_over_is_not_taken_again_while_a_step_is_r
         handle = await stage.start("PreviewLifecycle")
         await resting(stage, handle)
         preview.failures["reconcile_database"] = [BackendRefused("no right")]
-        await knock(stage, handle, "resync")
+        await send_signal(stage, handle, "resync")
         await pausing(handle)
         await stage.environment.fast_forward(handle, timedelta(seconds=31))
         await eventually(lambda: len(preview.claim_inputs) == 3)
@@ -529,9 +529,9 @@ async def test_a_take_over_that_was_refused_is_made_up_for_at_the_next_change(
         handle = await stage.start("PreviewLifecycle")
         await resting(stage, handle)
         preview.failures["claim_object"] = [InvalidSpec("spec.domain", "the parent breaks it")]
-        await knock(stage, handle, "resync")
+        await send_signal(stage, handle, "resync")
         await eventually(lambda: len(preview.statuses) == 2)
-        await knock(stage, handle)
+        await send_signal(stage, handle)
     await finish(stage, handle)
 
     assert [request.take_over for request in preview.claim_inputs[:3]] == [False, True, True]
@@ -550,8 +550,8 @@ async def test_a_repair_that_an_older_worker_let_lie_is_replayed_as_it_was(stage
         await resting(stage, handle)
         # No version has ever heard of this one, as an older one has not of `repair`.
         await handle.signal("unheard")
-        await knock(stage, handle)
-        await knock(stage, handle, "repair")
+        await send_signal(stage, handle)
+        await send_signal(stage, handle, "repair")
         history = await handle.fetch_history()
     await finish(stage, handle)
     text = history.to_json().replace('"unheard"', '"repair"')
@@ -578,7 +578,7 @@ async def test_a_long_history_is_continued_with_the_same_end(stage: Stage, previ
         handle = await stage.start("PreviewLifecycle")
         await resting(stage, handle)
         for _ in range(100):
-            await knock(stage, handle)
+            await send_signal(stage, handle)
     await finish(stage, handle)
 
     runs = [run async for run in handle_runs(handle)]

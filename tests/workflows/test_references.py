@@ -28,7 +28,7 @@ async def look(stage: Stage) -> FleetResult:
     return await stage.environment.client.execute_workflow(LookAtReferences.run, id=run_id, task_queue=stage.task_queue)
 
 
-async def test_only_those_whose_references_have_changed_are_poked(stage: Stage) -> None:
+async def test_only_those_whose_references_have_changed_are_requested(stage: Stage) -> None:
     stage.platform.members = fleet(2 * PAGE + 3)
     stage.platform.changed = {"app-00001", f"app-{2 * PAGE + 1:05}"}
 
@@ -51,7 +51,7 @@ async def test_who_is_refused_is_counted_and_keeps_nobody_from_a_turn(stage: Sta
     assert (result.requested, result.refused) == (2, 1)
 
 
-async def test_where_nothing_has_changed_nobody_is_poked(stage: Stage) -> None:
+async def test_where_nothing_has_changed_nothing_is_requested(stage: Stage) -> None:
     stage.platform.members = fleet(3)
 
     result = await look(stage)
