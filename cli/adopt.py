@@ -7,7 +7,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from temporalio.client import WorkflowFailureError
-from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import TimeoutError as RunTimedOut
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
@@ -21,7 +20,7 @@ from plattr.adoption import Adoption, AdoptionInput
 from plattr.errors import BackendRefused, BackendUnavailable
 from plattr.naming import adoption_id
 from plattr.objects import ObjectReference
-from plattr.steps import REPAIR_SIGNAL, TASK_QUEUE
+from plattr.steps import REPAIR_SIGNAL
 
 # 5 min: four attempts of 60 s and the pauses between them.
 RUN_TIMEOUT = timedelta(minutes=5)
@@ -84,18 +83,18 @@ async def _run(session: Session, adoption: AdoptionInput) -> Adoption:
     """
     reference, doing = adoption.reference, f"take anything over for {adoption.reference}"
     try:
-        outcome: Adoption = await session.temporal.execute_workflow(
+        handle = await temporal.start_run(
+            session.temporal,
             "AdoptResources",
             adoption,
-            id=adoption_id(reference),
-            task_queue=TASK_QUEUE,
+            workflow_id=adoption_id(reference),
+            summary=_summary(reference, is_look=not adoption.approved),
+            doing=doing,
+            reference=reference,
+            timeout=RUN_TIMEOUT,
             result_type=Adoption,
-            execution_timeout=RUN_TIMEOUT,
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-            search_attributes=temporal.search_attributes(reference),
-            static_summary=_summary(reference, is_look=not adoption.approved),
         )
+        outcome: Adoption = await handle.result()
     except WorkflowAlreadyStartedError:
         raise BackendRefused(f"cannot {doing}: another adoption for it is under way") from None
     except WorkflowFailureError as error:

@@ -6,9 +6,6 @@ from datetime import timedelta
 from typing import Annotated
 
 import typer
-from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.service import RPCError
 
 from cli.claims import claim_words, held_claims, readable_claims
 from cli.connection import EXIT_FAILED, EXIT_TIMEOUT, Session, perform, say
@@ -20,9 +17,8 @@ from clients import temporal
 from clients.resources import custom_resource
 from plattr.claims import is_data, outliving
 from plattr.errors import BackendRefused
-from plattr.naming import workflow_id
 from plattr.objects import Kind, ObjectReference
-from plattr.steps import CASCADE_SIGNAL, CHANGED_SIGNAL, TASK_QUEUE, RunInput
+from plattr.steps import CASCADE_SIGNAL, CHANGED_SIGNAL
 
 # As people write them before the name.
 _PREFIXES = {Kind.APPLICATION: "app", Kind.PREVIEW: "preview"}
@@ -83,7 +79,9 @@ async def _question(session: Session, found: Found, *, cascade: bool) -> str:
 async def _clean_up(session: Session, found: Found, *, cascade: bool) -> None:
     reference = found.reference
     run = await read_run(session.temporal, reference, with_progress=False)
-    if (run is None or not run.is_open) and await _start(session, reference, uid=found.uid, cascade=cascade):
+    if (run is None or not run.is_open) and await temporal.start_cleanup(
+        session.temporal, reference, uid=found.uid, cascade=cascade
+    ):
         say(f"cleanup of {_words(reference)} started")
         return
     # Its run is open and holds the object's lock: the deletion turns it into the cleanup.
@@ -115,7 +113,7 @@ async def _purge(session: Session, reference: ObjectReference, deadline: float, 
     while True:
         run = await read_run(session.temporal, reference, with_progress=False)
         if run is None or not run.is_open:
-            if await _start(session, reference, is_purge=True, cascade=cascade):
+            if await temporal.start_cleanup(session.temporal, reference, is_purge=True, cascade=cascade):
                 say(f"cleanup of what {_words(reference)} left started")
                 return 0
             continue
@@ -166,36 +164,6 @@ async def _orphan(session: Session, text: str, namespace: str) -> ObjectReferenc
         return leaving[0]
     cause = "objects of both kinds have left something" if leaving else "no claim tells of which kind it was"
     raise ObjectNotFound(f"{problem}: {f'{exists}, and ' if exists else ''}{cause}; write {spelled}")
-
-
-async def _start(
-    session: Session, reference: ObjectReference, *, uid: str = "", is_purge: bool = False, cascade: bool = False
-) -> bool:
-    """Start the cleanup by hand; False when a run has begun meanwhile."""
-    try:
-        await session.temporal.start_workflow(
-            temporal.workflow_type(reference.kind, is_deleting=True),
-            RunInput(
-                namespace=reference.namespace,
-                name=reference.name,
-                by_hand=True,
-                uid=uid,
-                purge=is_purge,
-                cascade=cascade,
-            ),
-            id=workflow_id(reference),
-            task_queue=TASK_QUEUE,
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-            search_attributes=temporal.search_attributes(reference),
-            static_summary=temporal.summary(reference, is_deleting=True),
-            rpc_timeout=temporal.RPC_TIMEOUT,
-        )
-    except WorkflowAlreadyStartedError:
-        return False
-    except (RPCError, RuntimeError) as error:
-        raise temporal.translated(error, f"start the cleanup of {reference}") from None
-    return True
 
 
 def _words(reference: ObjectReference) -> str:

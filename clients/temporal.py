@@ -1,9 +1,10 @@
-"""The connection to Temporal, and the one way a run is begun or told that something changed."""
+"""The connection to Temporal, and the one way to start a run or to signal it."""
 
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 from temporalio.common import (
     Priority,
     SearchAttributeKey,
@@ -14,12 +15,13 @@ from temporalio.common import (
 )
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError, RPCStatusCode
 
+from plattr import naming
 from plattr.errors import BackendRefused, BackendUnavailable, MissingSetting, PlattrError
-from plattr.naming import workflow_id
-from plattr.objects import Kind, ObjectReference
+from plattr.objects import FrozenModel, Kind, ObjectReference
 from plattr.steps import CHANGED_SIGNAL, TASK_QUEUE, RunInput
 from telemetry import tracing
 
@@ -96,6 +98,64 @@ async def connect_temporal(
         raise MissingSetting(f"cannot use TEMPORAL_ADDRESS {address!r}: {error}; see docs/settings.md") from None
 
 
+async def start_run(
+    client: Client,
+    workflow: str,
+    argument: FrozenModel,
+    *,
+    workflow_id: str,
+    summary: str,
+    doing: str,
+    reference: ObjectReference | None = None,
+    priority: Priority | None = None,
+    on_open: WorkflowIDConflictPolicy = WorkflowIDConflictPolicy.FAIL,
+    signal: str | None = None,
+    task_queue: str = TASK_QUEUE,
+    timeout: timedelta | None = None,
+    result_type: type | None = None,
+) -> WorkflowHandle[Any, Any]:
+    """Start a run. Every run that does not begin inside another run begins here. Needs no worker to be up.
+
+    Args:
+        client: the connection.
+        workflow: the type's name.
+        argument: what the run is told.
+        workflow_id: a closed run of this id never stands in the way.
+        summary: the line that the UI shows beside the run.
+        doing: what fails when the start fails, for the error's text.
+        reference: the object that the run is for: it gives search attributes, priority and fairness key.
+        priority: of a run that is for no single object.
+        on_open: what happens when a run of this id is open.
+        signal: is sent with the start.
+        task_queue: where a worker takes the run from.
+        timeout: the run ends after it, whatever it waits for.
+        result_type: of the handle's result.
+
+    Raises:
+        WorkflowAlreadyStartedError: a run of this id is open, and `on_open` is FAIL.
+        BackendUnavailable: the server did not take it; start it again.
+        BackendRefused: the server refuses, as for a search attribute that it does not know.
+    """
+    try:
+        return await client.start_workflow(
+            workflow,
+            argument,
+            id=workflow_id,
+            task_queue=task_queue,
+            result_type=result_type,
+            start_signal=signal,
+            execution_timeout=timeout,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            id_conflict_policy=on_open,
+            search_attributes=search_attributes(reference) if reference is not None else None,
+            static_summary=summary,
+            priority=priority or (object_priority(reference) if reference is not None else Priority.default),
+            rpc_timeout=RPC_TIMEOUT,
+        )
+    except (RPCError, RuntimeError) as error:
+        raise translated(error, doing) from None
+
+
 async def request_reconcile(
     client: Client,
     reference: ObjectReference,
@@ -104,41 +164,74 @@ async def request_reconcile(
     signal: str = CHANGED_SIGNAL,
     task_queue: str = TASK_QUEUE,
 ) -> None:
-    """Tell the object's run that something changed; begin the run if there is none (signal-with-start).
+    """Signal the object's run that something changed; start the run if there is none (signal-with-start).
 
-    Needs no worker to be up. A run that is open gets the signal whatever its type, and reads the object itself.
+    A run that is open gets the signal whatever its type, and reads the object itself.
 
     Raises:
         BackendUnavailable: the server did not take it; request it again.
         BackendRefused: the server refuses, as for a search attribute that it does not know.
     """
+    await start_run(
+        client,
+        _WORKFLOWS[reference.kind, is_deleting],
+        RunInput(namespace=reference.namespace, name=reference.name, by_hand=False),
+        workflow_id=naming.workflow_id(reference),
+        summary=_summary(reference, is_deleting=is_deleting),
+        doing=f"request a reconcile of {reference}",
+        reference=reference,
+        on_open=WorkflowIDConflictPolicy.USE_EXISTING,
+        signal=signal,
+        task_queue=task_queue,
+    )
+
+
+async def start_cleanup(
+    client: Client, reference: ObjectReference, *, uid: str = "", is_purge: bool = False, cascade: bool = False
+) -> bool:
+    """Start a cleanup that a person asks for; False when a run of the object is open.
+
+    Args:
+        client: the connection.
+        reference: the object.
+        uid: of the object to delete; empty when it is gone.
+        is_purge: what it left goes as well, retained data too.
+        cascade: what others made of its data goes as well.
+
+    Raises:
+        BackendUnavailable: the server did not take it.
+        BackendRefused: the server refuses.
+    """
     try:
-        await client.start_workflow(
-            _WORKFLOWS[reference.kind, is_deleting],
-            RunInput(namespace=reference.namespace, name=reference.name, by_hand=False),
-            id=workflow_id(reference),
-            task_queue=task_queue,
-            start_signal=signal,
-            # A closed run never stands in the way, and an open one is only signalled.
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            search_attributes=search_attributes(reference),
-            static_summary=summary(reference, is_deleting=is_deleting),
-            priority=Priority(priority_key=_PRIORITIES[reference.kind], fairness_key=reference.namespace),
-            rpc_timeout=RPC_TIMEOUT,
+        await start_run(
+            client,
+            _WORKFLOWS[reference.kind, True],
+            RunInput(
+                namespace=reference.namespace,
+                name=reference.name,
+                by_hand=True,
+                uid=uid,
+                purge=is_purge,
+                cascade=cascade,
+            ),
+            workflow_id=naming.workflow_id(reference),
+            summary=_summary(reference, is_deleting=True),
+            doing=f"start the cleanup of {reference}",
+            reference=reference,
         )
-    except (RPCError, RuntimeError) as error:
-        raise translated(error, f"request a reconcile of {reference}") from None
-
-
-def workflow_type(kind: Kind, *, is_deleting: bool) -> str:
-    """Return the workflow that provisions an object of this kind, or cleans it up."""
-    return _WORKFLOWS[kind, is_deleting]
+    except WorkflowAlreadyStartedError:
+        return False
+    return True
 
 
 def is_cleanup(name: str) -> bool:
     """Tell whether a workflow of this name takes an object down."""
     return name in {_WORKFLOWS[kind, True] for kind in Kind}
+
+
+def object_priority(reference: ObjectReference) -> Priority:
+    """Return the priority of an object's runs; among equals the namespaces take turns."""
+    return Priority(priority_key=_PRIORITIES[reference.kind], fairness_key=reference.namespace)
 
 
 def search_attributes(reference: ObjectReference) -> TypedSearchAttributes:
@@ -151,8 +244,7 @@ def search_attributes(reference: ObjectReference) -> TypedSearchAttributes:
     )
 
 
-def summary(reference: ObjectReference, *, is_deleting: bool) -> str:
-    """Return the line that the UI shows beside a run."""
+def _summary(reference: ObjectReference, *, is_deleting: bool) -> str:
     verb = "remove" if is_deleting else "provision"
     return f"{verb} {reference.kind} {reference.namespace}/{reference.name}"
 

@@ -19,7 +19,8 @@ from temporalio.client import (
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from clients.temporal import RPC_TIMEOUT
+from clients.temporal import RPC_TIMEOUT, start_run
+from plattr.errors import PlattrError
 from plattr.fleet import (
     JITTER_OF_INTERVAL,
     REFERENCES_ID,
@@ -57,7 +58,7 @@ async def keep_schedule(
             await ensure_schedule(client, interval, task_queue=task_queue)
             if references is not None:
                 await _ensure(client, REFERENCES_SCHEDULE_ID, build_references_schedule(references, task_queue))
-        except RPCError as error:
+        except (RPCError, PlattrError) as error:
             logger.warning(
                 "cannot look after the schedule, trying again", extra={"cause": " ".join(str(error).split())}
             )
@@ -106,16 +107,17 @@ async def _describe(client: Client, schedule_id: str = SCHEDULE_ID) -> Schedule 
 
 async def restore_runs(client: Client, *, task_queue: str = TASK_QUEUE) -> None:
     """Begin the runs of all previews and of all objects that have not settled."""
-    await client.start_workflow(
-        ResyncFleet.run,
+    await start_run(
+        client,
+        "ResyncFleet",
         FleetRun(purpose="restore"),
-        id=RESTORE_ID,
-        task_queue=task_queue,
-        # Two workers may notice at the same time.
-        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        static_summary="begin the runs that Temporal has lost",
+        workflow_id=RESTORE_ID,
+        summary="begin the runs that Temporal has lost",
+        doing="begin the runs that Temporal has lost",
         priority=LATER,
-        rpc_timeout=RPC_TIMEOUT,
+        # Two workers may notice at the same time.
+        on_open=WorkflowIDConflictPolicy.USE_EXISTING,
+        task_queue=task_queue,
     )
 
 

@@ -34,12 +34,16 @@ async def left(cluster, orphan):
     return bucket
 
 
-async def input_of(client, reference):
-    """What the first run of the object was started with."""
+async def start_of(client, reference):
+    """How the first run of the object was started."""
     history = client.get_workflow_handle(workflow_id(reference)).fetch_history_events()
     event = await anext(aiter(history))
-    payloads = event.workflow_execution_started_event_attributes.input.payloads
-    [run] = await client.data_converter.decode(payloads, [RunInput])
+    return event.workflow_execution_started_event_attributes
+
+
+async def input_of(client, reference):
+    """What the first run of the object was started with."""
+    [run] = await client.data_converter.decode((await start_of(client, reference)).input.payloads, [RunInput])
     return run
 
 
@@ -64,6 +68,18 @@ async def test_cleanup_by_hand_starts_the_workflow(plattr, client, cluster, appl
     assert (await input_of(client, reference)).uid == application.metadata.uid
     # The workflow deletes the object itself, with everything it owns.
     assert not (await cluster.read(reference)).is_deleting
+
+
+@pytest.mark.parametrize(("kind", "key"), [(Kind.APPLICATION, 3), (Kind.PREVIEW, 4)], ids=["application", "preview"])
+async def test_cleanup_by_hand_has_the_priority_and_fairness_key_of_its_object(client, plattr, namespace, kind, key):
+    orphan = ObjectReference(kind=kind, namespace=namespace, name=random_name())
+    prefix = "app" if kind is Kind.APPLICATION else "preview"
+
+    outcome = await plattr("cleanup", f"{prefix}/{orphan.name}", "-n", namespace, "--yes", "--orphan")
+
+    priority = (await start_of(client, orphan)).priority
+    assert outcome.exit_code == 0, outcome
+    assert (priority.priority_key, priority.fairness_key) == (key, namespace)
 
 
 async def test_cascade_is_said_to_the_cleanup_that_starts(plattr, client, cluster, application):
