@@ -17,7 +17,7 @@ from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from clients import s3_errors, temporal
 from clients.postgres import GRANT_OPTIONS_VERSION
 from clients.s3_errors import Operation
-from plattr.fleet import SCHEDULE_ID
+from plattr.fleet import REFERENCES_SCHEDULE_ID, SCHEDULE_ID
 from stack.endpoints import Endpoints
 from stack.platform import Platform
 from tests.deploy.helm import EXAMPLES, ROOT
@@ -130,13 +130,18 @@ def test_the_slots_are_those_of_the_worker() -> None:
     assert documented == {"Activity slots": str(ACTIVITY_SLOTS), "FairQueue at once": str(WORKFLOW_TASK_SLOTS)}
 
 
-def test_to_remove_everything_is_to_remove_the_schedule() -> None:
+def test_to_remove_everything_is_to_remove_the_schedules() -> None:
     lines = block("sh", "kubectl delete crd").splitlines()
 
-    (schedule,) = [number for number, line in enumerate(lines) if f"--schedule-id {SCHEDULE_ID} " in line]
+    schedules = {
+        line.split()[line.split().index("--schedule-id") + 1]: number
+        for number, line in enumerate(lines)
+        if line.startswith("temporal schedule delete")
+    }
     (uninstall,) = [number for number, line in enumerate(lines) if line.startswith("helm uninstall")]
-    # After the workers, which make it again within half a minute.
-    assert schedule > uninstall
+    assert schedules.keys() == {SCHEDULE_ID, REFERENCES_SCHEDULE_ID}
+    # After the workers, which make them again within half a minute.
+    assert min(schedules.values()) > uninstall
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
