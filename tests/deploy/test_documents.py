@@ -125,9 +125,11 @@ def test_the_documented_admin_can_do_all_that_the_database_step_does(documented_
 
 def test_the_slots_are_those_of_the_worker() -> None:
     text = (ROOT / "docs" / "scaling.md").read_text()
-    documented = dict(re.findall(r"^- \*\*(Activity slots|FairQueue at once)\*\*: (\d+) a worker", text, re.MULTILINE))
+    documented = dict(
+        re.findall(r"^- \*\*(Activity slots|Workflow task slots)\*\*: (\d+) a worker", text, re.MULTILINE)
+    )
 
-    assert documented == {"Activity slots": str(ACTIVITY_SLOTS), "FairQueue at once": str(WORKFLOW_TASK_SLOTS)}
+    assert documented == {"Activity slots": str(ACTIVITY_SLOTS), "Workflow task slots": str(WORKFLOW_TASK_SLOTS)}
 
 
 def test_to_remove_everything_is_to_remove_the_schedules() -> None:
