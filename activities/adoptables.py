@@ -37,7 +37,7 @@ from plattr.buckets import owner_tags, tagged_mark
 from plattr.claims import claims_of
 from plattr.database import DatabaseState, adopted_record, existing_records, owner_record, recorded_mark
 from plattr.errors import Conflict
-from plattr.manifests.pod import config_map_features
+from plattr.features import features_of
 from plattr.marks import Mark
 from plattr.naming import PREVIEW_LIMITS, BucketName, storage_account
 from plattr.objects import ObjectReference, Owner, parse_key
@@ -177,17 +177,15 @@ async def marked_prefix(opensearch: OpenSearchClient | None, target: Target) -> 
 
 async def marked_objects(kube: KubeClient, target: Target) -> list[Marked]:
     """Return what Kubernetes has under the names of the target's workload."""
-    names, spec = target.names, target.spec
+    names = target.names
     places: list[tuple[Resource, str]] = [
         (resource, names.stem) for resource in (SERVICE_ACCOUNTS, DEPLOYMENTS, SERVICES, INGRESSES, AUTOSCALERS)
     ]
-    places += [(CONFIG_MAPS, names.config_map(feature)) for feature in config_map_features(target)]
-    if spec.database.enabled:
-        places += [(SECRETS, names.database_secret), (INGRESSES, names.api_ingress)]
-    if spec.redis.enabled:
-        places.append((SECRETS, names.redis_secret))
-    if spec.storage.enabled:
-        places.append((SECRETS, names.storage_keys))
+    features = features_of(target)
+    places += [(CONFIG_MAPS, names.config_map(feature.step)) for feature in features if feature.has_config_map]
+    places += [(SECRETS, feature.secret.name(names)) for feature in features if feature.secret is not None]
+    if target.spec.database.enabled:
+        places.append((INGRESSES, names.api_ingress))
     if target.is_preview:
         places += [(resource, PREVIEW_LIMITS) for resource in (RESOURCE_QUOTAS, LIMIT_RANGES, NETWORK_POLICIES)]
         places.append((NAMESPACES, names.namespace))

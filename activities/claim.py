@@ -14,25 +14,17 @@ from clients.claim_store import ClaimStore
 from clients.events import EventRecorder
 from clients.kube import KubeClient
 from clients.resources import NAMESPACES, Json, custom_resource
-from plattr.claims import Claim, ClaimKind, HeldClaim, claims_of, outliving
+from plattr.claims import Claim, HeldClaim, claims_of, outliving
 from plattr.errors import OwnedElsewhere, PlattrError, StillDeleting, Superseded
+from plattr.features import FEATURES, Feature, features_of
 from plattr.marks import Estate, estate_of
 from plattr.objects import FINALIZER, CustomObject, Kind, ObjectReference, Owner
 from plattr.parent import STATUS_FIELD
 from plattr.spec import parse_preview_spec
 from plattr.status import ConditionType, ConditionUpdate, Phase, begun, ending
-from plattr.steps import PROVISION_ORDER, ClaimInput, ClaimResult, CleanupInput, CleanupPlan, Step
+from plattr.steps import ClaimInput, ClaimResult, CleanupInput, CleanupPlan
 from plattr.target import Target
 from plattr.ttl import expires_at
-
-# What outlives its feature being switched off, and the condition that says so.
-_KEPT = {
-    ClaimKind.SCHEMA: ConditionType.DATABASE,
-    ClaimKind.BUCKET: ConditionType.STORAGE,
-    ClaimKind.REALM: ConditionType.AUTH,
-    ClaimKind.REDIS: ConditionType.REDIS,
-    ClaimKind.SEARCH: ConditionType.SEARCH,
-}
 
 
 class ClaimActivities:
@@ -122,7 +114,7 @@ class ClaimActivities:
             uid=custom_object.metadata.uid,
             generation=custom_object.metadata.generation,
             environment=target.spec.environment,
-            steps=_steps(target),
+            steps=tuple(feature.step for feature in features_of(target)),
             kept=_kept(target, claims.held),
             expires_at=target.expires_at,
         )
@@ -273,47 +265,26 @@ def _end_of(custom_object: CustomObject) -> datetime | None:
     return expires_at(custom_object.metadata.creation_timestamp, parse_preview_spec(custom_object.spec).ttl)
 
 
-def _steps(target: Target) -> tuple[Step, ...]:
-    spec = target.spec
-    is_wanted = {
-        Step.DATABASE: spec.database.enabled,
-        Step.STORAGE: spec.storage.enabled,
-        Step.AUTH: spec.auth.enabled,
-        Step.REDIS: spec.redis.enabled,
-        Step.SEARCH: spec.search.enabled,
-        Step.WORKLOAD: True,
-    }
-    steps = tuple(step for step in PROVISION_ORDER if is_wanted[step])
-    return (Step.NAMESPACE, *steps) if target.is_preview else steps
-
-
 def _kept(target: Target, held: Sequence[HeldClaim]) -> tuple[ConditionUpdate, ...]:
     """Return what is true of features that are switched off and whose data is still there."""
-    spec = target.spec
-    is_enabled = {
-        ClaimKind.SCHEMA: spec.database.enabled,
-        ClaimKind.BUCKET: spec.storage.enabled,
-        ClaimKind.REALM: spec.auth.enabled,
-        ClaimKind.REDIS: spec.redis.enabled,
-        ClaimKind.SEARCH: spec.search.enabled,
-    }
-    names = {
-        kind: sorted(claim.claim.name for claim in held if claim.claim.kind is kind)
-        for kind in sorted(is_enabled)
-        if not is_enabled[kind]
-    }
     staying = {claim.name for claim in outliving(held, target.owner.uid)}
-    return tuple(_data_kept(kind, kept, staying) for kind, kept in names.items() if kept)
+    disabled = [feature for feature in FEATURES if feature.keeps_data and not feature.is_part_of(target)]
+    updates = (_data_kept(feature, held, staying) for feature in disabled)
+    return tuple(update for update in updates if update is not None)
 
 
-def _data_kept(kind: ClaimKind, names: list[str], staying: Collection[str]) -> ConditionUpdate:
+def _data_kept(feature: Feature, held: Sequence[HeldClaim], staying: Collection[str]) -> ConditionUpdate | None:
+    kind = feature.claim_kinds[0]
+    names = sorted(each.claim.name for each in held if each.claim.kind is kind)
+    if not names:
+        return None
     message = (
         f"{kind} {_quoted(names)} is kept although the feature is switched off; it goes when the object is deleted"
         " with deletionPolicy Delete"
     )
     if of_predecessor := [name for name in names if name in staying]:
         message += f"; {_quoted(of_predecessor)} stays even then: an earlier object of this name retained it"
-    return ConditionUpdate(type=_KEPT[kind], status="True", reason="DataKept", message=message)
+    return ConditionUpdate(type=feature.condition, status="True", reason="DataKept", message=message)
 
 
 def _quoted(names: Sequence[str]) -> str:

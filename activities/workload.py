@@ -37,11 +37,12 @@ from clients.resources import (
 from plattr.claims import ClaimKind, HeldClaim, claims_of, workload_claim
 from plattr.connections import connections_of
 from plattr.errors import Conflict, StillDeleting
+from plattr.features import FEATURES, Feature, FeatureSecret, features_of
 from plattr.manifests.autoscaler import build_autoscaler
 from plattr.manifests.checksum import CHECKSUM_ANNOTATION, config_checksum, summed
 from plattr.manifests.deployment import build_deployment
 from plattr.manifests.ingress import build_api_ingress, build_ingress, ingress_profile
-from plattr.manifests.pod import CONFIG_MAP_FEATURES, Placeholder, config_map_features
+from plattr.manifests.pod import Placeholder
 from plattr.manifests.service import build_service
 from plattr.manifests.service_account import build_service_account
 from plattr.marks import estate_of
@@ -165,14 +166,14 @@ class WorkloadActivities:
     async def _look(self, target: Target) -> _Present:
         """Read all that the step depends on, at once: that is most of what a step with nothing to do costs."""
         names = target.names
-        own = {(SECRETS, name) for name in (names.database_secret, names.redis_secret, names.storage_keys)}
+        own = {(SECRETS, feature.secret.name(names)) for feature in FEATURES if feature.secret is not None}
         reads = self._reads(target)
         places = [
             (INGRESSES, names.api_ingress),
             *((resource, names.stem) for resource in _REMOVAL_ORDER),
         ]
         users = [place for place in reads if place not in own]
-        config_maps = [names.config_map(feature) for feature in config_map_features(target)]
+        config_maps = [names.config_map(feature.step) for feature in features_of(target) if feature.has_config_map]
         bodies, referred, kept_secrets, kept_maps, held = await asyncio.gather(
             all_of(self._kube.get(resource, name, names.namespace) for resource, name in places),
             all_of(self._summed(resource, name, names.namespace) for resource, name in users),
@@ -208,27 +209,29 @@ class WorkloadActivities:
         return found
 
     def _reads(self, target: Target) -> list[tuple[Resource, str]]:
-        """Return the Secrets and ConfigMaps that are read by name, an access key's where S3 has accounts."""
-        return _references(target) + ([(SECRETS, target.names.storage_keys)] if self._has_keys(target) else [])
+        """Return the Secrets and ConfigMaps that are read by name: the user's own, and the Secrets that steps made."""
+        found = dict.fromkeys((_REFERABLE[kind], name) for kind, name in references_of(target))
+        for secret in self._secrets(target).values():
+            found[SECRETS, secret.name(target.names)] = None
+        return list(found)
 
-    def _has_keys(self, target: Target) -> bool:
-        return target.spec.storage.enabled and self._settings.s3_accounts != "none"
+    def _secrets(self, target: Target) -> dict[Feature, FeatureSecret]:
+        """Return the Secrets that the steps of the target's features can have made on this platform."""
+        secrets = {feature: feature.secret for feature in features_of(target) if feature.secret is not None}
+        return {feature: secret for feature, secret in secrets.items() if secret.can_exist(self._settings)}
 
     def _checksum(self, target: Target, present: _Present, key: bytes) -> str:
         """Sum up what the pods read at their start: the Secrets and ConfigMaps of their environment."""
         names = target.names
         # What the user keeps in `{name}-env`, or refers to, is the user's own; the rest must be this owner's.
         places = self._reads(target)
-        if target.spec.database.enabled:
-            self._ensure_usable(target, present, SECRETS, names.database_secret)
-        if self._has_keys(target):
-            self._ensure_usable(target, present, SECRETS, names.storage_keys)
-        if target.spec.redis.enabled:
-            is_optional = not self._has_redis_user(target, present)
-            self._ensure_usable(target, present, SECRETS, names.redis_secret, is_optional=is_optional)
-        for feature in config_map_features(target):
-            places.append((CONFIG_MAPS, names.config_map(feature)))
-            self._ensure_usable(target, present, *places[-1], is_optional=feature == "auth")
+        for feature, secret in self._secrets(target).items():
+            is_optional = not _is_made(feature, secret, target, present)
+            self._ensure_usable(target, present, SECRETS, secret.name(names), is_optional=is_optional)
+        for feature in features_of(target):
+            if feature.has_config_map:
+                places.append((CONFIG_MAPS, names.config_map(feature.step)))
+                self._ensure_usable(target, present, *places[-1], is_optional=not feature.blocks)
         bodies = [
             (resource, present.found[resource, name]) for resource, name in places if (resource, name) in present.found
         ]
@@ -237,11 +240,6 @@ class WorkloadActivities:
             [body for resource, body in bodies if resource is CONFIG_MAPS],
             key,
         )
-
-    def _has_redis_user(self, target: Target, present: _Present) -> bool:
-        """Tell whether the redis step made a user: then the address is in the Secret and not in the ConfigMap."""
-        body = present.found.get((CONFIG_MAPS, target.names.config_map("redis")))
-        return body is not None and "REDIS_URL" not in body.get("data", {})
 
     def _ensure_usable(
         self, target: Target, present: _Present, resource: Resource, name: str, *, is_optional: bool = False
@@ -340,14 +338,12 @@ class WorkloadActivities:
         ]
 
 
-def _references(target: Target) -> list[tuple[Resource, str]]:
-    """Return the Secrets and ConfigMaps that are read by name: the user's own, and the Secrets that steps made."""
-    found = dict.fromkeys((_REFERABLE[kind], name) for kind, name in references_of(target))
-    if target.spec.database.enabled:
-        found[SECRETS, target.names.database_secret] = None
-    if target.spec.redis.enabled:
-        found[SECRETS, target.names.redis_secret] = None
-    return list(found)
+def _is_made(feature: Feature, secret: FeatureSecret, target: Target, present: _Present) -> bool:
+    """Tell whether the feature's step made its Secret. A missing ConfigMap is refused by itself."""
+    if not feature.has_config_map:
+        return True
+    body = present.found.get((CONFIG_MAPS, target.names.config_map(feature.step)))
+    return body is not None and secret.is_made(body.get("data", {}))
 
 
 def _rolled_for(target: Target, present: _Present) -> str | None:
@@ -360,8 +356,8 @@ def _rolled_for(target: Target, present: _Present) -> str | None:
 
 def _former_maps(target: Target) -> frozenset[str]:
     """Return the names of the ConfigMaps of the features that are not enabled."""
-    disabled = set(CONFIG_MAP_FEATURES) - set(config_map_features(target))
-    return frozenset(target.names.config_map(feature) for feature in disabled)
+    disabled = [feature for feature in FEATURES if feature.has_config_map and not feature.is_part_of(target)]
+    return frozenset(target.names.config_map(feature.step) for feature in disabled)
 
 
 def _ingress_update(target: Target) -> ConditionUpdate:

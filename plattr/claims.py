@@ -7,64 +7,12 @@ are the inventory that a cleanup works from, even when the object is long gone.
 
 from collections.abc import Collection
 from datetime import datetime
-from enum import StrEnum
 
+from plattr.features import ClaimKind as ClaimKind
+from plattr.features import features_of, is_data_kind
 from plattr.naming import preview_families
 from plattr.objects import FrozenModel, Owner
-from plattr.status import ConditionType
 from plattr.target import Target
-
-
-class ClaimKind(StrEnum):
-    """What a claim is about."""
-
-    SCHEMA = "schema"
-    ROLES = "roles"
-    BUCKET = "bucket"
-    REALM = "realm"
-    REDIS = "redis"
-    # The number of a logical database, where each application has one of its own.
-    REDIS_DATABASE = "redisdb"
-    SEARCH = "search"
-    HOST = "host"
-    INGRESS = "ingress"
-    NAMESPACE = "namespace"
-    PREVIEWS = "previews"
-    """The family of names that the previews of an application can have; its name is the application's."""
-
-    @property
-    def condition(self) -> ConditionType:
-        """Return the condition that says so when the name is somebody else's."""
-        return _CONDITIONS[self]
-
-
-_CONDITIONS = {
-    ClaimKind.SCHEMA: ConditionType.DATABASE,
-    ClaimKind.ROLES: ConditionType.DATABASE,
-    ClaimKind.BUCKET: ConditionType.STORAGE,
-    ClaimKind.REALM: ConditionType.AUTH,
-    ClaimKind.REDIS: ConditionType.REDIS,
-    ClaimKind.REDIS_DATABASE: ConditionType.REDIS,
-    ClaimKind.SEARCH: ConditionType.SEARCH,
-    ClaimKind.HOST: ConditionType.INGRESS,
-    ClaimKind.INGRESS: ConditionType.INGRESS,
-    ClaimKind.NAMESPACE: ConditionType.DEPLOYMENT,
-    ClaimKind.PREVIEWS: ConditionType.INGRESS,
-}
-
-
-# What stands behind the others serves the workload, and goes with it.
-_DATA = frozenset(
-    {
-        ClaimKind.SCHEMA,
-        ClaimKind.ROLES,
-        ClaimKind.BUCKET,
-        ClaimKind.REALM,
-        ClaimKind.REDIS,
-        ClaimKind.REDIS_DATABASE,
-        ClaimKind.SEARCH,
-    }
-)
 
 
 class Claim(FrozenModel):
@@ -106,7 +54,7 @@ class HeldClaim(FrozenModel):
 
 def is_data(claim: Claim) -> bool:
     """Tell whether what bears the name can outlive its object."""
-    return claim.kind in _DATA
+    return is_data_kind(claim.kind)
 
 
 def goes_with_object(held: HeldClaim) -> bool:
@@ -138,26 +86,12 @@ def _environment(claim: Claim) -> str:
 
 def claims_of(target: Target) -> tuple[Claim, ...]:
     """Return every name the target needs for itself, in a stable order."""
-    names, spec = target.names, target.spec
-    claims = [host_claim(target), workload_claim(target)]
-    if target.is_preview:
-        claims.append(Claim(kind=ClaimKind.NAMESPACE, name=names.namespace))
-    if spec.database.enabled:
-        claims += [
-            Claim(kind=ClaimKind.SCHEMA, name=names.schema_name),
-            Claim(kind=ClaimKind.ROLES, name=names.sql_stem),
-            # The only name of one application that can be another's own: `shop` has shop-api, and so has `shop-api`.
-            Claim(kind=ClaimKind.INGRESS, name=f"{names.namespace}.{names.api_ingress}"),
-        ]
-    if spec.storage.enabled:
-        claims += [Claim(kind=ClaimKind.BUCKET, name=names.bucket(bucket.name)) for bucket in spec.storage.buckets]
-    if spec.auth.enabled:
-        claims.append(Claim(kind=ClaimKind.REALM, name=names.realm))
-    if spec.redis.enabled:
-        claims.append(Claim(kind=ClaimKind.REDIS, name=names.redis_user))
-    if spec.search.enabled:
-        claims.append(Claim(kind=ClaimKind.SEARCH, name=names.search_prefix))
-    return tuple(claims)
+    of_features = [pair for feature in features_of(target) for pair in feature.claims(target.names, target.spec)]
+    return (
+        host_claim(target),
+        workload_claim(target),
+        *(Claim(kind=kind, name=name) for kind, name in of_features),
+    )
 
 
 def host_claim(target: Target) -> Claim:

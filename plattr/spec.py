@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, mode
 from pydantic.alias_generators import to_camel
 
 from plattr.errors import InvalidSpec
+from plattr.features import is_injected
 from plattr.objects import OBJECT_NAME_PATTERN, FrozenModel
 from plattr.ttl import DEFAULT_TTL, Ttl, parse_ttl
 
@@ -37,16 +38,8 @@ REFERENCE_KEY_PATTERN = r"^[-._A-Za-z0-9]+$"
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 RESERVED_BUCKET_ENDINGS = ("-s3alias", "--ol-s3", "--x-s3", "--table-s3", "-an")
 
-# Names that load code into, or reroute, every process of a container, and those that Plattr itself sets.
+# Names that load code into, or reroute, every process of a container.
 FORBIDDEN_ENV = re.compile(r"^(LD_.*|PATH|NODE_OPTIONS|PYTHON.*)$")
-INJECTED_ENV = re.compile(
-    r"^(DATABASE_URL|DB_(HOST|PORT|NAME|USER|PASSWORD|SCHEMA|CHANNEL)"
-    r"|S3_(ENDPOINT|REGION)|S3_(BUCKET|MAX_FILE_SIZE)_.*|AUTH_(ISSUER_URL|CLIENT_ID)"
-    r"|REDIS_(URL|HOST|PORT|PREFIX|USERNAME|PASSWORD)|OPENSEARCH_(URL|INDEX_PREFIX)"
-    r"|POSTGREST_(URL|INTERNAL_URL)|PGRST_.*|PORT)$"
-)
-
-
 Spec = TypeVar("Spec", bound="SpecModel")
 ImageRef = Annotated[str, StringConstraints(pattern=IMAGE_PATTERN, max_length=1024)]
 
@@ -114,7 +107,7 @@ class EnvVar(SpecModel):
             raise ValueError(
                 f"{self.name} would load code into the container; LD_*, PATH, NODE_OPTIONS and PYTHON* are refused"
             )
-        if INJECTED_ENV.fullmatch(self.name):
+        if is_injected(self.name):
             raise ValueError(f"{self.name} is set by Plattr itself; choose another name")
         if (self.value is None) == (self.secret_key_ref is None):
             raise ValueError(f"{self.name} needs either value or secretKeyRef, not both and not neither")

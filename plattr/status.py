@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from plattr.errors import REASON_PATTERN
+from plattr.features import ConditionType as ConditionType
 from plattr.objects import FrozenModel
 
 # The API server's own bound on a condition's message.
@@ -26,26 +27,6 @@ class Phase(StrEnum):
     RUNNING = "Running"
     FAILED = "Failed"
     TERMINATING = "Terminating"
-
-
-class ConditionType(StrEnum):
-    """What can be true of an object.
-
-    The first three sum the others up, as kstatus, hence Flux, Helm and Argo CD, reads them. RECONCILING and STALLED are
-    there only while they are True.
-    """
-
-    READY = "Ready"
-    RECONCILING = "Reconciling"
-    STALLED = "Stalled"
-    DATABASE = "DatabaseReady"
-    STORAGE = "StorageReady"
-    AUTH = "AuthReady"
-    REDIS = "RedisReady"
-    SEARCH = "SearchReady"
-    DEPLOYMENT = "DeploymentReady"
-    INGRESS = "IngressReady"
-    EXPIRING = "Expiring"
 
 
 # Conditions that inform and do not decide the phase.

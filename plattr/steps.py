@@ -9,10 +9,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
+from plattr.features import ClaimKind, ConditionType, cleanup_order
+from plattr.features import Step as Step
 from plattr.marks import Estate
 from plattr.objects import FrozenModel, Kind, ObjectReference
-from plattr.status import ConditionType, ConditionUpdate, Phase
+from plattr.status import ConditionUpdate, Phase
 
 # Signals and the query, as people type them on Temporal's command line.
 CHANGED_SIGNAL = "changed"
@@ -24,44 +26,7 @@ PROGRESS_QUERY = "progress"
 TASK_QUEUE = "plattr"
 
 
-class Step(StrEnum):
-    """The steps of a run, in the words that the UI, the CLI and the history use."""
-
-    CLAIM = "claim"
-    DATABASE = "database"
-    STORAGE = "storage"
-    AUTH = "auth"
-    REDIS = "redis"
-    SEARCH = "search"
-    WORKLOAD = "workload"
-    ROLLOUT = "rollout"
-    STATUS = "status"
-    NAMESPACE = "namespace"
-    LIFETIME = "lifetime"
-    EXPIRY = "expiry"
-    RELEASE = "release"
-
-    @property
-    def condition(self) -> ConditionType:
-        """Return the condition that is False when this step fails: its feature's, or the whole object's."""
-        return _STEP_CONDITIONS.get(self, ConditionType.READY)
-
-
-_STEP_CONDITIONS = {
-    Step.DATABASE: ConditionType.DATABASE,
-    Step.STORAGE: ConditionType.STORAGE,
-    Step.AUTH: ConditionType.AUTH,
-    Step.REDIS: ConditionType.REDIS,
-    Step.SEARCH: ConditionType.SEARCH,
-    Step.WORKLOAD: ConditionType.DEPLOYMENT,
-    Step.ROLLOUT: ConditionType.DEPLOYMENT,
-    Step.NAMESPACE: ConditionType.DEPLOYMENT,
-}
-
-# The order of provisioning, sequential. Source: shared/spec.md, section 3.
-PROVISION_ORDER = (Step.DATABASE, Step.STORAGE, Step.AUTH, Step.REDIS, Step.SEARCH, Step.WORKLOAD)
-# The order of cleanup. Source: shared/spec.md, section 5.
-CLEANUP_ORDER = (Step.WORKLOAD, Step.SEARCH, Step.REDIS, Step.AUTH, Step.STORAGE, Step.DATABASE)
+CLEANUP_ORDER = cleanup_order(Kind.APPLICATION)
 
 
 class Remedy(StrEnum):

@@ -6,6 +6,7 @@ from typing import Any
 
 from plattr import naming
 from plattr.errors import InvalidSpec
+from plattr.features import FEATURES
 from plattr.hosts import HostRules
 from plattr.marks import Mark
 from plattr.naming import Names
@@ -187,12 +188,13 @@ def _check_domain(spec: ApplicationSpec, names: Names, base_domain: str, hosts: 
 
 
 def _check_secret_references(spec: ApplicationSpec, names: Names) -> None:
-    endings = (("-db", names.database_secret), ("-redis", names.redis_secret), ("-storage-keys", names.storage_keys))
+    made = [feature.secret.name(names) for feature in FEATURES if feature.secret is not None]
     for index, variable in enumerate(spec.env_vars):
         reference = variable.secret_key_ref
         if reference is None:
             continue
-        for ending, own in endings:
+        for own in made:
+            ending = own.removeprefix(names.stem)
             # Any other such Secret of the namespace is, or may become, another application's password.
             if reference.name.endswith(ending) and reference.name != own:
                 raise InvalidSpec(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from plattr.features import features_of
 from plattr.manifests.ports import APP_PORT, HTTP_PORT_NAME, POSTGREST_PORT, POSTGREST_PORT_NAME
 from plattr.objects import FrozenModel
 from plattr.spec import EnvVar
@@ -9,8 +10,6 @@ from plattr.target import Target
 
 APP_CONTAINER = "app"
 POSTGREST_CONTAINER = "postgrest"
-# The spec's features that hand the pods a ConfigMap.
-CONFIG_MAP_FEATURES = ("storage", "auth", "redis", "search")
 POSTGREST_IMAGE = "postgrest/postgrest:v12.2.3"
 
 # 1000: the user of the Node image, of the Dockerfile that Rails generates, and of the PostgREST image. Without a
@@ -91,32 +90,23 @@ def _env_var(variable: EnvVar) -> dict[str, Any]:
 
 
 def _app_env_from(target: Target) -> list[dict[str, Any]]:
-    spec, names = target.spec, target.names
+    names = target.names
     # The last source wins: what the user keeps in `{name}-env` cannot replace what Plattr injects.
     sources: list[dict[str, Any]] = [
         {"configMapRef": {"name": names.user_env, "optional": True}},
         {"secretRef": {"name": names.user_env, "optional": True}},
     ]
-    if spec.database.enabled:
-        sources.append({"secretRef": {"name": names.database_secret}})
-    if spec.redis.enabled:
-        # There is none where the platform has no users of Redis; the workload's step looks for one.
-        sources.append({"secretRef": {"name": names.redis_secret, "optional": True}})
-    for feature in config_map_features(target):
-        reference: dict[str, Any] = {"name": names.config_map(feature)}
-        if feature == "auth":
-            # Auth that fails does not stop the workload.
-            reference["optional"] = True
-        sources.append({"configMapRef": reference})
-        if feature == "storage":
-            # Only where the S3 server has accounts; on AWS the pod's role gives the credentials.
-            sources.append({"secretRef": {"name": names.storage_keys, "optional": True}})
+    for feature in features_of(target):
+        if feature.secret is not None:
+            sources.append({"secretRef": _source(feature.secret.name(names), is_optional=feature.secret.is_optional)})
+        if feature.has_config_map:
+            config_map = _source(names.config_map(feature.step), is_optional=not feature.blocks)
+            sources.append({"configMapRef": config_map})
     return sources
 
 
-def config_map_features(target: Target) -> tuple[str, ...]:
-    """Return the enabled features that hand the pods a ConfigMap."""
-    return tuple(feature for feature in CONFIG_MAP_FEATURES if getattr(target.spec, feature).enabled)
+def _source(name: str, *, is_optional: bool) -> dict[str, Any]:
+    return {"name": name, "optional": True} if is_optional else {"name": name}
 
 
 def _probes(path: str) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from clients.kube import KubeClient
 from clients.postgres import PostgresClient
 from clients.redis import RedisClient
 from clients.s3 import S3Client
+from plattr.features import Step, cleanup_order, provision_order
 from plattr.fleet import SPREAD_OF_INTERVAL
-from plattr.objects import CustomObject
+from plattr.objects import CustomObject, Kind
 from plattr.settings import Settings
 from plattr.status import ConditionUpdate
-from plattr.steps import CLEANUP_ORDER, PROVISION_ORDER, ClaimInput, StatusInput, Step, StepResult
+from plattr.steps import ClaimInput, StatusInput, StepResult
 from stack.platform import Platform
 from telemetry import tracing
 from tests.fix_kubernetes import Cluster, application_spec, random_name
@@ -48,7 +49,7 @@ class Steps:
         """Do what ProvisionApplication does for a resync."""
         await self._by_name["claim_object"](ClaimInput(reference=application.reference, every_step=True))
         step, updates = step_of(application), list[ConditionUpdate]()
-        for name in PROVISION_ORDER:
+        for name in provision_order(Kind.APPLICATION):
             result: StepResult = await self._by_name[f"reconcile_{name}"](step)
             updates += result.updates
         while not (result := await self._by_name["await_rollout"](step)).is_done:
@@ -58,7 +59,7 @@ class Steps:
         await self._by_name["write_status"](status)
 
     async def remove(self, application: CustomObject) -> None:
-        for name in (*(f"delete_{step}" for step in CLEANUP_ORDER), f"{Step.RELEASE}_object"):
+        for name in (*(f"delete_{step}" for step in cleanup_order(Kind.APPLICATION)), f"{Step.RELEASE}_object"):
             while not (await self._by_name[name](cleanup_of(application))).is_done:
                 continue
 

@@ -7,11 +7,12 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from plattr import steps
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
+from plattr.features import ClaimKind, Step, cleanup_order, provision_order
 from plattr.marks import Estate
 from plattr.objects import Kind, ObjectReference
 from plattr.status import ConditionType, ConditionUpdate, Phase
-from plattr.steps import CLEANUP_ORDER, PROVISION_ORDER, Problem, Progress, Remedy, RunInput, Step
+from plattr.steps import Problem, Progress, Remedy, RunInput
 
 MODELS = sorted(
     (model for _, model in inspect.getmembers(steps, inspect.isclass) if issubclass(model, BaseModel)),
@@ -27,7 +28,14 @@ PROBLEM = Problem(reason="Conflict", message="m", remedy=Remedy.RETRY, condition
 MESSAGES = [
     PROBLEM,
     steps.ClaimInput(reference=REFERENCE, every_step=True, take_over=True),
-    steps.ClaimResult(verdict="proceed", uid="u", generation=2, steps=PROVISION_ORDER, kept=(FINDING,), expires_at=NOW),
+    steps.ClaimResult(
+        verdict="proceed",
+        uid="u",
+        generation=2,
+        steps=provision_order(Kind.APPLICATION),
+        kept=(FINDING,),
+        expires_at=NOW,
+    ),
     steps.StepInput(reference=REFERENCE, uid="u", generation=2),
     steps.RolloutInput(reference=REFERENCE, uid="u", generation=2, said=FINDING),
     steps.StepResult(updates=(FINDING,), is_done=False, waiting_for="pods"),
@@ -87,8 +95,15 @@ def test_run_without_an_object_is_refused(text: str) -> None:
 
 
 def test_steps_run_in_the_order_of_the_specification() -> None:
-    assert [str(step) for step in PROVISION_ORDER] == ["database", "storage", "auth", "redis", "search", "workload"]
-    assert [str(step) for step in CLEANUP_ORDER] == ["workload", "search", "redis", "auth", "storage", "database"]
+    provisioned, removed = provision_order(Kind.APPLICATION), cleanup_order(Kind.APPLICATION)
+
+    assert [str(step) for step in provisioned] == ["database", "storage", "auth", "redis", "search", "workload"]
+    assert [str(step) for step in removed] == ["workload", "search", "redis", "auth", "storage", "database"]
+
+
+def test_a_previews_namespace_comes_first_and_goes_last() -> None:
+    assert provision_order(Kind.PREVIEW) == (Step.NAMESPACE, *provision_order(Kind.APPLICATION))
+    assert cleanup_order(Kind.PREVIEW) == (*cleanup_order(Kind.APPLICATION), Step.NAMESPACE)
 
 
 @pytest.mark.parametrize(

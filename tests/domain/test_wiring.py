@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import activities
+from plattr.features import Step, cleanup_order, provision_order
 from plattr.objects import Kind
 from plattr.settings import Settings
 from plattr.spec import ApplicationSpec
 from plattr.status import ConditionType
-from plattr.steps import CLEANUP_ORDER, PROVISION_ORDER, Step
 from tests.domain.crds import properties
 from worker.registry import Clients, build_activities
 from workflows.cleanup import DELETE
@@ -57,7 +57,7 @@ def _name(member: Callable[..., Any]) -> str:
     return str(member.__temporal_activity_definition.name)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("step", PROVISION_ORDER)
+@pytest.mark.parametrize("step", provision_order(Kind.APPLICATION))
 def test_every_step_has_activity_condition_and_crd_field(step: Step) -> None:
     defined, registered = _defined_activities(), _registered_activities()
     spec, status = (properties(Kind.APPLICATION)[part]["properties"] for part in ("spec", "status"))
@@ -69,7 +69,7 @@ def test_every_step_has_activity_condition_and_crd_field(step: Step) -> None:
     assert needed - registered == set()
     assert _name(RECONCILE[step]) == f"reconcile_{step}"
     assert _name(DELETE[step]) == f"delete_{step}"
-    assert step in CLEANUP_ORDER
+    assert step in cleanup_order(Kind.APPLICATION)
     assert step.condition is not ConditionType.READY
     assert step.condition in status["conditions"]["items"]["properties"]["type"]["enum"]
     assert field in spec
@@ -81,4 +81,4 @@ def test_worker_offers_every_activity_there_is() -> None:
 
 
 def test_what_is_provisioned_is_cleaned_up() -> None:
-    assert set(CLEANUP_ORDER) == set(PROVISION_ORDER)
+    assert set(cleanup_order(Kind.PREVIEW)) == set(provision_order(Kind.PREVIEW))
