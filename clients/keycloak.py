@@ -1,26 +1,20 @@
 """Keycloak's admin API, realm by realm; every failure becomes one of Plattr's errors.
 
-Raw calls with explicit paths: python-keycloak's own methods keep the realm as mutable state of the connection,
-its `skip_exists` raises TypeError (7.1.1), and listing all realms takes minutes on a large server.
+Calls with explicit paths: listing all realms takes minutes on a large server.
 No call is repeated here; Temporal does that, after reading again.
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import Any, Self
 from urllib.parse import quote
 
-from httpx import ConnectError, ConnectTimeout, PoolTimeout, Request, Response
-from keycloak import KeycloakOpenIDConnection
-from keycloak.exceptions import KeycloakConnectionError, KeycloakError
-from pydantic import SecretStr
+from httpx import ConnectError, ConnectTimeout, PoolTimeout, Response
 
-from clients import fence
+from clients.keycloak_transport import KeycloakTransport, LoginFailed, NoAnswer
 from clients.resources import Json
 from plattr.backends import Backend, NothingPending, of_backend
-from plattr.errors import BackendRefused, BackendUnavailable, Conflict, FencedOff, PlattrError
+from plattr.errors import BackendRefused, BackendUnavailable, Conflict, PlattrError
 from plattr.settings import Settings
 from telemetry import tracing
 
@@ -46,43 +40,17 @@ class OutcomeUnknown(BackendUnavailable):
     """Raised when a write was sent and no answer came: it may have happened, or still be happening."""
 
 
-class _Connection(KeycloakOpenIDConnection):
-    """Logs in again instead of using refresh tokens: those die with Keycloak's sessions, credentials do not."""
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._login = asyncio.Lock()
-
-    async def a_refresh_token(self) -> None:
-        """Get a new token; callers that come meanwhile wait for the same one."""
-        stale = self.token
-        async with self._login:
-            if self.token is not stale:
-                return
-            try:
-                await self.a_get_token()
-            except (KeyError, TypeError, ValueError):
-                # A proxy in between, or something else that answers 200 without a token.
-                raise KeycloakConnectionError("its answer to the login holds no token") from None
-
-    async def aclose(self) -> None:
-        """Close the connections, also the one that logs in."""
-        await self.keycloak_openid.connection.aclose()
-        await super().aclose()
-
-
 class KeycloakClient:
     """One Keycloak server. Reads return its representations; writes pass the fence."""
 
     def __init__(
         self,
-        connection: KeycloakOpenIDConnection,
+        transport: KeycloakTransport,
         *,
         read_seconds: float = READ_SECONDS,
         write_seconds: float = WRITE_SECONDS,
     ) -> None:
-        self._connection = connection
-        connection.async_s.event_hooks = {"request": [_fence]}
+        self._transport = transport
         self._read_seconds = read_seconds
         self._write_seconds = write_seconds
         self._slots = asyncio.Semaphore(CONCURRENCY)
@@ -92,34 +60,12 @@ class KeycloakClient:
         cls, settings: Settings, *, read_seconds: float = READ_SECONDS, write_seconds: float = WRITE_SECONDS
     ) -> Self:
         """Return a client; nothing is sent yet. The service account is preferred to the admin user."""
-        if settings.keycloak_client_id is not None and settings.keycloak_client_secret is not None:
-            login: dict[str, Any] = {
-                "grant_type": "client_credentials",
-                "client_id": settings.keycloak_client_id,
-                "client_secret_key": settings.keycloak_client_secret.get_secret_value(),
-            }
-        else:
-            password = settings.keycloak_admin_password or SecretStr("")
-            login = {
-                "grant_type": "password",
-                "client_id": "admin-cli",
-                "username": settings.keycloak_admin_user,
-                "password": password.get_secret_value(),
-            }
-        connection = _Connection(
-            # With the slash a path such as /auth survives the library's urljoin.
-            server_url=settings.keycloak_url.rstrip("/") + "/",
-            realm_name="master",
-            timeout=write_seconds,
-            max_retries=0,
-            pool_maxsize=CONCURRENCY,
-            **login,
-        )
-        return cls(connection, read_seconds=read_seconds, write_seconds=write_seconds)
+        transport = KeycloakTransport(settings, connections=CONCURRENCY, timeout_seconds=write_seconds)
+        return cls(transport, read_seconds=read_seconds, write_seconds=write_seconds)
 
     async def close(self) -> None:
         """Close the connections; the client is of no use afterwards."""
-        await self._connection.aclose()
+        await self._transport.aclose()
 
     async def get_realm(self, realm: str) -> Json | None:
         """Return the realm, or None when it does not exist.
@@ -210,11 +156,9 @@ class KeycloakClient:
             BackendUnavailable: Keycloak cannot reach the address, or finds no metadata there.
         """
         action = f"read the metadata of identity provider {provider_id!r} at {url!r} through Keycloak"
-        body = json.dumps({"providerId": provider_id, "fromUrl": url})
+        body = {"providerId": provider_id, "fromUrl": url}
         path = _path(realm, "identity-provider", "import-config")
-        response = await self._send(
-            "POST", path, partial(self._connection.a_raw_post, path, body), action, self._write_seconds
-        )
+        response = await self._send("POST", path, action, self._write_seconds, body=body)
         config: dict[str, str] = self._json(response, action)
         return config
 
@@ -228,37 +172,31 @@ class KeycloakClient:
         raise self._refusal(response, action)
 
     async def _post(self, path: str, body: Json, action: str) -> Response:
-        content = json.dumps(body)
-        send = partial(self._connection.a_raw_post, path, content)
-        return await self._send("POST", path, send, action, self._write_seconds, is_write=True)
+        return await self._send("POST", path, action, self._write_seconds, body=body, is_write=True)
 
     async def _put(self, path: str, action: str, body: Json) -> None:
-        content = json.dumps(body)
-        send = partial(self._connection.a_raw_put, path, content)
-        response = await self._send("PUT", path, send, action, self._write_seconds, is_write=True)
+        response = await self._send("PUT", path, action, self._write_seconds, body=body, is_write=True)
         if not response.is_success:
             raise self._refusal(response, action)
 
     async def _delete(self, path: str, action: str) -> bool:
-        send = partial(self._connection.a_raw_delete, path)
-        response = await self._send("DELETE", path, send, action, self._write_seconds, is_write=True)
+        response = await self._send("DELETE", path, action, self._write_seconds, is_write=True)
         if not response.is_success and response.status_code != 404:
             raise self._refusal(response, action)
         return response.status_code != 404
 
     async def _read(self, path: str, action: str, **query: str) -> Response:
-        return await self._send(
-            "GET", path, partial(self._connection.a_raw_get, path, **query), action, self._read_seconds
-        )
+        return await self._send("GET", path, action, self._read_seconds, query=query)
 
     async def _send(
         self,
         method: str,
         path: str,
-        call: Callable[[], Awaitable[Response]],
         action: str,
         seconds: float,
         *,
+        body: Json | None = None,
+        query: Mapping[str, str] | None = None,
         is_write: bool = False,
     ) -> Response:
         attributes = {"http.request.method": method, "url.path": path}
@@ -266,33 +204,26 @@ class KeycloakClient:
             try:
                 with tracing.span(Backend.KEYCLOAK, "request", attributes):
                     async with asyncio.timeout(seconds):
-                        await self._connection.a__refresh_if_required()
-                        return await call()
-            except (KeycloakConnectionError, TimeoutError) as error:
-                if isinstance(error.__cause__, FencedOff):
-                    raise error.__cause__ from None
+                        return await self._transport.send(method, path, body=body, query=query or {})
+            except (*NoAnswer, TimeoutError) as error:
                 unavailable = BackendUnavailable
                 if is_write:
-                    unavailable = NothingPending if isinstance(error.__cause__, _UNSENT) else OutcomeUnknown
+                    unavailable = NothingPending if isinstance(error, _UNSENT) else OutcomeUnknown
                 cause = f"no answer within {seconds:g} s" if isinstance(error, TimeoutError) else _cause(error)
                 away = unavailable(f"cannot {action}: Keycloak at {self._address} cannot be reached: {cause}")
                 raise of_backend(Backend.KEYCLOAK, away) from None
-            except KeycloakError as error:
-                # Only logging in raises these: inside a call too, when its token was refused.
-                raise of_backend(Backend.KEYCLOAK, self._login_error(error)) from None
+            except LoginFailed as error:
+                # Inside a call too, when its token was refused.
+                raise of_backend(Backend.KEYCLOAK, self._login_error(error.code)) from None
 
-    def _login_error(self, error: KeycloakError) -> BackendRefused | BackendUnavailable:
-        code = error.response_code
-        if code is None or code in _PASSING:
-            return NothingPending(f"cannot log in to Keycloak at {self._address}: it answered {code}")
-        who, settings = (
-            (f"client {self._connection.client_id!r}", "KEYCLOAK_CLIENT_ID and KEYCLOAK_CLIENT_SECRET")
-            if self._connection.grant_type == "client_credentials"
-            else (f"user {self._connection.username!r}", "KEYCLOAK_ADMIN_USER and KEYCLOAK_ADMIN_PASSWORD")
-        )
-        return BackendRefused(
-            f"cannot log in to Keycloak at {self._address} as {who}: it answered {code}; check {settings}"
-        )
+    def _login_error(self, code: int | None) -> BackendRefused | BackendUnavailable:
+        where = f"cannot log in to Keycloak at {self._address}"
+        if code is None:
+            return NothingPending(f"{where}: its answer to the login holds no token")
+        if code in _PASSING:
+            return NothingPending(f"{where}: it answered {code}")
+        who, settings = self._transport.account
+        return BackendRefused(f"{where} as {who}: it answered {code}; check {settings}")
 
     def _json(self, response: Response, action: str, *, or_none: tuple[int, ...] = ()) -> Any:
         if response.status_code in or_none:
@@ -325,32 +256,19 @@ class KeycloakClient:
 
     @property
     def _address(self) -> str:
-        return str(self._connection.server_url).rstrip("/")
+        return self._transport.address
 
 
 _PROVIDERS = ("identity-provider", "instances")
-
-
-async def _fence(request: Request) -> None:
-    """Let the fence be asked at the moment a write goes to the socket: to wait for a connection can take long."""
-    if request.method != "GET":
-        request.extensions = {**request.extensions, "trace": _ask_fence}
-
-
-async def _ask_fence(event: str, _: Mapping[str, Any]) -> None:
-    # https://www.encode.io/httpcore/extensions/#trace
-    if event == "http11.send_request_headers.started":
-        fence.ensure_live()
 
 
 def _path(realm: str, *parts: str) -> str:
     return "/".join(("admin", "realms", *(quote(part, safe="") for part in (realm, *parts))))
 
 
-def _cause(error: KeycloakConnectionError) -> str:
-    # The library hides what happened behind one text; httpx's texts hold no header and no body.
-    cause = error.__cause__
-    return (str(cause) or type(cause).__name__) if cause is not None else str(error)
+def _cause(error: Exception) -> str:
+    # httpx's texts hold no header and no body.
+    return str(error) or type(error).__name__
 
 
 def _reason(response: Response) -> str:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote_plus, urlsplit
 
 import boto3
@@ -24,6 +24,10 @@ from plattr.backends import Backend, of_backend
 from plattr.buckets import ACCESS_BLOCK, checked_endpoint
 from plattr.settings import Settings
 from telemetry import tracing
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client as Boto3S3
+    from mypy_boto3_sts import STSClient as Boto3Sts
 
 Json = dict[str, Any]
 Answer = TypeVar("Answer")
@@ -79,7 +83,7 @@ class S3Client:
         self._session = session
         self.accounts = S3Accounts(settings, session=session) if settings.s3_accounts == "versitygw" else None
         """The server's own accounts; None where the applications' credentials are somebody else's affair."""
-        self._connections: tuple[Any, Any] | None = None
+        self._connections: tuple[Boto3S3, Boto3Sts | None] | None = None
         self._connecting = threading.Lock()
         self._account_id: str | None = None
         self._knows_account = False
@@ -95,7 +99,7 @@ class S3Client:
                 connection.close()
 
     @property
-    def boto(self) -> Any:
+    def boto(self) -> "Boto3S3":
         """Return boto3's client; made at the first use, which looks for credentials and may take a second."""
         return self._connect()[0]
 
@@ -103,7 +107,7 @@ class S3Client:
         """Return the first part of every ARN here: aws, aws-cn, aws-us-gov."""
         return str((await self._in_thread(self._connect))[0].meta.partition)
 
-    def _connect(self) -> tuple[Any, Any]:
+    def _connect(self) -> "tuple[Boto3S3, Boto3Sts | None]":
         with self._connecting:
             if self._connections is None:
                 # Making a boto3 session's clients is not safe in threads, hence the lock.

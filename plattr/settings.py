@@ -5,13 +5,14 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    BaseModel,
+    ConfigDict,
     Field,
     SecretStr,
     StringConstraints,
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from plattr.errors import MissingSetting
 from plattr.hosts import HostRules, below, hosts_in
@@ -52,31 +53,19 @@ class ProviderCredentials(FrozenModel):
     issuer_url: str = ""
 
 
-class WatcherSettings(BaseSettings):
+class WatcherSettings(BaseModel):
     """What the watcher needs: it talks to Kubernetes and Temporal only, and is given no other credentials.
 
     Temporal's own variables (TEMPORAL_ADDRESS, TEMPORAL_API_KEY, ...) are read by temporalio.envconfig.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     leader_election: bool = False
     lease_namespace: str = Field(default="plattr-system", min_length=1)
     metrics_port: int = Field(default=9090, ge=0, le=65535)
     metrics_host: str = "0.0.0.0"  # noqa: S104  probes and Prometheus come from outside the pod
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read only what from_mapping was given: the domain knows no environment."""
-        return (init_settings,)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, str]) -> Self:
@@ -88,7 +77,7 @@ class WatcherSettings(BaseSettings):
         values = {name.lower(): value for name, value in mapping.items() if value != ""}
         known = {name: value for name, value in values.items() if name in cls.model_fields}
         try:
-            return cls(**known)  # type: ignore[arg-type]  # pydantic parses the strings
+            return cls.model_validate(known)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             if not first["loc"]:

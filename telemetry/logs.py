@@ -1,150 +1,59 @@
-"""What a process says about itself: structured logs, metrics, and whether it is alive and ready."""
+"""Structured logs: one JSON object a line, and no word of an exception that is not Plattr's own."""
 
-import asyncio
-import json
 import logging
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, TextIO
 
-from aiohttp import web
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.json import JsonFormatter
 from temporalio.exceptions import FailureError
 
-from plattr.errors import MissingSetting, PlattrError
-from telemetry.bounded_server import Connections
+from plattr.errors import PlattrError
 
-logger = logging.getLogger(__name__)
-
-# None: fine; a text: the reason why not, in words.
-Check = Callable[[], str | None]
-# More metrics, in the text format 0.0.4.
-Read = Callable[[], Awaitable[bytes]]
-
-_CHATTY = ("aiohttp", "boto3", "botocore", "httpx", "keycloak", "kubernetes", "psycopg", "redis", "urllib3")
-
-_STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_CHATTY = ("aiohttp", "boto3", "botocore", "httpx", "kubernetes", "psycopg", "redis", "urllib3")
 
 
-class JsonFormatter(logging.Formatter):
+class LogFormatter(JsonFormatter):
     """Write a record as one JSON object a line: the constant message, and the fields given as `extra`.
 
     Of an exception it writes where it happened. Its words only when they are ours: drivers quote statements,
     and a statement may hold a password.
     """
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        fields: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        fields |= {name: value for name, value in vars(record).items() if name not in _STANDARD_FIELDS}
+    def __init__(self) -> None:
+        super().__init__(
+            ["levelname", "name", "message"],
+            rename_fields={"levelname": "level", "name": "logger"},
+            reserved_attrs=[*RESERVED_ATTRS, "taskName"],
+            timestamp="time",
+            json_ensure_ascii=False,
+            json_default=str,
+        )
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields as they are written."""
+        # The time first: that is how people read a log.
+        return {"time": log_data.pop("time"), **log_data, "level": str(log_data["level"]).lower()}
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        """Add what an exception may say in place of the library's full text of it."""
+        # The library writes an exception's words, whoever's they are.
+        message_dict.pop("exc_info", None)
+        super().add_fields(log_data, record, message_dict)
         if record.exc_info and record.exc_info[1] is not None:
-            fields |= _describe(record.exc_info[1], record.exc_info[2])
-        return json.dumps(fields, default=str, ensure_ascii=False)
+            log_data |= _describe(record.exc_info[1], record.exc_info[2])
 
 
 def configure_logging(level: str, stream: TextIO | None = None) -> None:
     """Send every logger's records to one stream, the standard error unless another is given."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(LogFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # At DEBUG they write whole requests, credentials included; at INFO a line for every call.
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-class HealthServer:
-    """Serve /metrics, /healthz (alive) and /readyz (able to do its work); the checks run at each request."""
-
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        registry: CollectorRegistry,
-        live: Check,
-        ready: Check,
-        *,
-        more: Read | None = None,
-    ) -> None:
-        """Take the checks, the metrics of `registry`, and those that `more` returns."""
-        self._host = host
-        self._port = port
-        self._registry = registry
-        self._live = live
-        self._ready = ready
-        self._more = more
-        self._runner: web.AppRunner | None = None
-        self._server: asyncio.Server | None = None
-
-    @property
-    def port(self) -> int:
-        """Return the port it listens on, which the system chose if 0 was asked for."""
-        if self._server is None or not self._server.sockets:
-            return self._port
-        return int(self._server.sockets[0].getsockname()[1])
-
-    async def start(self) -> None:
-        """Begin to listen.
-
-        Raises:
-            MissingSetting: the port cannot be had.
-        """
-        application = web.Application()
-        application.add_routes(
-            [
-                web.get("/metrics", self._metrics),
-                web.get("/healthz", _endpoint(self._live)),
-                web.get("/readyz", _endpoint(self._ready)),
-            ]
-        )
-        # 2 s: a scrape that hangs must not hold up the end of the process. No connection waits for a second request.
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=2, keepalive_timeout=0)
-        await self._runner.setup()
-        if self._runner.server is None:
-            raise RuntimeError("a runner that is set up has a server")
-        connections = Connections(self._runner.server)
-        try:
-            self._server = await asyncio.get_running_loop().create_server(connections, self._host, self._port)
-        except OSError as error:
-            await self.stop()
-            raise MissingSetting(
-                f"cannot listen on {self._host}:{self._port}: {error.strerror}; set METRICS_PORT to a free port"
-            ) from error
-        logger.info("health server started", extra={"host": self._host, "port": self.port})
-
-    async def stop(self) -> None:
-        """Stop listening; harmless when it never started."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-    async def _metrics(self, request: web.Request) -> web.Response:
-        # What is appended comes in the plain format, which every scraper takes; so both are in that.
-        accepted = "" if self._more else request.headers.get("Accept", "")
-        encode, content_type = choose_encoder(accepted)
-        body = encode(self._registry)
-        if self._more is not None:
-            body += await self._more()
-        return web.Response(body=body, headers={"Content-Type": content_type})
-
-
-def _endpoint(check: Check) -> Callable[[web.Request], Any]:
-    async def answer(_: web.Request) -> web.Response:
-        reason = check()
-        return web.Response(status=200 if reason is None else 503, text=f"{reason or 'ok'}\n")
-
-    return answer
 
 
 def _describe(error: BaseException, trace: TracebackType | None) -> dict[str, Any]:

@@ -1,12 +1,9 @@
 """Secrets as cert-manager makes them, or a developer with openssl; and cert-manager's own kind."""
 
 import base64
-from datetime import UTC, datetime, timedelta
 from functools import cache
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+import trustme
 
 from clients.resources import Json, Resource
 
@@ -15,16 +12,10 @@ CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "Cust
 
 @cache
 def key_pair(*hosts: str) -> tuple[str, str]:
-    """Return a self-signed certificate for these hosts, and its key, in base64 as a Secret has them."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, hosts[0])])
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    parts = (certificate.public_bytes(serialization.Encoding.PEM), pem)
+    """Return a certificate for these hosts, and its key, in base64 as a Secret has them."""
+    authority = trustme.CA()
+    issued = authority.issue_cert(*hosts, common_name=hosts[0])
+    parts = (issued.cert_chain_pems[0].bytes(), issued.private_key_pem.bytes())
     crt, private = (base64.b64encode(part).decode() for part in parts)
     return crt, private
 

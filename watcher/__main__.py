@@ -13,7 +13,8 @@ from clients.temporal import connect_temporal
 from plattr.errors import MissingSetting, PlattrError
 from plattr.settings import WatcherSettings
 from telemetry import tracing
-from telemetry.logs import HealthServer, configure_logging
+from telemetry.health_server import HealthServer
+from telemetry.logs import configure_logging
 from watcher.leadership import Leadership
 from watcher.metrics import PhaseCollector, WatcherMetrics
 from watcher.service import DRAIN_SECONDS, WatcherService

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -28,10 +29,12 @@ from clients.installation import take_cluster
 from clients.temporal import connect_temporal, translated
 from clients.temporal_probe import TemporalProbe
 from plattr.errors import BackendRefused, MissingSetting, PlattrError, Transient
+from plattr.retries import CONNECT
 from plattr.settings import Settings
 from plattr.steps import TASK_QUEUE
 from telemetry import tracing
-from telemetry.logs import HealthServer, configure_logging
+from telemetry.health_server import HealthServer
+from telemetry.logs import configure_logging
 from telemetry.sdk_metrics import SdkMetrics
 from worker.health import WorkerHealth
 from worker.open_databases import name_open_databases
@@ -173,18 +176,17 @@ def build_tuner(in_flight: InFlightRuns) -> WorkerTuner:
 
 async def until_reached(stop: asyncio.Event, ask: Callable[[], Awaitable[Answer]], whom: str) -> Answer | None:
     """Return what a server answers; None when asked to stop while it is away."""
-    pause = 0.5
+    failures = 0
     while not stop.is_set():
         try:
             return await ask()
         except Transient as error:
+            failures += 1
+            pause = CONNECT.seconds(failures)
             extra = {"cause": str(error), "pause_seconds": pause}
             logger.warning("%s is away, trying again", whom, extra=extra)
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), pause)
-            except TimeoutError:
-                # 10 s: the longest that a worker stays away after the server is back.
-                pause = min(pause * 2, 10)
     return None
 
 

@@ -7,14 +7,15 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from plattr.errors import BackendUnavailable, MissingSetting
-from telemetry.logs import HealthServer, JsonFormatter
+from telemetry.health_server import HealthServer
+from telemetry.logs import LogFormatter
 
 
 @pytest.fixture
 def logged():
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(LogFormatter())
     logger = logging.getLogger("tests.telemetry")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
@@ -35,6 +36,7 @@ def test_a_record_is_one_object_of_its_message_and_its_fields(logged):
     logger.info("database reconciled", extra={"schema": "prod_shop", "attempt": 2})
 
     assert line()["message"] == "database reconciled"
+    assert next(iter(line())) == "time"
     assert (line()["schema"], line()["attempt"], line()["level"]) == ("prod_shop", 2, "info")
 
 
