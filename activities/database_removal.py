@@ -9,13 +9,13 @@ from temporalio import activity
 from activities.dropping import Dropping
 from activities.ended_sessions import tell_of_sessions
 from activities.ownership import find_live_uid, remove_owned
-from activities.polling import CLEANUP_BUDGET
 from clients.events import EventRecorder
 from clients.kube import KubeClient
 from clients.postgres import PostgresClient
 from clients.resources import SECRETS
 from plattr.database_removal import Dependent, held, owner_in
 from plattr.manifests.metadata import FEATURE_LABEL
+from plattr.retries import CLEANUP_BUDGET
 from plattr.steps import CleanupStepInput, StepResult
 
 logger = logging.getLogger(__name__)

@@ -22,24 +22,15 @@ from temporalio.worker import (
 
 from clients import fence
 from plattr.errors import FencedOff, PlattrError, Refusal, Superseded, Transient, Unmet, reason_of
+from plattr.retries import BEAT_SECONDS, FENCE_SECONDS, ON_ITS_WAY_SECONDS, STEP, STEP_JITTER
 from plattr.steps import Problem, Remedy
 
 logger = logging.getLogger(__name__)
 
-# 1 s: an attempt is noticed as dead within the heartbeat timeout (15 s), and learns soon that it is preempted.
-BEAT_SECONDS = 1.0
-# 10 s after the last beat that the server took an attempt stops writing; the server gives it up 15 s after that beat
-# at the earliest, or when its time (start to close) is over. The 5 s between are fence.ON_ITS_WAY_SECONDS.
-FENCE_SECONDS = 10.0
 # 4 s: the server answers in milliseconds; two beats that it does not answer must fit before the fence falls.
 ANSWER_SECONDS = 4.0
 # 1 s: the server's clock and ours differ by less, or else the server is asked before the attempt begins.
 FRESH_SECONDS = 1.0
-
-# The seed's table: base delays of 1, 2 and 4 s before the second, third and fourth attempt, each times 0.5 to 1.5,
-# never more than 30 s. Source: shared/seed/architecture.md, "Retry Logic".
-JITTER = (0.5, 1.5)
-LONGEST_DELAY_SECONDS = 30.0
 
 
 async def beat_acknowledged() -> None:
@@ -106,7 +97,7 @@ class _GuardedActivity(ActivityInboundInterceptor):
             age = 0
         age = max(age, 0)
         longest = activity.info().start_to_close_timeout
-        last_moment = begun - age + longest.total_seconds() - fence.ON_ITS_WAY_SECONDS if longest else math.inf
+        last_moment = begun - age + longest.total_seconds() - ON_ITS_WAY_SECONDS if longest else math.inf
         return fence.Lease(min(begun - age + FENCE_SECONDS, last_moment)), last_moment
 
     async def _beat(self, lease: fence.Lease, last_moment: float) -> None:
@@ -154,9 +145,8 @@ async def _to_its_end(attempt: asyncio.Future[Any], lease: fence.Lease) -> Any:
 
 def retry_delay(attempt: int) -> timedelta:
     """Return the pause before the next attempt, after the given one (from 1) failed."""
-    base = min(2.0 ** (attempt - 1), LONGEST_DELAY_SECONDS)
-    jittered = base * random.uniform(*JITTER)  # noqa: S311  spreads load, guards nothing
-    return timedelta(seconds=min(jittered, LONGEST_DELAY_SECONDS))
+    share = random.uniform(*STEP_JITTER)  # noqa: S311  spreads load, guards nothing
+    return timedelta(seconds=STEP.seconds(attempt, share=share))
 
 
 def as_failure(error: Exception, *, attempt: int) -> ApplicationError:

@@ -10,8 +10,6 @@ from temporalio import activity
 # From 20 ms, since a pod may be ready at once, to 1 s, since an image takes its time and the API server has others.
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
-# A third of an activity's start-to-close of 60 s: the call that is under way at the end may take up to 20 s more.
-CLEANUP_BUDGET = timedelta(seconds=20)
 
 
 async def moments(limit_seconds: float) -> AsyncIterator[float]:

@@ -10,7 +10,7 @@ from temporalio import activity
 
 from activities.loading import TargetLoader
 from activities.ownership import ensure_adoptable, find_live_uid, holds, list_owned, namespaces_of, remove_owned
-from activities.polling import CLEANUP_BUDGET, time_is_up
+from activities.polling import time_is_up
 from activities.redis_databases import RedisDatabases
 from clients.claim_store import ClaimStore
 from clients.kube import KubeClient
@@ -26,6 +26,7 @@ from plattr.manifests.secret import build_redis_secret
 from plattr.marks import Estate, Mark, ensure_own, estate_of
 from plattr.naming import redis_prefix
 from plattr.redis_users import RedisUser, channel_record, password_digest, secret_values, user_rules
+from plattr.retries import CLEANUP_BUDGET
 from plattr.settings import Settings
 from plattr.status import ConditionType, ConditionUpdate
 from plattr.steps import CleanupStepInput, StepInput, StepResult

@@ -6,7 +6,7 @@ from temporalio import activity
 
 from activities.loading import TargetLoader
 from activities.ownership import find_live_uid, remove_owned
-from activities.polling import CLEANUP_BUDGET, time_is_up
+from activities.polling import time_is_up
 from clients.claim_store import ClaimStore
 from clients.kube import KubeClient
 from clients.opensearch import OpenSearchClient
@@ -18,6 +18,7 @@ from plattr.errors import StillDeleting
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.marks import ensure_own, holder_words
+from plattr.retries import CLEANUP_BUDGET
 from plattr.settings import Settings
 from plattr.status import ConditionType, ConditionUpdate
 from plattr.steps import CleanupStepInput, StepInput, StepResult

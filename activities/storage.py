@@ -13,7 +13,7 @@ from temporalio import activity
 
 from activities.loading import TargetLoader
 from activities.ownership import ensure_adoptable, find_live_uid, holds, remove_owned
-from activities.polling import CLEANUP_BUDGET, time_is_up
+from activities.polling import time_is_up
 from clients.claim_store import ClaimStore
 from clients.kube import KubeClient
 from clients.resources import CONFIG_MAPS, SECRETS, Json
@@ -37,6 +37,7 @@ from plattr.manifests.secret import SECRET_KEY, build_storage_keys
 from plattr.marks import Estate, ensure_own, estate_of
 from plattr.naming import BucketName, possible_bucket_prefixes, storage_account
 from plattr.objects import ObjectReference, Owner
+from plattr.retries import CLEANUP_BUDGET
 from plattr.settings import Settings
 from plattr.status import ConditionType, ConditionUpdate
 from plattr.steps import CleanupStepInput, StepInput, StepResult

@@ -9,10 +9,7 @@ import time
 from contextvars import ContextVar
 
 from plattr.errors import FencedOff
-
-# 5 s: from the end of an attempt's right to write until another may begin; a write that was allowed has to be over by
-# then. See activities/interceptor.py for the end itself.
-ON_ITS_WAY_SECONDS = 5.0
+from plattr.retries import ON_ITS_WAY_SECONDS
 
 
 class Lease:

@@ -16,7 +16,6 @@ from activities.database import DatabaseActivities
 from activities.database_removal import DatabaseRemovalActivities
 from activities.dropping import Dropping
 from activities.loading import TargetLoader
-from activities.polling import CLEANUP_BUDGET
 from clients.events import EventRecorder
 from clients.kube import KubeClient
 from clients.postgres import PATIENCE, PostgresClient, Transaction
@@ -24,6 +23,7 @@ from clients.resources import EVENTS, NAMESPACES, SECRETS, custom_resource
 from plattr.claims import Claim
 from plattr.naming import Names
 from plattr.objects import API_VERSION, CustomObject, Kind, ObjectReference, Owner
+from plattr.retries import CLEANUP_BUDGET
 from plattr.settings import Settings
 from plattr.sql import Statement
 from plattr.steps import CleanupStepInput, StepInput

@@ -13,7 +13,6 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from activities.loading import TargetLoader
-from activities.polling import CLEANUP_BUDGET
 from activities.storage import StorageActivities
 from clients.claim_store import ClaimStore
 from clients.kube import KubeClient
@@ -22,6 +21,7 @@ from clients.s3 import S3Client
 from plattr.buckets import owner_tags
 from plattr.claims import Claim, claims_of
 from plattr.objects import API_VERSION, CustomObject, Kind, ObjectReference
+from plattr.retries import CLEANUP_BUDGET
 from plattr.settings import Settings
 from plattr.steps import CleanupStepInput, StepInput
 from stack.platform import Platform

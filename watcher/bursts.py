@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from plattr.objects import ObjectReference
+from plattr.retries import Backoff
 
 # 3: a person who corrects himself twice is not kept waiting.
 FREE = 3
-FIRST_SECONDS = 1.0
 # 15 s: a run has time to get through, and the newest spec is in place a quarter of a minute late at the worst.
-LONGEST_SECONDS = 15.0
+PAUSES = Backoff(first=1, longest=15)
 # 30 s: twice the longest wait, or a burst would be over whenever it has waited.
 QUIET_SECONDS = 30.0
 
@@ -34,9 +34,7 @@ class Bursts:
         burst = self._bursts.get(reference)
         if burst is None or burst.count < FREE:
             return 0.0
-        # 10: beyond it the bound has long been reached, and the power would only grow.
-        pause = min(FIRST_SECONDS * 2.0 ** min(burst.count - FREE, 10), LONGEST_SECONDS)
-        return max(0.0, burst.sent_at + pause - self._clock())
+        return max(0.0, burst.sent_at + PAUSES.seconds(burst.count - FREE + 1) - self._clock())
 
     def sent(self, reference: ObjectReference, *, preempts: bool) -> None:
         """Note a reconcile request; one that preempted no run ends the burst."""

@@ -13,6 +13,7 @@ import workflows.object_run
 import workflows.options
 import workflows.resync
 from plattr.objects import FrozenModel
+from plattr.retries import ROUND, STEP, Backoff
 
 
 class Timing(FrozenModel):
@@ -29,9 +30,9 @@ class Timing(FrozenModel):
         """Make it this process's."""
         for module in (workflows.adoption, workflows.object_run, workflows.resync):
             module.HEARTBEAT_TIMEOUT = self.heartbeat_timeout
-        workflows.options.SLOW_RETRY_FIRST = self.slow_retry
+        workflows.options.SLOW_RETRY = Backoff(self.slow_retry.total_seconds(), ROUND.longest)
         activities.interceptor.FENCE_SECONDS = self.fence_seconds
-        activities.interceptor.LONGEST_DELAY_SECONDS = self.longest_delay_seconds
+        activities.interceptor.STEP = Backoff(STEP.first, self.longest_delay_seconds)
         clients.quarantine.LATE_CALL = self.late_call
         real_worker.Worker = partial(
             temporalio.worker.Worker, sticky_queue_schedule_to_start_timeout=self.sticky_timeout

@@ -7,9 +7,10 @@ from itertools import pairwise
 import pytest
 
 from plattr.objects import Kind, ObjectReference
+from plattr.retries import Backoff
 from tests.watcher.bodies import BodyFleet, custom_object
 from watcher import bursts as bursts_module
-from watcher.bursts import FIRST_SECONDS, FREE, LONGEST_SECONDS, QUIET_SECONDS, Bursts
+from watcher.bursts import FREE, PAUSES, QUIET_SECONDS, Bursts
 from watcher.reconcile_queue import ReconcileQueue, ReconcileRequest
 from watcher.time_to_running import TimeToRunning
 
@@ -28,8 +29,8 @@ def test_a_churn_for_an_hour_is_told_four_times_a_minute():
             sent.append(now)
         now += 0.5
 
-    assert len(sent) <= 3600 / LONGEST_SECONDS + 10
-    assert max(later - earlier for earlier, later in pairwise(sent)) <= LONGEST_SECONDS + 0.5
+    assert len(sent) <= 3600 / PAUSES.longest + 10
+    assert max(later - earlier for earlier, later in pairwise(sent)) <= PAUSES.longest + 0.5
 
 
 def test_whose_runs_get_through_never_waits():
@@ -49,7 +50,7 @@ def test_a_few_corrections_do_not_wait_and_a_quiet_half_minute_forgives():
         assert bursts.wait_seconds(SHOP) == 0
         bursts.sent(SHOP, preempts=True)
 
-    assert bursts.wait_seconds(SHOP) == FIRST_SECONDS
+    assert bursts.wait_seconds(SHOP) == PAUSES.first
     now += QUIET_SECONDS
     bursts.sent(ObjectReference(namespace="team", name="other"), preempts=True)
 
@@ -58,7 +59,7 @@ def test_a_few_corrections_do_not_wait_and_a_quiet_half_minute_forgives():
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(bursts_module, "FIRST_SECONDS", 0.3)
+    monkeypatch.setattr(bursts_module, "PAUSES", Backoff(first=0.3, longest=15))
 
 
 async def test_the_newest_change_of_a_burst_is_told_and_a_deletion_at_once(metrics, quick):
