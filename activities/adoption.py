@@ -1,6 +1,6 @@
 """Taking over, for an object, what bears its names and is another's: only what a person has seen and approved."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from temporalio import activity
 
@@ -9,19 +9,19 @@ from activities.adoptables import Marked
 from activities.loading import TargetLoader
 from clients.claim_store import ClaimStore
 from clients.installation import LIVE_SECONDS
-from clients.keycloak import KeycloakClient
 from clients.kube import KubeClient
-from clients.opensearch import OpenSearchClient
 from clients.postgres import PostgresClient
-from clients.redis import RedisClient
 from clients.resources import custom_resource
-from clients.s3 import S3Client
 from plattr import sql_installations
 from plattr.adoption import Adoptable, Adoption, AdoptionInput
 from plattr.errors import Superseded
+from plattr.features import Step
 from plattr.marks import Mark, estate_of, holder_words
 from plattr.objects import ObjectReference
 from plattr.target import Target
+
+# Returns what one backend has under the names of a feature, whoever's it is.
+Finder = Callable[[Target], Awaitable[Sequence[Marked]]]
 
 
 class AdoptionActivities:
@@ -33,19 +33,13 @@ class AdoptionActivities:
         kube: KubeClient,
         claim_store: ClaimStore,
         postgres: PostgresClient,
-        s3: S3Client,
-        keycloak: KeycloakClient,
-        redis: RedisClient | None,
-        opensearch: OpenSearchClient | None,
+        finders: Mapping[Step, Finder],
     ) -> None:
         self._loader = loader
         self._kube = kube
         self._claim_store = claim_store
         self._postgres = postgres
-        self._s3 = s3
-        self._keycloak = keycloak
-        self._redis = redis
-        self._opensearch = opensearch
+        self._finders = finders
 
     @activity.defn
     async def adopt_resources(self, adoption: AdoptionInput) -> Adoption:
@@ -89,11 +83,7 @@ class AdoptionActivities:
         """Return what is not the object's; the claims first, so that nobody else comes between."""
         found = [
             *await adoptables.marked_claims(self._claim_store, target),
-            *await adoptables.marked_database(self._postgres, target),
-            *await adoptables.marked_buckets(self._s3, target),
-            *await adoptables.marked_realm(self._keycloak, target),
-            *await adoptables.marked_user(self._redis, target),
-            *await adoptables.marked_prefix(self._opensearch, target),
+            *[marked for find in self._finders.values() for marked in await find(target)],
             *await adoptables.marked_objects(self._kube, target),
         ]
         estate = estate_of(target.owner)

@@ -16,7 +16,7 @@ from clients.kube import KubeClient
 from clients.resources import NAMESPACES, Json, custom_resource
 from plattr.claims import Claim, HeldClaim, claims_of, outliving
 from plattr.errors import OwnedElsewhere, PlattrError, StillDeleting, Superseded
-from plattr.features import FEATURES, Feature, features_of
+from plattr.features import Feature, features_of, missing_features
 from plattr.marks import Estate, estate_of
 from plattr.objects import FINALIZER, CustomObject, Kind, ObjectReference, Owner
 from plattr.parent import STATUS_FIELD
@@ -268,7 +268,7 @@ def _end_of(custom_object: CustomObject) -> datetime | None:
 def _kept(target: Target, held: Sequence[HeldClaim]) -> tuple[ConditionUpdate, ...]:
     """Return what is true of features that are switched off and whose data is still there."""
     staying = {claim.name for claim in outliving(held, target.owner.uid)}
-    disabled = [feature for feature in FEATURES if feature.keeps_data and not feature.is_part_of(target)]
+    disabled = [feature for feature in missing_features(target) if feature.keeps_data]
     updates = (_data_kept(feature, held, staying) for feature in disabled)
     return tuple(update for update in updates if update is not None)
 

@@ -37,7 +37,7 @@ from clients.resources import (
 from plattr.claims import ClaimKind, HeldClaim, claims_of, workload_claim
 from plattr.connections import connections_of
 from plattr.errors import Conflict, StillDeleting
-from plattr.features import FEATURES, Feature, FeatureSecret, features_of
+from plattr.features import Feature, FeatureSecret, features_of, missing_features, secret_names
 from plattr.manifests.autoscaler import build_autoscaler
 from plattr.manifests.checksum import CHECKSUM_ANNOTATION, config_checksum, summed
 from plattr.manifests.deployment import build_deployment
@@ -166,7 +166,7 @@ class WorkloadActivities:
     async def _look(self, target: Target) -> _Present:
         """Read all that the step depends on, at once: that is most of what a step with nothing to do costs."""
         names = target.names
-        own = {(SECRETS, feature.secret.name(names)) for feature in FEATURES if feature.secret is not None}
+        own = {(SECRETS, name) for name in secret_names(names)}
         reads = self._reads(target)
         places = [
             (INGRESSES, names.api_ingress),
@@ -356,7 +356,7 @@ def _rolled_for(target: Target, present: _Present) -> str | None:
 
 def _former_maps(target: Target) -> frozenset[str]:
     """Return the names of the ConfigMaps of the features that are not enabled."""
-    disabled = [feature for feature in FEATURES if feature.has_config_map and not feature.is_part_of(target)]
+    disabled = [feature for feature in missing_features(target) if feature.has_config_map]
     return frozenset(target.names.config_map(feature.step) for feature in disabled)
 
 

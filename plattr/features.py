@@ -241,6 +241,16 @@ def features_of(target: Target) -> tuple[Feature, ...]:
     return tuple(feature for feature in FEATURES if feature.is_part_of(target))
 
 
+def missing_features(target: Target) -> tuple[Feature, ...]:
+    """Return the features that the target does not have, in the order of provisioning."""
+    return tuple(feature for feature in FEATURES if not feature.is_part_of(target))
+
+
+def secret_names(names: Names) -> tuple[str, ...]:
+    """Return the name of each Secret that a feature's step can make."""
+    return tuple(feature.secret.name(names) for feature in FEATURES if feature.secret is not None)
+
+
 def provision_order(kind: Kind) -> tuple[Step, ...]:
     """Return the steps of every feature that an object of the kind can have."""
     return tuple(feature.step for feature in FEATURES if kind in feature.kinds)

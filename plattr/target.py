@@ -6,7 +6,7 @@ from typing import Any
 
 from plattr import naming
 from plattr.errors import InvalidSpec
-from plattr.features import FEATURES
+from plattr.features import secret_names
 from plattr.hosts import HostRules
 from plattr.marks import Mark
 from plattr.naming import Names
@@ -188,12 +188,11 @@ def _check_domain(spec: ApplicationSpec, names: Names, base_domain: str, hosts: 
 
 
 def _check_secret_references(spec: ApplicationSpec, names: Names) -> None:
-    made = [feature.secret.name(names) for feature in FEATURES if feature.secret is not None]
     for index, variable in enumerate(spec.env_vars):
         reference = variable.secret_key_ref
         if reference is None:
             continue
-        for own in made:
+        for own in secret_names(names):
             ending = own.removeprefix(names.stem)
             # Any other such Secret of the namespace is, or may become, another application's password.
             if reference.name.endswith(ending) and reference.name != own:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from temporalio.client import Client
 
-from activities.adoption import AdoptionActivities
+from activities import adoptables
+from activities.adoption import AdoptionActivities, Finder
 from activities.auth import AuthActivities
 from activities.claim import ClaimActivities
 from activities.database import DatabaseActivities
@@ -32,6 +34,7 @@ from clients.postgres import PostgresClient
 from clients.redis import RedisClient
 from clients.s3 import S3Client
 from clients.temporal import request_reconcile
+from plattr.features import Step
 from plattr.objects import ObjectReference
 from plattr.settings import Settings
 from plattr.steps import TASK_QUEUE
@@ -91,7 +94,7 @@ async def connect_clients(settings: Settings) -> Clients:
 def build_activities(
     settings: Settings, clients: Clients, temporal: Client, task_queue: str = TASK_QUEUE
 ) -> list[Callable[..., Any]]:
-    """Return every activity; adding a reconciler adds one line here (docs/adding-a-reconciler.md)."""
+    """Return every activity; a new feature adds one line here (docs/adding-a-reconciler.md)."""
     kube, loader = clients.kube, TargetLoader(clients.kube, settings)
 
     async def wake(reference: ObjectReference) -> None:
@@ -113,20 +116,22 @@ def build_activities(
         ReleaseActivities(kube, claim_store, events),
         NamespaceActivities(loader, kube, claim_store, settings),
         PreviewActivities(kube, events, loader),
-        AdoptionActivities(
-            loader,
-            kube,
-            claim_store,
-            clients.postgres,
-            clients.s3,
-            clients.keycloak,
-            clients.redis,
-            clients.opensearch,
-        ),
+        AdoptionActivities(loader, kube, claim_store, clients.postgres, adoption_finders(clients)),
         FleetActivities(kube, claim_store, temporal, task_queue),
         ReferenceActivities(kube, claim_store),
     )
     return [activity for instance in classes for activity in _activities_of(instance)]
+
+
+def adoption_finders(clients: Clients) -> dict[Step, Finder]:
+    """Return how to find what an object could take over, by the feature's step."""
+    return {
+        Step.DATABASE: partial(adoptables.marked_database, clients.postgres),
+        Step.STORAGE: partial(adoptables.marked_buckets, clients.s3),
+        Step.AUTH: partial(adoptables.marked_realm, clients.keycloak),
+        Step.REDIS: partial(adoptables.marked_user, clients.redis),
+        Step.SEARCH: partial(adoptables.marked_prefix, clients.opensearch),
+    }
 
 
 def _activities_of(instance: object) -> list[Callable[..., Any]]:

@@ -2,35 +2,21 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import closing
+from dataclasses import replace
 from typing import TypeVar
 
 from pydantic import Field
 
 from cli.auditing.comparison import compare
+from cli.auditing.features import AUDITED, DATABASE, REDIS, AuditedFeature, Question
 from cli.auditing.inventory import AuditFailed, Finding, Found, Problem, Subject, Thing, ThingKind
-from cli.auditing.keycloak import KeycloakListing
 from cli.auditing.kubernetes import KubernetesListing
-from cli.auditing.opensearch import OpenSearchListing
 from cli.auditing.postgres import PostgresListing
-from cli.auditing.redis import RedisListing
-from cli.auditing.s3 import S3Listing
 from plattr.objects import FrozenModel
 from plattr.settings import Settings
 
 Answer = TypeVar("Answer")
-_POSTGRES = "PostgreSQL: schemas, roles, rights and logins"
-_S3 = "S3: buckets"
-_KEYCLOAK = "Keycloak: realms and clients"
-_REDIS = "Redis: users"
-_OPENSEARCH = "OpenSearch: indices"
-_KINDS = {
-    _POSTGRES: {ThingKind.SCHEMA, ThingKind.ROLE},
-    _S3: {ThingKind.BUCKET},
-    _KEYCLOAK: {ThingKind.REALM, ThingKind.CLIENT},
-    _REDIS: {ThingKind.REDIS_USER},
-    _OPENSEARCH: {ThingKind.INDEX},
-}
 
 
 class Unasked(FrozenModel):
@@ -80,32 +66,24 @@ def audit_what_answers(environment: Mapping[str, str]) -> AuditReport:
         AuditFailed: Kubernetes cannot be asked, which knows the objects.
     """
     settings, answers = Settings.from_mapping(environment), _Answers()
-    with ExitStack() as stack:
-        kubernetes = stack.enter_context(closing(KubernetesListing(environment.get("KUBECONFIG"))))
-        s3 = stack.enter_context(closing(S3Listing(settings, environment)))
-        keycloak = stack.enter_context(closing(KeycloakListing(settings)))
-        redis = stack.enter_context(closing(RedisListing(settings)))
-
-        users = answers.of(_REDIS, redis.found)
-        has_users = users is not None or _REDIS in answers.missing
+    question = Question(settings=settings, environment=environment)
+    with closing(KubernetesListing(environment.get("KUBECONFIG"))) as kubernetes:
+        # First: what an object must have depends on whether the platform has users of Redis.
+        users = answers.to(REDIS, question)
+        has_users = users is not None or REDIS.part in answers.missing
         home = kubernetes.home(settings)
         before = kubernetes.subjects(settings, has_redis_users=has_users)
         in_kubernetes = kubernetes.found(settings.lease_namespace)
-        claims = [each for each in in_kubernetes if each.thing.kind is ThingKind.CLAIM]
-        found = [
-            *(answers.of(_POSTGRES, lambda: PostgresListing(settings).found()) or ()),
-            *(answers.of(_S3, s3.found) or ()),
-            *(answers.of(_KEYCLOAK, keycloak.found) or ()),
-            *(users or ()),
-            *kubernetes.left_certificates(settings.cluster_issuer),
-            *(answers.of(_OPENSEARCH, lambda: OpenSearchListing(settings).found(claims)) or ()),
-            *in_kubernetes,
-        ]
+        question = replace(question, claims=[each for each in in_kubernetes if each.thing.kind is ThingKind.CLAIM])
+        found = [*(users or ()), *in_kubernetes, *kubernetes.left_certificates(settings.cluster_issuer)]
+        for feature in AUDITED:
+            if feature is not REDIS:
+                found += answers.to(feature, question) or ()
         rights, logins = list[Finding](), list[Finding]()
-        if _POSTGRES not in answers.missing:
+        if DATABASE.part not in answers.missing:
             postgres = PostgresListing(settings)
-            rights = answers.of(_POSTGRES, postgres.findings) or []
-            logins = answers.of(_POSTGRES, lambda: _useless_logins(before, found, kubernetes, postgres)) or []
+            rights = answers.of(DATABASE.part, postgres.findings) or []
+            logins = answers.of(DATABASE.part, lambda: _useless_logins(before, found, kubernetes, postgres)) or []
         after = kubernetes.subjects(settings, has_redis_users=has_users)
 
     findings = [finding for finding in compare(before, found, after, home) if not answers.is_unknown(finding)]
@@ -128,6 +106,10 @@ class _Answers:
     def __init__(self) -> None:
         self.missing: dict[str, str] = {}
 
+    def to(self, feature: AuditedFeature, question: Question) -> list[Found] | None:
+        """Return what the feature's backend has; None when there is none, or it does not answer."""
+        return self.of(feature.part, lambda: feature.ask(question))
+
     def of(self, part: str, ask: Callable[[], Answer]) -> Answer | None:
         """Return what a backend answers; None, noting why, when it does not."""
         try:
@@ -142,8 +124,8 @@ class _Answers:
         if finding.problem is not Problem.MISSING:
             return False
         # Whether there are users at all, which have such a Secret, Redis tells.
-        is_users = thing.kind is ThingKind.SECRET and thing.name.endswith("-redis") and _REDIS in self.missing
-        return is_users or any(thing.kind in _KINDS[part] for part in self.missing)
+        is_users = thing.kind is ThingKind.SECRET and thing.name.endswith("-redis") and REDIS.part in self.missing
+        return is_users or any(thing.kind in feature.patterns for feature in AUDITED if feature.part in self.missing)
 
 
 def _useless_logins(

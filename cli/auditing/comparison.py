@@ -1,44 +1,19 @@
 """What exists against what the objects say: pure, so that every rule of it can be tested alone."""
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
+from cli.auditing.features import AUDITED
 from cli.auditing.inventory import Finding, Found, Home, Problem, Subject, Thing, ThingKind
-from plattr import naming
 from plattr.objects import NO_OWNER, Kind, parse_key
 
 # How the names begin and end that Plattr gives to what carries no owner until a second call has written it.
-_OURS = {
-    ThingKind.BUCKET: re.compile(r"plattr-(prod|staging|uat|preview)-.+"),
-    ThingKind.SCHEMA: re.compile(r"(prod|staging|uat|preview)_.+|.+_pr[0-9]+"),
-    ThingKind.ROLE: re.compile(r"((prod|staging|uat|preview)_.+|.+_pr[0-9]+)_(app|anon)"),
-    ThingKind.INDEX: re.compile(r"((prod|staging|uat|preview)_[a-z0-9_]+|[a-z0-9_]+_pr[0-9]+)(-.*)?"),
-    ThingKind.REDIS_USER: re.compile(r"(prod|staging|uat|preview)_.+|.+_pr[0-9]+"),
-}
+_OURS = {kind: pattern for feature in AUDITED for kind, pattern in feature.patterns.items() if pattern is not None}
 # A realm's other clients are made by the people who use it, pods by the autoscaler, indices by the application.
 _UNLIMITED = frozenset({ThingKind.CLIENT, ThingKind.POD, ThingKind.INDEX})
-_IN_BACKENDS = frozenset(
-    {
-        ThingKind.SCHEMA,
-        ThingKind.ROLE,
-        ThingKind.BUCKET,
-        ThingKind.REALM,
-        ThingKind.CLIENT,
-        ThingKind.REDIS_USER,
-        ThingKind.INDEX,
-    }
-)
+_IN_BACKENDS = frozenset(kind for feature in AUDITED for kind in feature.patterns)
 # What outlives its feature, and, with deletionPolicy Retain, its object: by what the claim is about.
-_DATA = {
-    "schema": ThingKind.SCHEMA,
-    "bucket": ThingKind.BUCKET,
-    "realm": ThingKind.REALM,
-    "redis": ThingKind.REDIS_USER,
-    "search": ThingKind.INDEX,
-}
-# Of these a claim names no one thing: roles are two, and a database of Redis is none of the things here.
-_DATA_BESIDE = frozenset({"roles", "redisdb"})
+_DATA = {about: things for feature in AUDITED for about, things in feature.data.items()}
 
 
 def compare(
@@ -172,12 +147,7 @@ def _stands_for(claims: Iterable[Found]) -> dict[str, set[Thing]]:
     """Return, by owner, the claims that keep data, and the data that they keep."""
     things: dict[str, set[Thing]] = defaultdict(set)
     for claim in claims:
-        kind, name = claim.thing.scope, claim.thing.name
-        if claim.owner is None or (kind not in _DATA and kind not in _DATA_BESIDE):
-            continue
-        things[claim.owner].add(claim.thing)
-        if kind == "roles":
-            things[claim.owner] |= {Thing(kind=ThingKind.ROLE, name=role) for role in naming.roles_of(name)}
-        elif kind in _DATA:
-            things[claim.owner].add(Thing(kind=_DATA[kind], name=name))
+        data = _DATA.get(claim.thing.scope)
+        if claim.owner is not None and data is not None:
+            things[claim.owner] |= {claim.thing, *data(claim.thing.name)}
     return things
