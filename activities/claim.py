@@ -184,7 +184,7 @@ class ClaimActivities:
             custom_resource(custom_object.kind), metadata.name, operations, metadata.namespace
         )
         if patched is None:
-            # A claim made now would be nobody's to give back.
+            # Nothing would ever release a claim made now.
             raise _gone(custom_object.reference)
         return patched
 

@@ -32,7 +32,7 @@ class RedisDatabases:
             await self._claim_store.acquire(owner, [held.claim], is_retained=is_retained)
             return int(held.claim.name)
         in_use = await self._in_use()
-        # 0 is where every connection begins, so it is nobody's. Not all begin at 1: they would all ask for the same.
+        # Every connection begins in 0, so no application gets it. Nor do all begin with 1: they would compete for it.
         first = zlib.crc32(target.names.redis_user.encode())
         for step in range(self._count - 1):
             number = 1 + (first + step) % (self._count - 1)

@@ -78,7 +78,7 @@ class StorageActivities:
         second run writes nothing. A bucket that left the spec stays as it is.
 
         Raises:
-            OwnedElsewhere: a bucket of that name is another account's, another owner's, or nobody's.
+            OwnedElsewhere: a bucket of that name belongs to another account or another owner, or has no owner.
         """
         target = await self._loader.load(step)
         claimed = await self._claimed(estate_of(target.owner))

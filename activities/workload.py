@@ -61,7 +61,7 @@ _REMOVAL_ORDER = (INGRESSES, AUTOSCALERS, DEPLOYMENTS, SERVICES, SERVICE_ACCOUNT
 # Seven at most are the owner's of a kind, a few kB together. What is more carries copies of its labels: then by name.
 _FEW = 16
 _FEW_BYTES = 2**18
-# Names that stand for nothing any more once the Ingresses are changed; data keeps its names until the cleanup.
+# Names that no longer lead anywhere once the Ingresses are changed; data keeps its names until the cleanup.
 _SERVING = frozenset({ClaimKind.HOST, ClaimKind.INGRESS})
 
 
@@ -116,7 +116,7 @@ class WorkloadActivities:
         await self._note_references(target, present)
         checksum = self._checksum(target, present, key)
         if checksum != _rolled_for(target, present):
-            checksum = self._checksum(target, present, await self._key.read(anew=True))
+            checksum = self._checksum(target, present, await self._key.read(refresh=True))
         wanted = self._wanted(target, checksum)
         self._ensure_all_adoptable(target, wanted, present)
         await self._apply(target, wanted, present)

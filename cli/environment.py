@@ -9,7 +9,7 @@ from stack.platform import Platform
 def settings(environment: Mapping[str, str] = os.environ) -> Mapping[str, str]:
     """Return the environment; without KUBECONFIG and TEMPORAL_ADDRESS that of the local platform, if it runs.
 
-    Either of them turns the local platform off: half of one cluster and half of another is nobody's wish.
+    Either of them turns the local platform off: nobody wants half of one cluster and half of another.
     """
     if "KUBECONFIG" in environment or "TEMPORAL_ADDRESS" in environment:
         return environment

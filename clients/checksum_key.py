@@ -23,8 +23,8 @@ class ChecksumKey:
         self._namespace = namespace
         self._known: tuple[bytes, float] | None = None
 
-    async def read(self, *, anew: bool = False) -> bytes:
-        """Return the key; `again`: as the Secret holds it now, for whoever would roll pods.
+    async def read(self, *, refresh: bool = False) -> bytes:
+        """Return the key; `refresh`: as the Secret holds it now, for whoever would roll pods.
 
         Else a worker that still knows a deleted key and one that made the next would roll the same pods by turns.
 
@@ -32,7 +32,7 @@ class ChecksumKey:
             BackendRefused: the Secret holds no key.
             Conflict: the Secret was removed while it was made.
         """
-        if not anew and self._known is not None and self._known[1] > time.monotonic():
+        if not refresh and self._known is not None and self._known[1] > time.monotonic():
             return self._known[0]
         body = await self._kube.get(SECRETS, KEY_NAME, self._namespace) or await self._make()
         key = base64.b64decode(body.get("data", {}).get(_FIELD, ""))

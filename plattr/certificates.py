@@ -1,7 +1,7 @@
 """Certificates: which hosts one is good for, and whether cert-manager made its Secret for an Ingress of ours.
 
 cert-manager's ingress-shim makes a Certificate by the name in the Ingress's `tls.secretName`, which the Ingress owns;
-the Secret that it fills is nobody's, and stays. https://cert-manager.io/docs/usage/ingress/
+the Secret that it fills has no owner, and stays. https://cert-manager.io/docs/usage/ingress/
 """
 
 from collections.abc import Collection, Mapping

@@ -26,7 +26,7 @@ class PlattrError(Exception):
     again_at: datetime | None = None
     """When trying again can help, where that is known."""
     backend: str | None = None
-    """Which backend's answer, or silence, the error is; None when it is nobody's but the object's or ours."""
+    """Which backend's answer, or silence, the error is; None when it is the object's or ours."""
 
 
 class Refusal(PlattrError):
@@ -110,7 +110,7 @@ class ParentNotFound(Unmet):
 
 
 class NameQuarantined(Unmet):
-    """Raised when a name is nobody's yet: a call about it was never answered, and may still come true."""
+    """Raised when no object may have a name yet: a call about it was never answered, and may still come true."""
 
     reason = "NameQuarantined"
 

@@ -1,4 +1,4 @@
-"""Which hosts an object may be served at: the platform's own are nobody's, and a namespace may be kept to its domains.
+"""Which hosts an object may be served at: the platform's own are refused, and a namespace may be kept to its domains.
 
 Where two claims meet the claim store decides; these are hosts that no claim knows: whoever serves a page at one of
 them is taken for the platform by its users, their browsers and its clients.

@@ -53,7 +53,7 @@ def ensure_own(what: str, mark: Mark | None, owner: Owner) -> None:
     """Return when a resource that bears a name of the owner's is its own.
 
     Raises:
-        OwnedElsewhere: it is another object's, another cluster's, an earlier namespace's, or nobody's.
+        OwnedElsewhere: it belongs to another object, another cluster or an earlier namespace, or has no owner.
     """
     if not estate_of(owner).holds(mark):
         raise foreign(what, mark, owner)

@@ -68,7 +68,7 @@ class RedisUser(FrozenModel):
 
 
 _RECORD_BEGINNING = "plattr:"
-# A user that is named so is a template: always off, and nobody's.
+# A user that is named so is a template: always off, and of no application.
 TEMPLATE_BEGINNING = "plattr-rules-"
 
 

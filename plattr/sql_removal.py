@@ -221,7 +221,7 @@ WHERE dependency.refclassid = 'pg_authid'::regclass AND dependency.refobjid = AN
     AND database.datname <> current_database()
 ORDER BY name
 """
-# Which schemas still hold something: what belongs to nobody's application and cannot be dropped by itself.
+# Which schemas still hold something: what belongs to no application and cannot be dropped by itself.
 OCCUPIED_SCHEMAS = """
 SELECT DISTINCT refobjid::bigint AS oid FROM pg_depend
 WHERE refclassid = 'pg_namespace'::regclass AND refobjid = ANY (%(schemas)s) AND deptype = 'n'

@@ -33,7 +33,7 @@ def with_waiting(waiting: Sequence[ObjectReference], newcomer: ObjectReference) 
 
 
 def in_the_way(waiting: Sequence[ObjectReference], newcomer: ObjectReference) -> tuple[ObjectReference, ...]:
-    """Return whose places a newcomer could have: nobody's while there is a free one."""
+    """Return whose places a newcomer could have; empty while there is a free one."""
     if newcomer in waiting:
         return ()
     neighbours = tuple(reference for reference in waiting if reference.namespace == newcomer.namespace)

@@ -25,7 +25,7 @@ __all__ = ["ALL", "Platform"]
 # Keycloak gets 180 s for a start; three attempts of a process that dies at once end much earlier.
 START_SECONDS = 240.0
 STOP_SECONDS = 90.0
-# One process in between, so that the supervisor is nobody's child: it outlives us and leaves no zombie.
+# One process in between, so that the supervisor has no parent: it outlives us and leaves no zombie.
 LAUNCHER = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
 
 

@@ -74,7 +74,7 @@ class ProvisioningRun(ObjectRun):
         )
 
     async def _reconcile(self, reference: ObjectReference, request: PendingRequest) -> ReconcileOutcome:
-        """Run every step for the object as it is now; go on after those of a pass that was preempted for nothing.
+        """Run every step for the object as it is now; go on after those of a pass that was preempted without need.
 
         Raises:
             Preempted: the object changed on the way; read it again.

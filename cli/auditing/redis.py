@@ -11,7 +11,7 @@ from plattr.settings import Settings
 
 _PREFIX = "plattr:"
 _SECONDS = 5
-# The admin's own commands in the server's words: off, without keys, and nobody's.
+# The admin's own commands in the server's words: off, without keys, and of no application.
 _TEMPLATES = "plattr-rules-"
 
 

@@ -315,7 +315,7 @@ async def test_a_name_is_free_after_a_call_that_was_never_sent(
     subject = await subjects.apply(realm_name)
     claim = Claim(kind=ClaimKind.REALM, name=realm_name)
     await auth_claims.acquire(subject.custom_object.owner, [claim])
-    # Port 1 is nobody's.
+    # Nothing listens on port 1.
     keycloak = KeycloakClient.connect(Settings(**auth_settings.model_dump() | {"keycloak_url": "http://127.0.0.1:1"}))
     with pytest.raises(BackendUnavailable):
         async with auth_claims.track_call(estate(subject.reference), claim):

@@ -339,7 +339,7 @@ async def test_no_failure_tells_a_secret(
 
 
 async def test_a_server_that_is_down_is_unavailable(auth_settings: Settings) -> None:
-    # Port 1 is nobody's.
+    # Nothing listens on port 1.
     settings = Settings(**auth_settings.model_dump() | {"keycloak_url": "http://127.0.0.1:1"})
     keycloak = KeycloakClient.connect(settings)
 

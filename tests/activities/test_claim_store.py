@@ -167,8 +167,8 @@ async def test_that_a_resource_is_being_made_is_noted_once_and_outlives_a_new_in
     assert held.is_made
     await cluster.claim_store.release(estate(reference), [claim])
     await cluster.claim_store.acquire(owner_of(namespace), [claim])
-    (anew,) = await cluster.claim_store.held_by(estate(reference))
-    assert not anew.is_made
+    (held,) = await cluster.claim_store.held_by(estate(reference))
+    assert not held.is_made
 
 
 async def unanswered(cluster: Cluster, owner: Owner) -> list[bool]:

@@ -50,7 +50,7 @@ class App:
 
 @dataclass(frozen=True)
 class Preview:
-    """A PreviewEnvironment and its parent, whose own claims are nobody's concern here."""
+    """A PreviewEnvironment and its parent, whose own claims do not matter here."""
 
     parent: str
     number: int = 7

@@ -43,7 +43,7 @@ async def marks_of(team: Team, step: StepInput) -> Json:
 
 
 async def copies(team: Team, resource: Resource, body: Json, count: int = COPIES) -> list[str]:
-    """Create objects of this kind under names of nobody's."""
+    """Create objects of this kind under names that no application has."""
     names = [f"aa-{secrets.token_hex(4)}" for _ in range(count)]
     kind = {"apiVersion": resource.api_version, "kind": resource.kind}
     bodies = [{**kind, **body, "metadata": {**body["metadata"], "name": name}} for name in names]

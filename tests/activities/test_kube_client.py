@@ -153,7 +153,7 @@ class TestOwnership:
     @pytest.mark.parametrize(
         "annotations",
         [
-            pytest.param({}, id="nobody's"),
+            pytest.param({}, id="no owner's"),
             pytest.param(owner_annotations(owner_named("other")), id="another-owner's"),
         ],
     )

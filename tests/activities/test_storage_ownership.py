@@ -145,28 +145,28 @@ async def test_an_application_whose_name_begins_the_same_keeps_its_buckets(
     assert has_bucket(own_account, longer.bucket("uploads"))
 
 
-async def test_the_owner_created_anew_adopts_its_bucket(
+async def test_the_owner_created_remade_adopts_its_bucket(
     storage: StorageActivities, shops: Shops, own_account: Any
 ) -> None:
     shop = await shops.provision(storage, UPLOADS)
     own_account.put_object(Bucket=shop.bucket("uploads"), Key="letter", Body=b"x")
     await shops.delete(shop)
 
-    anew = await shops.apply(shop.name, UPLOADS)
-    await storage.reconcile_storage(anew.step)
+    remade = await shops.apply(shop.name, UPLOADS)
+    await storage.reconcile_storage(remade.step)
 
-    assert anew.tags != shop.tags
-    assert read_tags(own_account, shop.bucket("uploads")) == anew.tags
+    assert remade.tags != shop.tags
+    assert read_tags(own_account, shop.bucket("uploads")) == remade.tags
     assert own_account.get_object(Bucket=shop.bucket("uploads"), Key="letter")["Body"].read() == b"x"
 
 
-async def test_a_late_cleanup_spares_what_the_owner_created_anew_has_adopted(
+async def test_a_late_cleanup_spares_what_the_owner_created_remade_has_adopted(
     storage: StorageActivities, shops: Shops, own_account: Any
 ) -> None:
     shop = await shops.provision(storage, UPLOADS)
     await shops.delete(shop)
-    anew = await shops.apply(shop.name, UPLOADS)
-    await storage.reconcile_storage(anew.step)
+    remade = await shops.apply(shop.name, UPLOADS)
+    await storage.reconcile_storage(remade.step)
 
     await storage.delete_storage(shop.cleanup())
 

@@ -122,7 +122,7 @@ def test_a_claim_that_is_not_retained_excuses_nothing() -> None:
     assert problems(findings) == {(Problem.ORPHAN, SCHEMA), (Problem.ORPHAN, held.thing)}
 
 
-@pytest.mark.parametrize("holder", ["other/Application/shop", None], ids=["another's", "nobody's"])
+@pytest.mark.parametrize("holder", ["other/Application/shop", None], ids=["another's", "no owner's"])
 def test_what_is_needed_and_not_ones_own_is_foreign(holder: str | None) -> None:
     living = {"other/Application/shop": Subject(key="other/Application/shop", uid="u2", generation=1, is_settled=False)}
     existing = [*found(*EXPECTED - {SCHEMA}), *found(SCHEMA, owner=holder, uid=None)]

@@ -1,4 +1,4 @@
-"""Hosts that are nobody's: whoever is served at one is taken for the platform."""
+"""Hosts that no application may have: whoever is served at one is taken for the platform."""
 
 from typing import Any
 

@@ -192,11 +192,11 @@ async def test_an_object_removed_by_force_and_applied_again_at_once_is_provision
     operations = [{"op": "replace", "path": "/metadata/finalizers", "value": []}]
     await whole.kube.json_patch(APPLICATIONS, name, operations, whole.namespace)
     await whole.delete(name)
-    anew = await create_again(whole, name, DATABASE)
+    remade = await create_again(whole, name, DATABASE)
     await whole.wait_running(name, seconds=120)
     await whole.settle(name)
 
-    await assert_provisioned(whole, name, anew["metadata"]["uid"])
+    await assert_provisioned(whole, name, remade["metadata"]["uid"])
 
 
 async def assert_provisioned(view: View, name: str, uid: str) -> None:

@@ -188,7 +188,7 @@ async def test_auth_that_fails_does_not_stop_the_workload(stage: Stage) -> None:
 SIGNALS = {
     "a change": ("changed", {"generation": 2}, 1),
     "made again": ("changed", {"uid": "uid-2"}, 1),
-    "for nothing": ("changed", {}, 3),
+    "no change": ("changed", {}, 3),
     "a repair": ("repair", {}, 1),
     "a resync": ("resync", {}, 1),
 }

@@ -242,7 +242,7 @@ async def test_an_object_created_anew_is_provisioned_under_the_same_id(stage: St
 
 # What the cleanup finds itself to be for when it looks again, and from which of the steps it goes on.
 SIGNALS = {
-    "for nothing": (CleanupPlan(verdict="proceed", uid=UID), 5),
+    "no change": (CleanupPlan(verdict="proceed", uid=UID), 5),
     "another": (CleanupPlan(verdict="proceed", uid="uid-2"), 1),
     "retained": (CleanupPlan(verdict="proceed", uid=UID, retain=True), 1),
     "gone": (CleanupPlan(verdict="proceed"), 1),

@@ -1,4 +1,4 @@
-"""Many previews that end in one second: bounded, each exactly once, and in nobody's way."""
+"""Many previews that end in one second: bounded, each exactly once, and no other object waits for them."""
 
 import asyncio
 import time
