@@ -1,7 +1,7 @@
 """Authenticated HTTP to one Keycloak: a token when there is none, a new one when it ends or is refused.
 
 httpx alone. python-keycloak offers its tokens only together with a session of `requests`, its own retries and private
-methods; see docs/decisions/0043-libraries.md.
+methods; see docs/decisions/0044-libraries.md.
 """
 
 import asyncio
