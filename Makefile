@@ -37,12 +37,13 @@ stop: setup ## stop the platform; its state stays
 
 check: lint actionlint prose docs ## everything below but the tests
 
-lint: setup ## lock, format, lint, types, import contracts
+lint: setup ## lock, format, lint, types, import contracts, dead code
 	@$(UV) lock --check --quiet
 	@$(UV) run --frozen ruff format --check .
 	@$(UV) run --frozen ruff check .
 	@$(UV) run --frozen mypy
 	@$(UV) run --frozen lint-imports --no-cache
+	@$(UV) run --frozen vulture
 	@$(UV) run --frozen hadolint deploy/Dockerfile
 	@$(UV) run --frozen pre-commit validate-config
 

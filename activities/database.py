@@ -39,7 +39,7 @@ from plattr.target import Target
 
 logger = logging.getLogger(__name__)
 
-# Source: shared/spec.md, section 3.
+# 256 bits: nobody guesses such a password.
 PASSWORD_BYTES = 32
 
 # 16 bytes: nobody guesses where another application listens. As short as an identifier has to be.

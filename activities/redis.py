@@ -32,7 +32,7 @@ from plattr.status import ConditionType, ConditionUpdate
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 from plattr.target import Target
 
-# Source: shared/spec.md, section 3, as for the database.
+# 256 bits, as for the database: nobody guesses such a password.
 PASSWORD_BYTES = 32
 
 _LABELS = {FEATURE_LABEL: "redis"}

@@ -37,7 +37,7 @@ OBJECT_ACTIONS = (
 )
 LIST_ACTIONS = ("s3:ListBucket", "s3:ListBucketMultipartUploads", "s3:GetBucketLocation")
 
-# Source: shared/spec.md, section 3.
+# What a page in a browser needs: every method on its own objects, and an hour between two preflight requests.
 CORS_METHODS = ("GET", "PUT", "POST", "DELETE", "HEAD")
 CORS_MAX_AGE_SECONDS = 3600
 

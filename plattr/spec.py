@@ -218,7 +218,7 @@ class HealthCheck(SpecModel):
 
 
 class ApplicationSpec(SpecModel):
-    """What a developer asks for. Source: shared/spec.md, section 1."""
+    """What a developer asks for; docs/api.md describes each field."""
 
     repository: str = Field(min_length=1, max_length=2048)
     branch: str = Field(default="main", min_length=1, max_length=255)
@@ -258,7 +258,7 @@ class ApplicationSpec(SpecModel):
 
 
 class PreviewSpec(SpecModel):
-    """What a pull request asks for. Source: shared/spec.md, section 1."""
+    """What a pull request asks for; docs/api.md describes each field."""
 
     application_ref: Annotated[str, StringConstraints(pattern=OBJECT_NAME_PATTERN, max_length=63)]
     pull_request: int = Field(ge=1, le=2147483647)

@@ -3,7 +3,6 @@
 Utility statements take no bind parameters, so names go in as identifiers and values as literals.
 """
 
-from collections.abc import Sequence
 from typing import LiteralString
 
 from psycopg.sql import SQL, Composed, Identifier, Literal
@@ -154,11 +153,6 @@ def own_schema(schema: SchemaName, owner: RoleName) -> Statement:
 def reload_postgrest(channel: str) -> Statement:
     """Return the statement by which the PostgREST of one application reads its schema again."""
     return compose("NOTIFY {}, 'reload schema'", Identifier(channel))
-
-
-def batch(statements: Sequence[Statement]) -> Statement:
-    """Return the statements as one text, for a single round trip."""
-    return SQL("; ").join(statements)
 
 
 def compose(text: LiteralString, *parts: Composed | Identifier | Literal) -> Statement:

@@ -99,7 +99,7 @@ def derive_phase(updates: Iterable[ConditionUpdate], *, retries_exhausted: bool)
         updates: its conditions, among them Ready.
         retries_exhausted: the retries of what is False are used up.
 
-    Source: shared/spec.md, section 3.
+    Source: docs/api.md, Status.
     """
     (ready,) = (update for update in updates if update.type is ConditionType.READY)
     if ready.status == "True":

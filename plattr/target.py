@@ -32,7 +32,7 @@ OWNER_UID_ANNOTATION = f"{GROUP}/owner-uid"
 OWNER_CLUSTER_ANNOTATION = f"{GROUP}/owner-cluster"
 OWNER_NAMESPACE_UID_ANNOTATION = f"{GROUP}/owner-namespace-uid"
 
-# A preview runs few pods and lets them work harder. Source: shared/spec.md, section 6.
+# A preview runs few pods and lets them work harder.
 PREVIEW_SCALING = ScalingSpec.model_validate({"min": 1, "max": 2, "targetCPU": 80})
 
 

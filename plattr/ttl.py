@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-# Source: shared/spec.md, section 1.
+# Source: docs/api.md, PreviewEnvironment.
 DEFAULT_TTL = "72h"
 TTL_PATTERN = r"^[1-9][0-9]*(m|h|d)$"
 # 30 days: a preview is for one pull request; what lives longer is an Application.

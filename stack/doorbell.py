@@ -28,11 +28,6 @@ class Doorbell:
         self._is_answering = False
         self.message = ""
 
-    @property
-    def is_up(self) -> bool:
-        """Whether somebody who connects is noticed."""
-        return self._listener is not None
-
     def put_up(self) -> None:
         """Listen; a port that somebody else holds is said in the message, and tried again at the next call."""
         with self._lock:

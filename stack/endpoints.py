@@ -83,7 +83,7 @@ class Endpoints(BaseModel):
 
 
 def environment(endpoints: Endpoints, role: str) -> dict[str, str]:
-    """Return the settings of `worker`, `watcher` or `cli`, as in spec.md section 8; the watcher gets no credentials."""
+    """Return the settings of `worker`, `watcher` or `cli` (docs/settings.md); the watcher gets no credentials."""
     kubeconfigs = {"worker": endpoints.kubeconfig_worker, "watcher": endpoints.kubeconfig_watcher}
     settings = {
         "TEMPORAL_ADDRESS": endpoints.temporal_address,

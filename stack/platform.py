@@ -120,7 +120,7 @@ class Platform:
         return Endpoints.of(self._site())
 
     def environment(self, role: str = "worker") -> dict[str, str]:
-        """Return the settings for `worker`, `watcher` or `cli`, as in spec.md section 8."""
+        """Return the settings for `worker`, `watcher` or `cli`; docs/settings.md lists them."""
         return environment(self.endpoints, role)
 
     def _site(self) -> Site:

@@ -4,7 +4,6 @@ import os
 import random
 import secrets
 import socket
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -105,8 +104,3 @@ def _free_port(name: str, *, taken: set[int], usual: bool) -> int:
         if port not in taken and port_is_free(port):
             return port
     raise PlatformError(f"cannot find a free port for {name}: 200 tried; set PLATTR_PORT_{name.upper()}")
-
-
-def kept_settings(state: Path) -> StateSettings:
-    """Return the settings of a state folder, making them at the first call."""
-    return StateSettings.load(Folders(state=state))

@@ -46,7 +46,7 @@ RECONCILE: dict[Step, StepActivity] = {
 }
 
 # An application whose logins are down for a while is still better up than absent.
-# Source: shared/spec.md, section 3, auth.
+# Source: docs/decisions/0006-auth-failures.md.
 DOES_NOT_BLOCK = frozenset({Step.AUTH})
 
 

@@ -1,6 +1,6 @@
 """The ports of a pod and the names by which its Service finds them."""
 
-# The application listens here unless it is the placeholder. Source: shared/spec.md, section 3.
+# The application listens here unless it is the placeholder.
 APP_PORT = 3000
 POSTGREST_PORT = 3001
 SERVICE_PORT = 80

@@ -327,7 +327,7 @@ async def test_names_of_63_bytes_work(databases: Databases, tenants: Tenants) ->
     await assert_usable(tenants, tenant)
 
 
-# Source: shared/traps.md, P1: without the lock most of these fail.
+# Trap P1 of docs/guarantees.md: without the lock most of these fail.
 async def test_sixteen_applications_at_once_do_not_disturb_each_other(databases: Databases, tenants: Tenants) -> None:
     made = [await tenants.apply() for _ in range(16)]
 

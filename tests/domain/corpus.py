@@ -84,7 +84,7 @@ def _size(size: str) -> Spec:
 
 
 LABEL = "a" * 63
-# One of each name that spec.md, section 3, has Plattr inject.
+# One of each name that Plattr injects (docs/api.md).
 INJECTED = [
     "DATABASE_URL",
     "DB_HOST",

@@ -1,4 +1,4 @@
-"""Names are the table of spec.md, section 2; nothing is ever truncated."""
+"""Every derived name has its exact form; nothing is ever truncated."""
 
 import pytest
 
