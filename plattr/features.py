@@ -137,7 +137,7 @@ class Feature:
         return target.owner.reference.kind in self.kinds and self.is_enabled(target.spec)
 
 
-# In the order of provisioning. Source: shared/spec.md, section 3.
+# In the order of provisioning (docs/decisions/0019-steps-stay-in-order.md).
 FEATURES: tuple[Feature, ...] = (
     Feature(
         step=Step.NAMESPACE,
@@ -193,7 +193,7 @@ FEATURES: tuple[Feature, ...] = (
         variables=("AUTH_(ISSUER_URL|CLIENT_ID)",),
         has_config_map=True,
         # An application whose logins are down for a while is still better up than absent.
-        # Source: shared/spec.md, section 3, auth.
+        # Source: docs/decisions/0006-auth-failures.md.
         blocks=False,
     ),
     Feature(
@@ -257,7 +257,7 @@ def provision_order(kind: Kind) -> tuple[Step, ...]:
 
 
 def cleanup_order(kind: Kind) -> tuple[Step, ...]:
-    """Return the same steps in the order of cleanup, which is the reverse. Source: shared/spec.md, section 5."""
+    """Return the same steps in the order of cleanup, which is the reverse."""
     return provision_order(kind)[::-1]
 
 
