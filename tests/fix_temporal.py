@@ -46,7 +46,7 @@ class TemporalServer:
 
     def _spawn(self) -> None:
         beside_python = Path(sys.executable).parent / "temporal"
-        program = str(beside_python) if beside_python.exists() else shutil.which("temporal")
+        program = str(beside_python) if beside_python.exists() else str(shutil.which("temporal"))
         attributes = (NAMESPACE_ATTRIBUTE, NAME_ATTRIBUTE, ENVIRONMENT_ATTRIBUTE, PHASE_ATTRIBUTE)
         with (self._folder / "temporal.log").open("ab") as log:
             self._process = subprocess.Popen(

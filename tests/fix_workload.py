@@ -41,7 +41,7 @@ from tests.inputs import CLUSTER, rollout_of
 WORKLOAD_KINDS = (SERVICE_ACCOUNTS, DEPLOYMENTS, SERVICES, INGRESSES, AUTOSCALERS)
 
 
-EVERY_FEATURE = {f: {"enabled": True} for f in ("database", "storage", "auth", "redis", "search")}
+EVERY_FEATURE: Json = {f: {"enabled": True} for f in ("database", "storage", "auth", "redis", "search")}
 
 
 def foreign(resource: Resource, name: str) -> Json:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ReadTimeoutError
@@ -90,7 +90,7 @@ class _Raw:
 
 def respond(request: Any, status: int, body: bytes = b"") -> AWSResponse:
     """Make the answer that a `before-send` handler returns instead of the server's."""
-    return AWSResponse(request.url, status, {"Content-Type": "application/xml"}, _Raw(body))
+    return AWSResponse(request.url, status, cast("Any", {"Content-Type": "application/xml"}), _Raw(body))
 
 
 class AccessBlocks:
@@ -98,7 +98,8 @@ class AccessBlocks:
 
     def __init__(self, s3: S3Client) -> None:
         self.blocked: set[str] = set()
-        events = s3.boto.meta.events
+        # An answer of a handler's own is botocore's way to send nothing; its stubs have no handler answer.
+        events: Any = s3.boto.meta.events
         events.register("before-send.s3.GetPublicAccessBlock", self._get)
         events.register("before-send.s3.PutPublicAccessBlock", self._put)
         events.register("before-send.s3.DeletePublicAccessBlock", self._delete)

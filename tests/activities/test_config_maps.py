@@ -3,12 +3,12 @@
 import pytest
 
 from activities.redis import RedisActivities
-from clients.resources import CONFIG_MAPS
+from clients.resources import CONFIG_MAPS, Json
 from plattr.errors import OwnedElsewhere, StillDeleting
 from plattr.status import ConditionType
 from tests.fix_workload import Team
 
-BOTH = {"redis": {"enabled": True}, "search": {"enabled": True}}
+BOTH: Json = {"redis": {"enabled": True}, "search": {"enabled": True}}
 
 
 async def test_both_say_where_their_service_is(team: Team) -> None:

@@ -1,5 +1,7 @@
 """anon, the public API: what it may do by default, what the owner decides, and what the spec's field changes."""
 
+from typing import Any
+
 import pytest
 from psycopg.errors import InsufficientPrivilege
 from psycopg.sql import SQL, Identifier, Literal
@@ -19,7 +21,7 @@ async def as_anon(tenants: Tenants, tenant: Tenant, statement: str) -> object:
     return value
 
 
-async def with_diary(tenants: Tenants, databases: Databases, **database: object) -> Tenant:
+async def with_diary(tenants: Tenants, databases: Databases, **database: Any) -> Tenant:
     """Return an application whose diary anon may not read."""
     tenant = await tenants.apply(**database)
     await databases.reconcile_database(tenant.step)

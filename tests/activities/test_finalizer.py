@@ -10,9 +10,10 @@ from cli import status
 from clients.resources import custom_resource
 from plattr.objects import FINALIZER, CustomObject
 from plattr.steps import ClaimInput, CleanupStepInput
+from telemetry.metrics import VANISHED
 from tests.fix_kubernetes import Cluster
 from tests.fix_tenant import Tenant
-from worker.vanished import VANISHED, keep_counting
+from worker.vanished import keep_counting
 
 pytestmark = pytest.mark.attack
 

@@ -26,6 +26,7 @@ from plattr.errors import (
     RolloutFailed,
     Superseded,
 )
+from plattr.retries import ON_ITS_WAY_SECONDS
 from plattr.steps import Problem, Remedy
 
 
@@ -211,7 +212,7 @@ async def test_no_attempt_writes_when_its_time_is_nearly_over(server: Server, qu
         await asyncio.sleep(0.4)
         fence.ensure_live()
 
-    at_most = timedelta(seconds=fence.ON_ITS_WAY_SECONDS + 0.2)
+    at_most = timedelta(seconds=ON_ITS_WAY_SECONDS + 0.2)
     with pytest.raises(ApplicationError) as caught:
         await run(slow, server, at_most=at_most)
 

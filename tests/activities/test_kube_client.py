@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from aiohttp import web
+from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config.incluster_config import InClusterConfigLoader
 
 from clients import fence, kube
@@ -550,6 +551,6 @@ async def served(answer: Callable[[web.BaseRequest], Awaitable[web.StreamRespons
 
 
 def _api_of(url: str) -> Any:
-    configuration = kube.Configuration(host=url)
+    configuration = Configuration(host=url)
     configuration.retries = None
-    return kube.ApiClient(configuration)
+    return ApiClient(configuration)

@@ -150,7 +150,9 @@ async def test_an_application_works_below_its_prefix(shared: Shared) -> None:
         await pubsub.subscribe(f"{prefix}news")
         await pubsub.psubscribe(f"{prefix}*")
         async with redis.pipeline(transaction=True) as pipeline:
-            await pipeline.set(f"{prefix}a", "1", ex=60).incr(f"{prefix}a").execute()
+            pipeline.set(f"{prefix}a", "1", ex=60)
+            pipeline.incr(f"{prefix}a")
+            await pipeline.execute()
         await redis.xadd(f"{prefix}stream", {"a": "1"})
         script = await redis.script_load("return redis.call('GET', KEYS[1])")
         found = await redis.evalsha(script, 1, f"{prefix}a")

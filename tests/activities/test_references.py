@@ -4,6 +4,7 @@ import asyncio
 import base64
 import secrets
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from clients.claim_store import CLAIM_KIND_LABEL
 from clients.resources import APPLICATIONS, CONFIG_MAPS, DEPLOYMENTS, LEASES, SECRETS, Json, Resource
 from plattr.claims import claims_of
 from plattr.errors import BackendRefused, PlattrError
-from plattr.fleet import ReferencesQuery
+from plattr.fleet import Member, ReferencesQuery
 from plattr.objects import PAUSED_ANNOTATION
 from plattr.steps import StepInput
 from tests.fix_kubernetes import Cluster
@@ -33,7 +34,7 @@ async def look(team: Team) -> AsyncIterator[ReferenceActivities]:
             await team.kube.delete(LEASES, lease["metadata"]["name"], team.settings.lease_namespace)
 
 
-async def running(team: Team, **spec: object) -> StepInput:
+async def running(team: Team, **spec: Any) -> StepInput:
     """Have an application run as its own runs leave it: its names claimed, its pods up, its phase written."""
     step = await team.create(**spec)
     target = await team.target(step)
@@ -53,7 +54,8 @@ async def told(team: Team, step: StepInput, phase: str, *false: str) -> None:
 
 async def found(look: ReferenceActivities, step: StepInput) -> bool:
     """Tell whether the look finds this application, page by page."""
-    query, members = ReferencesQuery(limit=2), []
+    query = ReferencesQuery(limit=2)
+    members: list[Member] = []
     while True:
         page = await look.find_changed_references(query)
         members += page.members

@@ -3,7 +3,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import boto3
 import pytest
@@ -103,7 +103,7 @@ async def test_on_aws_every_call_names_the_account_that_sts_gives(s3_settings: S
         requests.append(request)
         return respond(request, 200, caller) if "sts." in request.url else respond(request, 404)
 
-    session.events.register("before-send.*", reply)
+    session.events.register("before-send.*", cast("Any", reply))
     settings = s3_settings.model_copy(update={"aws_region": "eu-west-1", "aws_endpoint_url": None})
 
     with contextlib.closing(S3Client(settings, session=session)) as client:

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from activities.storage import StorageActivities
-from clients.resources import CONFIG_MAPS
+from clients.resources import CONFIG_MAPS, Json
 from clients.s3 import S3Client
 from plattr.buckets import OWNER_UID_TAG
 from plattr.errors import (
@@ -161,7 +161,7 @@ async def test_tags_of_others_survive(storage: StorageActivities, shops: Shops, 
 
 
 async def test_twenty_buckets_come_and_go(storage: StorageActivities, shops: Shops, own_account: Any) -> None:
-    buckets = [{"name": f"b{number}", "public": number % 2 == 0} for number in range(20)]
+    buckets: list[Json] = [{"name": f"b{number}", "public": number % 2 == 0} for number in range(20)]
 
     shop = await shops.provision(storage, *buckets)
     made = {bucket["name"] for bucket in buckets if has_bucket(own_account, shop.bucket(bucket["name"]))}

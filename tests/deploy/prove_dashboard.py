@@ -114,7 +114,9 @@ def ask_for_variables(prometheus: Prometheus, dashboard: Json) -> list[str]:
     for variable in dashboard["templating"]["list"]:
         if variable["type"] != "query":
             continue
-        metric, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]).groups()
+        asked = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
+        assert asked is not None, variable
+        metric, label = asked.groups()
         values = prometheus.get(f"label/{label}/values", **{"match[]": filled(metric)})
         say(f"ok: ${variable['name']} is one of {values}")
         if not values:

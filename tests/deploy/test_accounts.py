@@ -145,7 +145,7 @@ def test_the_audit_needs_no_more_than_the_workers_pod_has(installed: Installed) 
     installed.wait("application", name, RUNNING)
 
     # As `kubectl exec deployment/plattr-worker -- plattr audit` does, which the simulated pods cannot.
-    command = [Path(sys.executable).with_name("plattr"), "audit"]
+    command = [str(Path(sys.executable).with_name("plattr")), "audit"]
     environment = installed.environments["worker"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     installed.kubectl.call("delete", "--wait=false", f"application/{name}")

@@ -232,8 +232,8 @@ def test_keda_counts_the_task_queue_and_owns_the_replicas(helm: Helm) -> None:
 
 
 def test_what_needs_an_operator_is_off_unless_asked_for(helm: Helm) -> None:
-    native = ("v1", "apps/v1", "policy/v1", "networking.k8s.io/v1", "rbac.authorization.k8s.io/v1")
-    native += ("admissionregistration.k8s.io/v1",)
+    native = {"v1", "apps/v1", "policy/v1", "networking.k8s.io/v1", "rbac.authorization.k8s.io/v1"}
+    native |= {"admissionregistration.k8s.io/v1"}
 
     assert {each["apiVersion"] for each in helm.render()} <= set(native)
 

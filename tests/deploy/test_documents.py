@@ -150,9 +150,9 @@ def test_to_remove_everything_is_to_remove_the_schedules() -> None:
 @pytest.mark.parametrize("process", ["worker", "watcher"])
 def test_an_example_lets_out_what_its_settings_name(path: Path, process: str) -> None:
     values = yaml.safe_load(path.read_text())
-    names = ("TEMPORAL_ADDRESS", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    names = ["TEMPORAL_ADDRESS", "OTEL_EXPORTER_OTLP_ENDPOINT"]
     if process == "worker":
-        names += ("KEYCLOAK_URL", "AWS_ENDPOINT_URL")
+        names += ["KEYCLOAK_URL", "AWS_ENDPOINT_URL"]
     # https:// by itself is 443.
     wanted = {
         int((re.findall(r":(\d+)$", values["settings"][name]) or [443])[0])

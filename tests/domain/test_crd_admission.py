@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +20,12 @@ from tests.domain.corpus import BAD, GOOD, Case, target_of
 REFUSED = (422, 400)
 
 
+def message_of(error: ApiException) -> str:
+    """Return the API server's own words."""
+    assert error.body is not None
+    return str(json.loads(error.body)["message"])
+
+
 class ApiServer:
     """Asks the API server what it would say."""
 
@@ -27,9 +33,10 @@ class ApiServer:
         self.api = api
 
     def create(self, case: Case, namespace: str = "default", *, dry_run: str | None = "All") -> dict[str, Any]:
-        return self.api.create_namespaced_custom_object(
+        created = self.api.create_namespaced_custom_object(
             GROUP, VERSION, namespace, case.kind.plural, case.body, dry_run=dry_run, field_validation="Strict"
         )
+        return cast("dict[str, Any]", created)
 
     def refusal(self, case: Case) -> str:
         """Return why it refuses the object; empty when it takes it."""
@@ -38,7 +45,7 @@ class ApiServer:
         except ApiException as error:
             if error.status not in REFUSED:
                 raise
-            return json.loads(error.body)["message"]
+            return message_of(error)
         return ""
 
 
@@ -57,7 +64,7 @@ def api_server(api_client: client.ApiClient) -> ApiServer:
 def namespace(api_client: client.ApiClient) -> Iterator[str]:
     core = client.CoreV1Api(api_client)
     name = f"crds-{uuid.uuid4().hex[:8]}"
-    core.create_namespace({"metadata": {"name": name}})
+    core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=name)))
     yield name
     core.delete_namespace(name)
 
@@ -146,7 +153,7 @@ def test_immutable_fields_stay(
         )  # fmt: skip
 
     assert refusal.value.status == 422
-    assert message in json.loads(refusal.value.body)["message"]
+    assert message in message_of(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +170,7 @@ def test_immutable_fields_stay(
 def test_other_fields_can_change(case: Case, field: str, value: str, api_server: ApiServer, namespace: str) -> None:
     api_server.create(case, namespace, dry_run=None)
 
-    changed = api_server.api.patch_namespaced_custom_object(
+    changed: Any = api_server.api.patch_namespaced_custom_object(
         GROUP, VERSION, namespace, case.kind.plural, case.name, {"spec": {field: value}},
         _content_type="application/merge-patch+json",
     )  # fmt: skip
@@ -176,7 +183,7 @@ def test_other_fields_can_change(case: Case, field: str, value: str, api_server:
 def test_object_is_pending_before_anybody_looked_at_it(kind: Kind, api_server: ApiServer, namespace: str) -> None:
     created = api_server.create(Case("new", kind=kind), namespace, dry_run=None)
 
-    read = api_server.api.get_namespaced_custom_object(GROUP, VERSION, namespace, kind.plural, "my-app")
+    read: Any = api_server.api.get_namespaced_custom_object(GROUP, VERSION, namespace, kind.plural, "my-app")
 
     assert read["status"] == {"phase": "Pending", "observedGeneration": 0}
     assert created["metadata"]["generation"] == 1

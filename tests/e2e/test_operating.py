@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from clients.resources import APPLICATIONS, CONFIG_MAPS, PREVIEWS, Json
 from plattr.objects import Kind
@@ -152,8 +153,8 @@ EFFECTS: dict[str, Effect] = {
 ONE_EACH = {"Remove an application": (running, nothing_left)}
 
 
-def cases() -> list[object]:
-    made = []
+def cases() -> list[ParameterSet]:
+    made: list[ParameterSet] = []
     for heading, lines in sections().items():
         if heading in ONE_EACH:
             made += [pytest.param([line], ONE_EACH[heading], id=line) for line in lines]

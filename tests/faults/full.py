@@ -36,7 +36,8 @@ async def places(actor: Actor, lanes: Sequence[Lane], parent: Item) -> dict[Scen
     # With a second object beside the parent, so that there is a place between two requests; nothing else goes on.
     await go(lasting, ("resync", "secret changed", "stuck cleanup"))
     # The rest of that short life is what `preview` and `expiry` are about, of a cleanup `cleanup` is.
-    for scenario, activity in (("warning", "warn_of_expiry"), ("stuck cleanup", "report_stuck")):
+    kept: tuple[tuple[Scenario, str], ...] = (("warning", "warn_of_expiry"), ("stuck cleanup", "report_stuck"))
+    for scenario, activity in kept:
         found[scenario] = [point for point in found[scenario] if point.activity == activity]
     return found
 

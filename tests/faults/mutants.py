@@ -96,17 +96,18 @@ def _give_no_name_back() -> None:
     async def release(self: Any, reference: Any, claims: Any) -> None:
         return
 
-    ClaimStore.release = release  # type: ignore[method-assign]
+    ClaimStore.release = release  # type: ignore[method-assign,assignment]
 
 
 def _lose_requests() -> None:
-    request = activities.fleet.request_reconcile
+    names = vars(activities.fleet)
+    request = names["request_reconcile"]
 
     async def request_once(*arguments: Any, **keywords: Any) -> None:
         if activity.info().attempt == 1:
             await request(*arguments, **keywords)
 
-    activities.fleet.request_reconcile = request_once
+    names["request_reconcile"] = request_once
 
 
 def _name_events_anew() -> None:

@@ -63,10 +63,10 @@ async def run(platform: Platform, actor: Actor, folder: Path, trials: Sequence[T
     # A resync is everybody's, so nothing else may go on then.
     for is_resync in (False, True):
         some = {place: mutant for place, mutant in kills.items() if (place.scenario == "resync") is is_resync}
-        found |= await _kill(environment, settings, actor, folder / f"kills-{is_resync}", some)
+        found.update((await _kill(environment, settings, actor, folder / f"kills-{is_resync}", some)).items())
     for mutant in dict.fromkeys(trial.mutant for trial in trials if isinstance(trial.place, Zombie)):
         zombies = [trial.place for trial in trials if trial.mutant is mutant and isinstance(trial.place, Zombie)]
-        found |= await _freeze(environment, settings, actor, folder / "zombies", mutant, zombies)
+        found.update((await _freeze(environment, settings, actor, folder / "zombies", mutant, zombies)).items())
     return {trial: found[trial.place] for trial in trials}
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.auditing.auditor import audit
+from cli.auditing.inventory import Finding
 from clients.resources import APPLICATIONS
 from plattr.steps import TASK_QUEUE
 from stack.platform import Platform
@@ -135,7 +136,7 @@ async def _removed(view: View) -> float:
     return time.monotonic() - began
 
 
-async def _found(settings: dict[str, str], baseline: set[object]) -> list[str]:
+async def _found(settings: dict[str, str], baseline: set[Finding]) -> list[str]:
     findings = (await asyncio.to_thread(audit, settings)).findings
     return [f"{finding.problem} {finding.thing} {finding.owner}" for finding in findings if finding not in baseline]
 

@@ -29,12 +29,13 @@ class Timing(FrozenModel):
     def install(self) -> None:
         """Make it this process's."""
         for module in (workflows.adoption, workflows.object_run, workflows.resync):
-            module.HEARTBEAT_TIMEOUT = self.heartbeat_timeout
-        workflows.options.SLOW_RETRY = Backoff(self.slow_retry.total_seconds(), ROUND.longest)
-        activities.interceptor.FENCE_SECONDS = self.fence_seconds
-        activities.interceptor.STEP = Backoff(STEP.first, self.longest_delay_seconds)
-        clients.quarantine.LATE_CALL = self.late_call
-        real_worker.Worker = partial(
+            vars(module)["HEARTBEAT_TIMEOUT"] = self.heartbeat_timeout
+        vars(workflows.options)["SLOW_RETRY"] = Backoff(self.slow_retry.total_seconds(), ROUND.longest)
+        vars(activities.interceptor).update(
+            FENCE_SECONDS=self.fence_seconds, STEP=Backoff(STEP.first, self.longest_delay_seconds)
+        )
+        vars(clients.quarantine)["LATE_CALL"] = self.late_call
+        vars(real_worker)["Worker"] = partial(
             temporalio.worker.Worker, sticky_queue_schedule_to_start_timeout=self.sticky_timeout
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from clients.resources import Json
 from plattr.manifests.checksum import config_checksum
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
@@ -74,8 +75,10 @@ def test_who_reads_the_checksum_cannot_try_the_few_values_that_a_secret_may_have
     ],
     ids=["secret's value", "config map's value", "secret gone", "config map gone", "another name"],
 )
-def test_the_checksum_changes_with_what_the_pods_read(changed: Any) -> None:
-    assert config_checksum(*changed, KEY) != config_checksum([secret(PIN="1234")], [config_map()], KEY)
+def test_the_checksum_changes_with_what_the_pods_read(changed: tuple[list[Json], list[Json]]) -> None:
+    secrets, config_maps = changed
+
+    assert config_checksum(secrets, config_maps, KEY) != config_checksum([secret(PIN="1234")], [config_map()], KEY)
 
 
 def test_a_version_alone_does_not_change_the_checksum() -> None:

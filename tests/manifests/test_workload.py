@@ -123,11 +123,11 @@ def test_the_container_reads_exactly_what_its_features_write(target: Target) -> 
 
     assert config_maps == {names.config_map(feature) for feature in enabled} | {names.user_env}
     of_features = [
-        (spec.database, names.database_secret),
-        (spec.redis, names.redis_secret),
-        (spec.storage, names.storage_keys),
+        (spec.database.enabled, names.database_secret),
+        (spec.redis.enabled, names.redis_secret),
+        (spec.storage.enabled, names.storage_keys),
     ]
-    assert secrets == {secret for feature, secret in of_features if feature.enabled} | {names.user_env}
+    assert secrets == {secret for is_enabled, secret in of_features if is_enabled} | {names.user_env}
 
 
 @given(targets())

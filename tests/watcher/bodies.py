@@ -14,7 +14,7 @@ class BodyFleet(ObjectTracker):
     def replace(self, kind, bodies):
         super().replace(kind, [observe(kind, body) for body in bodies])
 
-    def change(self, kind, event, body):
+    def change(self, kind, event, body):  # type: ignore[override]  # with the object as the server sends it
         super().change(event, observe(kind, body))
 
     def replace_deployments(self, bodies):

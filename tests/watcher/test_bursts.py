@@ -97,7 +97,7 @@ async def test_the_newest_change_of_a_burst_is_told_and_a_deletion_at_once(metri
 
 
 async def test_a_change_before_the_last_one_settled_calls_a_run_off_and_one_after_it_does_not(metrics):
-    requests = []
+    requests: list[ReconcileRequest] = []
     tracker = BodyFleet(requests.append, TimeToRunning(metrics))
     tracker.change(Kind.APPLICATION, "ADDED", custom_object(generation=1))
     tracker.change(Kind.APPLICATION, "MODIFIED", custom_object(generation=1, phase="Provisioning"))

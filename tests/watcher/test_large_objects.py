@@ -1,6 +1,8 @@
 """Objects as large as the API server takes them do not fill the memory of whoever lists or watches all."""
 
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any, cast
 
 import pytest
 
@@ -33,12 +35,12 @@ async def test_lists_of_large_objects_are_never_in_memory_as_a_whole(
     for number in range(OBJECTS):
         await cluster.apply(namespace, f"large-{number}", SPEC, metadata={"annotations": ANNOTATIONS})
     stream = Reflector(kube, APPLICATIONS, lambda body: observe(Kind.APPLICATION, body), metrics)
-    tracker = FleetActivities(cluster.kube, cluster.claim_store, None)
+    tracker = FleetActivities(cluster.kube, cluster.claim_store, cast("Any", None))
 
     with Peak() as whole:
         await kube.list(APPLICATIONS)
     with Peak() as watcher:
-        async with aclosing(stream.changes()) as changes:
+        async with aclosing(cast("AsyncGenerator[Any]", stream.changes())) as changes:
             listed = await anext(changes)
     with Peak() as resync:
         await tracker.list_fleet(FleetQuery(purpose="resync", limit=500))

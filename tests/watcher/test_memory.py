@@ -4,7 +4,9 @@ import asyncio
 import gc
 import os
 from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from plattr.objects import Kind, ObjectReference
 from tests.watcher.bodies import BodyFleet, custom_object, deployment, orphan
@@ -47,7 +49,7 @@ class Watcher:
         self.lives += 1
         parent, name = f"app-{self.lives}", f"app-{self.lives}-pr-1"
         app, preview = ((Kind.APPLICATION, parent), (Kind.PREVIEW, name))
-        uid = {"uid": f"uid-{self.lives}"}
+        uid: dict[str, Any] = {"uid": f"uid-{self.lives}"}
         self.see(Kind.PREVIEW, "ADDED", custom_object(name, **uid))
         self.see(Kind.PREVIEW, "MODIFIED", orphan(name, parent, **uid))
         self.see(Kind.APPLICATION, "ADDED", custom_object(parent, **uid))
@@ -64,10 +66,7 @@ class Watcher:
                 kind, "MODIFIED", custom_object(each, generation=2, observed=1, paused=True, phase="Failed", **uid)
             )
             gone = deployment(each, available=False, kind=kind)
-            steps = [
-                lambda kind=kind, each=each: self._go(kind, each, uid),
-                lambda gone=gone: self.see_deployment("DELETED", gone),
-            ]
+            steps = [partial(self._go, kind, each, uid), partial(self.see_deployment, "DELETED", gone)]
             for step in steps[:: 1 if self.lives % 2 else -1]:
                 step()
         self.tracker.confirm()

@@ -7,13 +7,14 @@ from plattr.objects import Kind
 from tests.watcher.bodies import BodyFleet, custom_object, deployment, orphan
 from watcher.metrics import WatcherMetrics
 from watcher.object_tracker import DOUBT_SECONDS
+from watcher.reconcile_queue import ReconcileRequest
 from watcher.time_to_running import TimeToRunning
 
 
 class Stage:
     def __init__(self):
         self.now = 100.0
-        self.requests = []
+        self.requests: list[ReconcileRequest] = []
         self.registry = CollectorRegistry()
         waiting = TimeToRunning(WatcherMetrics(self.registry), clock=lambda: self.now)
         self.tracker = BodyFleet(self.requests.append, waiting, clock=lambda: self.now)

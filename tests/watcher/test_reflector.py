@@ -2,6 +2,7 @@ import asyncio
 import time
 import uuid
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import yaml
@@ -31,7 +32,7 @@ def config_map(name, label, **data):
 @asynccontextmanager
 async def following(stream):
     """Collect what the stream yields, as (type, name) and ("LISTED", names)."""
-    seen: asyncio.Queue = asyncio.Queue()
+    seen: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
 
     async def follow():
         async for change in stream.changes():
@@ -176,7 +177,7 @@ async def test_an_application_is_seen_with_its_deletion(kube, namespace, metrics
         await kube.create(APPLICATIONS, body, namespace)
         await kube.delete(APPLICATIONS, "seen", namespace)
         await kube.json_patch(APPLICATIONS, "seen", [{"op": "remove", "path": "/metadata/finalizers"}], namespace)
-        ours = []
+        ours: list[str] = []
         while len(ours) < 3:
             change = await next_of(seen)
             if change[1] == "seen":

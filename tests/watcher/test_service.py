@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from temporalio.service import RPCError
 
-from clients.resources import APPLICATIONS, DEPLOYMENTS, LEASES
+from clients.resources import APPLICATIONS, DEPLOYMENTS, LEASES, Json
 from clients.temporal import connect_temporal
 from plattr.objects import FINALIZER, Kind, ObjectReference
 from plattr.target import owner_labels
@@ -104,7 +104,7 @@ async def test_an_application_is_requested_for_its_changes_and_not_for_its_statu
 async def test_a_flip_of_its_deployment_requests_the_owner(kube, temporal_server, metrics, reference):
     namespace, name = reference.namespace, reference.name
     labels = owner_labels(reference)
-    pod = {
+    pod: Json = {
         "metadata": {"labels": labels},
         "spec": {"containers": [{"name": "app", "image": "registry.test/app:1"}]},
     }

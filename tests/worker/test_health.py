@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
+from typing import cast
 
 import pytest
+from temporalio.worker import Worker
 
 from clients import temporal_probe
 from clients.temporal import connect_temporal
@@ -44,7 +46,7 @@ def test_before_the_connection_the_process_is_alive_and_not_ready():
 
 async def test_a_worker_that_has_ended_is_not_alive(probe):
     health_checks, task = WorkerHealth(), asyncio.create_task(ended())
-    health_checks.serves(Polling(), task, probe)
+    health_checks.serves(cast("Worker", Polling()), task, probe)
     await task
 
     assert health_checks.live() == "the worker has ended"
@@ -53,14 +55,14 @@ async def test_a_worker_that_has_ended_is_not_alive(probe):
 async def test_a_worker_that_does_not_poll_is_not_ready(probe, serving, monkeypatch):
     monkeypatch.setattr(Polling, "is_running", False)
     health_checks = WorkerHealth()
-    health_checks.serves(Polling(), serving, probe)
+    health_checks.serves(cast("Worker", Polling()), serving, probe)
 
     assert (health_checks.live(), health_checks.ready()) == (None, "the worker does not poll")
 
 
 async def test_readiness_follows_temporals_answers(probe, serving, monkeypatch):
     health_checks = WorkerHealth()
-    health_checks.serves(Polling(), serving, probe)
+    health_checks.serves(cast("Worker", Polling()), serving, probe)
 
     before = health_checks.ready()
     probe.heard()
@@ -85,7 +87,7 @@ async def test_a_temporal_that_is_away_counts_as_silent(probe, caplog):
 
 async def test_a_stopping_worker_is_alive_and_not_ready(probe, serving):
     health_checks = WorkerHealth()
-    health_checks.serves(Polling(), serving, probe)
+    health_checks.serves(cast("Worker", Polling()), serving, probe)
     probe.heard()
 
     health_checks.is_stopping = True

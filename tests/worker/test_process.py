@@ -111,7 +111,8 @@ async def port_of(process):
     def read():
         for line in process.stderr:
             if "health server started" in line:
-                return int(re.search(r'"port": (\d+)', line).group(1))
+                [port] = re.findall(r'"port": (\d+)', line)
+                return int(port)
         raise AssertionError("the worker ended before it served")
 
     return await asyncio.to_thread(read)

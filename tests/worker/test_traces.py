@@ -19,7 +19,8 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from activities.interceptor import AttemptGuard
 from activities.metering import AttemptMeter
 from clients import temporal
-from clients.resources import APPLICATIONS, SECRETS
+from clients.resources import APPLICATIONS, SECRETS, Json
+from plattr.backends import Backend
 from plattr.objects import Kind, ObjectReference
 from telemetry import tracing
 from tests.fix_kubernetes import application_spec, random_name
@@ -92,7 +93,7 @@ async def test_one_trace_leads_from_the_request_to_every_backend_and_back_when_a
         )
 
     queue = ReconcileQueue(send, WatcherMetrics(CollectorRegistry()))
-    features = {"database": {"enabled": True}, "auth": {"enabled": True}}
+    features: Json = {"database": {"enabled": True}, "auth": {"enabled": True}}
     features["storage"] = {"enabled": True, "buckets": [{"name": "files"}]}
     poking = asyncio.create_task(queue.run())
     async with build_worker(client, core_settings, clients, task_queue):
@@ -169,4 +170,4 @@ async def test_off_it_costs_no_interceptor_and_no_span():
     tracing.use(None)
 
     assert tracing.interceptors() == []
-    assert tracing.span("s3", "call") is tracing.span("postgresql", "query")
+    assert tracing.span(Backend.S3, "call") is tracing.span(Backend.POSTGRESQL, "query")

@@ -13,6 +13,7 @@ from plattr.errors import (
     NameQuarantined,
     OwnedElsewhere,
     ProviderCredentialsMissing,
+    Refusal,
     Superseded,
 )
 from plattr.status import ConditionType, Phase
@@ -152,7 +153,7 @@ async def test_an_outage_of_hours_heals_by_itself(stage: Stage) -> None:
     ids=["invalid-spec", "foreign-schema", "foreign-realm"],
 )
 async def test_a_refusal_fails_the_run_at_once(
-    stage: Stage, activity: str, error: Exception, condition: ConditionType
+    stage: Stage, activity: str, error: Refusal, condition: ConditionType
 ) -> None:
     stage.platform.failures[activity] = [error]
     handle = await stage.start("ProvisionApplication")

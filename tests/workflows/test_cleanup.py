@@ -8,6 +8,7 @@ from temporalio.client import WorkflowExecutionStatus
 
 from plattr.claims import Claim, ClaimKind
 from plattr.errors import BackendUnavailable, HeldByDependents, StillDeleting
+from plattr.status import ConditionType
 from plattr.steps import CASCADE_SIGNAL, CleanupPlan, Progress, RunResult
 from tests.workflows.conftest import Stage
 from tests.workflows.fakes import UID, eventually, timers_of
@@ -67,7 +68,7 @@ async def test_what_a_deletion_leaves_since_nothing_says_whose_it_is_is_said(sta
     result = RunResult.model_validate(await (await stage.start("CleanupApplication")).result())
 
     (told,) = stage.platform.stuck
-    assert {update.type: update.reason for update in told.removed}["SearchReady"] == "Left"
+    assert {update.type: update.reason for update in told.removed}[ConditionType.SEARCH] == "Left"
     assert "what is called prod_app-*" in result.summary
 
 
