@@ -1,14 +1,19 @@
 """What the site has beyond the pages of docs/: addresses, the changelog, every decision, a reference of `plattr/`."""
 
 import logging
+import re
 import tomllib
 from pathlib import Path
 from typing import Literal
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
+FROM_ELSEWHERE = re.compile(
+    r"<(?:script|img|iframe|link rel=.(?:stylesheet|preconnect).)[^>]+(?:src|href)=.https?:[^\s>]+"
+)
 
 
 def on_startup(command: Literal["build", "gh-deploy", "serve"], dirty: bool) -> None:  # noqa: ARG001, FBT001
@@ -22,11 +27,13 @@ def on_config(config: MkDocsConfig) -> None:
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
     config.site_url, config.repo_url, config.repo_name = urls["Documentation"], urls["Repository"], "Repository"
     decisions = sorted((Path(config.docs_dir) / "decisions").glob("[0-9]*.md"))
-    for section in config.nav:
+    sections = list(config.nav or [])
+    for section in sections:
         if "Decisions" in section:
             section["Decisions"] += [f"decisions/{page.name}" for page in decisions]
-    config.nav.append({"Reference": [{module: page_of(module)} for module in modules()]})
-    config.nav.append({"Changelog": "changelog.md"})
+    sections.append({"Reference": [{module: page_of(module)} for module in modules()]})
+    sections.append({"Changelog": "changelog.md"})
+    config.nav = sections
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
@@ -34,6 +41,12 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     files.append(File.generated(config, "changelog.md", content=(ROOT / "CHANGELOG.md").read_text()))
     for module in modules():
         files.append(File.generated(config, page_of(module), content=f"::: {module}\n"))
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> None:  # noqa: ARG001
+    """Warn of what a reader's browser would load from another host."""
+    for asset in FROM_ELSEWHERE.findall(output):
+        logging.getLogger("mkdocs.hooks").warning("%s loads from elsewhere: %s", page.file.src_uri, asset)
 
 
 def modules() -> list[str]:
