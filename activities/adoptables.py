@@ -29,6 +29,7 @@ from clients.resources import (
     SERVICES,
     Json,
     Resource,
+    is_deleting,
 )
 from clients.s3 import S3Client, Standing
 from plattr import realm as realms
@@ -227,7 +228,7 @@ def _marked_object(kube: KubeClient, resource: Resource, body: Json, target: Tar
 
 
 def _obstacle(resource: Resource, body: Json, mark: Mark | None, target: Target) -> str:
-    if "deletionTimestamp" in body["metadata"]:
+    if is_deleting(body):
         return "it is being deleted"
     if resource is NAMESPACES and mark is None:
         return _NOBODYS

@@ -107,7 +107,7 @@ class ClaimActivities:
             await self._ensure_held_back(target.owner, claims.new)
             raise
         # A status that was written says that the object is still there.
-        if not is_shown and FINALIZER not in custom_object.metadata.finalizers:
+        if not is_shown and not custom_object.has_finalizer:
             await self._ensure_held_back(target.owner, claims.new)
         return ClaimResult(
             verdict="proceed",
@@ -170,7 +170,7 @@ class ClaimActivities:
     async def _with_finalizer(self, body: Json, custom_object: CustomObject) -> Json:
         """Return the object with our finalizer; everybody else's stays."""
         present = list(custom_object.metadata.finalizers)
-        if FINALIZER in present:
+        if custom_object.has_finalizer:
             return body
         metadata = custom_object.metadata
         operations: list[Json] = [
@@ -237,7 +237,7 @@ class ClaimActivities:
 
 
 def _is_new_spec(custom_object: CustomObject) -> bool:
-    return custom_object.status.get("observedGeneration") != custom_object.metadata.generation
+    return custom_object.observed_generation != custom_object.metadata.generation
 
 
 def _gone(reference: ObjectReference) -> Superseded:
@@ -250,9 +250,7 @@ def _without_work(verdict: str, custom_object: CustomObject) -> ClaimResult:
             "verdict": verdict,
             "uid": custom_object.metadata.uid,
             "generation": custom_object.metadata.generation,
-            "environment": "preview"
-            if custom_object.kind is Kind.PREVIEW
-            else str(custom_object.spec.get("environment", "")),
+            "environment": custom_object.environment,
             "expires_at": _end_of(custom_object),
         }
     )

@@ -15,7 +15,7 @@ from clients.events import EventRecorder
 from clients.kube import KubeClient
 from clients.notifying import notify
 from clients.postgres import PostgresClient, Transaction
-from clients.resources import SECRETS, Json
+from clients.resources import SECRETS, Json, is_deleting
 from plattr import sql, sql_access
 from plattr.connections import connections_of
 from plattr.database import (
@@ -114,7 +114,7 @@ class DatabaseActivities:
             if existing is None:
                 raise Conflict(f"cannot create Secret {name!r} in namespace {namespace!r}: it comes and goes")
         ensure_adoptable(SECRETS, existing, target.owner)
-        if "deletionTimestamp" in existing["metadata"]:
+        if is_deleting(existing):
             raise StillDeleting(f"cannot use Secret {name!r} in namespace {namespace!r}: it is being deleted")
         values = _Secret(
             _password_in(existing) or secrets.token_hex(PASSWORD_BYTES), _channel_in(existing) or _new_channel()

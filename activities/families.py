@@ -14,7 +14,7 @@ from clients.resources import APPLICATIONS, NAMESPACES
 from plattr.claims import Claim, ClaimKind, claims_of, other_families, previews_claim
 from plattr.errors import OwnedElsewhere
 from plattr.marks import estate_of
-from plattr.objects import FINALIZER, CustomObject, Kind, ObjectReference
+from plattr.objects import CustomObject, Kind, ObjectReference
 from plattr.spec import Environment
 from plattr.target import Target
 
@@ -66,12 +66,10 @@ class Families:
         selector = f"metadata.name={reference.name}"
         pages = self._kube.pages(APPLICATIONS, field_selector=selector, metadata_only=True)
         # One without our finalizer was never accepted, and what it is given nobody would give back.
-        heirs = [
-            CustomObject.from_api(Kind.APPLICATION, without_marks(body))
-            async for page in pages
-            for body in page.items
-            if FINALIZER in body["metadata"].get("finalizers", []) and "deletionTimestamp" not in body["metadata"]
+        living = [
+            CustomObject.from_api(Kind.APPLICATION, without_marks(body)) async for page in pages for body in page.items
         ]
+        heirs = [each for each in living if each.has_finalizer and not each.is_deleting]
         for heir in sorted(heirs, key=lambda one: (one.metadata.creation_timestamp, one.reference.key)):
             namespace = await self._kube.get(NAMESPACES, heir.metadata.namespace)
             if namespace is None:

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 
 from clients.kube import KubeClient
-from clients.resources import APPLICATIONS, NAMESPACES, custom_resource
+from clients.resources import APPLICATIONS, NAMESPACES, custom_resource, is_deleting
 from plattr.errors import ParentNotFound, Superseded
 from plattr.objects import CustomObject, Kind, ObjectReference
 from plattr.parent import Parent, taken_parent, with_parent
@@ -113,7 +113,7 @@ class TargetLoader:
         name = parse_preview_spec(custom_object.spec).application_ref
         # Only ever in the preview's own namespace: another team's Application is not the preview's to copy.
         body = await self._kube.get(APPLICATIONS, name, custom_object.metadata.namespace)
-        if body is None or body["metadata"].get("deletionTimestamp"):
+        if body is None or is_deleting(body):
             state = "does not exist" if body is None else "is being deleted"
             raise ParentNotFound(
                 f"cannot provision {custom_object.reference}: Application {name!r} {state}"

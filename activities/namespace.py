@@ -10,7 +10,7 @@ from activities.polling import moments
 from clients.claim_store import MADE_ANNOTATION, ClaimStore
 from clients.concurrency import all_of
 from clients.kube import KubeClient
-from clients.resources import LIMIT_RANGES, NAMESPACES, NETWORK_POLICIES, RESOURCE_QUOTAS, Json, Resource
+from clients.resources import LIMIT_RANGES, NAMESPACES, NETWORK_POLICIES, RESOURCE_QUOTAS, Json, Resource, is_deleting
 from plattr.claims import Claim, ClaimKind, HeldClaim
 from plattr.errors import StillDeleting
 from plattr.manifests.namespace import build_namespace
@@ -91,7 +91,7 @@ class NamespaceActivities:
             if body is None:
                 continue
             # One that somebody deletes by hand is only waited for.
-            if belongs_to(body, estate) or (held.is_made and "deletionTimestamp" in body["metadata"]):
+            if belongs_to(body, estate) or (held.is_made and is_deleting(body)):
                 found.append(body)
             elif held.is_made:
                 raise StillDeleting(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clients.kube import KubeClient
-from clients.resources import NAMESPACES, Json, Resource, custom_resource
+from clients.resources import NAMESPACES, Json, Resource, custom_resource, is_deleting
 from plattr.errors import Conflict, OwnedElsewhere, StillDeleting
 from plattr.marks import Estate, Mark, ensure_own
 from plattr.objects import Kind, ObjectReference, Owner
@@ -104,7 +104,7 @@ async def find_live_uid(kube: KubeClient, step: CleanupStepInput) -> str | None:
     """
     reference = step.reference
     body = await kube.get(custom_resource(reference.kind), reference.name, reference.namespace)
-    if body is None or "deletionTimestamp" in body["metadata"] or body["metadata"]["uid"] == step.uid:
+    if body is None or is_deleting(body) or body["metadata"]["uid"] == step.uid:
         return None
     return str(body["metadata"]["uid"])
 
@@ -117,7 +117,7 @@ async def delete_all(kube: KubeClient, resource: Resource, bodies: list[Json], *
     going = [body for body in bodies if live_uid is None or _owner_uid(body) != live_uid]
     for body in going:
         metadata = body["metadata"]
-        if "deletionTimestamp" in metadata:
+        if is_deleting(body):
             continue
         try:
             await kube.delete(resource, metadata["name"], metadata.get("namespace", ""), uid=metadata["uid"])

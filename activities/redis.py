@@ -15,7 +15,7 @@ from activities.redis_databases import RedisDatabases
 from clients.claim_store import ClaimStore
 from clients.kube import KubeClient
 from clients.redis import RedisClient, UsersMissing
-from clients.resources import CONFIG_MAPS, SECRETS, Json
+from clients.resources import CONFIG_MAPS, SECRETS, Json, is_deleting
 from plattr.claims import Claim, ClaimKind
 from plattr.database import recorded_mark
 from plattr.endpoints import redis_values
@@ -166,7 +166,7 @@ class RedisActivities:
     async def _secret_password(self, target: Target, existing: Json | None, addresses: dict[str, str]) -> str:
         """Return the password of the target's Secret, which is made, or brought up to date, before."""
         name, namespace = target.names.redis_secret, target.names.namespace
-        if existing is not None and "deletionTimestamp" in existing["metadata"]:
+        if existing is not None and is_deleting(existing):
             raise StillDeleting(f"cannot use Secret {name!r} in namespace {namespace!r}: it is being deleted")
         password = _password_in(existing) or secrets.token_hex(PASSWORD_BYTES)
         wanted = build_redis_secret(target, secret_values(target, addresses, password))

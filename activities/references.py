@@ -14,7 +14,7 @@ from plattr.claims import HeldClaim
 from plattr.fleet import ChangedReferences, Member, ReferencesQuery
 from plattr.objects import CustomObject, ObjectReference
 from plattr.references import from_record, version_of
-from plattr.status import ConditionType, Phase
+from plattr.status import ConditionType, Phase, has_failed
 
 # 8: half of the pool, so that those who provision find a connection.
 AT_ONCE = 8
@@ -91,14 +91,9 @@ class ReferenceActivities:
         custom_object = CustomObject.from_api(reference.kind, body)
         if custom_object.is_deleting or custom_object.is_paused:
             return False
-        phase = custom_object.status.get("phase")
+        phase = custom_object.phase
         # A pod that waits for its Secret is what failed; of anything else the slow retries must not become quick ones.
-        return phase == Phase.RUNNING or (phase == Phase.FAILED and _is_workload_down(custom_object))
-
-
-def _is_workload_down(custom_object: CustomObject) -> bool:
-    conditions = custom_object.status.get("conditions", [])
-    return any(each["type"] == ConditionType.DEPLOYMENT and each["status"] == "False" for each in conditions)
+        return phase == Phase.RUNNING or (phase == Phase.FAILED and has_failed(custom_object, ConditionType.DEPLOYMENT))
 
 
 def _namespace(held: HeldClaim) -> str:

@@ -105,7 +105,7 @@ class StatusActivities:
                 await self._events.record(
                     custom_object.owner, kind_of="Warning", reason=update.reason, message=update.message
                 )
-        if phase is Phase.RUNNING and custom_object.status.get("phase") != Phase.RUNNING:
+        if phase is Phase.RUNNING and custom_object.phase != Phase.RUNNING:
             await self._events.record(
                 custom_object.owner,
                 kind_of="Normal",
@@ -119,7 +119,7 @@ def conditions_of(custom_object: CustomObject) -> tuple[Condition, ...]:
     known = {str(kind) for kind in ConditionType}
     return tuple(
         Condition.model_validate({"observedGeneration": 0, **condition})
-        for condition in custom_object.status.get("conditions", [])
+        for condition in custom_object.conditions
         if condition["type"] in known
     )
 

@@ -12,14 +12,14 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from cli.connection import EXIT_FAILED, Session, perform, say
-from cli.objects import Found, ObjectNotFound, find
+from cli.objects import ObjectNotFound, find
 from cli.options import Name, Namespace, Yes
 from cli.terminal import plain
 from clients import temporal
 from plattr.adoption import Adoption, AdoptionInput
 from plattr.errors import BackendRefused, BackendUnavailable
 from plattr.naming import adoption_id
-from plattr.objects import ObjectReference
+from plattr.objects import CustomObject, ObjectReference
 from plattr.steps import REPAIR_SIGNAL
 
 # 5 min: four attempts of 60 s and the pauses between them.
@@ -49,7 +49,7 @@ def adopt(name: Name, namespace: Namespace = "", yes: Yes = False) -> None:
     perform(work)
 
 
-async def _take_over(session: Session, found: Found, offer: Adoption) -> int:
+async def _take_over(session: Session, found: CustomObject, offer: Adoption) -> int:
     reference = found.reference
     try:
         outcome = await _run(session, AdoptionInput(reference=reference, approved=offer.found))

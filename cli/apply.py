@@ -11,11 +11,10 @@ import yaml
 
 from cli.connection import Session, perform, say
 from cli.follow import follow_all, latest_run_id, left_of, make_way, still_deleting
-from cli.objects import Found
 from cli.options import DEFAULT_TIMEOUT, Namespace, Timeout, Wait
 from clients.resources import NAMESPACES, Json, custom_resource
 from plattr.errors import Conflict, InvalidSpec, PlattrError
-from plattr.objects import API_VERSION, Kind, ObjectReference
+from plattr.objects import API_VERSION, CustomObject, Kind, ObjectReference
 from plattr.spec import parse_application_spec, parse_preview_spec
 
 
@@ -52,14 +51,15 @@ def apply(
     perform(work)
 
 
-async def _dying(session: Session, manifests: Iterable[tuple[Kind, Json]]) -> list[Found]:
+async def _dying(session: Session, manifests: Iterable[tuple[Kind, Json]]) -> list[CustomObject]:
     """Return those of the objects that are being deleted: whatever is applied to them goes with them."""
     places = [(kind, manifest["metadata"]["name"], manifest["metadata"]["namespace"]) for kind, manifest in manifests]
     bodies = [(kind, await session.kube.get(custom_resource(kind), *place)) for kind, *place in places]
-    return [found for kind, body in bodies if body is not None and (found := Found(kind, body)).is_deleting]
+    there = [CustomObject.from_api(kind, body) for kind, body in bodies if body is not None]
+    return [found for found in there if found.is_deleting]
 
 
-async def _apply(session: Session, kind: Kind, manifest: Json, *, force: bool, wait: bool) -> tuple[Found, str]:
+async def _apply(session: Session, kind: Kind, manifest: Json, *, force: bool, wait: bool) -> tuple[CustomObject, str]:
     resource = custom_resource(kind)
     metadata = manifest["metadata"]
     reference = ObjectReference(kind=kind, namespace=metadata["namespace"], name=metadata["name"])
@@ -69,7 +69,7 @@ async def _apply(session: Session, kind: Kind, manifest: Json, *, force: bool, w
         after = await session.kube.apply(resource, manifest, reference.namespace, force=force)
     except Conflict as error:
         raise Conflict(f"{error}; --force takes the fields over") from None
-    if (found := Found(kind, after)).is_deleting:
+    if (found := CustomObject.from_api(kind, after)).is_deleting:
         # Its deletion began between our look and our write.
         raise still_deleting(found)
     say(f"{kind} {reference.namespace}/{reference.name} {_outcome(before, after)}")

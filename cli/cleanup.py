@@ -10,14 +10,14 @@ import typer
 from cli.claims import claim_words, held_claims, readable_claims
 from cli.connection import EXIT_FAILED, EXIT_TIMEOUT, Session, perform, say
 from cli.follow import POLL_SECONDS, await_absence, await_nothing_left
-from cli.objects import Found, ObjectNotFound, find, look_up, parse_name
+from cli.objects import ObjectNotFound, find, look_up, parse_name
 from cli.options import DEFAULT_TIMEOUT, Name, Namespace, Timeout, Wait, Yes
 from cli.runs import read_run
 from clients import temporal
 from clients.resources import custom_resource
 from plattr.claims import is_data, outliving
 from plattr.errors import BackendRefused
-from plattr.objects import Kind, ObjectReference
+from plattr.objects import CustomObject, Kind, ObjectReference
 from plattr.steps import CASCADE_SIGNAL, CHANGED_SIGNAL
 
 # As people write them before the name.
@@ -57,11 +57,11 @@ def cleanup(
     perform(work)
 
 
-async def _question(session: Session, found: Found, *, cascade: bool) -> str:
+async def _question(session: Session, found: CustomObject, *, cascade: bool) -> str:
     """Return what to ask before an object goes: what goes with it, and what stays."""
     claims = await held_claims(session, found.reference)
     is_retaining = found.spec.get("deletionPolicy") == "Retain"
-    of_others = outliving(claims, found.uid)
+    of_others = outliving(claims, found.metadata.uid)
     staying = [each for each in claims if is_data(each.claim) and (is_retaining or each.claim in of_others)]
     going = [each for each in claims if each not in staying]
     question = f"Remove {_words(found.reference)}"
@@ -76,17 +76,17 @@ async def _question(session: Session, found: Found, *, cascade: bool) -> str:
     return f"{question}?"
 
 
-async def _clean_up(session: Session, found: Found, *, cascade: bool) -> None:
+async def _clean_up(session: Session, found: CustomObject, *, cascade: bool) -> None:
     reference = found.reference
     run = await read_run(session.temporal, reference, with_progress=False)
     if (run is None or not run.is_open) and await temporal.start_cleanup(
-        session.temporal, reference, uid=found.uid, cascade=cascade
+        session.temporal, reference, uid=found.metadata.uid, cascade=cascade
     ):
         say(f"cleanup of {_words(reference)} started")
         return
     # Its run is open and holds the object's lock: the deletion turns it into the cleanup.
     resource = custom_resource(reference.kind)
-    await session.kube.delete(resource, reference.name, reference.namespace, uid=found.uid)
+    await session.kube.delete(resource, reference.name, reference.namespace, uid=found.metadata.uid)
     signal = CASCADE_SIGNAL if cascade else CHANGED_SIGNAL
     await temporal.request_reconcile(session.temporal, reference, is_deleting=True, signal=signal)
     say(f"{_words(reference)} is being deleted; its open run goes on as the cleanup")

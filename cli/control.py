@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from cli.connection import Session, perform, say
-from cli.objects import Found, find, list_all
+from cli.objects import find, list_all
 from cli.options import Name, Namespace
 from clients import temporal
 from clients.resources import Json, custom_resource
-from plattr.objects import PAUSED_ANNOTATION
+from plattr.objects import PAUSED_ANNOTATION, CustomObject
 from plattr.steps import RESYNC_SIGNAL
 
 # 10 at once: all objects get their request in seconds, and Temporal stays free for the runs themselves.
@@ -33,7 +33,7 @@ def resync(
             objects = [await find(session, name, namespace or session.default_namespace)]
         limit = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
-        async def request(found: Found) -> None:
+        async def request(found: CustomObject) -> None:
             async with limit:
                 await temporal.request_reconcile(
                     session.temporal, found.reference, is_deleting=found.is_deleting, signal=RESYNC_SIGNAL
@@ -63,12 +63,12 @@ async def _annotate(session: Session, name: str, namespace: str, *, is_paused: b
     if found.is_paused is is_paused:
         say(f"{reference.kind} {reference.namespace}/{reference.name} is {word} already")
         return 0
-    operations: list[Json] = [{"op": "test", "path": "/metadata/uid", "value": found.uid}]
+    operations: list[Json] = [{"op": "test", "path": "/metadata/uid", "value": found.metadata.uid}]
     # In a JSON pointer a slash is written ~1.
     path = f"/metadata/annotations/{PAUSED_ANNOTATION.replace('/', '~1')}"
     if not is_paused:
         operations.append({"op": "remove", "path": path})
-    elif found.body["metadata"].get("annotations"):
+    elif found.metadata.annotations:
         operations.append({"op": "add", "path": path, "value": "true"})
     else:
         operations.append({"op": "add", "path": "/metadata/annotations", "value": {PAUSED_ANNOTATION: "true"}})

@@ -5,14 +5,14 @@ from rich.console import Console
 from cli.claims import claim_words, held_claims
 from cli.connection import Session, perform
 from cli.formatting import clock, duration, since
-from cli.objects import Found, ObjectNotFound, look_up, parse_name
+from cli.objects import ObjectNotFound, look_up, parse_name, shown_phase
 from cli.options import Name, Namespace
 from cli.runs import Attempt, Run, read_run
 from cli.status import console, phase_of, show_conditions
 from cli.terminal import plain
 from clients.resources import APPLICATIONS, EVENTS, Json
 from plattr.errors import BackendRefused
-from plattr.objects import ObjectReference
+from plattr.objects import CustomObject, ObjectReference
 from plattr.steps import Progress
 
 # The newest five tell what happened lately; kubectl describe has them all.
@@ -52,7 +52,7 @@ async def _explain_gone(session: Session, out: Console, name: str, namespace: st
         )
 
 
-async def _explain(session: Session, out: Console, reference: ObjectReference, found: Found | None) -> None:
+async def _explain(session: Session, out: Console, reference: ObjectReference, found: CustomObject | None) -> None:
     title = f"[bold]{reference.kind} {reference.namespace}/{reference.name}[/]"
     out.print(f"{title}  {phase_of(found) if found else '[yellow]gone[/]'}", highlight=False)
     run = await read_run(session.temporal, reference)
@@ -67,13 +67,14 @@ async def _explain(session: Session, out: Console, reference: ObjectReference, f
             out.print(f"  {plain(line)}", highlight=False, soft_wrap=True)
 
 
-def _about_object(found: Found | None) -> list[str]:
+def _about_object(found: CustomObject | None) -> list[str]:
     if found is None:
         return []
     lines = []
-    if found.observed_generation < found.generation:
+    if found.observed_generation < found.metadata.generation:
         lines.append(
-            f"spec      generation {found.generation}; the status speaks of generation {found.observed_generation}"
+            f"spec      generation {found.metadata.generation};"
+            f" the status speaks of generation {found.observed_generation}"
         )
     if found.is_paused:
         lines.append(f"paused    nothing is done for it until plattr resume {found.reference.name}")
@@ -82,7 +83,7 @@ def _about_object(found: Found | None) -> list[str]:
     return lines
 
 
-async def _about_parent(session: Session, found: Found | None) -> list[str]:
+async def _about_parent(session: Session, found: CustomObject | None) -> list[str]:
     """Tell which state of its Application a preview is built from, and whether there is a newer one to take over."""
     taken = found.status.get("parent") if found is not None else None
     if found is None or not taken:
@@ -99,9 +100,9 @@ async def _about_parent(session: Session, found: Found | None) -> list[str]:
     return [f"{line}; that is at {now}: plattr resync preview/{found.reference.name} takes it over"]
 
 
-def _about_run(run: Run | None, found: Found | None) -> list[str]:
+def _about_run(run: Run | None, found: CustomObject | None) -> list[str]:
     if run is None:
-        if found is None or found.phase == "Running":
+        if found is None or shown_phase(found) == "Running":
             return ["run       none: there is nothing to do"]
         return ["run       Temporal knows of none: is the watcher running? plattr resync begins one"]
     if not run.is_open:
@@ -158,10 +159,10 @@ async def _about_claims(session: Session, reference: ObjectReference) -> list[st
     return lines
 
 
-async def _about_events(session: Session, found: Found) -> list[str]:
+async def _about_events(session: Session, found: CustomObject) -> list[str]:
     try:
         events = await session.kube.list(
-            EVENTS, found.reference.namespace, field_selector=f"involvedObject.uid={found.uid}"
+            EVENTS, found.reference.namespace, field_selector=f"involvedObject.uid={found.metadata.uid}"
         )
     except BackendRefused:
         return []

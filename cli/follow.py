@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 from cli.claims import claim_words, held_claims
 from cli.connection import EXIT_FAILED, EXIT_TIMEOUT, Session
 from cli.formatting import clock, duration, failures
-from cli.objects import Found
+from cli.objects import shown_phase
 from cli.runs import WORKER_AWAY, Run, read_run
 from clients.resources import custom_resource
 from clients.temporal import is_cleanup
 from plattr.errors import StillDeleting, Transient
-from plattr.objects import ObjectReference
+from plattr.objects import CustomObject, ObjectReference
 
 # 0.3 s: quicker than a person notices, slow enough for a fleet of terminals.
 POLL_SECONDS = 0.3
@@ -28,7 +28,7 @@ async def latest_run_id(session: Session, reference: ObjectReference) -> str:
 
 
 async def follow_all(
-    session: Session, objects: Sequence[tuple[Found, str]], timeout: timedelta, tell: Callable[[str], None]
+    session: Session, objects: Sequence[tuple[CustomObject, str]], timeout: timedelta, tell: Callable[[str], None]
 ) -> int:
     """Follow each object until its spec is Running or Failed; return the command's exit code.
 
@@ -98,11 +98,11 @@ class Follower(Narrator):
     """Follows one object that was applied."""
 
     def __init__(
-        self, session: Session, found: Found, old_run: str, deadline: float, tell: Callable[[str], None]
+        self, session: Session, found: CustomObject, old_run: str, deadline: float, tell: Callable[[str], None]
     ) -> None:
         super().__init__(session, found.reference, tell)
-        self._uid = found.uid
-        self._generation = found.generation
+        self._uid = found.metadata.uid
+        self._generation = found.metadata.generation
         self._old_run = old_run
         self._deadline = deadline
         self._failed_at = 0.0
@@ -127,14 +127,14 @@ class Follower(Narrator):
                 return self._time_over(found, run)
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _read(self) -> Found | None:
+    async def _read(self) -> CustomObject | None:
         resource = custom_resource(self._reference.kind)
         body = await self._session.kube.get(resource, self._reference.name, self._reference.namespace)
         if body is None or body["metadata"]["uid"] != self._uid:
             return None
-        return Found(self._reference.kind, body)
+        return CustomObject.from_api(self._reference.kind, body)
 
-    def _verdict(self, found: Found, run: Run | None) -> int | None:
+    def _verdict(self, found: CustomObject, run: Run | None) -> int | None:
         if found.is_paused:
             return self._end(f"{self._reference.name} is paused: plattr resume {found.reference.name}", EXIT_FAILED)
         # A newer generation than ours settles ours as well.
@@ -158,17 +158,17 @@ class Follower(Narrator):
         )
         return is_decided or time.monotonic() - self._failed_at > OUTLOOK_SECONDS
 
-    def _time_over(self, found: Found | None, run: Run | None) -> int:
+    def _time_over(self, found: CustomObject | None, run: Run | None) -> int:
         where = ""
         if run is not None and run.progress is not None and run.progress.step is not None:
             where = f" at step {run.progress.step}"
         elif run is None:
             where = "; Temporal knows of no run: is the watcher running?"
-        phase = found.phase if found is not None else "not known"
+        phase = shown_phase(found) if found is not None else "not known"
         return self._end(f"not done in time: phase {phase}{where}; it goes on: plattr explain tells", EXIT_TIMEOUT)
 
 
-async def await_absence(session: Session, found: Found, timeout: timedelta, tell: Callable[[str], None]) -> int:
+async def await_absence(session: Session, found: CustomObject, timeout: timedelta, tell: Callable[[str], None]) -> int:
     """Wait until a deleted object is gone, telling what still holds it; return the command's exit code."""
     follower = _Absence(session, found, tell)
     deadline = time.monotonic() + timeout.total_seconds()
@@ -186,7 +186,7 @@ def left_of(timeout: timedelta, began: float) -> timedelta:
 
 
 async def make_way(
-    session: Session, dying: Found, timeout: timedelta, tell: Callable[[str], None], *, is_waiting: bool
+    session: Session, dying: CustomObject, timeout: timedelta, tell: Callable[[str], None], *, is_waiting: bool
 ) -> int:
     """Wait until an object that is being deleted is gone, so that it can be made again; return the exit code.
 
@@ -199,7 +199,7 @@ async def make_way(
     return await await_absence(session, dying, timeout, tell)
 
 
-def still_deleting(found: Found) -> StillDeleting:
+def still_deleting(found: CustomObject) -> StillDeleting:
     """Return the error of a command whose change would go with the object."""
     reference = found.reference
     return StillDeleting(
@@ -209,7 +209,7 @@ def still_deleting(found: Found) -> StillDeleting:
 
 
 class _Absence(Follower):
-    def __init__(self, session: Session, found: Found, tell: Callable[[str], None]) -> None:
+    def __init__(self, session: Session, found: CustomObject, tell: Callable[[str], None]) -> None:
         super().__init__(session, found, "", 0.0, tell)
 
     async def is_gone(self) -> bool:

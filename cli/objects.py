@@ -1,12 +1,10 @@
 """Finding the object that a person means."""
 
-from dataclasses import dataclass
-from datetime import datetime
-
 from cli.connection import Session
-from clients.resources import Json, custom_resource
+from clients.resources import custom_resource
 from plattr.errors import PlattrError
-from plattr.objects import PAUSED_ANNOTATION, Kind, ObjectReference
+from plattr.objects import CustomObject, Kind
+from plattr.status import Phase
 
 KINDS = {
     "application": Kind.APPLICATION,
@@ -26,72 +24,9 @@ class ObjectNotFound(PlattrError):
     reason = "ObjectNotFound"
 
 
-@dataclass(frozen=True)
-class Found:
-    """An object as the API server holds it."""
-
-    kind: Kind
-    body: Json
-
-    @property
-    def reference(self) -> ObjectReference:
-        """Return which object it is."""
-        metadata = self.body["metadata"]
-        return ObjectReference(kind=self.kind, namespace=metadata["namespace"], name=metadata["name"])
-
-    @property
-    def uid(self) -> str:
-        """Return which incarnation it is."""
-        return str(self.body["metadata"]["uid"])
-
-    @property
-    def spec(self) -> Json:
-        """Return the spec, never validated here."""
-        spec: Json = self.body.get("spec") or {}
-        return spec
-
-    @property
-    def status(self) -> Json:
-        """Return the status; empty before the first run."""
-        status: Json = self.body.get("status") or {}
-        return status
-
-    @property
-    def phase(self) -> str:
-        """Return the phase; Pending before the first run has said anything, Terminating once it is deleted."""
-        return "Terminating" if self.is_deleting else str(self.status.get("phase") or "Pending")
-
-    @property
-    def generation(self) -> int:
-        """Return the version of the spec."""
-        return int(self.body["metadata"].get("generation", 0))
-
-    @property
-    def observed_generation(self) -> int:
-        """Return the version of the spec that the status speaks of."""
-        return int(self.status.get("observedGeneration", 0))
-
-    @property
-    def is_deleting(self) -> bool:
-        """Tell whether its deletion has been asked for."""
-        return "deletionTimestamp" in self.body["metadata"]
-
-    @property
-    def is_paused(self) -> bool:
-        """Tell whether Plattr keeps its hands off it."""
-        annotations = self.body["metadata"].get("annotations") or {}
-        return str(annotations.get(PAUSED_ANNOTATION, "")).lower() == "true"
-
-    @property
-    def conditions(self) -> list[Json]:
-        """Return the conditions as they stand."""
-        return list(self.status.get("conditions") or [])
-
-    @property
-    def expires_at(self) -> datetime | None:
-        """Return when a preview ends, once a run has said so."""
-        expiry = self.status.get("expiresAt")
-        return datetime.fromisoformat(expiry) if expiry else None
+def shown_phase(found: CustomObject) -> str:
+    """Return the phase; Pending before the first run has said anything, Terminating once the object is deleted."""
+    return Phase.TERMINATING if found.is_deleting else found.phase or Phase.PENDING
 
 
 def parse_name(text: str) -> tuple[tuple[Kind, ...], str]:
@@ -108,7 +43,7 @@ def parse_name(text: str) -> tuple[tuple[Kind, ...], str]:
     return (KINDS[prefix.lower()],), name
 
 
-async def find(session: Session, text: str, namespace: str) -> Found:
+async def find(session: Session, text: str, namespace: str) -> CustomObject:
     """Return the one object of this name.
 
     Raises:
@@ -129,19 +64,23 @@ async def find(session: Session, text: str, namespace: str) -> Found:
     return found[0]
 
 
-async def look_up(session: Session, text: str, namespace: str) -> list[Found]:
+async def look_up(session: Session, text: str, namespace: str) -> list[CustomObject]:
     """Return the objects of this name, of either kind."""
     kinds, name = parse_name(text)
     bodies = [(kind, await session.kube.get(custom_resource(kind), name, namespace)) for kind in kinds]
-    return [Found(kind, body) for kind, body in bodies if body is not None]
+    return [CustomObject.from_api(kind, body) for kind, body in bodies if body is not None]
 
 
-async def list_all(session: Session, namespace: str = "", kinds: tuple[Kind, ...] = tuple(Kind)) -> list[Found]:
+async def list_all(session: Session, namespace: str = "", kinds: tuple[Kind, ...] = tuple(Kind)) -> list[CustomObject]:
     """Return every object, of one namespace or of all."""
-    return [Found(kind, body) for kind in kinds for body in await session.kube.list(custom_resource(kind), namespace)]
+    return [
+        CustomObject.from_api(kind, body)
+        for kind in kinds
+        for body in await session.kube.list(custom_resource(kind), namespace)
+    ]
 
 
-async def find_preview(session: Session, application: str, number: int, namespace: str = "") -> Found:
+async def find_preview(session: Session, application: str, number: int, namespace: str = "") -> CustomObject:
     """Return the preview of a pull request, wherever it is unless a namespace is given.
 
     Raises:
@@ -162,7 +101,7 @@ async def find_preview(session: Session, application: str, number: int, namespac
     return found[0]
 
 
-async def previews_of(session: Session, application: str, number: int, namespace: str = "") -> list[Found]:
+async def previews_of(session: Session, application: str, number: int, namespace: str = "") -> list[CustomObject]:
     """Return every preview of a pull request: one, unless somebody made more by hand."""
     return [
         preview

@@ -12,14 +12,14 @@ from rich.table import Table
 from cli.connection import Session, perform, say
 from cli.follow import await_absence, follow_all, latest_run_id, left_of, make_way, still_deleting
 from cli.formatting import clock
-from cli.objects import Found, ObjectNotFound, find, find_preview, list_all, previews_of
+from cli.objects import ObjectNotFound, find, find_preview, list_all, previews_of
 from cli.options import DEFAULT_TIMEOUT, Namespace, Timeout, Wait, Yes
 from cli.status import console, phase_of
 from cli.terminal import plain
 from clients.resources import APPLICATIONS, PREVIEWS, Json
 from plattr.errors import InvalidSpec
 from plattr.naming import preview_object_name
-from plattr.objects import API_VERSION, Kind, ObjectReference
+from plattr.objects import API_VERSION, CustomObject, Kind, ObjectReference
 from plattr.spec import parse_preview_spec
 from plattr.ttl import DEFAULT_TTL, parse_ttl
 
@@ -152,14 +152,14 @@ def delete(
         reference = preview.reference
         if not yes:
             typer.confirm(f"Delete PreviewEnvironment {reference.namespace}/{reference.name} and its data?", abort=True)
-        await session.kube.delete(PREVIEWS, reference.name, reference.namespace, uid=preview.uid)
+        await session.kube.delete(PREVIEWS, reference.name, reference.namespace, uid=preview.metadata.uid)
         say(f"PreviewEnvironment {reference.namespace}/{reference.name} is being deleted")
         return await await_absence(session, preview, timeout, say) if wait else 0
 
     perform(work)
 
 
-async def _find(session: Session, name: str, application: str, number: int | None, namespace: str) -> Found:
+async def _find(session: Session, name: str, application: str, number: int | None, namespace: str) -> CustomObject:
     if name:
         return await find(session, f"preview/{name.removeprefix('preview/')}", namespace or session.default_namespace)
     if not application or number is None:
@@ -167,24 +167,24 @@ async def _find(session: Session, name: str, application: str, number: int | Non
     return await find_preview(session, application, number, namespace or session.default_namespace)
 
 
-async def _existing(session: Session, application: str, number: int, namespace: str) -> Found | None:
+async def _existing(session: Session, application: str, number: int, namespace: str) -> CustomObject | None:
     # Of several all but one are refused; which one is meant a person has to say.
     found = await previews_of(session, application, number, namespace)
     return await find_preview(session, application, number, namespace) if found else None
 
 
-async def _make(session: Session, reference: ObjectReference, spec: Json) -> Found:
+async def _make(session: Session, reference: ObjectReference, spec: Json) -> CustomObject:
     metadata = {"name": reference.name, "namespace": reference.namespace}
     manifest = {"apiVersion": API_VERSION, "kind": str(Kind.PREVIEW), "metadata": metadata, "spec": spec}
-    preview = Found(Kind.PREVIEW, await session.kube.apply(PREVIEWS, manifest, reference.namespace))
+    preview = CustomObject.from_api(Kind.PREVIEW, await session.kube.apply(PREVIEWS, manifest, reference.namespace))
     _ensure_alive(preview)
     return preview
 
 
-async def _change(session: Session, preview: Found, spec: Json) -> Found:
+async def _change(session: Session, preview: CustomObject, spec: Json) -> CustomObject:
     """Set these fields only: somebody else may have set the others meanwhile."""
     operations: list[Json] = [
-        {"op": "test", "path": "/metadata/uid", "value": preview.uid},
+        {"op": "test", "path": "/metadata/uid", "value": preview.metadata.uid},
         *({"op": "add", "path": f"/spec/{field}", "value": value} for field, value in spec.items()),
     ]
     reference = preview.reference
@@ -195,16 +195,16 @@ async def _change(session: Session, preview: Found, spec: Json) -> Found:
             " again with plattr preview start"
         )
     # Its deletion may have begun between our read and our write.
-    _ensure_alive(changed := Found(Kind.PREVIEW, body))
+    _ensure_alive(changed := CustomObject.from_api(Kind.PREVIEW, body))
     return changed
 
 
-def _ensure_alive(preview: Found) -> None:
+def _ensure_alive(preview: CustomObject) -> None:
     if preview.is_deleting:
         raise still_deleting(preview)
 
 
-def _ensure_ahead(preview: Found, ttl: str, *, yes: bool) -> None:
+def _ensure_ahead(preview: CustomObject, ttl: str, *, yes: bool) -> None:
     end = created_at(preview) + parse_ttl(ttl)
     if end <= datetime.now(UTC) and not yes:
         raise InvalidSpec(
@@ -222,7 +222,7 @@ def _spec(application: str, number: int, branch: str, image: str, ttl: str) -> J
     return spec
 
 
-def _ttl_of(preview: Found) -> str:
+def _ttl_of(preview: CustomObject) -> str:
     return str(preview.spec.get("ttl", DEFAULT_TTL))
 
 
@@ -257,6 +257,6 @@ def _checked_ttl(ttl: str) -> str:
     return ttl
 
 
-def created_at(preview: Found) -> datetime:
+def created_at(preview: CustomObject) -> datetime:
     """Return when the API server made the preview: its ttl counts from then."""
-    return datetime.fromisoformat(preview.body["metadata"]["creationTimestamp"])
+    return preview.metadata.creation_timestamp

@@ -11,12 +11,12 @@ from rich.table import Table
 from activities.vanished import find_vanished
 from cli.connection import Session, perform
 from cli.formatting import brief_conditions, clock, coloured, mark, since
-from cli.objects import Found, ObjectNotFound, find, find_preview, list_all
+from cli.objects import ObjectNotFound, find, find_preview, list_all, shown_phase
 from cli.options import Namespace
 from cli.terminal import plain
 from clients.claim_store import ClaimStore
 from plattr.errors import BackendRefused
-from plattr.objects import ObjectReference
+from plattr.objects import CustomObject, ObjectReference
 from plattr.spec import Environment
 
 # Into a pipe nothing is folded: the next program wants whole words.
@@ -66,7 +66,7 @@ async def _vanished(session: Session, namespace: str) -> list[ObjectReference]:
         return []
 
 
-def show_table(objects: list[Found], vanished: Sequence[ObjectReference] = ()) -> None:
+def show_table(objects: list[CustomObject], vanished: Sequence[ObjectReference] = ()) -> None:
     """Print all objects, one a line, and those that are gone while their names are still claimed for them."""
     if not objects and not vanished:
         raise ObjectNotFound("cannot show any object: there is none; plattr apply FILE makes one")
@@ -97,7 +97,7 @@ def show_table(objects: list[Found], vanished: Sequence[ObjectReference] = ()) -
     console().print(table)
 
 
-def show_one(found: Found) -> None:
+def show_one(found: CustomObject) -> None:
     """Print one object with its conditions."""
     out = console()
     out.print(f"[bold]{found.reference.kind} {found.reference.namespace}/{found.reference.name}[/]  {phase_of(found)}")
@@ -106,7 +106,7 @@ def show_one(found: Found) -> None:
         "url": found.status.get("url", ""),
         "namespace": found.status.get("namespace", ""),
         "expires": clock(found.expires_at) if found.expires_at else "",
-        "generation": f"{found.generation}, status of {found.observed_generation}",
+        "generation": f"{found.metadata.generation}, status of {found.observed_generation}",
     }
     for label, value in facts.items():
         if value:
@@ -114,7 +114,7 @@ def show_one(found: Found) -> None:
     show_conditions(out, found)
 
 
-def show_conditions(out: Console, found: Found) -> None:
+def show_conditions(out: Console, found: CustomObject) -> None:
     """Print the conditions, a line each."""
     if not found.conditions:
         out.print("  no conditions yet: no run has written the status")
@@ -133,14 +133,14 @@ def show_conditions(out: Console, found: Found) -> None:
     out.print(table)
 
 
-def environment_of(found: Found) -> str:
+def environment_of(found: CustomObject) -> str:
     """Return an Application's environment, or which pull request a preview is for."""
     if "pullRequest" in found.spec:
         return f"preview of {found.spec.get('applicationRef')} PR {found.spec['pullRequest']}"
     return str(found.spec.get("environment", ""))
 
 
-def phase_of(found: Found) -> str:
+def phase_of(found: CustomObject) -> str:
     """Return the phase in its colour, and whether the object is paused."""
     paused = f" {coloured('paused')}" if found.is_paused else ""
-    return coloured(found.phase) + paused
+    return coloured(shown_phase(found)) + paused

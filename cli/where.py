@@ -7,10 +7,10 @@ import typer
 
 from cli.connection import Session, perform, say
 from cli.infra import command
-from cli.objects import Found, find
+from cli.objects import find
 from cli.options import Name, Namespace
 from plattr.naming import workflow_id
-from plattr.objects import Kind
+from plattr.objects import CustomObject, Kind
 from stack.platform import Platform
 
 
@@ -32,7 +32,7 @@ def where(
     perform(work)
 
 
-def _lines(found: Found, ui: str) -> list[tuple[str, str]]:
+def _lines(found: CustomObject, ui: str) -> list[tuple[str, str]]:
     reference, lines = found.reference, []
     platform = Platform()
     if not ui and platform.is_running:

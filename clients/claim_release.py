@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from clients.concurrency import all_of
 from clients.kube import KubeClient
-from clients.resources import LEASES, Json, custom_resource
+from clients.resources import LEASES, Json, custom_resource, is_deleting
 from plattr.errors import Conflict
 from plattr.objects import GROUP, ObjectReference
 from plattr.waiting_list import in_the_way, read_waiting, with_waiting, write_waiting
@@ -135,7 +135,7 @@ class GivingBack:
         if holder is None:
             return False
         body = await self._kube.get(custom_resource(holder.kind), holder.name, holder.namespace)
-        return body is not None and "deletionTimestamp" in body["metadata"]
+        return body is not None and is_deleting(body)
 
 
 def waiting_for(lease: Json) -> tuple[ObjectReference, ...]:

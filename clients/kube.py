@@ -22,7 +22,7 @@ from kubernetes.aio.config.kube_config import refresh_token
 
 from clients import fence
 from clients.kube_errors import GoneError, NamespaceEnding, raise_for_event, raise_for_status
-from clients.resources import Json, Resource
+from clients.resources import Json, Resource, is_deleting
 from plattr.backends import Backend, of_backend
 from plattr.errors import BackendUnavailable, MissingSetting, StillDeleting
 from plattr.marks import ensure_own
@@ -197,7 +197,7 @@ class KubeClient:
             return await self.apply(resource, body, namespace, force=False)
         what = _what(resource, body["metadata"]["name"], namespace)
         ensure_own(what, annotated_mark(existing["metadata"].get("annotations", {})), owner)
-        if "deletionTimestamp" in existing["metadata"]:
+        if is_deleting(existing):
             raise StillDeleting(f"cannot apply {what}: the old one is still being deleted")
         # The uid makes the server refuse if the object was replaced since we looked whose it is.
         metadata = {**body["metadata"], "uid": existing["metadata"]["uid"]}

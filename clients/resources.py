@@ -49,3 +49,8 @@ PREVIEWS = Resource(GROUP, VERSION, Kind.PREVIEW.plural, Kind.PREVIEW)
 def custom_resource(kind: Kind) -> Resource:
     """Return the resource of one of Plattr's own kinds."""
     return APPLICATIONS if kind is Kind.APPLICATION else PREVIEWS
+
+
+def is_deleting(body: Json) -> bool:
+    """Tell whether the API server has been asked to delete this Kubernetes object."""
+    return "deletionTimestamp" in body["metadata"]

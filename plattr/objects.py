@@ -125,7 +125,7 @@ class CustomObject(FrozenModel):
     @classmethod
     def from_api(cls, kind: Kind, body: dict[str, Any]) -> Self:
         """Read the API server's answer; list items carry no kind of their own, so it is given."""
-        parts = {part: body[part] for part in ("metadata", "spec", "status") if part in body}
+        parts = {part: body[part] for part in ("metadata", "spec", "status") if body.get(part) is not None}
         return cls.model_validate({**parts, "kind": kind})
 
     @property
@@ -141,6 +141,37 @@ class CustomObject(FrozenModel):
         )
 
     @property
+    def environment(self) -> str:
+        """Return `preview` for a preview, and what an Application's spec says."""
+        return "preview" if self.kind is Kind.PREVIEW else str(self.spec.get("environment", ""))
+
+    @property
+    def phase(self) -> str:
+        """Return the phase in the status; empty before the first run has written one."""
+        return str(self.status.get("phase") or "")
+
+    @property
+    def observed_generation(self) -> int:
+        """Return the generation that the status speaks of; 0 before the first run."""
+        return int(self.status.get("observedGeneration") or 0)
+
+    @property
+    def conditions(self) -> list[dict[str, Any]]:
+        """Return the conditions in the status, never validated here."""
+        return list(self.status.get("conditions") or ())
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """Return when a preview ends, once a run has written it."""
+        end = self.status.get("expiresAt")
+        return datetime.fromisoformat(end) if end else None
+
+    @property
+    def has_finalizer(self) -> bool:
+        """Tell whether Plattr's finalizer holds the object's deletion."""
+        return FINALIZER in self.metadata.finalizers
+
+    @property
     def is_deleting(self) -> bool:
         """Tell whether the API server has been asked to delete the object."""
         return self.metadata.deletion_timestamp is not None
@@ -153,8 +184,4 @@ class CustomObject(FrozenModel):
     @property
     def is_settled(self) -> bool:
         """Tell whether the last run for this very spec ended in Running."""
-        return (
-            not self.is_deleting
-            and self.status.get("observedGeneration") == self.metadata.generation
-            and self.status.get("phase") == "Running"
-        )
+        return not self.is_deleting and self.observed_generation == self.metadata.generation and self.phase == "Running"

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 
 from plattr.errors import REASON_PATTERN
 from plattr.features import ConditionType as ConditionType
-from plattr.objects import FrozenModel
+from plattr.objects import CustomObject, FrozenModel
 
 # The API server's own bound on a condition's message.
 # https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1/types.go
@@ -35,7 +35,6 @@ INFORMATIVE = frozenset({ConditionType.EXPIRING})
 # https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md
 SUMMARY = frozenset({ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED})
 
-
 _UNDER_WAY = "a run is under way"
 
 
@@ -57,6 +56,11 @@ class Condition(FrozenModel):
     message: str = Field(default="", max_length=MESSAGE_LIMIT)
     last_transition_time: datetime
     observed_generation: int = Field(ge=0)
+
+
+def has_failed(custom_object: CustomObject, kind: ConditionType) -> bool:
+    """Tell whether the object's status has this condition as False."""
+    return any(each.get("type") == kind and each.get("status") == "False" for each in custom_object.conditions)
 
 
 def summary(

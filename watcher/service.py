@@ -19,7 +19,7 @@ from watcher.metrics import WatcherMetrics
 from watcher.object_tracker import ObjectTracker
 from watcher.reconcile_queue import ReconcileQueue, ReconcileRequest
 from watcher.reflector import Listed, Reflector
-from watcher.snapshots import ObjectSnapshot, observe, observe_deployment
+from watcher.snapshots import ObjectSnapshot, observe_deployment, take_snapshot
 from watcher.time_to_running import TimeToRunning
 
 # A bookmark comes each minute; two without any sign, and something is wrong.
@@ -48,8 +48,8 @@ class WatcherService:
         self.tracker = ObjectTracker(self.queue.put, TimeToRunning(metrics))
         # Streams of Plattr's own kinds, and of the Deployments it made.
         self._objects = {
-            Kind.APPLICATION: Reflector(kube, APPLICATIONS, partial(observe, Kind.APPLICATION), metrics),
-            Kind.PREVIEW: Reflector(kube, PREVIEWS, partial(observe, Kind.PREVIEW), metrics),
+            Kind.APPLICATION: Reflector(kube, APPLICATIONS, partial(take_snapshot, Kind.APPLICATION), metrics),
+            Kind.PREVIEW: Reflector(kube, PREVIEWS, partial(take_snapshot, Kind.PREVIEW), metrics),
         }
         self._deployments = Reflector(
             kube, DEPLOYMENTS, observe_deployment, metrics, label_selector=f"{MANAGED_BY_LABEL}=plattr"

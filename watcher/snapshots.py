@@ -1,14 +1,12 @@
 """What the watcher remembers of an object: a few fields, never the body, so that memory stays flat."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 
 from clients.resources import Json
 from plattr import naming
 from plattr.errors import InvalidSpec, NameTooLong, ParentNotFound
-from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Kind, ObjectReference, parse_key
-from plattr.status import ConditionType, Phase
+from plattr.objects import CustomObject, Kind, ObjectReference, parse_key
+from plattr.status import ConditionType, has_failed
 from plattr.target import KIND_LABEL, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL
 
 # The condition does not say whose spec breaks a rule, the preview's own or its parent's.
@@ -40,6 +38,8 @@ class ObjectSnapshot:
     reference: ObjectReference
     revision: ObjectRevision
     is_paused: bool
+    is_settled: bool
+    """The last run for this very spec ended in Running."""
     has_finalizer: bool
     phase: str
     observed_generation: int
@@ -59,52 +59,39 @@ class ObjectSnapshot:
         """Tell whether the API server has been asked to delete it."""
         return self.revision.is_deleting
 
-    @property
-    def is_settled(self) -> bool:
-        """Tell whether the last run for this very spec ended in Running."""
-        return (
-            not self.is_deleting
-            and self.phase == Phase.RUNNING
-            and self.observed_generation == self.revision.generation
-        )
 
-
-def observe(kind: Kind, body: Json) -> ObjectSnapshot:
-    """Read an object as the API server sends it; a status that nobody wrote yet is all defaults."""
-    metadata, status = body["metadata"], body.get("status") or {}
-    conditions = status.get("conditions") or []
-    reference = ObjectReference(kind=kind, namespace=metadata["namespace"], name=metadata["name"])
+def take_snapshot(kind: Kind, body: Json) -> ObjectSnapshot:
+    """Keep what the watcher needs of an object as the API server sends it."""
+    custom_object = CustomObject.from_api(kind, body)
+    metadata = custom_object.metadata
     return ObjectSnapshot(
-        reference=reference,
+        reference=custom_object.reference,
         revision=ObjectRevision(
-            uid=metadata["uid"],
-            generation=metadata.get("generation", 0),
-            is_deleting="deletionTimestamp" in metadata,
+            uid=metadata.uid, generation=metadata.generation, is_deleting=custom_object.is_deleting
         ),
-        is_paused=(metadata.get("annotations") or {}).get(PAUSED_ANNOTATION, "").lower() == "true",
-        has_finalizer=FINALIZER in metadata.get("finalizers", ()),
-        phase=status.get("phase", ""),
-        observed_generation=status.get("observedGeneration", 0),
-        is_deployment_refused=any(
-            condition.get("type") == ConditionType.DEPLOYMENT and condition.get("status") == "False"
-            for condition in conditions
-        ),
-        awaited_parent=_awaited_parent(kind, body, conditions),
-        place=naming.deployment_place(reference, body.get("spec") or {}),
-        environment="preview" if kind is Kind.PREVIEW else (body.get("spec") or {}).get("environment", ""),
-        resource_version=metadata.get("resourceVersion", ""),
-        created_at=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
+        is_paused=custom_object.is_paused,
+        is_settled=custom_object.is_settled,
+        has_finalizer=custom_object.has_finalizer,
+        phase=custom_object.phase,
+        observed_generation=custom_object.observed_generation,
+        is_deployment_refused=has_failed(custom_object, ConditionType.DEPLOYMENT),
+        awaited_parent=_awaited_parent(custom_object),
+        place=naming.deployment_place(custom_object.reference, custom_object.spec),
+        environment=custom_object.environment,
+        resource_version=metadata.resource_version,
+        created_at=metadata.creation_timestamp.timestamp(),
     )
 
 
-def _awaited_parent(kind: Kind, body: Json, conditions: Iterable[Json]) -> ObjectReference | None:
-    parent = (body.get("spec") or {}).get("applicationRef")
+def _awaited_parent(custom_object: CustomObject) -> ObjectReference | None:
+    parent = custom_object.spec.get("applicationRef")
     is_refused = any(
-        each.get("type") == ConditionType.READY and each.get("reason") in _BY_PARENT for each in conditions
+        each.get("type") == ConditionType.READY and each.get("reason") in _BY_PARENT
+        for each in custom_object.conditions
     )
-    if kind is not Kind.PREVIEW or not is_refused or not parent:
+    if custom_object.kind is not Kind.PREVIEW or not is_refused or not parent:
         return None
-    return ObjectReference(kind=Kind.APPLICATION, namespace=body["metadata"]["namespace"], name=parent)
+    return ObjectReference(kind=Kind.APPLICATION, namespace=custom_object.metadata.namespace, name=parent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from cli.auditing.comparison import compare
 from cli.auditing.features import AUDITED, DATABASE, REDIS, AuditedFeature, Question
-from cli.auditing.inventory import AuditFailed, Finding, Found, Problem, Subject, Thing, ThingKind
+from cli.auditing.inventory import AuditedObject, AuditFailed, AuditProblem, Finding, Found, Thing, ThingKind
 from cli.auditing.kubernetes import KubernetesListing
 from cli.auditing.postgres import PostgresListing
 from plattr.objects import FrozenModel
@@ -121,7 +121,7 @@ class _Answers:
     def is_unknown(self, finding: Finding) -> bool:
         """Tell whether something is missing only because its backend was not asked."""
         thing = finding.thing
-        if finding.problem is not Problem.MISSING:
+        if finding.problem is not AuditProblem.MISSING:
             return False
         # Whether there are users at all, which have such a Secret, Redis tells.
         is_users = thing.kind is ThingKind.SECRET and thing.name.endswith("-redis") and REDIS.part in self.missing
@@ -129,7 +129,7 @@ class _Answers:
 
 
 def _useless_logins(
-    subjects: Mapping[str, Subject], found: list[Found], kubernetes: KubernetesListing, postgres: PostgresListing
+    subjects: Mapping[str, AuditedObject], found: list[Found], kubernetes: KubernetesListing, postgres: PostgresListing
 ) -> list[Finding]:
     existing = {each.thing for each in found}
     findings = []
@@ -139,7 +139,7 @@ def _useless_logins(
             role, schema = _login_of(things)
             cause = postgres.login_failure(kubernetes.secret(secret.scope, secret.name), role, schema)
             if cause is not None:
-                findings.append(Finding(problem=Problem.LOGIN, thing=secret, owner=subject.key, detail=cause))
+                findings.append(Finding(problem=AuditProblem.LOGIN, thing=secret, owner=subject.key, detail=cause))
     return findings
 
 
@@ -153,8 +153,6 @@ def _is_of_database(thing: Thing) -> bool:
     return thing.kind is ThingKind.SECRET and thing.name.endswith("-db")
 
 
-def _is_same(before: Mapping[str, Subject], after: Mapping[str, Subject], key: str) -> bool:
+def _is_same(before: Mapping[str, AuditedObject], after: Mapping[str, AuditedObject], key: str) -> bool:
     some, other = before.get(key), after.get(key)
-    if some is None or other is None or not other.is_settled:
-        return False
-    return (some.uid, some.generation) == (other.uid, other.generation)
+    return some is not None and other is not None and other.is_settled and other.is_same(some)

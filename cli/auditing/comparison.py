@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
 from cli.auditing.features import AUDITED
-from cli.auditing.inventory import Finding, Found, Home, Problem, Subject, Thing, ThingKind
+from cli.auditing.inventory import AuditedObject, AuditProblem, Finding, Found, Home, Thing, ThingKind
 from plattr.objects import NO_OWNER, Kind, parse_key
 
 # How the names begin and end that Plattr gives to what carries no owner until a second call has written it.
@@ -17,7 +17,10 @@ _DATA = {about: things for feature in AUDITED for about, things in feature.data.
 
 
 def compare(
-    before: Mapping[str, Subject], found: Collection[Found], after: Mapping[str, Subject], home: Home | None = None
+    before: Mapping[str, AuditedObject],
+    found: Collection[Found],
+    after: Mapping[str, AuditedObject],
+    home: Home | None = None,
 ) -> list[Finding]:
     """Return what is wrong, sorted.
 
@@ -41,19 +44,16 @@ def compare(
     return sorted(findings, key=lambda finding: (finding.problem, finding.owner, str(finding.thing)))
 
 
-def _settled(before: Mapping[str, Subject], after: Mapping[str, Subject]) -> dict[str, Subject]:
+def _settled(before: Mapping[str, AuditedObject], after: Mapping[str, AuditedObject]) -> dict[str, AuditedObject]:
     return {
         key: subject
         for key, subject in after.items()
-        if key in before
-        and subject.is_settled
-        and before[key].is_settled
-        and (before[key].uid, before[key].generation) == (subject.uid, subject.generation)
+        if key in before and subject.is_settled and before[key].is_settled and subject.is_same(before[key])
     }
 
 
 def _of_owners(
-    settled: Mapping[str, Subject], found: Collection[Found], strangers: Mapping[Thing, str | None]
+    settled: Mapping[str, AuditedObject], found: Collection[Found], strangers: Mapping[Thing, str | None]
 ) -> Iterable[Finding]:
     by_thing = {each.thing: each for each in found}
     for subject in settled.values():
@@ -66,7 +66,7 @@ def _of_owners(
         if owner is None or owner.expected is None or each.thing in owner.expected or _is_unlimited(each.thing):
             continue
         if each.thing not in kept[owner.key] and not _is_own_family(each):
-            yield Finding(problem=Problem.DUPLICATE, thing=each.thing, owner=owner.key)
+            yield Finding(problem=AuditProblem.DUPLICATE, thing=each.thing, owner=owner.key)
 
 
 def _is_own_family(found: Found) -> bool:
@@ -82,7 +82,7 @@ def _is_unlimited(thing: Thing) -> bool:
 
 
 def _of_strangers(
-    settled: Mapping[str, Subject], found: Collection[Found], strangers: Mapping[Thing, str | None]
+    settled: Mapping[str, AuditedObject], found: Collection[Found], strangers: Mapping[Thing, str | None]
 ) -> Iterable[Finding]:
     """Yield what is marked as an earlier namespace's, and what this cluster holds and is marked as another's.
 
@@ -96,32 +96,34 @@ def _of_strangers(
         is_clusters = stranger.startswith("cluster ")
         if is_clusters and each.thing.kind in _IN_BACKENDS:
             continue
-        problem = Problem.CLUSTER if is_clusters else Problem.NAMESPACE
+        problem = AuditProblem.CLUSTER if is_clusters else AuditProblem.NAMESPACE
         yield Finding(problem=problem, thing=each.thing, owner=each.owner or "", detail=f"of {stranger}")
 
 
-def _judge(subject: Subject, thing: Thing, found: Found | None, stranger: str | None) -> Iterable[Finding]:
+def _judge(subject: AuditedObject, thing: Thing, found: Found | None, stranger: str | None) -> Iterable[Finding]:
     if found is None:
-        yield Finding(problem=Problem.MISSING, thing=thing, owner=subject.key)
+        yield Finding(problem=AuditProblem.MISSING, thing=thing, owner=subject.key)
     elif stranger is not None:
         detail = f"it belongs to {found.owner} of {stranger}"
-        yield Finding(problem=Problem.FOREIGN, thing=thing, owner=subject.key, detail=detail)
+        yield Finding(problem=AuditProblem.FOREIGN, thing=thing, owner=subject.key, detail=detail)
     elif found.owner != subject.key:
         holder = found.owner or NO_OWNER
-        yield Finding(problem=Problem.FOREIGN, thing=thing, owner=subject.key, detail=f"it belongs to {holder}")
-    elif found.uid is not None and found.uid != subject.uid:
+        yield Finding(problem=AuditProblem.FOREIGN, thing=thing, owner=subject.key, detail=f"it belongs to {holder}")
+    elif found.uid is not None and found.uid != subject.custom_object.metadata.uid:
         detail = f"it is recorded for an earlier object of the name, uid {found.uid}"
-        yield Finding(problem=Problem.FOREIGN, thing=thing, owner=subject.key, detail=detail)
+        yield Finding(problem=AuditProblem.FOREIGN, thing=thing, owner=subject.key, detail=detail)
 
 
 def _without_object(living: Collection[str], found: Collection[Found]) -> Iterable[Finding]:
     outliving = _stands_for(each for each in found if each.is_retained or each.is_quarantined)
     for each in found:
         if each.owner is not None and each.owner not in living and _home(each.thing) not in outliving[each.owner]:
-            yield Finding(problem=Problem.ORPHAN, thing=each.thing, owner=each.owner)
+            yield Finding(problem=AuditProblem.ORPHAN, thing=each.thing, owner=each.owner)
 
 
-def _unmarked(living: Collection[str], settled: Mapping[str, Subject], found: Collection[Found]) -> Iterable[Finding]:
+def _unmarked(
+    living: Collection[str], settled: Mapping[str, AuditedObject], found: Collection[Found]
+) -> Iterable[Finding]:
     # What an object at work has just made may wait for the call that writes its owner on it.
     working = {key for key in living if key not in settled}
     claims = _stands_for(each for each in found if each.thing.kind is ThingKind.CLAIM)
@@ -132,7 +134,7 @@ def _unmarked(living: Collection[str], settled: Mapping[str, Subject], found: Co
         if each.owner is not None or pattern is None or each.thing in awaited | needed:
             continue
         if pattern.fullmatch(each.thing.name):
-            yield Finding(problem=Problem.UNMARKED, thing=each.thing, owner="")
+            yield Finding(problem=AuditProblem.UNMARKED, thing=each.thing, owner="")
 
 
 def _home(thing: Thing) -> Thing:

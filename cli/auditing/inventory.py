@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from plattr.errors import PlattrError
-from plattr.objects import FrozenModel, owner_named
+from plattr.objects import CustomObject, FrozenModel, owner_named
 
 
 class AuditFailed(PlattrError):
@@ -96,19 +96,30 @@ class Home(FrozenModel):
         return "an earlier namespace of that name" if is_earlier else None
 
 
-class Subject(FrozenModel):
-    """An object, as far as the audit has to know it."""
+class AuditedObject(FrozenModel):
+    """An object, and what it asks for. One that is not settled is still being worked on, and is not judged."""
 
-    key: str
-    uid: str
-    generation: int
-    is_settled: bool
-    """The last run for this spec ended in Running; anything else is still being worked on, and not judged."""
+    custom_object: CustomObject
     expected: frozenset[Thing] | None = None
-    """What it asks for; None when that cannot be told, as for a preview whose parent is gone."""
+    """None when that cannot be told, as for a preview whose parent is gone."""
+
+    @property
+    def key(self) -> str:
+        """Return its key, the owner that its resources carry."""
+        return self.custom_object.reference.key
+
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether it is judged."""
+        return self.custom_object.is_settled
+
+    def is_same(self, other: "AuditedObject") -> bool:
+        """Tell whether neither the object nor its spec is another one."""
+        metadata, others = self.custom_object.metadata, other.custom_object.metadata
+        return (metadata.uid, metadata.generation) == (others.uid, others.generation)
 
 
-class Problem(StrEnum):
+class AuditProblem(StrEnum):
     """What can be wrong."""
 
     ORPHAN = "orphan"
@@ -131,30 +142,30 @@ class Problem(StrEnum):
 
 
 _MEANINGS = {
-    Problem.ORPHAN: "its owner does not exist, and nothing says that it is to outlive it; of an object that vanished,"
-    " plattr cleanup --orphan removes what is left",
-    Problem.UNMARKED: "named like Plattr's own, and says of no owner that it is his",
-    Problem.MISSING: "a Running object lacks it",
-    Problem.DUPLICATE: "a Running object has it beside what it asks for",
-    Problem.FOREIGN: "a Running object needs it, and it is another's",
-    Problem.CLUSTER: "it is in this cluster and marked as another's, as after a restore under another CLUSTER_ID:"
+    AuditProblem.ORPHAN: "its owner does not exist, and nothing says that it is to outlive it; of an object that"
+    " vanished, plattr cleanup --orphan removes what is left",
+    AuditProblem.UNMARKED: "named like Plattr's own, and says of no owner that it is his",
+    AuditProblem.MISSING: "a Running object lacks it",
+    AuditProblem.DUPLICATE: "a Running object has it beside what it asks for",
+    AuditProblem.FOREIGN: "a Running object needs it, and it is another's",
+    AuditProblem.CLUSTER: "it is in this cluster and marked as another's, as after a restore under another CLUSTER_ID:"
     " plattr adopt takes it over; that cluster may be alive, so delete nothing for it",
-    Problem.NAMESPACE: "recorded for an earlier namespace of that name; plattr adopt takes it over, plattr cleanup"
+    AuditProblem.NAMESPACE: "recorded for an earlier namespace of that name; plattr adopt takes it over, plattr cleanup"
     " --orphan removes it once no object has the name",
-    Problem.ADMINS: "the admin, or the role that all applications share, owns it, and it is not Plattr's own: what a"
-    " tenant wrote would run with its rights",
-    Problem.MEMBER: "an application's role is a member of a role that Plattr did not give it",
-    Problem.POWER: "an application's role has an attribute that Plattr did not give it",
-    Problem.OPEN: "everybody may connect to it, and hold up there what names another's role; as its owner: REVOKE"
+    AuditProblem.ADMINS: "the admin, or the role that all applications share, owns it, and it is not Plattr's own: what"
+    " a tenant wrote would run with its rights",
+    AuditProblem.MEMBER: "an application's role is a member of a role that Plattr did not give it",
+    AuditProblem.POWER: "an application's role has an attribute that Plattr did not give it",
+    AuditProblem.OPEN: "everybody may connect to it, and hold up there what names another's role; as its owner: REVOKE"
     " CONNECT ON DATABASE ... FROM PUBLIC, and GRANT it to the admin",
-    Problem.LOGIN: "the password in the Secret does not log in to the object's schema",
+    AuditProblem.LOGIN: "the password in the Secret does not log in to the object's schema",
 }
 
 
 class Finding(FrozenModel):
     """One thing that is wrong."""
 
-    problem: Problem
+    problem: AuditProblem
     thing: Thing
     owner: str
     detail: str = ""

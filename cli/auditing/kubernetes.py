@@ -11,7 +11,7 @@ import urllib3
 from kubernetes import client, config
 
 from cli.auditing.expectation import expected_things
-from cli.auditing.inventory import AuditFailed, Found, Home, Subject, Thing, ThingKind
+from cli.auditing.inventory import AuditedObject, AuditFailed, Found, Home, Thing, ThingKind
 from plattr.errors import InvalidSpec
 from plattr.objects import API_VERSION, GROUP, CustomObject, Kind
 from plattr.parent import Parent, taken_parent
@@ -86,7 +86,7 @@ class KubernetesListing:
         }
         return Home(cluster=settings.cluster_id or uids["kube-system"], namespaces=uids)
 
-    def subjects(self, settings: Settings, *, has_redis_users: bool = False) -> dict[str, Subject]:
+    def subjects(self, settings: Settings, *, has_redis_users: bool = False) -> dict[str, AuditedObject]:
         """Return every object by its key."""
 
         def expected(custom_object: CustomObject) -> frozenset[Thing] | None:
@@ -103,11 +103,8 @@ class KubernetesListing:
         }
         objects = items[Kind.APPLICATION] | items[Kind.PREVIEW]
         return {
-            key: Subject(
-                key=key,
-                uid=custom_object.metadata.uid,
-                generation=custom_object.metadata.generation,
-                is_settled=custom_object.is_settled,
+            key: AuditedObject(
+                custom_object=custom_object,
                 expected=expected(custom_object) if custom_object.is_settled else None,
             )
             for key, custom_object in objects.items()

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from cli.auditing.inventory import Finding, Problem, Thing, ThingKind
+from cli.auditing.inventory import AuditProblem, Finding, Thing, ThingKind
 from plattr.objects import owner_named
 
 _PREFIX = "plattr:"
@@ -76,7 +76,7 @@ def findings(connection: psycopg.Connection[Any]) -> list[Finding]:
 def _owned(role: str, kind: str | None, identity: str | None, database: str, is_here: bool) -> Finding:
     name = _shown(f"{kind} {identity}") if is_here else "of a kind that only a session there can tell"
     thing = Thing(kind=ThingKind.SQL_OBJECT, scope=_shown(database), name=name)
-    return Finding(problem=Problem.ADMINS, thing=thing, owner="", detail=f"owned by role {_shown(role)}")
+    return Finding(problem=AuditProblem.ADMINS, thing=thing, owner="", detail=f"owned by role {_shown(role)}")
 
 
 def _membership(
@@ -89,17 +89,19 @@ def _membership(
         return None
     option = " WITH ADMIN OPTION" if is_admin else " WITH SET" if acts_as_group else ""
     thing = Thing(kind=ThingKind.ROLE, name=_shown(member))
-    return Finding(problem=Problem.MEMBER, thing=thing, owner=_owner(record), detail=f"of role {_shown(role)}{option}")
+    return Finding(
+        problem=AuditProblem.MEMBER, thing=thing, owner=_owner(record), detail=f"of role {_shown(role)}{option}"
+    )
 
 
 def _power(role: str, record: str, attributes: list[str]) -> Finding:
     thing = Thing(kind=ThingKind.ROLE, name=_shown(role))
-    return Finding(problem=Problem.POWER, thing=thing, owner=_owner(record), detail=", ".join(attributes))
+    return Finding(problem=AuditProblem.POWER, thing=thing, owner=_owner(record), detail=", ".join(attributes))
 
 
 def _open(database: str) -> Finding:
     thing = Thing(kind=ThingKind.DATABASE, name=_shown(database))
-    return Finding(problem=Problem.OPEN, thing=thing, owner="", detail="CONNECT is PUBLIC's")
+    return Finding(problem=AuditProblem.OPEN, thing=thing, owner="", detail="CONNECT is PUBLIC's")
 
 
 def _owner(record: str) -> str:

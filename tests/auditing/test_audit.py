@@ -14,7 +14,7 @@ import pytest
 from redis import Redis
 
 from cli.auditing.auditor import audit, audit_what_answers
-from cli.auditing.inventory import AuditFailed, Finding, Problem, Thing, ThingKind
+from cli.auditing.inventory import AuditFailed, AuditProblem, Finding, Thing, ThingKind
 from cli.auditing.kubernetes import KubernetesListing
 from clients.kube import KubeClient
 from clients.resources import INGRESSES, LEASES, SECRETS, Json
@@ -32,7 +32,7 @@ BUCKET = f"plattr-prod-{GONE.name}-files"
 CLAIM = Thing(kind=ThingKind.CLAIM, scope="realm", name=GONE.name)
 
 
-def of_the_test(findings: tuple[Finding, ...]) -> set[tuple[Problem, Thing]]:
+def of_the_test(findings: tuple[Finding, ...]) -> set[tuple[AuditProblem, Thing]]:
     names = (GONE.name, STEM)
     return {(f.problem, f.thing) for f in findings if any(name in f.thing.name for name in names)}
 
@@ -76,17 +76,17 @@ def test_leftovers_are_found_in_every_backend_and_left_alone(platform: Platform,
     second = of_the_test(audit(platform.environment("cli")).findings)
 
     assert first == {
-        (Problem.ORPHAN, Thing(kind=ThingKind.SCHEMA, name=STEM)),
-        (Problem.ADMINS, Thing(kind=ThingKind.SQL_OBJECT, scope="plattr", name=f"schema {STEM}")),
-        (Problem.ORPHAN, Thing(kind=ThingKind.ROLE, name=f"{STEM}_app")),
-        (Problem.UNMARKED, Thing(kind=ThingKind.ROLE, name=f"{STEM}_anon")),
-        (Problem.ORPHAN, Thing(kind=ThingKind.BUCKET, name=BUCKET)),
-        (Problem.UNMARKED, Thing(kind=ThingKind.BUCKET, name=f"{BUCKET}-2")),
-        (Problem.ORPHAN, Thing(kind=ThingKind.REALM, name=GONE.name)),
-        (Problem.ORPHAN, Thing(kind=ThingKind.REDIS_USER, name=STEM)),
-        (Problem.UNMARKED, Thing(kind=ThingKind.REDIS_USER, name=f"{STEM}2")),
-        (Problem.UNMARKED, Thing(kind=ThingKind.INDEX, name=f"{STEM}-things")),
-        (Problem.ORPHAN, CLAIM),
+        (AuditProblem.ORPHAN, Thing(kind=ThingKind.SCHEMA, name=STEM)),
+        (AuditProblem.ADMINS, Thing(kind=ThingKind.SQL_OBJECT, scope="plattr", name=f"schema {STEM}")),
+        (AuditProblem.ORPHAN, Thing(kind=ThingKind.ROLE, name=f"{STEM}_app")),
+        (AuditProblem.UNMARKED, Thing(kind=ThingKind.ROLE, name=f"{STEM}_anon")),
+        (AuditProblem.ORPHAN, Thing(kind=ThingKind.BUCKET, name=BUCKET)),
+        (AuditProblem.UNMARKED, Thing(kind=ThingKind.BUCKET, name=f"{BUCKET}-2")),
+        (AuditProblem.ORPHAN, Thing(kind=ThingKind.REALM, name=GONE.name)),
+        (AuditProblem.ORPHAN, Thing(kind=ThingKind.REDIS_USER, name=STEM)),
+        (AuditProblem.UNMARKED, Thing(kind=ThingKind.REDIS_USER, name=f"{STEM}2")),
+        (AuditProblem.UNMARKED, Thing(kind=ThingKind.INDEX, name=f"{STEM}-things")),
+        (AuditProblem.ORPHAN, CLAIM),
     }
     assert second == first
 
@@ -114,7 +114,7 @@ async def test_the_certificate_of_an_ingress_that_is_gone_is_found_and_one_in_us
 
     found = [finding for finding in report.findings if finding.thing.scope == namespace]
     assert [(finding.problem, finding.thing.name, finding.owner) for finding in found] == [
-        (Problem.ORPHAN, f"{left}-tls", f"{namespace}/Application/{left}")
+        (AuditProblem.ORPHAN, f"{left}-tls", f"{namespace}/Application/{left}")
     ]
 
 
@@ -173,8 +173,8 @@ async def test_backends_that_are_away_are_said_and_the_others_audited(
     done = await asyncio.to_thread(_command, environment)
 
     assert {each.part.partition(":")[0] for each in report.unasked} == {"PostgreSQL", "Keycloak", "Redis", "OpenSearch"}
-    assert (Problem.ORPHAN, CLAIM) in of_the_test(report.findings)
-    own = [f for f in report.findings if f.owner == running.reference.key and f.problem is Problem.MISSING]
+    assert (AuditProblem.ORPHAN, CLAIM) in of_the_test(report.findings)
+    own = [f for f in report.findings if f.owner == running.reference.key and f.problem is AuditProblem.MISSING]
     assert {f.thing.kind for f in own} >= {ThingKind.BUCKET, ThingKind.DEPLOYMENT}
     assert not {f.thing.kind for f in own} & {ThingKind.SCHEMA, ThingKind.ROLE, ThingKind.REALM, ThingKind.REDIS_USER}
     assert done.returncode == 2

@@ -3,8 +3,9 @@
 import pytest
 
 from cli.auditing.comparison import compare
-from cli.auditing.inventory import Finding, Found, Home, Problem, Subject, Thing, ThingKind
+from cli.auditing.inventory import AuditedObject, AuditProblem, Finding, Found, Home, Thing, ThingKind
 from plattr.claims import Claim, ClaimKind, is_data
+from plattr.objects import CustomObject, Kind
 
 OWNER = "team/Application/shop"
 SCHEMA = Thing(kind=ThingKind.SCHEMA, name="prod_shop")
@@ -14,9 +15,26 @@ DEPLOYMENT = Thing(kind=ThingKind.DEPLOYMENT, scope="team", name="shop")
 EXPECTED = frozenset({SCHEMA, APP_ROLE, BUCKET, DEPLOYMENT})
 
 
-def subject(**changes: object) -> dict[str, Subject]:
-    fields = {"key": OWNER, "uid": "u1", "generation": 1, "is_settled": True, "expected": EXPECTED} | changes
-    return {OWNER: Subject.model_validate(fields)}
+def subject(
+    *,
+    namespace: str = "team",
+    uid: str = "u1",
+    generation: int = 1,
+    is_settled: bool = True,
+    expected: frozenset[Thing] | None = EXPECTED,
+) -> dict[str, AuditedObject]:
+    body = {
+        "metadata": {
+            "namespace": namespace,
+            "name": "shop",
+            "uid": uid,
+            "generation": generation,
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "status": {"observedGeneration": generation, "phase": "Running" if is_settled else "Failed"},
+    }
+    one = AuditedObject(custom_object=CustomObject.from_api(Kind.APPLICATION, body), expected=expected)
+    return {one.key: one}
 
 
 def found(*things: Thing, owner: str | None = OWNER, uid: str | None = "u1") -> list[Found]:
@@ -28,7 +46,7 @@ def claim(kind: str, name: str, *, is_retained: bool = False, is_quarantined: bo
     return Found(thing=thing, owner=OWNER, uid="u1", is_retained=is_retained, is_quarantined=is_quarantined)
 
 
-def problems(findings: list[Finding]) -> set[tuple[Problem, Thing]]:
+def problems(findings: list[Finding]) -> set[tuple[AuditProblem, Thing]]:
     return {(finding.problem, finding.thing) for finding in findings}
 
 
@@ -40,7 +58,7 @@ def test_a_whole_object_is_no_finding() -> None:
 def test_what_a_running_object_lacks_is_missing(thing: Thing) -> None:
     findings = compare(subject(), found(*EXPECTED - {thing}), subject())
 
-    assert problems(findings) == {(Problem.MISSING, thing)}
+    assert problems(findings) == {(AuditProblem.MISSING, thing)}
 
 
 @pytest.mark.parametrize(
@@ -54,7 +72,9 @@ def test_what_a_running_object_lacks_is_missing(thing: Thing) -> None:
     ],
     ids=["settled-meanwhile", "unsettled-meanwhile", "changed-meanwhile", "created-again-meanwhile", "new"],
 )
-def test_an_object_that_is_being_worked_on_lacks_nothing(before: dict[str, Subject], after: dict[str, Subject]) -> None:
+def test_an_object_that_is_being_worked_on_lacks_nothing(
+    before: dict[str, AuditedObject], after: dict[str, AuditedObject]
+) -> None:
     assert compare(before, [], after) == []
 
 
@@ -64,18 +84,18 @@ def test_an_application_may_have_the_family_of_its_own_previews_and_no_other(nam
 
     findings = compare(subject(), [*found(*EXPECTED), family], subject())
 
-    assert problems(findings) == ({(Problem.DUPLICATE, family.thing)} if is_finding else set())
+    assert problems(findings) == ({(AuditProblem.DUPLICATE, family.thing)} if is_finding else set())
 
 
 def test_what_is_left_of_an_object_that_is_gone_is_an_orphan() -> None:
     findings = compare({}, found(*EXPECTED), {})
 
-    assert problems(findings) == {(Problem.ORPHAN, thing) for thing in EXPECTED}
+    assert problems(findings) == {(AuditProblem.ORPHAN, thing) for thing in EXPECTED}
 
 
 @pytest.mark.parametrize(("before", "after"), [(subject(), {}), ({}, subject())], ids=["goes", "comes"])
 def test_what_an_object_has_that_comes_or_goes_is_no_orphan(
-    before: dict[str, Subject], after: dict[str, Subject]
+    before: dict[str, AuditedObject], after: dict[str, AuditedObject]
 ) -> None:
     assert compare(before, found(*EXPECTED), after) == []
 
@@ -95,7 +115,7 @@ def test_retained_data_and_its_claims_are_no_orphans_and_the_rest_is() -> None:
 
     findings = compare({}, [*found(*EXPECTED, user, *kept, other), *claims], {})
 
-    assert problems(findings) == {(Problem.ORPHAN, DEPLOYMENT), (Problem.ORPHAN, other)}
+    assert problems(findings) == {(AuditProblem.ORPHAN, DEPLOYMENT), (AuditProblem.ORPHAN, other)}
 
 
 @pytest.mark.parametrize("kind", [each for each in ClaimKind if is_data(Claim(kind=each, name="x"))])
@@ -111,7 +131,7 @@ def test_a_realm_goes_with_its_claim_and_a_client_with_its_realm(mark: str) -> N
 
     findings = compare({}, [*found(realm, client, BUCKET), claim("realm", "shop", **{mark: True})], {})
 
-    assert problems(findings) == {(Problem.ORPHAN, BUCKET)}
+    assert problems(findings) == {(AuditProblem.ORPHAN, BUCKET)}
 
 
 def test_a_claim_that_is_not_retained_excuses_nothing() -> None:
@@ -119,17 +139,17 @@ def test_a_claim_that_is_not_retained_excuses_nothing() -> None:
 
     findings = compare({}, [*found(SCHEMA), held], {})
 
-    assert problems(findings) == {(Problem.ORPHAN, SCHEMA), (Problem.ORPHAN, held.thing)}
+    assert problems(findings) == {(AuditProblem.ORPHAN, SCHEMA), (AuditProblem.ORPHAN, held.thing)}
 
 
 @pytest.mark.parametrize("holder", ["other/Application/shop", None], ids=["another's", "no owner's"])
 def test_what_is_needed_and_not_ones_own_is_foreign(holder: str | None) -> None:
-    living = {"other/Application/shop": Subject(key="other/Application/shop", uid="u2", generation=1, is_settled=False)}
+    living = subject(namespace="other", uid="u2", is_settled=False, expected=None)
     existing = [*found(*EXPECTED - {SCHEMA}), *found(SCHEMA, owner=holder, uid=None)]
 
     findings = compare(subject() | living, existing, subject() | living)
 
-    assert problems(findings) == {(Problem.FOREIGN, SCHEMA)}
+    assert problems(findings) == {(AuditProblem.FOREIGN, SCHEMA)}
 
 
 def test_a_record_of_an_earlier_incarnation_is_foreign() -> None:
@@ -137,7 +157,7 @@ def test_a_record_of_an_earlier_incarnation_is_foreign() -> None:
 
     findings = compare(subject(), existing, subject())
 
-    assert problems(findings) == {(Problem.FOREIGN, SCHEMA)}
+    assert problems(findings) == {(AuditProblem.FOREIGN, SCHEMA)}
 
 
 def test_a_second_one_of_its_kind_is_a_duplicate() -> None:
@@ -145,7 +165,7 @@ def test_a_second_one_of_its_kind_is_a_duplicate() -> None:
 
     findings = compare(subject(), found(*EXPECTED, second), subject())
 
-    assert problems(findings) == {(Problem.DUPLICATE, second)}
+    assert problems(findings) == {(AuditProblem.DUPLICATE, second)}
 
 
 def test_data_that_its_owner_still_claims_is_no_duplicate() -> None:
@@ -160,7 +180,7 @@ def test_a_claim_of_a_host_that_is_no_longer_asked_for_is_a_duplicate() -> None:
 
     findings = compare(subject(), [*found(*EXPECTED), former], subject())
 
-    assert problems(findings) == {(Problem.DUPLICATE, former.thing)}
+    assert problems(findings) == {(AuditProblem.DUPLICATE, former.thing)}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +197,7 @@ def test_a_claim_of_a_host_that_is_no_longer_asked_for_is_a_duplicate() -> None:
 def test_what_is_named_like_ours_and_says_of_nobody_is_unmarked(thing: Thing) -> None:
     findings = compare({}, found(thing, owner=None, uid=None), {})
 
-    assert problems(findings) == {(Problem.UNMARKED, thing)}
+    assert problems(findings) == {(AuditProblem.UNMARKED, thing)}
 
 
 @pytest.mark.parametrize(
@@ -221,17 +241,17 @@ def test_what_another_cluster_has_in_the_backends_is_its_own_affair() -> None:
 def test_what_this_cluster_holds_and_is_marked_as_anothers_is_a_finding() -> None:
     findings = compare({}, marked(HELD, DEPLOYMENT, cluster="there"), {}, HOME)
 
-    assert problems(findings) == {(Problem.CLUSTER, HELD), (Problem.CLUSTER, DEPLOYMENT)}
+    assert problems(findings) == {(AuditProblem.CLUSTER, HELD), (AuditProblem.CLUSTER, DEPLOYMENT)}
 
 
 def test_what_an_earlier_namespace_left_is_a_finding_and_no_orphan() -> None:
     findings = compare({}, marked(SCHEMA, HELD, namespace_uid="n0"), {}, HOME)
 
-    assert problems(findings) == {(Problem.NAMESPACE, SCHEMA), (Problem.NAMESPACE, HELD)}
+    assert problems(findings) == {(AuditProblem.NAMESPACE, SCHEMA), (AuditProblem.NAMESPACE, HELD)}
 
 
 @pytest.mark.parametrize("place", [{"cluster": "there"}, {"namespace_uid": "n0"}], ids=["cluster", "namespace"])
 def test_a_running_object_that_needs_what_is_a_strangers_is_told(place: dict[str, str]) -> None:
     findings = compare(subject(), [*marked(*EXPECTED - {SCHEMA}), *marked(SCHEMA, **place)], subject(), HOME)
 
-    assert problems(findings) == {(Problem.FOREIGN, SCHEMA)}
+    assert problems(findings) == {(AuditProblem.FOREIGN, SCHEMA)}

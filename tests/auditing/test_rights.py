@@ -4,7 +4,7 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from cli.auditing.inventory import Problem
+from cli.auditing.inventory import AuditProblem
 from cli.auditing.rights import findings
 from clients.postgres import GRANT_OPTIONS_VERSION
 from stack.endpoints import Endpoints, environment
@@ -27,7 +27,7 @@ async def test_what_the_admin_owns_memberships_attributes_and_open_databases_are
     await databases.reconcile_database(two.step)
     url = environment(database_endpoints, "worker")["DB_ADMIN_URL"]
     with psycopg.connect(url, autocommit=True) as connection:
-        before = [finding for finding in findings(connection) if finding.problem is not Problem.OPEN]
+        before = [finding for finding in findings(connection) if finding.problem is not AuditProblem.OPEN]
         names = {"one": Identifier(one.names.app_role), "two": Identifier(two.names.app_role)}
         for statement in (
             "GRANT {one} TO {two}",
@@ -43,15 +43,20 @@ async def test_what_the_admin_owns_memberships_attributes_and_open_databases_are
     key = one.target.owner.reference.key
     assert before == []
     assert {(each.problem, str(each.thing), each.owner, each.detail) for each in found} == {
-        (Problem.ADMINS, "object plattr/function public.audited(pg_catalog.text)", "", "owned by role provisioner"),
         (
-            Problem.MEMBER,
+            AuditProblem.ADMINS,
+            "object plattr/function public.audited(pg_catalog.text)",
+            "",
+            "owned by role provisioner",
+        ),
+        (
+            AuditProblem.MEMBER,
             f"role {two.names.app_role}",
             two.target.owner.reference.key,
             f"of role {one.names.app_role}",
         ),
-        (Problem.POWER, f"role {one.names.app_role}", key, "CREATEROLE, BYPASSRLS"),
-        (Problem.OPEN, "database postgres", "", "CONNECT is PUBLIC's"),
+        (AuditProblem.POWER, f"role {one.names.app_role}", key, "CREATEROLE, BYPASSRLS"),
+        (AuditProblem.OPEN, "database postgres", "", "CONNECT is PUBLIC's"),
     }
 
 
@@ -71,5 +76,5 @@ async def test_a_lifted_limit_and_the_right_to_act_as_the_group_are_found(
     with psycopg.connect(environment(database_endpoints, "worker")["DB_ADMIN_URL"], autocommit=True) as connection:
         found = [each for each in findings(connection) if each.owner == tenant.target.owner.reference.key]
 
-    expected = [(Problem.MEMBER, "of role plattr_apps WITH SET")] if has_options else []
-    assert [(each.problem, each.detail) for each in found] == [*expected, (Problem.POWER, "no CONNECTION LIMIT")]
+    expected = [(AuditProblem.MEMBER, "of role plattr_apps WITH SET")] if has_options else []
+    assert [(each.problem, each.detail) for each in found] == [*expected, (AuditProblem.POWER, "no CONNECTION LIMIT")]

@@ -5,17 +5,17 @@ from typing import Any
 from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Kind, ObjectReference
 from plattr.target import owner_labels
 from watcher.object_tracker import ObjectTracker
-from watcher.snapshots import observe, observe_deployment
+from watcher.snapshots import observe_deployment, take_snapshot
 
 
 class BodyFleet(ObjectTracker):
     """The fleet, fed with objects as the API server sends them, of which the streams take what they need."""
 
     def replace(self, kind, bodies):
-        super().replace(kind, [observe(kind, body) for body in bodies])
+        super().replace(kind, [take_snapshot(kind, body) for body in bodies])
 
     def change(self, kind, event, body):  # type: ignore[override]  # with the object as the server sends it
-        super().change(event, observe(kind, body))
+        super().change(event, take_snapshot(kind, body))
 
     def replace_deployments(self, bodies):
         super().replace_deployments([observe_deployment(body) for body in bodies])

@@ -15,7 +15,7 @@ from plattr.objects import PAUSED_ANNOTATION, Kind
 from tests.fix_kubernetes import Cluster, application_spec
 from tests.fix_memory import Peak
 from watcher.reflector import Listed, Reflector
-from watcher.snapshots import observe
+from watcher.snapshots import take_snapshot
 
 pytestmark = pytest.mark.attack
 
@@ -34,7 +34,7 @@ async def test_lists_of_large_objects_are_never_in_memory_as_a_whole(
     monkeypatch.setattr(kube_module, "PAGE_BYTES", PAGE_BYTES)
     for number in range(OBJECTS):
         await cluster.apply(namespace, f"large-{number}", SPEC, metadata={"annotations": ANNOTATIONS})
-    stream = Reflector(kube, APPLICATIONS, lambda body: observe(Kind.APPLICATION, body), metrics)
+    stream = Reflector(kube, APPLICATIONS, lambda body: take_snapshot(Kind.APPLICATION, body), metrics)
     tracker = FleetActivities(cluster.kube, cluster.claim_store, cast("Any", None))
 
     with Peak() as whole:

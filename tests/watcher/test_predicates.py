@@ -3,7 +3,7 @@ import pytest
 from plattr.objects import Kind
 from tests.watcher.bodies import custom_object
 from watcher.predicates import signal_for_availability, signal_for_change
-from watcher.snapshots import observe
+from watcher.snapshots import take_snapshot
 
 RUNNING = {"phase": "Running"}
 BEHIND = {"generation": 2, "observed": 1, "phase": "Running"}
@@ -11,11 +11,11 @@ FAILED = {"phase": "Failed"}
 
 
 def application(**fields):
-    return observe(Kind.APPLICATION, custom_object(**fields))
+    return take_snapshot(Kind.APPLICATION, custom_object(**fields))
 
 
 def preview(**fields):
-    return observe(Kind.PREVIEW, custom_object(**fields))
+    return take_snapshot(Kind.PREVIEW, custom_object(**fields))
 
 
 # What was seen before and was asked to reconcile for, what is seen now, whether a list said so, the signal.

@@ -4,10 +4,10 @@ from prometheus_client import CollectorRegistry
 from plattr.objects import Kind
 from tests.watcher.bodies import custom_object
 from watcher.metrics import WatcherMetrics
-from watcher.snapshots import observe
+from watcher.snapshots import take_snapshot
 from watcher.time_to_running import TimeToRunning
 
-CREATED_AT = observe(Kind.APPLICATION, custom_object()).created_at
+CREATED_AT = take_snapshot(Kind.APPLICATION, custom_object()).created_at
 
 
 class Stage:
@@ -23,7 +23,7 @@ class Stage:
 
     def see(self, *, after=0.0, **body):
         self.passed += after
-        self.waiting.look(observe(Kind.APPLICATION, custom_object(**body)))
+        self.waiting.look(take_snapshot(Kind.APPLICATION, custom_object(**body)))
 
     def waited(self, change):
         labels = {"kind": "Application", "environment": "production", "change": change}
@@ -93,7 +93,7 @@ def test_what_is_no_wait_for_a_spec_is_not_counted(stage, sights):
 
 def test_an_object_that_went_and_came_again_waits_anew(stage):
     stage.see()
-    stage.waiting.forget(observe(Kind.APPLICATION, custom_object()).reference)
+    stage.waiting.forget(take_snapshot(Kind.APPLICATION, custom_object()).reference)
     stage.see(after=100, uid="u2")
     stage.see(after=2, uid="u2", phase="Running")
 
