@@ -7,7 +7,7 @@ from temporalio.client import Client
 
 
 @dataclass(frozen=True)
-class Attempt:
+class CompletedActivity:
     """One activity of a run; moments in seconds of the wall clock."""
 
     activity: str
@@ -16,7 +16,7 @@ class Attempt:
     completed: float
 
 
-async def attempts_of(client: Client, run: str) -> list[Attempt]:
+async def attempts_of(client: Client, run: str) -> list[CompletedActivity]:
     """Return the completed activities of the newest run under this id, in order."""
     names: dict[int, tuple[str, float]] = {}
     started: dict[int, float] = {}
@@ -31,7 +31,9 @@ async def attempts_of(client: Client, run: str) -> list[Attempt]:
         elif event.HasField("activity_task_completed_event_attributes"):
             of = event.activity_task_completed_event_attributes.scheduled_event_id
             kind, scheduled = names[of]
-            attempts.append(Attempt(activity=kind, scheduled=scheduled, started=started[of], completed=moment))
+            attempts.append(
+                CompletedActivity(activity=kind, scheduled=scheduled, started=started[of], completed=moment)
+            )
     return attempts
 
 

@@ -36,7 +36,7 @@ RUNS_AT_ONCE: int = Settings.model_fields["runs_at_once"].default
 STARTERS = 50
 
 
-class Crowd(FakePlatform):
+class EndingPreviews(FakePlatform):
     """Settled previews that all end when they are told to, and one application among them."""
 
     def __init__(self, step_seconds: float) -> None:
@@ -109,7 +109,7 @@ async def measure(count: int, seconds_ahead: float, step_seconds: float) -> None
         dev_server_extra_args=[part for flag in DYNAMIC_CONFIG for part in ("--dynamic-config-value", flag)],
     )
     queue = f"bench-{uuid.uuid4().hex[:8]}"
-    crowd = Crowd(step_seconds)
+    crowd = EndingPreviews(step_seconds)
     crowd.end = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds_ahead)
     in_flight = InFlightRuns(RUNS_AT_ONCE)
     worker = Worker(

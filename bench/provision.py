@@ -18,7 +18,7 @@ from typing import Any
 from temporalio.client import Client
 
 from bench.applications import COMMON, KINDS, NEXT_IMAGE, manifest, run_of, target_of
-from bench.attempts import Attempt, attempts_of
+from bench.attempts import CompletedActivity, attempts_of
 from bench.floor import Floor, Took
 from bench.platform import BenchPlatform, keep, percentile, run_on_platform
 from bench.timeline import EventTimeline
@@ -40,7 +40,7 @@ class Measured:
     def __init__(self) -> None:
         self.floors: defaultdict[str, list[Took]] = defaultdict(list)
         self.plattr: defaultdict[str, list[Took]] = defaultdict(list)
-        self.attempts: list[list[Attempt]] = []
+        self.attempts: list[list[CompletedActivity]] = []
 
 
 async def measure(ground: BenchPlatform, count: int) -> None:
@@ -100,7 +100,7 @@ async def through_plattr(
     await asyncio.sleep(PAUSE_SECONDS)
 
 
-def _rollout_began(attempts: list[Attempt]) -> float:
+def _rollout_began(attempts: list[CompletedActivity]) -> float:
     return [attempt.started for attempt in attempts if attempt.activity == "await_rollout"][-1]
 
 
@@ -125,7 +125,7 @@ def show(kind: str, measured: Measured, count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def show_attempts(runs: list[list[Attempt]]) -> None:
+def show_attempts(runs: list[list[CompletedActivity]]) -> None:
     """Print what the provisions' histories say: where between two activities, and in which, the time went."""
     # The last may not be in a history yet that was read as soon as its status was seen.
     print(f"    {max(map(len, runs))} activities of a provision, p50 in ms:{'waited':>12}{'took':>7}{'then':>7}")

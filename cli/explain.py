@@ -7,7 +7,7 @@ from cli.connection import Session, perform
 from cli.formatting import clock, duration, since
 from cli.objects import ObjectNotFound, look_up, parse_name, shown_phase
 from cli.options import Name, Namespace
-from cli.runs import Attempt, Run, read_run
+from cli.runs import PendingActivity, Run, read_run
 from cli.status import console, phase_of, show_conditions
 from cli.terminal import plain
 from clients.resources import APPLICATIONS, EVENTS, Json
@@ -128,7 +128,7 @@ def _about_run(run: Run | None, found: CustomObject | None) -> list[str]:
     return lines
 
 
-def about_attempt(attempt: Attempt, progress: Progress | None) -> list[str]:
+def about_attempt(attempt: PendingActivity, progress: Progress | None) -> list[str]:
     """Return the lines about the activity that a run waits for."""
     step = progress.step if progress is not None and progress.step is not None else attempt.activity
     what = "runs" if attempt.is_running else "waits"

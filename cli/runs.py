@@ -28,7 +28,7 @@ WORKER_AWAY = "no worker answers; is one running?"
 
 
 @dataclass(frozen=True)
-class Attempt:
+class PendingActivity:
     """The activity that a run waits for."""
 
     activity: str
@@ -49,7 +49,7 @@ class Run:
     status: str
     started_at: datetime
     closed_at: datetime | None
-    attempt: Attempt | None = None
+    attempt: PendingActivity | None = None
     progress: Progress | None = None
     silence: str = ""
     """Why there is no progress, when there is none."""
@@ -109,11 +109,11 @@ async def _failure(handle: WorkflowHandle[object, object]) -> str:
     return ""
 
 
-def _attempt(pending: PendingActivityInfo) -> Attempt:
+def _attempt(pending: PendingActivityInfo) -> PendingActivity:
     next_at = None
     if pending.HasField("next_attempt_schedule_time"):
         next_at = pending.next_attempt_schedule_time.ToDatetime(tzinfo=UTC)
-    return Attempt(
+    return PendingActivity(
         activity=pending.activity_type.name,
         number=pending.attempt,
         maximum=pending.maximum_attempts,

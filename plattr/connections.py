@@ -12,7 +12,7 @@ SPARE = 2
 LISTENER = 1
 
 
-class Connections(FrozenModel):
+class ConnectionShare(FrozenModel):
     """An application's share."""
 
     limit: int
@@ -21,7 +21,7 @@ class Connections(FrozenModel):
     """Of the sidecar in each pod."""
 
 
-def connections_of(scaling: ScalingSpec, settings: Settings) -> Connections:
+def connections_of(scaling: ScalingSpec, settings: Settings) -> ConnectionShare:
     """Return the share of an application that scales so.
 
     At the most replicas and while they roll, a pod has `db_connections_per_pod`, or less where the platform's bound is
@@ -31,4 +31,4 @@ def connections_of(scaling: ScalingSpec, settings: Settings) -> Connections:
     pods = scaling.max + -(-scaling.max * SURGE_PERCENT // 100)
     limit = min(pods * settings.db_connections_per_pod, settings.db_connections_max)
     share = min(settings.db_connections_per_pod, limit // pods)
-    return Connections(limit=limit + SPARE, postgrest_pool=max(1, (share - LISTENER) // 2))
+    return ConnectionShare(limit=limit + SPARE, postgrest_pool=max(1, (share - LISTENER) // 2))

@@ -15,7 +15,7 @@ CONNECTION_SECONDS = 10.0
 MOST_CONNECTIONS = 32
 
 
-class Connections:
+class OpenConnections:
     """The connections that are open; makes the protocol of each new one."""
 
     def __init__(
@@ -55,7 +55,7 @@ class Connections:
 class _Bounded(asyncio.Protocol):
     """Hands everything on to the protocol that does the work."""
 
-    def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
+    def __init__(self, inner: asyncio.Protocol, connections: OpenConnections) -> None:
         self._inner = inner
         self._connections = connections
         self._transport: Any = None

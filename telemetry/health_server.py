@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from plattr.errors import MissingSetting
-from telemetry.bounded_server import Connections
+from telemetry.bounded_server import OpenConnections
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class HealthServer:
         await self._runner.setup()
         if self._runner.server is None:
             raise RuntimeError("a runner that is set up has a server")
-        connections = Connections(self._runner.server)
+        connections = OpenConnections(self._runner.server)
         try:
             self._server = await asyncio.get_running_loop().create_server(connections, self._host, self._port)
         except OSError as error:

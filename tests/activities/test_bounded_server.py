@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from telemetry import health_server
-from telemetry.bounded_server import MOST_CONNECTIONS, Connections
+from telemetry.bounded_server import MOST_CONNECTIONS, OpenConnections
 from telemetry.health_server import HealthServer
 
 pytestmark = pytest.mark.attack
@@ -20,7 +20,7 @@ SECONDS = 1.0
 
 @pytest.fixture
 async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HealthServer]:
-    monkeypatch.setattr(health_server, "Connections", lambda make: Connections(make, seconds=SECONDS))
+    monkeypatch.setattr(health_server, "OpenConnections", lambda make: OpenConnections(make, seconds=SECONDS))
     server = HealthServer("127.0.0.1", 0, CollectorRegistry(), live=lambda: None, ready=lambda: None)
     await server.start()
     yield server

@@ -2,7 +2,7 @@ import pytest
 
 from cli.connection import complain, say
 from cli.explain import about_attempt
-from cli.runs import Attempt
+from cli.runs import PendingActivity
 from clients import temporal
 from clients.resources import EVENTS
 from plattr.claims import Claim, ClaimKind
@@ -178,7 +178,9 @@ async def test_explain_tells_what_an_object_that_is_gone_has_left(plattr, cluste
 
 
 def test_what_a_step_waits_for_is_told_with_it():
-    attempt = Attempt(activity="delete_auth", number=1, maximum=4, is_running=True, last_failure="", next_at=None)
+    attempt = PendingActivity(
+        activity="delete_auth", number=1, maximum=4, is_running=True, last_failure="", next_at=None
+    )
     progress = Progress(step=Step.AUTH, waiting_for="bucket 'files' to be emptied")
 
     told = about_attempt(attempt, progress)

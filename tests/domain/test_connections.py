@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plattr.connections import LISTENER, SPARE, Connections, connections_of
+from plattr.connections import LISTENER, SPARE, ConnectionShare, connections_of
 from plattr.settings import Settings
 from plattr.spec import ScalingSpec
 
@@ -20,7 +20,7 @@ BASE = Settings.from_mapping(
 )
 
 
-def share(maximum: int, per_pod: int = 11, at_most: int = 100) -> Connections:
+def share(maximum: int, per_pod: int = 11, at_most: int = 100) -> ConnectionShare:
     changes = {"db_connections_per_pod": per_pod, "db_connections_max": at_most}
     return connections_of(ScalingSpec(min=1, max=maximum), BASE.model_copy(update=changes))
 
@@ -29,7 +29,7 @@ def share(maximum: int, per_pod: int = 11, at_most: int = 100) -> Connections:
     ("maximum", "limit", "pool"), [(2, 33, 5), (5, 77, 5), (20, 100, 1)], ids=["preview", "few", "default"]
 )
 def test_share_follows_the_replicas_up_to_the_platforms_bound(maximum: int, limit: int, pool: int) -> None:
-    assert share(maximum) == Connections(limit=limit + SPARE, postgrest_pool=pool)
+    assert share(maximum) == ConnectionShare(limit=limit + SPARE, postgrest_pool=pool)
 
 
 @given(st.integers(1, 1000), st.integers(3, 1000), st.integers(4, 100000))

@@ -32,7 +32,7 @@ SLOTS = 8
 STEP_SECONDS = 0.02
 
 
-class Crowd(FakePlatform):
+class EndingPreviews(FakePlatform):
     """Previews that are settled and end at the same moment, and applications beside them."""
 
     def __init__(self, end: datetime) -> None:
@@ -88,7 +88,7 @@ async def started(environment: WorkflowEnvironment, queue: str, workflow: str, n
 async def test_many_ends_are_bounded_exact_and_in_nobodys_way(skipping: WorkflowEnvironment) -> None:
     queue = f"test-{uuid.uuid4()}"
     # 20 s: by then all of them sleep, also on a loaded machine.
-    crowd = Crowd(datetime.now(UTC) + timedelta(seconds=20))
+    crowd = EndingPreviews(datetime.now(UTC) + timedelta(seconds=20))
     worker = Worker(
         skipping.client,
         task_queue=queue,
