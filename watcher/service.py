@@ -135,14 +135,14 @@ class WatcherService:
     async def _follow_deployments(self) -> None:
         async for change in self._deployments.changes():
             if isinstance(change, Listed):
-                self.tracker.replace_deployments(change.seen)
+                self.tracker.deployments.replace(change.seen)
             else:
-                self.tracker.change_deployment(change.type, change.seen)
+                self.tracker.deployments.change(change.type, change.seen)
 
     async def _confirm(self) -> None:
         while True:
             await asyncio.sleep(1)
-            self.tracker.confirm()
+            self.tracker.deployments.confirm()
 
 
 def _since(what: str, alive_at: float, now: float) -> str | None:

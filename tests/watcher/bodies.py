@@ -18,10 +18,13 @@ class BodyFleet(ObjectTracker):
         super().change(event, take_snapshot(kind, body))
 
     def replace_deployments(self, bodies):
-        super().replace_deployments([observe_deployment(body) for body in bodies])
+        self.deployments.replace([observe_deployment(body) for body in bodies])
 
     def change_deployment(self, event, body):
-        super().change_deployment(event, observe_deployment(body))
+        self.deployments.change(event, observe_deployment(body))
+
+    def confirm(self):
+        self.deployments.confirm()
 
 
 def custom_object(

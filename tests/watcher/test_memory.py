@@ -10,7 +10,7 @@ from typing import Any
 
 from plattr.objects import Kind, ObjectReference
 from tests.watcher.bodies import BodyFleet, custom_object, deployment, orphan
-from watcher.object_tracker import DOUBT_SECONDS
+from watcher.deployment_tracker import DOUBT_SECONDS
 from watcher.reconcile_queue import ReconcileQueue, ReconcileRequest
 from watcher.snapshots import ObjectRevision, ObjectSnapshot
 from watcher.time_to_running import TimeToRunning

@@ -5,8 +5,8 @@ from prometheus_client import CollectorRegistry
 
 from plattr.objects import Kind
 from tests.watcher.bodies import BodyFleet, custom_object, deployment, orphan
+from watcher.deployment_tracker import DOUBT_SECONDS
 from watcher.metrics import WatcherMetrics
-from watcher.object_tracker import DOUBT_SECONDS
 from watcher.reconcile_queue import ReconcileRequest
 from watcher.time_to_running import TimeToRunning
 

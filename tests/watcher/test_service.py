@@ -123,7 +123,7 @@ async def test_a_flip_of_its_deployment_requests_the_owner(kube, temporal_server
         await kube.create(APPLICATIONS, application(name), namespace)
         await kube.create(DEPLOYMENTS, body, namespace)
         await eventually_signals(client, reference, ["changed"])
-        await eventually(lambda: service.tracker._is_available(reference))
+        await eventually(lambda: service.tracker.deployments.is_available(reference))
         await set_phase(kube, name, namespace, "Running")
 
         pod["metadata"]["annotations"] = {"sim/outcome": "crashloop"}
