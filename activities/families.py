@@ -12,8 +12,7 @@ from clients.claim_store import ClaimStore
 from clients.kube import KubeClient
 from clients.resources import APPLICATIONS, NAMESPACES
 from plattr.claims import Claim, ClaimKind, claims_of, other_families, previews_claim
-from plattr.errors import OwnedElsewhere
-from plattr.marks import estate_of
+from plattr.marks import estate_of, owned_elsewhere
 from plattr.objects import CustomObject, Kind, ObjectReference
 from plattr.spec import Environment
 from plattr.target import Target
@@ -39,10 +38,11 @@ class Families:
             if holder is None or holder.namespace == namespace or await self._has_all(target):
                 continue
             await self._claim_store.wait_for(previews_claim(application), estate_of(target.owner))
-            error = OwnedElsewhere(
-                f"cannot claim the names of {target.owner.reference}: previews of applications named {application!r}"
-                f" belong to namespace {holder.namespace!r}, which claimed that name first; make the preview there, or"
-                " choose another name for the application"
+            error = owned_elsewhere(
+                f"the name {application!r} of an application with previews",
+                target.owner,
+                f"namespace {holder.namespace!r}, which claimed it first",
+                "make the preview there, or choose another name for the application",
             )
             error.condition = ClaimKind.PREVIEWS.condition
             raise error

@@ -30,11 +30,11 @@ from plattr.buckets import (
     tagged_mark,
 )
 from plattr.claims import Claim, ClaimKind
-from plattr.errors import Conflict, OwnedElsewhere, PlattrError, Refusal, StillDeleting, Transient
+from plattr.errors import Conflict, PlattrError, Refusal, StillDeleting, Transient
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.manifests.secret import SECRET_KEY, build_storage_keys
-from plattr.marks import Estate, ensure_own, estate_of
+from plattr.marks import Estate, ensure_own, estate_of, owned_elsewhere
 from plattr.naming import BucketName, possible_bucket_prefixes, storage_account
 from plattr.objects import ObjectReference, Owner
 from plattr.retries import CLEANUP_BUDGET
@@ -211,7 +211,7 @@ class StorageActivities:
             if not is_made:
                 standing = Standing.FOREIGN
         if standing is Standing.FOREIGN:
-            raise _elsewhere(owner, bucket, "another account")
+            raise owned_elsewhere(f"bucket {bucket!r}", owner, "another account")
         tags = await self._s3.tags(bucket)
         mark = tagged_mark(tags)
         if mark is None:
@@ -320,13 +320,6 @@ def _secret_key_in(secret: Json) -> str | None:
     """Return the Secret's key; None when somebody took it out, or put in what could be guessed."""
     text = b64decode(secret.get("data", {}).get(SECRET_KEY, "")).decode(errors="replace")
     return text if re.fullmatch(r"[A-Za-z0-9/+=]{32,128}", text) else None
-
-
-def _elsewhere(owner: Owner, bucket: str, holder: str) -> OwnedElsewhere:
-    return OwnedElsewhere(
-        f"cannot adopt bucket {bucket!r} for {owner.reference}: it belongs to {holder};"
-        " choose another name or remove it"
-    )
 
 
 def _severity(error: BaseException) -> int:

@@ -60,10 +60,15 @@ def ensure_own(what: str, mark: Mark | None, owner: Owner) -> None:
 
 
 def foreign(what: str, mark: Mark | None, owner: Owner) -> OwnedElsewhere:
-    """Return the refusal of a resource that is not the owner's."""
-    return OwnedElsewhere(
-        f"cannot adopt {what} for {owner.reference}: it belongs to {holder_words(mark, owner)}; {_remedy(mark, owner)}"
-    )
+    """Return the refusal of a resource whose mark is not the owner's."""
+    return owned_elsewhere(what, owner, holder_words(mark, owner), _remedy(mark, owner))
+
+
+def owned_elsewhere(
+    what: str, owner: Owner, holder: str, remedy: str = "choose another name or remove it"
+) -> OwnedElsewhere:
+    """Return the refusal of a resource that is another's; its text is written here alone."""
+    return OwnedElsewhere(f"cannot adopt {what} for {owner.reference}: it belongs to {holder}; {remedy}")
 
 
 def holder_words(mark: Mark | None, owner: Owner) -> str:
