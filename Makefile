@@ -66,7 +66,7 @@ attack: setup ## every attack as a tenant on the local platform; docs/guarantees
 	@$(UV) run --frozen pytest -m attack
 
 bench: setup ## what Plattr adds to the backends' own calls, and how it grows; 15 minutes, then docs/performance's plot
-	@for bench in provision load fairness standing scale_out plot; do $(UV) run --frozen python -m bench.$$bench || exit; done
+	@for bench in startup provision load fairness standing scale_out plot; do $(UV) run --frozen python -m bench.$$bench || exit; done
 
 faults: setup ## the crash matrix: kill -9 at every place of every activity; writes docs/guarantees-matrix.md; FAULTS="--only mutants"
 	@$(UV) run --frozen python -m tests.faults $(FAULTS)

@@ -11,9 +11,10 @@ from temporalio.exceptions import TimeoutError as RunTimedOut
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from cli.connection import EXIT_FAILED, Session, perform, say
+from cli.connection import EXIT_FAILED, Session, perform
 from cli.objects import ObjectNotFound, find
 from cli.options import Name, Namespace, Yes
+from cli.output import say
 from cli.terminal import plain
 from clients import temporal
 from plattr.adoption import Adoption, AdoptionInput
@@ -27,7 +28,7 @@ RUN_TIMEOUT = timedelta(minutes=5)
 
 
 def adopt(name: Name, namespace: Namespace = "", yes: Yes = False) -> None:
-    """Take over what another cluster, an earlier namespace or object, or nobody has under the object's names.
+    """Take over what has an object's names and belongs to another owner, or to none.
 
     Shows it first. For a cluster that was restored under another CLUSTER_ID, a namespace that was made again or whose
     objects moved, and a Deployment that was there before Plattr. Needs access to Temporal; the worker does the work.
@@ -55,7 +56,7 @@ async def _take_over(session: Session, found: CustomObject, offer: Adoption) -> 
         outcome = await _run(session, AdoptionInput(reference=reference, approved=offer.found))
     finally:
         # Also after one that failed, or does not know what an attempt took whose worker died: it may have taken some.
-        await temporal.request_reconcile(session.temporal, reference, is_deleting=False, signal=REPAIR_SIGNAL)
+        await temporal.request_reconcile(await session.temporal(), reference, is_deleting=False, signal=REPAIR_SIGNAL)
     say(f"{len(outcome.taken)} taken over for {reference}")
     if outcome.found:
         say("these have changed since they were shown, and stay: " + ", ".join(each.what for each in outcome.found))
@@ -84,7 +85,7 @@ async def _run(session: Session, adoption: AdoptionInput) -> Adoption:
     reference, doing = adoption.reference, f"take anything over for {adoption.reference}"
     try:
         handle = await temporal.start_run(
-            session.temporal,
+            await session.temporal(),
             "AdoptResources",
             adoption,
             workflow_id=adoption_id(reference),

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from cli.connection import Session, perform, say
-from cli.follow import follow_all, latest_run_id, left_of, make_way, still_deleting
+from cli.connection import Session, perform
+from cli.objects import still_deleting
 from cli.options import DEFAULT_TIMEOUT, Namespace, Timeout, Wait
+from cli.output import say
 from clients.resources import NAMESPACES, Json, custom_resource
 from plattr.errors import Conflict, InvalidSpec, PlattrError
 from plattr.objects import API_VERSION, CustomObject, Kind, ObjectReference
@@ -31,22 +32,26 @@ def apply(
     timeout: Timeout = DEFAULT_TIMEOUT,
     force: Annotated[bool, typer.Option("--force", help="Take over fields that another manager has set.")] = False,
 ) -> None:
-    """Apply Applications and PreviewEnvironments, and the Namespaces they live in.
+    """Create or update Applications, PreviewEnvironments and their Namespaces from a file.
 
     With --wait the exit code is 0 when all are Running, 1 when one has Failed, 3 when the time is over.
     """
 
     async def work(session: Session) -> int:
+        if wait:
+            from cli import follow  # only here: what nobody waits for needs no Temporal
         began = time.monotonic()
         namespaces, manifests = read_manifests(file, namespace, session.default_namespace)
         # Before anything is applied, so that no file is applied by halves.
         for dying in await _dying(session, manifests):
-            if code := await make_way(session, dying, left_of(timeout, began), say, is_waiting=wait):
+            if not wait:
+                raise still_deleting(dying)
+            if code := await follow.make_way(session, dying, follow.left_of(timeout, began), say):
                 return code
         for manifest in namespaces:
             await session.kube.apply(NAMESPACES, manifest, force=force)
         applied = [await _apply(session, kind, manifest, force=force, wait=wait) for kind, manifest in manifests]
-        return await follow_all(session, applied, left_of(timeout, began), say) if wait else 0
+        return await follow.follow_all(session, applied, follow.left_of(timeout, began), say) if wait else 0
 
     perform(work)
 
@@ -64,7 +69,11 @@ async def _apply(session: Session, kind: Kind, manifest: Json, *, force: bool, w
     metadata = manifest["metadata"]
     reference = ObjectReference(kind=kind, namespace=metadata["namespace"], name=metadata["name"])
     before = await session.kube.get(resource, reference.name, reference.namespace)
-    old_run = await latest_run_id(session, reference) if wait else ""
+    old_run = ""
+    if wait:
+        from cli.follow import latest_run_id  # only here, as in `apply`
+
+        old_run = await latest_run_id(session, reference)
     try:
         after = await session.kube.apply(resource, manifest, reference.namespace, force=force)
     except Conflict as error:

@@ -22,7 +22,7 @@ PIPE_WIDTH = 240
 
 
 def audit() -> None:
-    """Compare what PostgreSQL, S3, Keycloak and Kubernetes hold with the objects; it never deletes anything.
+    """Report what exists without an owner and what an owner lacks; never delete anything.
 
     Needs the worker's settings. Exit code 0: nothing is wrong; 1: there are findings; 2: something could not be asked,
     and a line says what was not looked at; the findings are then those of the rest. Without Kubernetes there are none.

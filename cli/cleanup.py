@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from cli.claims import claim_words, held_claims, readable_claims
-from cli.connection import EXIT_FAILED, EXIT_TIMEOUT, Session, perform, say
+from cli.connection import EXIT_FAILED, EXIT_TIMEOUT, Session, perform
 from cli.follow import POLL_SECONDS, await_absence, await_nothing_left
 from cli.objects import ObjectNotFound, find, look_up, parse_name
 from cli.options import DEFAULT_TIMEOUT, Name, Namespace, Timeout, Wait, Yes
+from cli.output import say
 from cli.runs import read_run
 from clients import temporal
 from clients.resources import custom_resource
@@ -37,7 +38,7 @@ def cleanup(
     wait: Wait = False,
     timeout: Timeout = DEFAULT_TIMEOUT,
 ) -> None:
-    """Remove an object and everything it owns, or what an object that is gone has left."""
+    """Delete an object and everything it owns, or what a deleted object has left behind."""
 
     async def work(session: Session) -> int:
         place = namespace or session.default_namespace
@@ -78,9 +79,9 @@ async def _question(session: Session, found: CustomObject, *, cascade: bool) -> 
 
 async def _clean_up(session: Session, found: CustomObject, *, cascade: bool) -> None:
     reference = found.reference
-    run = await read_run(session.temporal, reference, with_progress=False)
+    run = await read_run(await session.temporal(), reference, with_progress=False)
     if (run is None or not run.is_open) and await temporal.start_cleanup(
-        session.temporal, reference, uid=found.metadata.uid, cascade=cascade
+        await session.temporal(), reference, uid=found.metadata.uid, cascade=cascade
     ):
         say(f"cleanup of {_words(reference)} started")
         return
@@ -88,7 +89,7 @@ async def _clean_up(session: Session, found: CustomObject, *, cascade: bool) -> 
     resource = custom_resource(reference.kind)
     await session.kube.delete(resource, reference.name, reference.namespace, uid=found.metadata.uid)
     signal = CASCADE_SIGNAL if cascade else CHANGED_SIGNAL
-    await temporal.request_reconcile(session.temporal, reference, is_deleting=True, signal=signal)
+    await temporal.request_reconcile(await session.temporal(), reference, is_deleting=True, signal=signal)
     say(f"{_words(reference)} is being deleted; its open run goes on as the cleanup")
 
 
@@ -111,22 +112,24 @@ async def _purge(session: Session, reference: ObjectReference, deadline: float, 
     """Start the cleanup as soon as no other run has the object's id; return the command's exit code so far."""
     told = ""
     while True:
-        run = await read_run(session.temporal, reference, with_progress=False)
+        run = await read_run(await session.temporal(), reference, with_progress=False)
         if run is None or not run.is_open:
-            if await temporal.start_cleanup(session.temporal, reference, is_purge=True, cascade=cascade):
+            if await temporal.start_cleanup(await session.temporal(), reference, is_purge=True, cascade=cascade):
                 say(f"cleanup of what {_words(reference)} left started")
                 return 0
             continue
         if run.run_id != told:
             is_cleanup = temporal.is_cleanup(run.workflow_type)
             if is_cleanup and cascade:
-                await temporal.request_reconcile(session.temporal, reference, is_deleting=True, signal=CASCADE_SIGNAL)
+                await temporal.request_reconcile(
+                    await session.temporal(), reference, is_deleting=True, signal=CASCADE_SIGNAL
+                )
             if is_cleanup and not wait:
                 # It may go on for hours, while a backend is away; any other ends when it learns what has happened.
                 say(f"{run.workflow_type} of {_words(reference)} is open already; plattr explain tells more")
                 return EXIT_FAILED
             # It may sleep until a preview's end, or between two tries.
-            await temporal.request_reconcile(session.temporal, reference, is_deleting=is_cleanup)
+            await temporal.request_reconcile(await session.temporal(), reference, is_deleting=is_cleanup)
             say(f"{run.workflow_type} of {_words(reference)} is open; waiting for its end")
             told = run.run_id
         if await session.kube.get(custom_resource(reference.kind), reference.name, reference.namespace) is not None:

@@ -2,22 +2,21 @@
 
 import asyncio
 import os
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 import yaml
-from temporalio.client import Client
-from temporalio.service import RPCError
 
 from cli.environment import settings
+from cli.output import complain
 from clients.kube import KubeClient
-from clients.temporal import connect_temporal, translated
-from plattr.denials import printable
 from plattr.errors import PlattrError
+
+if TYPE_CHECKING:
+    from temporalio.client import Client
 
 FIELD_MANAGER = "plattr-cli"
 EXIT_FAILED = 1
@@ -26,29 +25,38 @@ EXIT_TIMEOUT = 3
 EXIT_INTERRUPTED = 130
 
 
-@dataclass(frozen=True)
 class Session:
     """The connections of one command."""
 
-    kube: KubeClient
-    temporal: Client
-    default_namespace: str
-    lease_namespace: str
+    def __init__(self, kube: KubeClient, chosen: Mapping[str, str]) -> None:
+        """Hold a client of Kubernetes, and the settings by which one of Temporal is made when it is asked for."""
+        self.kube = kube
+        self.default_namespace = _context_namespace(chosen.get("KUBECONFIG"))
+        self.lease_namespace = chosen.get("LEASE_NAMESPACE") or "plattr-system"
+        self._settings = dict(chosen)
+        self._temporal: Client | None = None
+
+    async def temporal(self) -> "Client":
+        """Return the client of Temporal; Temporal itself is reached by its first request.
+
+        Raises:
+            MissingSetting: the settings cannot be used.
+        """
+        if self._temporal is None:
+            # Here and not above: the library takes a third of a second, and half of the commands need no Temporal.
+            from clients.temporal import connect_temporal
+
+            self._temporal = await connect_temporal(environment=self._settings)
+        return self._temporal
 
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[Session]:
-    """Connect; Temporal is only reached by the first call that needs it."""
+    """Connect to Kubernetes."""
     chosen = settings()
-    kubeconfig = chosen.get("KUBECONFIG")
-    kube = await KubeClient.connect(kubeconfig, field_manager=FIELD_MANAGER, redact=False)
+    kube = await KubeClient.connect(chosen.get("KUBECONFIG"), field_manager=FIELD_MANAGER, redact=False)
     try:
-        yield Session(
-            kube=kube,
-            temporal=await connect_temporal(environment=dict(chosen)),
-            default_namespace=_context_namespace(kubeconfig),
-            lease_namespace=chosen.get("LEASE_NAMESPACE") or "plattr-system",
-        )
+        yield Session(kube, chosen)
     finally:
         await kube.close()
 
@@ -77,20 +85,14 @@ def perform(work: Callable[[Session], Awaitable[int]]) -> None:
     raise typer.Exit(code)
 
 
-def complain(text: str) -> None:
-    """Write one line to the standard error; line breaks and a terminal's commands become blanks."""
-    sys.stderr.write(" ".join(printable(text).split()) + "\n")
-
-
-def say(text: str) -> None:
-    """Write one line to the standard output at once, also into a pipe; a terminal's commands become blanks."""
-    sys.stdout.write(printable(text) + "\n")
-    sys.stdout.flush()
-
-
 def _words(error: Exception) -> str:
     if isinstance(error, PlattrError):
         return str(error)
+    # Only here: the library is imported already, or there is a fault to look for.
+    from temporalio.service import RPCError
+
+    from clients.temporal import translated
+
     if isinstance(error, RPCError):
         return str(translated(error, "ask Temporal"))
     return f"cannot go on: unexpected {type(error).__name__}: {error}; PLATTR_DEBUG=1 shows where"

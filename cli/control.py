@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from cli.connection import Session, perform, say
+from cli.connection import Session, perform
 from cli.objects import find, list_all
 from cli.options import Name, Namespace
-from clients import temporal
+from cli.output import say
 from clients.resources import Json, custom_resource
 from plattr.objects import PAUSED_ANNOTATION, CustomObject
 from plattr.steps import RESYNC_SIGNAL
@@ -22,7 +22,7 @@ def resync(
     namespace: Namespace = "",
     every: Annotated[bool, typer.Option("--all", help="Every object, of all namespaces unless -n names one.")] = False,
 ) -> None:
-    """Run every step again, even if the spec is settled; also: retry now."""
+    """Run every step of an object again, also when nothing has changed; retries a failed run now."""
     if bool(name) == every:
         raise typer.BadParameter("give either a NAME or --all")
 
@@ -31,12 +31,15 @@ def resync(
             objects = await list_all(session, namespace)
         else:
             objects = [await find(session, name, namespace or session.default_namespace)]
+        # Here and not above: `pause` and `resume` need no Temporal.
+        from clients import temporal
+
         limit = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
         async def request(found: CustomObject) -> None:
             async with limit:
                 await temporal.request_reconcile(
-                    session.temporal, found.reference, is_deleting=found.is_deleting, signal=RESYNC_SIGNAL
+                    await session.temporal(), found.reference, is_deleting=found.is_deleting, signal=RESYNC_SIGNAL
                 )
             paused = "; it is paused, so nothing happens before plattr resume" if found.is_paused else ""
             say(f"{found.reference.kind} {found.reference.namespace}/{found.reference.name} resyncs{paused}")
@@ -48,12 +51,12 @@ def resync(
 
 
 def pause(name: Name, namespace: Namespace = "") -> None:
-    """Keep Plattr's hands off an object; its deletion still works."""
+    """Pause an object: Plattr changes nothing for it, and still cleans up when it is deleted."""
     perform(lambda session: _annotate(session, name, namespace, is_paused=True))
 
 
 def resume(name: Name, namespace: Namespace = "") -> None:
-    """Let Plattr work on an object again."""
+    """Resume a paused object."""
     perform(lambda session: _annotate(session, name, namespace, is_paused=False))
 
 

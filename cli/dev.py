@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cli.infra import command, reported, show_endpoints
+from cli.infra import reported, show_endpoints
+from cli.output import command
 from stack.platform import Platform
 from stack.services.application import APPS
 
@@ -16,7 +17,7 @@ from stack.services.application import APPS
 def dev(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running and return.")] = False,
 ) -> None:
-    """Start everything with worker and watcher, say where it is, stop it on Ctrl-C."""
+    """Start the local platform with worker and watcher, print its addresses, stop it on Ctrl-C."""
     with reported():
         platform = Platform()
         signal.signal(signal.SIGTERM, _interrupt)

@@ -20,7 +20,7 @@ EVENT_COUNT = 5
 
 
 def explain(name: Name, namespace: Namespace = "") -> None:
-    """Tell where the run of an object stands: step, attempt, last error, next retry, conditions, what is retained."""
+    """Show where the run of an object stands: step, attempt, last error, next retry, retained data."""
 
     async def work(session: Session) -> int:
         place = namespace or session.default_namespace
@@ -41,7 +41,7 @@ async def _explain_gone(session: Session, out: Console, name: str, namespace: st
     known = False
     for kind in kinds:
         reference = ObjectReference(kind=kind, namespace=namespace, name=plain)
-        run = await read_run(session.temporal, reference, with_progress=False)
+        run = await read_run(await session.temporal(), reference, with_progress=False)
         if run is not None or await held_claims(session, reference):
             known = True
             await _explain(session, out, reference, None)
@@ -55,7 +55,7 @@ async def _explain_gone(session: Session, out: Console, name: str, namespace: st
 async def _explain(session: Session, out: Console, reference: ObjectReference, found: CustomObject | None) -> None:
     title = f"[bold]{reference.kind} {reference.namespace}/{reference.name}[/]"
     out.print(f"{title}  {phase_of(found) if found else '[yellow]gone[/]'}", highlight=False)
-    run = await read_run(session.temporal, reference)
+    run = await read_run(await session.temporal(), reference)
     for line in [*_about_object(found), *await _about_parent(session, found), *_about_run(run, found)]:
         out.print(f"  {plain(line)}", highlight=False, soft_wrap=True)
     if found is not None:

@@ -12,7 +12,7 @@ from cli.objects import shown_phase
 from cli.runs import WORKER_AWAY, Run, read_run
 from clients.resources import custom_resource
 from clients.temporal import is_cleanup
-from plattr.errors import StillDeleting, Transient
+from plattr.errors import Transient
 from plattr.objects import CustomObject, ObjectReference
 
 # 0.3 s: quicker than a person notices, slow enough for a fleet of terminals.
@@ -23,7 +23,7 @@ OUTLOOK_SECONDS = 3.0
 
 async def latest_run_id(session: Session, reference: ObjectReference) -> str:
     """Return the closed run that is there already, so that its steps are not shown as new ones."""
-    run = await read_run(session.temporal, reference, with_progress=False)
+    run = await read_run(await session.temporal(), reference, with_progress=False)
     return run.run_id if run is not None and not run.is_open else ""
 
 
@@ -115,7 +115,7 @@ class Follower(Narrator):
                 if found is None:
                     return self._end(f"{self._reference} was deleted", EXIT_FAILED)
                 # The object first: what the run says then is at least as new, so no step is missed.
-                run = await read_run(self._session.temporal, self._reference)
+                run = await read_run(await self._session.temporal(), self._reference)
             except Transient as error:
                 self._once(("away", error.reason), f"{error}; trying again")
                 found, run = None, None
@@ -185,27 +185,10 @@ def left_of(timeout: timedelta, began: float) -> timedelta:
     return timeout - timedelta(seconds=time.monotonic() - began)
 
 
-async def make_way(
-    session: Session, dying: CustomObject, timeout: timedelta, tell: Callable[[str], None], *, is_waiting: bool
-) -> int:
-    """Wait until an object that is being deleted is gone, so that it can be made again; return the exit code.
-
-    Raises:
-        StillDeleting: nobody wants to wait.
-    """
-    if not is_waiting:
-        raise still_deleting(dying)
+async def make_way(session: Session, dying: CustomObject, timeout: timedelta, tell: Callable[[str], None]) -> int:
+    """Wait until an object that is being deleted is gone, so that it can be made again; return the exit code."""
     tell(f"{dying.reference.name}  is being deleted; it is made again when it is gone")
     return await await_absence(session, dying, timeout, tell)
-
-
-def still_deleting(found: CustomObject) -> StillDeleting:
-    """Return the error of a command whose change would go with the object."""
-    reference = found.reference
-    return StillDeleting(
-        f"cannot change {reference.kind} {reference.namespace}/{reference.name}: it is being deleted; wait until it is"
-        " gone (start and apply do so with --wait), then make it again"
-    )
 
 
 class _Absence(Follower):
@@ -215,7 +198,7 @@ class _Absence(Follower):
     async def is_gone(self) -> bool:
         try:
             found = await self._read()
-            run = await read_run(self._session.temporal, self._reference)
+            run = await read_run(await self._session.temporal(), self._reference)
         except Transient as error:
             self._once(("away", error.reason), f"{error}; trying again")
             return False
@@ -245,7 +228,7 @@ class _Purge(Narrator):
         """Return None while the cleanup goes on."""
         reference = self._reference
         try:
-            run = await read_run(self._session.temporal, reference)
+            run = await read_run(await self._session.temporal(), reference)
             body = await self._session.kube.get(custom_resource(reference.kind), reference.name, reference.namespace)
             if run is not None and is_cleanup(run.workflow_type):
                 self._report(run)

@@ -15,13 +15,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cli.output import command
 from plattr.errors import PlattrError
 from stack.control import ServiceStatus
 from stack.errors import PlatformError
 from stack.platform import Platform
 from stack.registry import processes_of
 
-app = typer.Typer(help="The local platform's services.", no_args_is_help=True)
+app = typer.Typer(help="Manage the services of the local platform.", no_args_is_help=True)
 COLOURS = {"running": "green", "failed": "red", "restarting": "yellow", "stopped": "dim", "on demand": "dim"}
 Service = Annotated[
     str | None, typer.Argument(help="temporal, postgres, s3, keycloak, kubernetes, redis, opensearch, or one process.")
@@ -147,12 +148,6 @@ def show_status(platform: Platform) -> None:
     for entry in entries:
         if entry.message:
             console.print(f"{entry.service}: {entry.message}", markup=False, highlight=False)
-
-
-def command() -> str:
-    """Return how this very program is called from the present folder, also when it is not on the PATH."""
-    program = Path(sys.argv[0]).absolute()
-    return str(program.relative_to(Path.cwd())) if program.is_relative_to(Path.cwd()) else "plattr"
 
 
 def show_endpoints(platform: Platform) -> None:

@@ -2,7 +2,7 @@
 
 from cli.connection import Session
 from clients.resources import custom_resource
-from plattr.errors import PlattrError
+from plattr.errors import PlattrError, StillDeleting
 from plattr.objects import CustomObject, Kind
 from plattr.status import Phase
 
@@ -108,3 +108,12 @@ async def previews_of(session: Session, application: str, number: int, namespace
         for preview in await list_all(session, namespace, (Kind.PREVIEW,))
         if preview.spec.get("applicationRef") == application and preview.spec.get("pullRequest") == number
     ]
+
+
+def still_deleting(found: CustomObject) -> StillDeleting:
+    """Return the error of a command whose change would go with the object."""
+    reference = found.reference
+    return StillDeleting(
+        f"cannot change {reference.kind} {reference.namespace}/{reference.name}: it is being deleted; wait until it is"
+        " gone (start and apply do so with --wait), then make it again"
+    )

@@ -9,11 +9,11 @@ import typer
 from rich import box
 from rich.table import Table
 
-from cli.connection import Session, perform, say
-from cli.follow import await_absence, follow_all, latest_run_id, left_of, make_way, still_deleting
+from cli.connection import Session, perform
 from cli.formatting import clock
-from cli.objects import ObjectNotFound, find, find_preview, list_all, previews_of
+from cli.objects import ObjectNotFound, find, find_preview, list_all, previews_of, still_deleting
 from cli.options import DEFAULT_TIMEOUT, Namespace, Timeout, Wait, Yes
+from cli.output import say
 from cli.status import console, phase_of
 from cli.terminal import plain
 from clients.resources import APPLICATIONS, PREVIEWS, Json
@@ -23,7 +23,7 @@ from plattr.objects import API_VERSION, CustomObject, Kind, ObjectReference
 from plattr.spec import parse_preview_spec
 from plattr.ttl import DEFAULT_TTL, parse_ttl
 
-app = typer.Typer(help="Environments of pull requests.", no_args_is_help=True)
+app = typer.Typer(help="Manage the environments of pull requests.", no_args_is_help=True)
 
 
 AppName = Annotated[str, typer.Option("--app", help="The Application, in the same namespace.")]
@@ -50,6 +50,8 @@ def start(
     """Start a preview, or bring the one that runs to this branch, and to this image and ttl if they are given."""
 
     async def work(session: Session) -> int:
+        if wait:
+            from cli import follow  # only here: what nobody waits for needs no Temporal
         began = time.monotonic()
         place = namespace or session.default_namespace
         spec = _spec(app_name, pr, branch or _current_branch(), image, ttl)
@@ -61,18 +63,22 @@ def start(
         existing = await _existing(session, app_name, pr, place)
         name = existing.reference.name if existing is not None else preview_object_name(app_name, pr)
         if existing is not None and existing.is_deleting:
-            if code := await make_way(session, existing, timeout, say, is_waiting=wait):
+            if not wait:
+                raise still_deleting(existing)
+            if code := await follow.make_way(session, existing, timeout, say):
                 return code
             existing = None
         reference = ObjectReference(kind=Kind.PREVIEW, namespace=place, name=name)
-        old_run = await latest_run_id(session, reference) if wait else ""
+        old_run = await follow.latest_run_id(session, reference) if wait else ""
         if existing is None:
             preview = await _make(session, reference, spec)
         else:
             _ensure_ahead(existing, ttl or _ttl_of(existing), yes=yes)
             preview = await _change(session, existing, spec)
         say(f"PreviewEnvironment {place}/{name} applied")
-        return await follow_all(session, [(preview, old_run)], left_of(timeout, began), say) if wait else 0
+        return (
+            await follow.follow_all(session, [(preview, old_run)], follow.left_of(timeout, began), say) if wait else 0
+        )
 
     perform(work)
 
@@ -154,7 +160,11 @@ def delete(
             typer.confirm(f"Delete PreviewEnvironment {reference.namespace}/{reference.name} and its data?", abort=True)
         await session.kube.delete(PREVIEWS, reference.name, reference.namespace, uid=preview.metadata.uid)
         say(f"PreviewEnvironment {reference.namespace}/{reference.name} is being deleted")
-        return await await_absence(session, preview, timeout, say) if wait else 0
+        if not wait:
+            return 0
+        from cli import follow  # only here, as in `start`
+
+        return await follow.await_absence(session, preview, timeout, say)
 
     perform(work)
 

@@ -33,7 +33,7 @@ def status(
     ] = None,
     pr: Annotated[int | None, typer.Option("--pr", min=1, help="With --env preview: the pull request.")] = None,
 ) -> None:
-    """Show phase, address and conditions of one object, or of all."""
+    """Show the phase, the address and the conditions of one object, or of all."""
     if (env is Environment.PREVIEW) != (pr is not None) or (pr is not None and not name):
         raise typer.BadParameter("--env preview, --pr N and the application's NAME belong together")
     if env is not None and namespace:

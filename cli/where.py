@@ -5,13 +5,13 @@ from urllib.parse import quote
 
 import typer
 
-from cli.connection import Session, perform, say
-from cli.infra import command
+from cli.connection import Session, perform
+from cli.environment import local_platform
 from cli.objects import find
 from cli.options import Name, Namespace
+from cli.output import command, say
 from plattr.naming import workflow_id
 from plattr.objects import CustomObject, Kind
-from stack.platform import Platform
 
 
 def where(
@@ -19,7 +19,7 @@ def where(
     namespace: Namespace = "",
     ui: Annotated[str, typer.Option(help="The Temporal UI's address; that of the local platform if it runs.")] = "",
 ) -> None:
-    """Tell where to look: the runs in the Temporal UI, the object, the Secret with the database's URL."""
+    """Print where to look: the runs in the Temporal UI, the object, its database."""
 
     async def work(session: Session) -> int:
         found = await find(session, name, namespace or session.default_namespace)
@@ -34,10 +34,10 @@ def where(
 
 def _lines(found: CustomObject, ui: str) -> list[tuple[str, str]]:
     reference, lines = found.reference, []
-    platform = Platform()
-    if not ui and platform.is_running:
+    platform = None if ui else local_platform()
+    if platform is not None:
         lines.append(("first", f'eval "$({command()} infra environment)"'))
-        ui = platform.endpoints.temporal_ui
+        ui = platform.temporal_ui
     if ui:
         query = quote(f'WorkflowId="{workflow_id(reference)}"')
         lines.append(("its runs", f"{ui}/namespaces/default/workflows?query={query}"))

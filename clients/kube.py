@@ -16,12 +16,17 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import yaml
-from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
-from kubernetes.aio.config.kube_config import refresh_token
 
 from clients import fence
 from clients.kube_errors import GoneError, NamespaceEnding, raise_for_event, raise_for_status
+from clients.kube_library import (
+    ApiClient,
+    ConfigException,
+    Configuration,
+    load_incluster_config,
+    load_kube_config,
+    refresh_token,
+)
 from clients.resources import Json, Resource, is_deleting
 from plattr.backends import Backend, of_backend
 from plattr.errors import BackendUnavailable, MissingSetting, StillDeleting

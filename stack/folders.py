@@ -8,17 +8,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from plattr.local_platform import state_folder, xdg_folder
+
 # The checkout: deploy/crds and deploy/rbac lie beside the packages.
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
 
 
 def default_state() -> Path:
     """Return the state folder: PLATTR_STATE, else /var/lib/plattr/dev for root, else the user's XDG state."""
-    if setting := os.environ.get("PLATTR_STATE"):
-        return Path(setting).expanduser().resolve()
-    if os.geteuid() == 0:
-        return Path("/var/lib/plattr/dev")
-    return _xdg("XDG_STATE_HOME", ".local/state") / "plattr" / "dev"
+    return state_folder(os.environ, home=Path.home(), is_root=os.geteuid() == 0)
 
 
 def default_cache() -> Path:
@@ -27,13 +25,7 @@ def default_cache() -> Path:
         return Path(setting).expanduser().resolve()
     if os.geteuid() == 0:
         return Path("/var/cache/plattr")
-    return _xdg("XDG_CACHE_HOME", ".cache") / "plattr"
-
-
-def _xdg(variable: str, fallback: str) -> Path:
-    setting = os.environ.get(variable, "")
-    # The XDG specification: a relative path is invalid and must be ignored.
-    return Path(setting) if setting.startswith("/") else Path.home() / fallback
+    return xdg_folder(os.environ, "XDG_CACHE_HOME", Path.home() / ".cache") / "plattr"
 
 
 @contextmanager

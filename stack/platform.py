@@ -1,5 +1,6 @@
 """The local platform as its users and tests hold it: start, stop, ask."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,10 +10,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from plattr.local_platform import COMMAND_SETTINGS
 from stack.control import ActualState, Control, ServiceStatus
 from stack.endpoints import Endpoints, environment
 from stack.errors import PlatformError
-from stack.folders import Folders, default_state, locked
+from stack.folders import Folders, default_state, locked, write_private
 from stack.processes import ProcessIdentity, end, last_lines, signal_group
 from stack.registry import ALL, PROCESSES, TOOLS, processes_of, services_of
 from stack.services.base import Site
@@ -52,6 +54,7 @@ class Platform:
         wanted = processes_of([*services, *apps])
         self.folders.create()
         with locked(self.folders.run / "start.lock"):
+            self._tell_commands()
             if not self._runs(wanted):
                 self._start(wanted)
             self._apply_changed_manifests()
@@ -122,6 +125,11 @@ class Platform:
     def environment(self, role: str = "worker") -> dict[str, str]:
         """Return the settings for `worker`, `watcher` or `cli`; docs/settings.md lists them."""
         return environment(self.endpoints, role)
+
+    def _tell_commands(self) -> None:
+        """Write down what the commands need to know of this platform."""
+        told = {"settings": self.environment("cli"), "temporal_ui": self.endpoints.temporal_ui}
+        write_private(self.folders.state / COMMAND_SETTINGS, json.dumps(told))
 
     def _site(self) -> Site:
         return Site(self.folders, StateSettings.load(self.folders), self.control.desired().tools)

@@ -7,7 +7,9 @@ import sys
 import threading
 import time
 from types import FrameType
+from typing import TextIO
 
+from plattr.local_platform import SUPERVISOR_LOCK
 from stack.control import ActualState, Control, DesiredState, ServiceStatus
 from stack.doorbell import Doorbell
 from stack.folders import Folders
@@ -19,6 +21,8 @@ from stack.settings import StateSettings
 from stack.tools.resolve import link_tools, resolve_tools
 from stack.unit import Unit
 
+# A command that looks whether there is a supervisor holds the lock for some microseconds.
+LOCK_SECONDS = 1.0
 # A process that ignores its signal gets SIGKILL after its grace: apps 30 s, Keycloak 20, API server and etcd 10 each.
 STOP_SECONDS = 75.0
 
@@ -27,6 +31,20 @@ def say(line: str) -> None:
     """Write a line into the supervisor's own log."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
+
+
+def _take(lock: TextIO) -> bool:
+    """Take the supervisor's lock; False when another supervisor has it."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
 
 
 class Supervisor:
@@ -45,10 +63,8 @@ class Supervisor:
     def run(self) -> int:
         """Supervise until SIGTERM or SIGINT; returns the exit code."""
         # Held until the process ends, however it ends.
-        lock = (self.folders.run / "supervisor.lock").open("a")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        lock = (self.folders.state / SUPERVISOR_LOCK).open("a")
+        if not _take(lock):
             sys.stderr.write(f"cannot supervise {self.folders.state}: another supervisor does\n")
             return 1
         self.control.write_supervisor(ProcessIdentity.of(os.getpid(), sys.executable))

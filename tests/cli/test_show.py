@@ -1,7 +1,7 @@
 import pytest
 
-from cli.connection import complain, say
 from cli.explain import about_attempt
+from cli.output import complain, say
 from cli.runs import PendingActivity
 from clients import temporal
 from clients.resources import EVENTS
