@@ -1,4 +1,4 @@
-"""A concept has one name everywhere: none of the retired ones stands in code, CRDs, chart or docs."""
+"""A concept has one name everywhere: that of the glossary; no retired one stands in code, CRDs, chart or docs."""
 
 import re
 from pathlib import Path
@@ -93,3 +93,12 @@ def test_every_retired_word_has_one_in_its_place() -> None:
 
     assert all(word and instead for word, instead in words)
     assert len({word for word, _ in words}) == len(words)
+
+
+def test_every_name_of_the_glossary_is_one_in_the_code() -> None:
+    rows = re.findall(r"^\| (.+?) \|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    names = {name for terms in rows for name in re.findall(r"`(\w+)`", terms)}
+
+    code = "\n".join(text for name, text in texts().items() if name.endswith(".py"))
+
+    assert {name for name in names if not re.search(rf"\b{name}\b", code)} == set()
