@@ -1,7 +1,6 @@
 """The first step of every run: read the object, refuse or claim what it asks for; and the plan of its cleanup."""
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
 
 from temporalio import activity
 
@@ -16,15 +15,13 @@ from clients.kube import KubeClient
 from clients.resources import NAMESPACES, Json, custom_resource
 from plattr.claims import Claim, HeldClaim, claims_of, outliving
 from plattr.errors import OwnedElsewhere, PlattrError, StillDeleting, Superseded
-from plattr.features import Feature, features_of, missing_features
+from plattr.features import Feature, Step, cleanup_order, features_of, missing_features
 from plattr.marks import Estate, estate_of
 from plattr.objects import FINALIZER, CustomObject, Kind, ObjectReference, Owner
 from plattr.parent import STATUS_FIELD
-from plattr.spec import parse_preview_spec
 from plattr.status import ConditionType, ConditionUpdate, Phase, begun, ending
 from plattr.steps import ClaimInput, ClaimResult, CleanupInput, CleanupPlan
 from plattr.target import Target
-from plattr.ttl import expires_at
 
 
 class ClaimActivities:
@@ -116,7 +113,6 @@ class ClaimActivities:
             environment=target.spec.environment,
             steps=tuple(feature.step for feature in features_of(target)),
             kept=_kept(target, claims.held),
-            expires_at=target.expires_at,
         )
 
     @activity.defn
@@ -130,16 +126,17 @@ class ClaimActivities:
             Conflict: the object changed under our hands.
         """
         resource, reference = custom_resource(cleanup.reference.kind), cleanup.reference
+        steps = (*cleanup_order(reference.kind), Step.RELEASE)
         custom_object = await self._loader.read(reference)
         if custom_object is None:
             if cleanup.purge or (cleanup.delete_object and not cleanup.uid):
-                return CleanupPlan(verdict="proceed", purge=True)
+                return CleanupPlan(verdict="proceed", steps=steps, purge=True)
             namespace = await self._kube.get(NAMESPACES, reference.namespace)
             # What is left of an earlier namespace waits for a person while the name is somebody's again.
             namespace_uid = namespace["metadata"]["uid"] if namespace else None
             held = await self._claim_store.held_by(self._estate(reference, namespace_uid))
             retained = [claim for claim in held if claim.is_retained and claim.quarantined_until is None]
-            return CleanupPlan(verdict="proceed", namespace_uid=namespace_uid, retain=bool(retained))
+            return CleanupPlan(verdict="proceed", steps=steps, namespace_uid=namespace_uid, retain=bool(retained))
         if not custom_object.is_deleting:
             if not cleanup.delete_object or cleanup.uid not in ("", custom_object.metadata.uid):
                 return CleanupPlan(verdict="recreated", uid=custom_object.metadata.uid)
@@ -155,6 +152,7 @@ class ClaimActivities:
             await self._show(body, custom_object.kind, fields)
         return CleanupPlan(
             verdict="proceed",
+            steps=steps,
             uid=custom_object.metadata.uid,
             namespace_uid=namespace_uid,
             # The raw spec: one that the models refuse must still be deletable.
@@ -251,16 +249,8 @@ def _without_work(verdict: str, custom_object: CustomObject) -> ClaimResult:
             "uid": custom_object.metadata.uid,
             "generation": custom_object.metadata.generation,
             "environment": custom_object.environment,
-            "expires_at": _end_of(custom_object),
         }
     )
-
-
-def _end_of(custom_object: CustomObject) -> datetime | None:
-    """Return when a preview ends, whether it has work to do or not."""
-    if custom_object.kind is not Kind.PREVIEW or custom_object.is_deleting:
-        return None
-    return expires_at(custom_object.metadata.creation_timestamp, parse_preview_spec(custom_object.spec).ttl)
 
 
 def _kept(target: Target, held: Sequence[HeldClaim]) -> tuple[ConditionUpdate, ...]:

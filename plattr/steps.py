@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from plattr.claims import Claim
-from plattr.features import ClaimKind, ConditionType, cleanup_order
+from plattr.features import ClaimKind, ConditionType
 from plattr.features import Step as Step
 from plattr.marks import Estate
 from plattr.objects import FrozenModel, Kind, ObjectReference
@@ -24,9 +24,6 @@ CASCADE_SIGNAL = "cascade"
 PROGRESS_QUERY = "progress"
 
 TASK_QUEUE = "plattr"
-
-
-CLEANUP_ORDER = cleanup_order(Kind.APPLICATION)
 
 
 class Remedy(StrEnum):
@@ -75,8 +72,6 @@ class ClaimResult(FrozenModel):
     """The provisioning steps to run, in order, without claim, rollout and status."""
     kept: tuple[ConditionUpdate, ...] = ()
     """True conditions of features that are disabled now and whose data is kept."""
-    expires_at: datetime | None = None
-    """When a preview ends."""
 
 
 class StepInput(FrozenModel):
@@ -149,8 +144,10 @@ class CleanupInput(FrozenModel):
 class CleanupPlan(FrozenModel):
     """What a cleanup has to do."""
 
-    verdict: Literal["proceed", "recreated", "nothing"]
+    verdict: Literal["proceed", "recreated"]
     """recreated: another, living object has the name now; it adopts what is left."""
+    steps: tuple[Step, ...] = ()
+    """The steps to run, in order; none for an object that is recreated."""
     uid: str = ""
     namespace_uid: str | None = None
     """Of which namespace; None: it is gone, or a person asked for all that is left."""

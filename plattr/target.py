@@ -1,7 +1,6 @@
 """What one run works towards: the effective application, the same for an Application and a preview."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from plattr import naming
@@ -20,7 +19,6 @@ from plattr.spec import (
     parse_application_spec,
     parse_preview_spec,
 )
-from plattr.ttl import expires_at
 
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 NAME_LABEL = "app.kubernetes.io/name"
@@ -43,7 +41,6 @@ class Target(FrozenModel):
     generation: int
     spec: ApplicationSpec
     names: Names
-    expires_at: datetime | None = None
     parent: str = ""
     """A preview's Application, in the owner's namespace."""
     pull_request: int | None = None
@@ -153,7 +150,6 @@ def preview_target(
         generation=custom_object.metadata.generation,
         spec=spec,
         names=names,
-        expires_at=expires_at(custom_object.metadata.creation_timestamp, preview.ttl),
         parent=preview.application_ref,
         pull_request=preview.pull_request,
         dropped_variables=dropped,

@@ -20,7 +20,6 @@ with workflow.unsafe.imports_passed_through():
     from plattr.objects import ObjectReference
     from plattr.status import ConditionUpdate, Phase
     from plattr.steps import (
-        CLEANUP_ORDER,
         CleanupInput,
         CleanupPlan,
         CleanupStepInput,
@@ -53,8 +52,6 @@ RETAINING = frozenset({Step.DATABASE, Step.STORAGE, Step.AUTH, Step.REDIS, Step.
 
 class CleanupRun(ObjectRun):
     """Removes what an owner has, backend by backend; it never gives up."""
-
-    steps: tuple[Step, ...] = (*CLEANUP_ORDER, Step.RELEASE)
 
     async def _clean_up(self, reference: ObjectReference, run: RunInput) -> RunResult | None:
         """Return when nothing is left but what is retained; None: a living object has the name again.
@@ -125,7 +122,7 @@ class CleanupRun(ObjectRun):
 
         async def on_wait(step: Step, waiting_for: str) -> None:
             # Once each: a bucket of a million objects is called for again and again.
-            if (step, waiting_for) not in said and workflow.patched("report-waiting"):
+            if (step, waiting_for) not in said:
                 said.add((step, waiting_for))
                 await self._report(
                     reference,
@@ -141,7 +138,7 @@ class CleanupRun(ObjectRun):
             # Of an object that is gone nothing tells whether it is the one of before.
             self._discard_steps()
         result = StepResult()
-        for step in self.steps:
+        for step in plan.steps:
             result = await self._perform_once(step, DELETE[step], argument, on_wait)
         return result.look_again_at
 

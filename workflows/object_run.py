@@ -71,7 +71,6 @@ class ObjectRun:
     def __init__(self) -> None:
         self._changed = False
         self._pending = PendingRequest()
-        self._unheard = 0
         self._cascade = False
         self._progress = Progress()
         self._reference: ObjectReference | None = None
@@ -97,11 +96,6 @@ class ObjectRun:
     @workflow.signal(name=REPAIR_SIGNAL)
     def repair(self) -> None:
         """Begin again with every step, even if the spec is settled: what Plattr itself asks for."""
-        # An older worker lets this signal lie. Where its history is replayed it must not be heard either, but the next
-        # one must be: hence a number, which only ever grows by such signals.
-        if not workflow.patched(f"repair-{self._unheard}"):
-            self._unheard += 1
-            return
         self._changed = True
         self._discard_steps()
         self._request_again(PendingRequest(every_step=True))
@@ -145,8 +139,7 @@ class ObjectRun:
         A watcher that starts tells every run that is open to look again. One that keeps on restarting must not keep
         everybody at the first steps.
         """
-        # Asked for only then, so that a run which is never preempted has no marker of it in its history.
-        if about != self._about or not workflow.patched("take-up"):
+        if about != self._about:
             self._about, self._finished = about, {}
 
     def _discard_steps(self) -> None:

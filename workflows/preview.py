@@ -10,7 +10,7 @@ from temporalio.common import Priority
 with workflow.unsafe.imports_passed_through():
     from activities.preview import PreviewActivities
     from plattr.objects import Kind, ObjectReference
-    from plattr.steps import CLEANUP_ORDER, ClaimInput, ExpiryInput, Lifetime, RunInput, RunResult, Step
+    from plattr.steps import ClaimInput, ExpiryInput, Lifetime, RunInput, RunResult, Step
     from workflows.application import as_refusal
     from workflows.cleanup import CleanupRun
     from workflows.object_run import PendingRequest, Preempted, StepFailed, continue_as
@@ -137,7 +137,6 @@ class PreviewLifecycle(ProvisioningRun):
 class CleanupPreview(CleanupRun):
     """Removes everything of a preview, its namespace last, whether or not its parent is still there."""
 
-    steps = (*CLEANUP_ORDER, Step.NAMESPACE, Step.RELEASE)
     priority = LATER
 
     @workflow.run

@@ -8,9 +8,10 @@ from clients.claim_store import Acquisition
 from clients.resources import APPLICATIONS
 from plattr.claims import Claim, ClaimKind, is_data
 from plattr.errors import Conflict, InvalidSpec, OwnedElsewhere, ParentNotFound, Superseded
+from plattr.features import Step, cleanup_order
 from plattr.objects import FINALIZER, PAUSED_ANNOTATION, CustomObject, Kind, ObjectReference
 from plattr.status import ConditionType, ConditionUpdate, Phase
-from plattr.steps import ClaimInput, CleanupInput, Step
+from plattr.steps import ClaimInput, CleanupInput
 from plattr.target import OWNER_UID_ANNOTATION
 from tests.fix_kubernetes import Cluster, application_spec, random_name
 from tests.inputs import estate, status_of
@@ -67,17 +68,6 @@ class TestVerdicts:
 
         assert (settled.verdict, settled.environment) == ("settled", "production")
         assert resync.verdict == "proceed"
-
-    async def test_a_settled_preview_still_tells_its_end(self, cluster: Cluster, namespace: str) -> None:
-        parent = random_name()
-        await cluster.apply(namespace, parent)
-        preview = await cluster.settle(await cluster.preview(namespace, random_name(), parent, ttl="1h"))
-
-        result = await cluster.claims.claim_object(claim_of(preview))
-
-        assert result.verdict == "settled"
-        assert result.expires_at is not None
-        assert (result.expires_at - preview.metadata.creation_timestamp).total_seconds() == 3600
 
 
 class TestClaiming:
@@ -423,6 +413,7 @@ class TestPlanningACleanup:
         plan = await cluster.claims.plan_cleanup(CleanupInput(reference=application.reference))
 
         assert (plan.verdict, plan.uid, plan.retain) == ("proceed", application.metadata.uid, retain)
+        assert plan.steps == (*cleanup_order(Kind.APPLICATION), Step.RELEASE)
         status = (await cluster.read(application.reference)).status
         ready, reconciling = status["conditions"]
         assert status["phase"] == "Terminating"
@@ -471,6 +462,7 @@ class TestPlanningACleanup:
         plan = await cluster.claims.plan_cleanup(CleanupInput(reference=reference))
 
         assert (plan.verdict, plan.uid, plan.retain) == ("proceed", "", False)
+        assert plan.steps == (*cleanup_order(Kind.PREVIEW), Step.RELEASE)
 
     @pytest.mark.parametrize(
         ("asked", "retain", "purge"),

@@ -34,7 +34,6 @@ MESSAGES = [
         generation=2,
         steps=provision_order(Kind.APPLICATION),
         kept=(FINDING,),
-        expires_at=NOW,
     ),
     steps.StepInput(reference=REFERENCE, uid="u", generation=2),
     steps.RolloutInput(reference=REFERENCE, uid="u", generation=2, said=FINDING),
@@ -42,7 +41,7 @@ MESSAGES = [
     steps.StatusInput(reference=REFERENCE, updates=(FINDING,), unreached=(ConditionType.AUTH,), retries_exhausted=True),
     steps.StatusResult(phase=Phase.FAILED, is_written=True),
     steps.CleanupInput(reference=REFERENCE, delete_object=True, uid="u", purge=True),
-    steps.CleanupPlan(verdict="proceed", uid="u", retain=True, purge=True, outliving=(CLAIM,)),
+    steps.CleanupPlan(verdict="proceed", steps=(Step.RELEASE,), uid="u", retain=True, purge=True, outliving=(CLAIM,)),
     steps.CleanupStepInput(reference=REFERENCE, uid="u", retain=True, outliving=(CLAIM,)),
     steps.PreviewLifetime(
         verdict="alive", lifetime=steps.Lifetime(uid="u", expires_at=NOW, warn_at=NOW, warning="stale")

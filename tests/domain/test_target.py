@@ -86,11 +86,6 @@ def test_preview_runs_its_own_image_else_the_parents(
     assert _preview(parent, **spec).spec.image_ref == expected
 
 
-def test_preview_ends_at_its_creation_plus_ttl() -> None:
-    assert _preview().expires_at == datetime(2026, 1, 4, tzinfo=UTC)
-    assert _preview(ttl="5m").expires_at == datetime(2026, 1, 1, 0, 5, tzinfo=UTC)
-
-
 def test_preview_tells_its_parent_and_number() -> None:
     target = _preview()
 

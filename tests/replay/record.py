@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 HISTORIES = Path(__file__).parent / "histories"
 # 2: enough for a short and a long one of each kind; they are read by people in reviews.
 KEPT_OF_A_KIND = 2
+CLOSE_SECONDS = 600.0
 # A payload, whatever it holds, is base64 in the JSON of a history.
 PAYLOAD = re.compile(r'"data":\s*"([A-Za-z0-9+/=]+)"')
 
@@ -97,11 +98,19 @@ def _passwords(data: Iterable[tuple[str, str]]) -> Iterable[str]:
                 yield text
 
 
+async def wait_closed(client: Client, namespace: str) -> None:
+    """Wait for the last runs. On a busy machine a cleanup waits minutes for a call that was never answered."""
+    async with asyncio.timeout(CLOSE_SECONDS):
+        while (await client.count_workflows(f"PlattrNamespace = '{namespace}' and ExecutionStatus = 'Running'")).count:
+            await asyncio.sleep(1)
+
+
 async def record(platform: Platform, release: str) -> None:
     """Play everything and record it."""
     async with ground(platform) as (view, temporal):
         recorder = Recorder(release, view)
         await Stage(view, recorder.keep).play()
+        await wait_closed(temporal, view.namespace)
         await recorder.keep_closed(temporal)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from temporalio.client import WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
 
 from clients.resources import APPLICATIONS, PREVIEWS, Resource
 from clients.temporal import request_reconcile, search_attributes
@@ -129,7 +130,14 @@ class Stage:
 
     async def _until(self, run: Handle, condition: Callable[[Progress], bool]) -> None:
         async with asyncio.timeout(RETRY_SECONDS):
-            while not condition(await run.query(PROGRESS_QUERY, result_type=Progress)):
+            while True:
+                try:
+                    if condition(await run.query(PROGRESS_QUERY, result_type=Progress)):
+                        return
+                except RPCError as error:
+                    # On a busy machine the watcher has not started the run yet.
+                    if error.status is not RPCStatusCode.NOT_FOUND:
+                        raise
                 await asyncio.sleep(0.5)
 
 

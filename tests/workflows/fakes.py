@@ -10,6 +10,7 @@ from temporalio import activity
 from temporalio.client import WorkflowHandle
 
 from plattr.claims import Claim
+from plattr.features import cleanup_order
 from plattr.fleet import (
     ChangedReferences,
     FleetBatch,
@@ -162,7 +163,9 @@ class FakePlatform:
     async def plan_cleanup(self, request: CleanupInput) -> CleanupPlan:
         self.cleanup_inputs.append(request)
         await self.call("plan_cleanup")
-        return self.plans.pop(0) if self.plans else CleanupPlan(verdict="proceed", uid=UID)
+        plan = self.plans.pop(0) if self.plans else CleanupPlan(verdict="proceed", uid=UID)
+        steps = (*cleanup_order(request.reference.kind), Step.RELEASE) if plan.verdict == "proceed" else ()
+        return plan.model_copy(update={"steps": steps})
 
     @activity.defn
     async def await_rollout(self, step: RolloutInput) -> StepResult:

@@ -1,23 +1,18 @@
 """PreviewLifecycle and CleanupPreview: the clock in all its states, and what moves it."""
 
 import asyncio
-import base64
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowHistory
-from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
-from temporalio.worker import Replayer
 
 from plattr.errors import BackendRefused, BackendUnavailable, InvalidSpec, OwnedElsewhere, ParentNotFound, Superseded
 from plattr.status import Phase
 from plattr.steps import CleanupPlan, Progress, RunResult, Step
 from tests.workflows.conftest import Stage
 from tests.workflows.fakes import EVERYTHING, FakePlatform, eventually, pausing
-from workflows.preview import PreviewLifecycle
 
 STEPS = (Step.NAMESPACE, *EVERYTHING)
 PROVISION = ["claim_object", *(f"reconcile_{step}" for step in STEPS), "await_rollout", "write_status"]
@@ -542,35 +537,6 @@ async def test_a_new_history_carries_what_is_owed(stage: Stage, preview: FakePla
     await finish(stage, handle)
 
     assert (preview.claim_inputs[0].every_step, preview.claim_inputs[0].take_over) == (True, True)
-
-
-async def test_a_repair_that_an_older_worker_let_lie_is_replayed_as_it_was(stage: Stage, preview: FakePlatform) -> None:
-    with stage.environment.with_time_skipping_disabled():
-        handle = await stage.start("PreviewLifecycle")
-        await resting(stage, handle)
-        # No version has ever heard of this one, as an older one has not of `repair`.
-        await handle.signal("unheard")
-        await send_signal(stage, handle)
-        await send_signal(stage, handle, "repair")
-        history = await handle.fetch_history()
-    await finish(stage, handle)
-    text = history.to_json().replace('"unheard"', '"repair"')
-    replayer = Replayer(workflows=[PreviewLifecycle], data_converter=pydantic_data_converter)
-
-    # After the one that lay, a newer worker's marker has the next number.
-    lay = await replayer.replay_workflow(
-        WorkflowHistory.from_json(handle.id, re.sub('"data": "([^"]+)"', next_patch, text)),
-        raise_on_replay_failure=False,
-    )
-    heard = await replayer.replay_workflow(WorkflowHistory.from_json(handle.id, text), raise_on_replay_failure=False)
-
-    assert lay.replay_failure is None, lay.replay_failure
-    assert heard.replay_failure is not None
-
-
-def next_patch(payload: re.Match[str]) -> str:
-    text = base64.b64decode(payload[1]).replace(b"repair-0", b"repair-1")
-    return f'"data": "{base64.b64encode(text).decode()}"'
 
 
 async def test_a_long_history_is_continued_with_the_same_end(stage: Stage, preview: FakePlatform) -> None:
