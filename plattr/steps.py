@@ -5,7 +5,7 @@ Nothing here may hold a secret, and no spec travels through it: a variable's val
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -210,6 +210,37 @@ class ExpiryInput(FrozenModel):
     """Whether the warning is to stand. The run's clock decides: a worker's own may go behind the server's."""
 
 
+class PendingRequest(FrozenModel):
+    """How much the next round does, even if the spec is settled."""
+
+    every_step: bool = False
+    take_over: bool = False
+
+    def __or__(self, other: Self) -> "PendingRequest":
+        return PendingRequest(
+            every_step=self.every_step or other.every_step, take_over=self.take_over or other.take_over
+        )
+
+
+class RunState(FrozenModel):
+    """What a run has to remember. Continue-as-new carries it whole; everything else is read from the object again."""
+
+    round: int = 1
+    """How often the slow retry has started again; the length of the next pause follows from it."""
+    request: PendingRequest = PendingRequest()
+    """What no round has served yet."""
+    cascade: bool = False
+    """What others made of the object's data goes with it, in this run or the cleanup that it becomes."""
+    delete_object: bool = False
+    """The cleanup has still to delete the object."""
+    uid: str = ""
+    """Which incarnation the cleanup deletes; empty: whichever has the name."""
+    purge: bool = False
+    """The cleanup removes retained data as well."""
+    left: tuple[str, ...] = ()
+    """What the cleanup could not remove, since nothing says whose it is."""
+
+
 class RunInput(FrozenModel):
     """The argument of every workflow, typed by people too: {"namespace": ..., "name": ...}."""
 
@@ -226,8 +257,20 @@ class RunInput(FrozenModel):
     cascade: bool = False
     """What others made of the object's data goes with it, in this run or the cleanup that it becomes:
     `plattr cleanup --cascade`."""
-    round: int = 1
-    """How often the slow retry has started again; carried through continue-as-new, so the pauses keep their length."""
+    state: RunState | None = None
+    """What the run carries over from an earlier history, in place of the fields above; nobody types it."""
+
+    def initial_state(self) -> RunState:
+        """Return what the run remembers when it begins."""
+        if self.state is not None:
+            return self.state
+        return RunState(
+            request=PendingRequest(every_step=self.every_step, take_over=self.take_over),
+            cascade=self.cascade,
+            delete_object=self.by_hand and not self.purge,
+            uid=self.uid,
+            purge=self.purge,
+        )
 
     def reference(self, kind: Kind) -> ObjectReference:
         """Return which object the run is for."""

@@ -1,4 +1,4 @@
-"""What an operator starts with `plattr adopt`: one look, or the taking over of what was approved."""
+"""The run that `plattr adopt` starts: it lists what an object can adopt, or adopts what a person approved."""
 
 from temporalio import workflow
 
@@ -10,11 +10,11 @@ with workflow.unsafe.imports_passed_through():
 
 @workflow.defn
 class AdoptResources:
-    """Takes over, for one object, what is marked as another's. Who may start it is Temporal's affair: no tenant."""
+    """Adopts resources of another owner for one object. Temporal decides who may start it; a tenant may not."""
 
     @workflow.run
     async def run(self, adoption: AdoptionInput) -> Adoption:
-        """Return what there is to take over, and what was taken over."""
+        """Return what the object can adopt, and what it has adopted."""
         return await workflow.execute_activity_method(
             AdoptionActivities.adopt_resources,
             adoption,

@@ -1,9 +1,9 @@
-"""Taking one object's resources down, in order, for as long as it takes."""
+"""Removes one object's resources, in order, for as long as it takes."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from temporalio import workflow
 
@@ -17,21 +17,22 @@ with workflow.unsafe.imports_passed_through():
     from activities.search import SearchActivities
     from activities.storage import StorageActivities
     from activities.workload import WorkloadActivities
-    from plattr.objects import ObjectReference
     from plattr.status import ConditionUpdate, Phase
     from plattr.steps import (
         CleanupInput,
         CleanupPlan,
         CleanupStepInput,
+        PendingRequest,
         Problem,
         Remedy,
-        RunInput,
         RunResult,
         StatusInput,
         Step,
         StepResult,
     )
-    from workflows.object_run import ObjectRun, Preempted, StepFailed
+    from workflows.next_action import Again, Become, Done, NextAction, Pause
+    from workflows.object_run import ObjectRun
+    from workflows.step_runner import Preempted, StepFailed
 
 CleanupActivity = Callable[[Any, CleanupStepInput], Awaitable[StepResult]]
 
@@ -51,81 +52,76 @@ RETAINING = frozenset({Step.DATABASE, Step.STORAGE, Step.AUTH, Step.REDIS, Step.
 
 
 class CleanupRun(ObjectRun):
-    """Removes what an owner has, backend by backend; it never gives up."""
+    """Removes what an owner has, backend by backend. It retries until everything is gone."""
 
-    async def _clean_up(self, reference: ObjectReference, run: RunInput) -> RunResult | None:
-        """Return when nothing is left but what is retained; None: a living object has the name again.
+    successor: ClassVar[str]
+    """The workflow type that provisions the object if a living one has the name again."""
+
+    async def _run_round(self, _request: PendingRequest) -> NextAction:
+        """Plan the cleanup and run its steps once, until nothing is left but retained data.
 
         The finalizer goes last, after every backend confirmed absence: until then the object says what is left.
         """
-        delete_object, purge = run.by_hand and not run.purge, run.purge
-        left: list[str] = []
-        while True:
-            # Whichever way the last round ended: thousands of changes may come while none of them gets through.
-            if workflow.info().is_continue_as_new_suggested():
-                carried = {"round": self._progress.round, "by_hand": delete_object, "purge": purge}
-                workflow.continue_as_new(run.model_copy(update={**carried, "cascade": self._cascade}))
-            self._changed = False
-            plan: CleanupPlan | None = None
-            try:
-                plan = await self._perform(
-                    Step.CLAIM,
-                    ClaimActivities.plan_cleanup,
-                    CleanupInput(reference=reference, delete_object=delete_object, uid=run.uid, purge=purge),
-                )
-                # Only once: what has the name after that is somebody's new object. That ends a purge, too.
-                delete_object, purge = False, plan.purge
-                if plan.verdict == "recreated":
-                    return None
-                self._show(phase=Phase.TERMINATING)
-                end = await self._remove_everything(reference, plan)
-            except Preempted:
-                continue
-            except StepFailed as failure:
-                await self._report(reference, plan, failure.step, failure.problem, is_stuck=True)
-                await self._pause()
-            else:
-                # A last look for late calls finds the claims given back: what the first found counts.
-                left = [result.left for result in self._finished.values() if result.left] or left
-                self._discard_steps()
-                if end is not None:
-                    await self._await_late_calls(end)
-                # A new object of the same name may have signalled while the old one went.
-                elif not self._changed:
-                    return RunResult(phase=None, summary=_summary(reference, plan, left))
+        plan: CleanupPlan | None = None
+        try:
+            plan = await self._perform(
+                Step.CLAIM,
+                ClaimActivities.plan_cleanup,
+                CleanupInput(
+                    reference=self._reference,
+                    delete_object=self._state.delete_object,
+                    uid=self._state.uid,
+                    purge=self._state.purge,
+                ),
+            )
+            # Delete only once: whatever has the name afterwards is a new object. A new object also ends a purge.
+            self._remember(delete_object=False, purge=plan.purge)
+            if plan.verdict == "recreated":
+                return Become(self.successor)
+            self._show(phase=Phase.TERMINATING)
+            end = await self._remove_everything(plan)
+        except StepFailed as failure:
+            await self._report(plan, failure.step, failure.problem, is_stuck=True)
+            return Pause()
+        # The last look for late calls finds the claims released already. Then what the first look left counts.
+        left = tuple(result.left for result in self._finished.values() if result.left) or self._state.left
+        self._remember(left=left)
+        if end is not None:
+            await self._await_late_calls(end)
+            return Again()
+        return Done(RunResult(phase=None, summary=self._summary(plan)))
 
     async def _await_late_calls(self, end: datetime) -> None:
-        """Sleep until nothing can come true any more; the object is gone by now, and the next round looks again."""
+        """Sleep until no unanswered call can still take effect. The object is gone; the next round looks again."""
         self._show(
             step=Step.RELEASE,
             waiting_for=f"calls that were never answered: they may come true until {end:%H:%M:%S} UTC",
         )
-        # 1 s: the worker's clock may go behind the server's.
+        # 1 s: the worker's clock may be behind the server's.
         delay = max(end - workflow.now(), timedelta(0)) + timedelta(seconds=1)
         with suppress(TimeoutError):
             await workflow.wait_condition(
                 lambda: self._changed, timeout=delay, timeout_summary=f"last look for what {self._reference} left"
             )
-        self._show(waiting_for="", done=(), took={})
+        self._show(waiting_for="")
 
-    async def _remove_everything(self, reference: ObjectReference, plan: CleanupPlan) -> datetime | None:
-        """Return when to look again; None: nothing can come any more."""
+    async def _remove_everything(self, plan: CleanupPlan) -> datetime | None:
+        """Run the plan's steps; return when to look again, or None if no unanswered call can still take effect."""
         argument = CleanupStepInput(
-            reference=reference,
+            reference=self._reference,
             uid=plan.uid,
             namespace_uid=plan.namespace_uid,
             retain=plan.retain,
             outliving=plan.outliving,
-            cascade=self._cascade,
+            cascade=self._state.cascade,
         )
         said: set[tuple[Step, str]] = set()
 
         async def on_wait(step: Step, waiting_for: str) -> None:
-            # Once each: a bucket of a million objects is called for again and again.
+            # Once each: a step that empties a bucket of a million objects is called many times.
             if (step, waiting_for) not in said:
                 said.add((step, waiting_for))
                 await self._report(
-                    reference,
                     plan,
                     step,
                     Problem(reason="Waiting", message=f"waits for {waiting_for}", remedy=Remedy.WAIT),
@@ -135,17 +131,15 @@ class CleanupRun(ObjectRun):
         if plan.uid:
             self._resume_steps(plan)
         else:
-            # Of an object that is gone nothing tells whether it is the one of before.
+            # The object is gone: nothing says whether the plan is for the same object as before.
             self._discard_steps()
         result = StepResult()
         for step in plan.steps:
             result = await self._perform_once(step, DELETE[step], argument, on_wait)
         return result.look_again_at
 
-    async def _report(
-        self, reference: ObjectReference, plan: CleanupPlan | None, step: Step, problem: Problem, *, is_stuck: bool
-    ) -> None:
-        """Say on the object why its deletion does not get on; that this fails too must not stop the cleanup."""
+    async def _report(self, plan: CleanupPlan | None, step: Step, problem: Problem, *, is_stuck: bool) -> None:
+        """Say on the object why its deletion is held up. A report that fails must not stop the cleanup."""
         condition = problem.condition or step.condition
         update = ConditionUpdate(type=condition, status="False", reason=problem.reason, message=problem.message)
         try:
@@ -153,7 +147,7 @@ class CleanupRun(ObjectRun):
                 Step.STATUS,
                 ReleaseActivities.report_stuck,
                 StatusInput(
-                    reference=reference,
+                    reference=self._reference,
                     uid=plan.uid if plan else "",
                     updates=(update,),
                     retries_exhausted=is_stuck,
@@ -162,6 +156,13 @@ class CleanupRun(ObjectRun):
             )
         except (Preempted, StepFailed):
             self._show(last_error=problem)
+
+    def _summary(self, plan: CleanupPlan) -> str:
+        if self._state.left:
+            return f"{self._reference} is gone; not removed is {'; '.join(self._state.left)}"
+        if plan.retain or plan.outliving:
+            return f"{self._reference} is gone; the data that it retained is left"
+        return f"nothing of {self._reference} is left"
 
 
 def _removed(step: Step, result: StepResult, plan: CleanupPlan | None) -> ConditionUpdate:
@@ -176,11 +177,3 @@ def _removed(step: Step, result: StepResult, plan: CleanupPlan | None) -> Condit
     return ConditionUpdate(
         type=step.condition, status="False", reason="Removed", message="it is removed with the object"
     )
-
-
-def _summary(reference: ObjectReference, plan: CleanupPlan, left: Sequence[str]) -> str:
-    if left:
-        return f"{reference} is gone; not removed is {'; '.join(left)}"
-    if plan.retain or plan.outliving:
-        return f"{reference} is gone; the data that it retained is left"
-    return f"nothing of {reference} is left"

@@ -4,7 +4,7 @@ import re
 
 from plattr.steps import Progress
 
-# What means something in Markdown, wherever it stands. https://spec.commonmark.org/0.31.2/#backslash-escapes
+# Characters with a meaning in Markdown, anywhere in a line. https://spec.commonmark.org/0.31.2/#backslash-escapes
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#!|~:&])")
 
 
@@ -24,5 +24,5 @@ def describe_progress(name: str, progress: Progress) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a text that the UI shows as it is: part of it may be a tenant's, as the answer of his own webhook."""
+    """Escape a text for the UI. Part of it may come from a tenant, for example the answer of a webhook."""
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))

@@ -15,8 +15,8 @@ STEP_RETRIES = RetryPolicy(
 START_TO_CLOSE = retries.ATTEMPT
 HEARTBEAT_TIMEOUT = retries.HEARTBEAT_TIMEOUT
 
-# 5, the last: the end of previews stands behind everything that people wait for (clients/temporal.py has
-# Applications at 3 and previews at 4); on an idle platform it makes no difference.
+# 5, the lowest: the end of previews waits behind everything that people wait for. clients/temporal.py gives
+# Applications 3 and previews 4. On an idle platform this makes no difference.
 LATER = Priority(priority_key=5)
 
 SLOW_RETRY = retries.ROUND

@@ -1,4 +1,4 @@
-"""One pass over the provisioning steps; an Application's run and a preview's run share it."""
+"""One round of the provisioning steps. An Application's run and a preview's run share it."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
@@ -18,11 +18,12 @@ with workflow.unsafe.imports_passed_through():
     from activities.storage import StorageActivities
     from activities.workload import WorkloadActivities
     from clients.temporal import ENVIRONMENT_ATTRIBUTE
-    from plattr.objects import FrozenModel, ObjectReference
+    from plattr.objects import FrozenModel
     from plattr.status import ConditionType, ConditionUpdate, Phase
     from plattr.steps import (
         ClaimInput,
         ClaimResult,
+        PendingRequest,
         Problem,
         Remedy,
         RolloutInput,
@@ -31,7 +32,8 @@ with workflow.unsafe.imports_passed_through():
         StepInput,
         StepResult,
     )
-    from workflows.object_run import ObjectRun, PendingRequest, Preempted, StepFailed
+    from workflows.object_run import ObjectRun
+    from workflows.step_runner import Preempted, StepFailed
 
 StepActivity = Callable[[Any, StepInput], Awaitable[StepResult]]
 
@@ -45,13 +47,13 @@ RECONCILE: dict[Step, StepActivity] = {
     Step.WORKLOAD: WorkloadActivities.reconcile_workload,
 }
 
-# An application whose logins are down for a while is still better up than absent.
+# An application whose logins fail for a while is better than no application.
 # Source: docs/decisions/0006-auth-failures.md.
 DOES_NOT_BLOCK = frozenset({Step.AUTH})
 
 
 class ReconcileOutcome(FrozenModel):
-    """How one pass over the steps ended."""
+    """How one round of the steps ended."""
 
     verdict: Literal["settled", "deleting", "gone", "paused", "failed", "refused"]
     claim: ClaimResult | None = None
@@ -60,38 +62,39 @@ class ReconcileOutcome(FrozenModel):
 
     @property
     def again_at(self) -> datetime | None:
-        """Return when starting again can help, where that is known."""
+        """Return when a retry can help, where that is known."""
         return self.problem.again_at if self.problem is not None else None
 
 
 class ProvisioningRun(ObjectRun):
-    """Claims the object and runs its steps in order, until they are done or one gives up."""
+    """Claims the object and runs its steps in order, until they are done or one has failed."""
 
     def _request_unfinished(self, outcome: ReconcileOutcome, request: PendingRequest) -> None:
-        """Owe what did not get through; the parent has been taken over as soon as the claim has it in the status."""
+        """Ask the next round for what this one did not finish. A claim has taken the parent over already."""
         self._request_again(
             PendingRequest(every_step=request.every_step, take_over=request.take_over and outcome.claim is None)
         )
 
-    async def _reconcile(self, reference: ObjectReference, request: PendingRequest) -> ReconcileOutcome:
-        """Run every step for the object as it is now; go on after those of a pass that was preempted without need.
+    async def _reconcile(self, request: PendingRequest) -> ReconcileOutcome:
+        """Run every step for the object as it is now. After a signal without a change, resume the preempted round.
 
         Raises:
-            Preempted: the object changed on the way; read it again.
+            Preempted: the object changed meanwhile, or a signal arrived; read the object again.
         """
-        outcome = await self._run_steps(reference, request)
-        self._discard_steps()
+        outcome = await self._run_steps(request)
+        if outcome.verdict in ("failed", "refused"):
+            self._request_unfinished(outcome, request)
         return outcome
 
-    async def _run_steps(self, reference: ObjectReference, request: PendingRequest) -> ReconcileOutcome:
+    async def _run_steps(self, request: PendingRequest) -> ReconcileOutcome:
         try:
             claim = await self._perform(
                 Step.CLAIM,
                 ClaimActivities.claim_object,
-                ClaimInput(reference=reference, every_step=request.every_step, take_over=request.take_over),
+                ClaimInput(reference=self._reference, every_step=request.every_step, take_over=request.take_over),
             )
         except StepFailed as failure:
-            return await self._report_failure(reference, None, {}, {Step.CLAIM: failure.problem})
+            return await self._report_failure(None, {}, {Step.CLAIM: failure.problem})
         if claim.verdict != "proceed":
             return ReconcileOutcome(
                 verdict=claim.verdict, claim=claim, phase=Phase.RUNNING if claim.verdict == "settled" else None
@@ -99,7 +102,7 @@ class ProvisioningRun(ObjectRun):
 
         workflow.upsert_search_attributes([ENVIRONMENT_ATTRIBUTE.value_set(claim.environment)])
         self._show(phase=Phase.PROVISIONING)
-        argument = StepInput(reference=reference, uid=claim.uid, generation=claim.generation)
+        argument = StepInput(reference=self._reference, uid=claim.uid, generation=claim.generation)
         found: dict[ConditionType, ConditionUpdate] = {update.type: update for update in claim.kept}
         problems: dict[Step, Problem] = {}
         self._resume_steps(claim)
@@ -116,30 +119,33 @@ class ProvisioningRun(ObjectRun):
             else:
                 found |= {update.type: update for update in result.updates}
         if problems:
-            return await self._report_failure(reference, claim, found, problems)
+            return await self._report_failure(claim, found, problems)
 
         try:
             status = await self._perform(
                 Step.STATUS,
                 StatusActivities.write_status,
                 StatusInput(
-                    reference=reference, uid=claim.uid, generation=claim.generation, updates=tuple(found.values())
+                    reference=self._reference,
+                    uid=claim.uid,
+                    generation=claim.generation,
+                    updates=tuple(found.values()),
                 ),
             )
         except StepFailed as failure:
             return ReconcileOutcome(verdict="failed", claim=claim, phase=Phase.PROVISIONING, problem=failure.problem)
         if status.phase is Phase.TERMINATING:
-            # It went away under the last step: nothing was written, the next look says what it is now.
+            # The object was deleted during the last step, and nothing was written. The next claim says so.
             raise Preempted
         self._show(phase=status.phase, last_error=None)
-        # A Deployment lost between the rollout and the status is no success; the run stays open and starts again.
+        # A Deployment that vanished between the rollout and the status is no success: the run starts again.
         is_settled = status.phase is Phase.RUNNING
         return ReconcileOutcome(verdict="settled" if is_settled else "failed", claim=claim, phase=status.phase)
 
     async def _roll_out(
         self, argument: StepInput, found: Mapping[ConditionType, ConditionUpdate], problems: Mapping[Step, Problem]
     ) -> StepResult:
-        """Wait for the rollout; one that takes longer than a few seconds is told of in the status meanwhile."""
+        """Wait for the rollout. If it takes longer than a few seconds, the status says so meanwhile."""
         said: ConditionUpdate | None = None
         while True:
             waiting = RolloutInput(**argument.model_dump(), said=said)
@@ -161,17 +167,16 @@ class ProvisioningRun(ObjectRun):
                     is_underway=True,
                 )
                 await self._perform(Step.STATUS, StatusActivities.write_status, status)
-                # What was said on the object was no step of its own.
+                # Writing the status was no step of its own.
                 self._show(step=Step.ROLLOUT, done=done, waiting_for=result.waiting_for)
 
     async def _report_failure(
         self,
-        reference: ObjectReference,
         claim: ClaimResult | None,
         found: dict[ConditionType, ConditionUpdate],
         problems: dict[Step, Problem],
     ) -> ReconcileOutcome:
-        """Say in the status what failed and why; the caller decides when to start again."""
+        """Say in the status what failed and why. The caller decides when to retry."""
         found |= _as_updates(problems)
         worst = max(problems.values(), key=lambda problem: problem.remedy is Remedy.CHANGE)
         is_refused = worst.remedy is Remedy.CHANGE
@@ -185,7 +190,7 @@ class ProvisioningRun(ObjectRun):
                 Step.STATUS,
                 StatusActivities.write_status,
                 StatusInput(
-                    reference=reference,
+                    reference=self._reference,
                     uid=claim.uid if claim else "",
                     generation=claim.generation if claim else 0,
                     updates=tuple(found.values()),
@@ -195,7 +200,7 @@ class ProvisioningRun(ObjectRun):
                 ),
             )
         except StepFailed as failure:
-            # The API server is away as well: the run stays open and says it all at the next round.
+            # The API server is away as well. The run stays open and reports everything in the next round.
             self._show(phase=Phase.FAILED)
             return ReconcileOutcome(verdict="failed", claim=claim, phase=Phase.FAILED, problem=failure.problem)
         self._show(phase=Phase.FAILED)

@@ -1,4 +1,4 @@
-"""The short period in which what the pods refer to is looked at."""
+"""The periodic check of the Secrets and ConfigMaps that pods refer to."""
 
 from datetime import timedelta
 
@@ -11,7 +11,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.references import ReferenceActivities
     from plattr.fleet import ChangedReferences, FleetBatch, FleetResult, ReferencesQuery
 
-# 500: some 1,500 reads of metadata, a few seconds of an attempt that may take 60.
+# 500: some 1,500 reads of metadata take a few seconds; an attempt may take 60.
 PAGE = 500
 
 
@@ -21,7 +21,7 @@ class LookAtReferences:
 
     @workflow.run
     async def run(self) -> FleetResult:
-        """Look once at every object; the next period starts again, so nothing is carried over."""
+        """Check every object once. The next period starts again, so nothing is carried over."""
         requested, refused, page = 0, 0, ChangedReferences()
         while True:
             page = await workflow.execute_activity_method(

@@ -1,4 +1,4 @@
-"""The period in which every object is looked at again, so that drift is repaired."""
+"""The periodic resync of every object, which repairs drift."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -22,9 +22,9 @@ with workflow.unsafe.imports_passed_through():
         pause_between,
     )
 
-# 500 references are some 60 kB of history; ten thousand objects are twenty runs that continue each other.
+# 500 references are some 60 kB of history. Ten thousand objects need twenty runs, each continued as new.
 PAGE = 500
-# 20 s: an attempt may take 60 s, and a worker that stops waits 25 s for it.
+# 20 s: an attempt may take 60 s, and a stopping worker waits 25 s for it.
 BATCH_TIME = timedelta(seconds=20)
 # 6: after 30 s, then 1, 2, 4, 8 and 10 minutes.
 RESTORE_ROUNDS = 6
@@ -32,7 +32,7 @@ RESTORE_ROUNDS = 6
 
 @workflow.defn
 class ResyncFleet:
-    """Requests a reconcile of every object with `repair`, evenly spread; begun by a Schedule (worker/schedule.py)."""
+    """Sends `repair` to every object, evenly spread. A Schedule starts it (worker/schedule.py)."""
 
     @workflow.run
     async def run(self, run: FleetRun) -> FleetResult:
@@ -57,10 +57,10 @@ class ResyncFleet:
         return FleetResult(**counts)
 
     def _is_owed(self, refused: Sequence[Member], page: FleetPage, run: FleetRun, rounds: int) -> bool:
-        """Tell whether the refused are to have another try.
+        """Tell whether to send the refused requests again.
 
-        When nobody gets through it is not the objects: something is missing in Temporal. A single object is passed
-        over, and the next period has it again; a restore, which has no next one, tries for half an hour.
+        If every request is refused, the cause is in Temporal, not in the objects. A single object is skipped, because
+        the next period has it again. A restore has no next period, so it retries for half an hour.
         """
         is_everybody = run.requested == 0 and len(refused) == len(page.members)
         return is_everybody or (run.purpose == "restore" and rounds < RESTORE_ROUNDS)
@@ -80,18 +80,18 @@ class ResyncFleet:
             except ActivityError as error:
                 if is_cancelled_exception(error):
                     raise
-            # Only a refusal ends the activity's own retries.
+            # The activity retries by itself, unless the API server refuses the list.
             rounds += 1
             if workflow.info().is_continue_as_new_suggested():
                 workflow.continue_as_new(run)
             await workflow.sleep(slow_retry_delay(rounds), summary="until the API server may list again")
 
     async def _request_all(self, members: Sequence[Member], run: FleetRun, pause: timedelta) -> list[Member]:
-        """Request a reconcile of these one after the other, and return those that were refused."""
+        """Request a reconcile of each member in turn; return those that were refused."""
         left, refused = list(members), list[Member]()
         size = batch_size(pause, BATCH_TIME, PAGE)
         while left:
-            # Whatever the batch took, the next one begins at its own moment.
+            # However long the batch takes, the next one begins on time.
             due = workflow.now() + pause * min(size, len(left))
             progress = await self._request(left[:size], run, pause)
             left = left[progress.requested :]

@@ -24,6 +24,7 @@ ESTATE = Estate(reference=REFERENCE, cluster="c", namespace_uid=None)
 CLAIM = Claim(kind=ClaimKind.SCHEMA, name="prod_my_app")
 NOW = datetime(2026, 1, 1, 12, 30, 0, 1, tzinfo=UTC)
 PROBLEM = Problem(reason="Conflict", message="m", remedy=Remedy.RETRY, condition=ConditionType.DATABASE)
+STATE = steps.RunState(round=3, request=steps.PendingRequest(every_step=True), cascade=True, left=("indices",))
 
 MESSAGES = [
     PROBLEM,
@@ -47,7 +48,9 @@ MESSAGES = [
         verdict="alive", lifetime=steps.Lifetime(uid="u", expires_at=NOW, warn_at=NOW, warning="stale")
     ),
     steps.ExpiryInput(reference=REFERENCE, uid="u", expires_at=NOW, is_due=False),
-    RunInput(namespace="team", name="my-app", every_step=True, take_over=True, by_hand=False, round=3),
+    RunInput(namespace="team", name="my-app", every_step=True, take_over=True, by_hand=False, state=STATE),
+    STATE,
+    STATE.request,
     steps.RunResult(phase=Phase.RUNNING, generation=2, summary="s"),
     Progress(
         step=Step.DATABASE, done=(Step.CLAIM,), took={"claim": timedelta(seconds=1.5)}, last_error=PROBLEM,
@@ -85,6 +88,26 @@ def test_run_is_started_by_hand_with_two_words() -> None:
 
     assert run.by_hand
     assert run.reference(Kind.APPLICATION).key == "team/Application/my-app"
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, {"delete_object": True}),
+        ({"uid": "u"}, {"delete_object": True, "uid": "u"}),
+        ({"by_hand": False, "cascade": True}, {"cascade": True}),
+        ({"purge": True}, {"purge": True}),
+        ({"by_hand": False, "every_step": True}, {"request": steps.PendingRequest(every_step=True)}),
+        ({"every_step": True, "state": STATE}, STATE.model_dump()),
+    ],
+    ids=["by-hand", "one-incarnation", "cascade", "purge", "every-step", "a-new-history"],
+)
+def test_a_run_begins_with_what_was_asked_or_with_what_it_carried(
+    asked: dict[str, object], expected: dict[str, object]
+) -> None:
+    run = RunInput.model_validate({"namespace": "team", "name": "my-app"} | asked)
+
+    assert run.initial_state() == steps.RunState.model_validate(expected)
 
 
 @pytest.mark.parametrize("text", ['{"namespace": "team"}', '{"namespace": "", "name": "a"}', "{}"])

@@ -9,9 +9,9 @@ import activities.interceptor
 import clients.quarantine
 import worker.__main__ as real_worker
 import workflows.adoption
-import workflows.object_run
 import workflows.options
 import workflows.resync
+import workflows.step_runner
 from plattr.objects import FrozenModel
 from plattr.retries import ROUND, STEP, Backoff
 
@@ -28,7 +28,7 @@ class Timing(FrozenModel):
 
     def install(self) -> None:
         """Make it this process's."""
-        for module in (workflows.adoption, workflows.object_run, workflows.resync):
+        for module in (workflows.adoption, workflows.step_runner, workflows.resync):
             vars(module)["HEARTBEAT_TIMEOUT"] = self.heartbeat_timeout
         vars(workflows.options)["SLOW_RETRY"] = Backoff(self.slow_retry.total_seconds(), ROUND.longest)
         vars(activities.interceptor).update(

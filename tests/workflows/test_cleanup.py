@@ -177,12 +177,22 @@ async def test_a_cascade_reaches_the_cleanup_that_a_provision_becomes(stage: Sta
     assert set(stage.platform.cascading) == {True}
 
 
+async def test_a_cascade_ends_with_the_object_that_it_was_meant_for(stage: Stage) -> None:
+    stage.platform.plans = [CleanupPlan(verdict="recreated"), CleanupPlan(verdict="proceed", uid=UID)]
+    stage.platform.claims = [stage.platform.claim(verdict="deleting")]
+
+    handle = await stage.start("CleanupApplication", cascade=True)
+    await handle.result()
+
+    assert set(stage.platform.cascading) == {False}
+
+
 async def test_a_purge_survives_a_new_history(stage: Stage) -> None:
     stage.platform.plans = [CleanupPlan(verdict="proceed", purge=True)] * 1000
     # Some 25 events a round: the server of the tests suggests a new history after 1,000.
     stage.platform.failures["delete_workload"] = [BackendUnavailable("cannot reach it") for _ in range(4 * 60)]
 
-    handle = await stage.start("CleanupApplication", by_hand=True)
+    handle = await stage.start("CleanupApplication", by_hand=True, cascade=True)
     await handle.result()
 
     first = await stage.environment.client.get_workflow_handle(
@@ -191,6 +201,8 @@ async def test_a_purge_survives_a_new_history(stage: Stage) -> None:
     assert first.status is WorkflowExecutionStatus.CONTINUED_AS_NEW
     assert len(stage.platform.cleanup_inputs) == 61
     assert {request.purge for request in stage.platform.cleanup_inputs[1:]} == {True}
+    assert [request.delete_object for request in stage.platform.cleanup_inputs] == [True] + [False] * 60
+    assert set(stage.platform.cascading) == {True}
 
 
 async def test_a_purge_ends_with_the_first_object_it_meets(stage: Stage) -> None:
