@@ -13,7 +13,8 @@ from clients.claim_store import ClaimStore
 from clients.keycloak import KeycloakClient
 from clients.kube import KubeClient
 from clients.opensearch import OpenSearchClient
-from clients.postgres import PostgresClient, Transaction
+from clients.postgres import PostgresClient
+from clients.postgres_transaction import Transaction
 from clients.redis import RedisClient, UsersMissing
 from clients.resources import (
     AUTOSCALERS,
@@ -42,7 +43,7 @@ from plattr.features import features_of
 from plattr.marks import Mark
 from plattr.naming import PREVIEW_LIMITS, BucketName, storage_account
 from plattr.objects import ObjectReference, Owner, parse_key
-from plattr.target import Target, annotated_mark, owner_annotations, owner_labels
+from plattr.target import Target, mark_of, owner_annotations, owner_labels
 
 
 class Marked(NamedTuple):
@@ -208,7 +209,7 @@ def former_holder(marked: Marked, owner: Owner) -> ObjectReference | None:
 
 def _marked_object(kube: KubeClient, resource: Resource, body: Json, target: Target) -> Marked:
     metadata, owner = body["metadata"], target.owner
-    mark = annotated_mark(metadata.get("annotations", {}))
+    mark = mark_of(body)
     namespace = metadata.get("namespace", "")
     operations: list[Json] = [
         {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},

@@ -14,7 +14,8 @@ from activities.ownership import ensure_adoptable, holds
 from clients.events import EventRecorder
 from clients.kube import KubeClient
 from clients.notifying import notify
-from clients.postgres import PostgresClient, Transaction
+from clients.postgres import PostgresClient
+from clients.postgres_transaction import Transaction
 from clients.resources import SECRETS, Json, is_deleting
 from plattr import sql, sql_access
 from plattr.connections import connections_of

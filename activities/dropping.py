@@ -9,7 +9,8 @@ from datetime import timedelta
 
 from activities.polling import time_is_up
 from clients.blockers import ending_blockers
-from clients.postgres import PostgresClient, Transaction
+from clients.postgres import PostgresClient
+from clients.postgres_transaction import Transaction
 from plattr import sql_dependents, sql_removal
 from plattr.backends import Backend, of_backend
 from plattr.claims import ClaimKind

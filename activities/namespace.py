@@ -7,7 +7,8 @@ from temporalio import activity
 from activities.loading import TargetLoader
 from activities.ownership import belongs_to, delete_all, find_live_uid, list_owned
 from activities.polling import moments
-from clients.claim_store import MADE_ANNOTATION, ClaimStore
+from clients.claim_lease import MADE_ANNOTATION
+from clients.claim_store import ClaimStore
 from clients.concurrency import all_of
 from clients.kube import KubeClient
 from clients.resources import LIMIT_RANGES, NAMESPACES, NETWORK_POLICIES, RESOURCE_QUOTAS, Json, Resource, is_deleting

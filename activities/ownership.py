@@ -6,7 +6,7 @@ from typing import Any
 from clients.kube import KubeClient
 from clients.resources import NAMESPACES, Json, Resource, custom_resource, is_deleting
 from plattr.errors import Conflict, OwnedElsewhere, StillDeleting
-from plattr.marks import Estate, Mark, ensure_own
+from plattr.marks import Estate, ensure_own
 from plattr.objects import Kind, ObjectReference, Owner
 from plattr.status import ConditionType
 from plattr.steps import CleanupStepInput
@@ -15,7 +15,7 @@ from plattr.target import (
     OWNER_CLUSTER_ANNOTATION,
     OWNER_NAMESPACE_UID_ANNOTATION,
     OWNER_UID_ANNOTATION,
-    annotated_mark,
+    mark_of,
     owner_labels,
 )
 
@@ -33,7 +33,7 @@ def owner_selector(reference: ObjectReference, more: Mapping[str, str] | None = 
 
 def belongs_to(body: Json, estate: Estate) -> bool:
     """Tell whether an object says that it is this owner's, in whichever incarnation."""
-    return estate.holds(_mark(body))
+    return estate.holds(mark_of(body))
 
 
 def ensure_adoptable(
@@ -47,9 +47,8 @@ def ensure_adoptable(
     if body is None:
         return
     metadata = body["metadata"]
-    place = f" in namespace {metadata['namespace']!r}" if "namespace" in metadata else ""
     try:
-        ensure_own(f"{resource.kind} {metadata['name']!r}{place}", _mark(body), owner)
+        ensure_own(resource.describe(metadata["name"], metadata.get("namespace", "")), mark_of(body), owner)
     except OwnedElsewhere as error:
         error.condition = condition
         raise
@@ -153,13 +152,7 @@ async def remove_owned(
             if metadata["uid"] in uids:
                 held = ", ".join(metadata.get("finalizers", []))
                 cause = f"finalizer {held} holds it" if held else "it is still there"
-                raise StillDeleting(
-                    f"cannot delete {resource.kind} {metadata['name']!r} in namespace {namespace!r}: {cause}"
-                )
-
-
-def _mark(body: Json) -> Mark | None:
-    return annotated_mark(body["metadata"].get("annotations", {}))
+                raise StillDeleting(f"cannot delete {resource.describe(metadata['name'], namespace)}: {cause}")
 
 
 def _owner_uid(body: Json) -> str | None:

@@ -5,7 +5,8 @@ import logging
 from datetime import UTC, datetime
 from typing import Literal
 
-from clients.kube import FIELD_MANAGER, KubeClient, NamespaceEnding
+from clients.kube import KubeClient, NamespaceEnding
+from clients.kube_connection import FIELD_MANAGER
 from clients.resources import EVENTS, Json
 from plattr.errors import BackendRefused
 from plattr.objects import API_VERSION, Owner

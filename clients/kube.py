@@ -4,49 +4,27 @@ The library gives authentication, TLS, token refresh and the pool. Its typed mod
 an unknown field after the write was sent.
 """
 
-import asyncio
 import json
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn, Self
-from urllib.parse import quote, urlencode, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-import yaml
 
-from clients import fence
+from clients import kube_answers
+from clients.kube_connection import CONNECT_SECONDS, JSON, KubeConnection
 from clients.kube_errors import GoneError, NamespaceEnding, raise_for_event, raise_for_status
-from clients.kube_library import (
-    ApiClient,
-    ConfigException,
-    Configuration,
-    load_incluster_config,
-    load_kube_config,
-    refresh_token,
-)
 from clients.resources import Json, Resource, is_deleting
-from plattr.backends import Backend, of_backend
-from plattr.errors import BackendUnavailable, MissingSetting, StillDeleting
+from plattr.backends import Backend
+from plattr.errors import StillDeleting
 from plattr.marks import ensure_own
 from plattr.objects import Owner
-from plattr.target import annotated_mark
+from plattr.target import mark_of
 from telemetry import tracing
 
-__all__ = ["FIELD_MANAGER", "GoneError", "KubeClient", "Listing", "NamespaceEnding"]
+__all__ = ["GoneError", "KubeClient", "Listing", "NamespaceEnding"]
 
-FIELD_MANAGER = "plattr"
-
-# Calls take milliseconds; an API server that needs longer than 15 s is not well, and Temporal tries again.
-CONNECT_SECONDS = 5.0
-TOTAL_SECONDS = 15.0
 # A watch's bookmarks come every 60 s: ten seconds more without a byte mean that the connection is dead.
 WATCH_SILENCE_SECONDS = 70.0
-# 16: an open TLS connection takes a third of a megabyte, and one CPU of Python sends no more calls than these answer;
-# 64 made a worker 23 MB larger and no faster. Beyond it calls wait for a connection.
-POOL_SIZE = 16
 # The size of client-go's pages.
 PAGE_SIZE = 500
 # 8 MiB: fewer objects are asked for when a page is longer. A tenant's object can have 1.5 MB, and 500 of those would be
@@ -55,7 +33,6 @@ PAGE_BYTES = 8 * 2**20
 
 _APPLY = "application/apply-patch+yaml"
 _JSON_PATCH = "application/json-patch+json"
-_JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _METADATA_OF_ONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
@@ -68,103 +45,24 @@ class Listing:
     resource_version: str
 
 
-class KubeClient:
+class KubeClient(KubeConnection):
     """One API server. Make it with `connect`; reads return plain JSON, writes pass the fence."""
-
-    def __init__(
-        self,
-        api: ApiClient,
-        refresher: asyncio.Task[None] | None = None,
-        *,
-        field_manager: str = FIELD_MANAGER,
-        redact: bool = True,
-        cluster: str = "",
-    ) -> None:
-        self.cluster = cluster
-        """Which cluster it is, as the marks of its objects' resources name it; empty for whoever marks nothing."""
-        self._api = api
-        self._refresher = refresher
-        self._field_manager = field_manager
-        self._redact = redact
-
-    @classmethod
-    async def connect(
-        cls,
-        kubeconfig: str | None = None,
-        *,
-        field_manager: str = FIELD_MANAGER,
-        redact: bool = True,
-        cluster: str = "",
-    ) -> Self:
-        """Return a client; nothing is sent yet.
-
-        Args:
-            kubeconfig: a file's path; without it KUBECONFIG, the pod's own service account, or ~/.kube/config.
-            field_manager: whose the applied fields are.
-            redact: keep what was sent out of errors; False where they go to the terminal of the person who sent it.
-            cluster: how resources name this cluster, where that is known already.
-
-        Raises:
-            MissingSetting: there is no usable configuration.
-        """
-        configuration = Configuration()
-        # Temporal retries; a hidden retry here would only make an attempt outlive its deadline.
-        configuration.retries = None
-        configuration.connection_pool_maxsize = POOL_SIZE
-        # Else aiohttp looks for ~/.netrc and for proxies in the environment again for each request, in a thread each:
-        # two changes of thread a call. Whether there is a proxy is found out once, below.
-        configuration.client_session_kwargs = {"trust_env": False}
-        path = kubeconfig or os.environ.get("KUBECONFIG")
-        in_pod = path is None and "KUBERNETES_SERVICE_HOST" in os.environ
-        path = path or "~/.kube/config"
-        source = "the pod's service account" if in_pod else f"kubeconfig {path!r}"
-        refresher = None
-        try:
-            if in_pod:
-                load_incluster_config(configuration)  # type: ignore[no-untyped-call]  # the library is untyped here
-            else:
-                loader = await load_kube_config(  # type: ignore[no-untyped-call]  # as above
-                    path, client_configuration=configuration, persist_config=False
-                )
-                # Credentials of an exec plugin (EKS, GKE) live for minutes only; for others the task ends at once.
-                refreshing = refresh_token(loader, configuration)  # type: ignore[no-untyped-call]  # as above
-                refresher = asyncio.create_task(refreshing)
-        except yaml.YAMLError:
-            # The parser quotes the line, and that may be the token's.
-            raise MissingSetting(f"cannot connect to Kubernetes: {source} is not YAML") from None
-        except (ConfigException, OSError) as error:
-            raise MissingSetting(f"cannot connect to Kubernetes: {source} cannot be used: {error}") from None
-        configuration.proxy = configuration.proxy or _proxy_from_environment(configuration.host)
-        return cls(
-            ApiClient(configuration),
-            refresher,
-            field_manager=field_manager,
-            redact=redact,
-            cluster=cluster,
-        )
-
-    async def close(self) -> None:
-        """Close the connections; the client is of no use afterwards."""
-        if self._refresher is not None:
-            self._refresher.cancel()
-            await asyncio.gather(self._refresher, return_exceptions=True)
-        await self._api.close()  # type: ignore[no-untyped-call]  # the library is untyped here
 
     async def get(
         self, resource: Resource, name: str, namespace: str = "", *, metadata_only: bool = False
     ) -> Json | None:
         """Return the object, or None when it does not exist; of a Secret's metadata no value leaves the API server."""
-        path, action = _path(resource, namespace, name), f"read {_what(resource, name, namespace)}"
-        accept = _METADATA_OF_ONE if metadata_only else _JSON
+        path, action = resource.path(namespace, name), f"read {resource.describe(name, namespace)}"
+        accept = _METADATA_OF_ONE if metadata_only else JSON
         return await self._call("GET", path, action, resource, accept=accept, or_none=(404,))
 
     async def create(self, resource: Resource, body: Json, namespace: str = "") -> Json | None:
         """Create the object; None when the name is taken: the caller reads it and compares."""
-        action = f"create {_what(resource, body['metadata']['name'], namespace)}"
+        action = f"create {resource.describe(body['metadata']['name'], namespace)}"
         # Strict: a misspelt field is a defect of ours and must not vanish silently.
         query = {"fieldManager": self._field_manager, "fieldValidation": "Strict"}
         return await self._call(
-            "POST", _path(resource, namespace), action, resource, query, body=body, or_none=("AlreadyExists",)
+            "POST", resource.path(namespace), action, resource, query, body=body, or_none=("AlreadyExists",)
         )
 
     async def apply(self, resource: Resource, body: Json, namespace: str = "", *, force: bool = True) -> Json:
@@ -176,10 +74,10 @@ class KubeClient:
             Conflict: without `force`, another manager owns a field; or `body` names a uid that is gone.
         """
         name = body["metadata"]["name"]
-        action = f"apply {_what(resource, name, namespace)}"
+        action = f"apply {resource.describe(name, namespace)}"
         query = {"fieldManager": self._field_manager, "force": str(force).lower(), "fieldValidation": "Strict"}
         return await self._expect(
-            "PATCH", _path(resource, namespace, name), action, resource, query, body=body, content_type=_APPLY
+            "PATCH", resource.path(namespace, name), action, resource, query, body=body, content_type=_APPLY
         )
 
     async def apply_owned(self, resource: Resource, body: Json, owner: Owner, namespace: str = "") -> Json:
@@ -200,8 +98,8 @@ class KubeClient:
         if existing is None:
             # Without force: what appears between the read and this write is not ours.
             return await self.apply(resource, body, namespace, force=False)
-        what = _what(resource, body["metadata"]["name"], namespace)
-        ensure_own(what, annotated_mark(existing["metadata"].get("annotations", {})), owner)
+        what = resource.describe(body["metadata"]["name"], namespace)
+        ensure_own(what, mark_of(existing), owner)
         if is_deleting(existing):
             raise StillDeleting(f"cannot apply {what}: the old one is still being deleted")
         # The uid makes the server refuse if the object was replaced since we looked whose it is.
@@ -216,11 +114,11 @@ class KubeClient:
         Raises:
             Conflict: a `test` failed, or a path is not there: read again and compare.
         """
-        path = _path(resource, namespace, name, subresource)
+        path = resource.path(namespace, name, subresource)
         return await self._call(
             "PATCH",
             path,
-            f"patch {_what(resource, name, namespace)}",
+            f"patch {resource.describe(name, namespace)}",
             resource,
             {"fieldManager": self._field_manager},
             body=operations,
@@ -235,8 +133,8 @@ class KubeClient:
             Conflict: the object has changed since it was read.
         """
         name = body["metadata"]["name"]
-        path = _path(resource, namespace, name, "status")
-        action = f"update the status of {_what(resource, name, namespace)}"
+        path = resource.path(namespace, name, "status")
+        action = f"update the status of {resource.describe(name, namespace)}"
         return await self._expect("PUT", path, action, resource, {"fieldManager": self._field_manager}, body=body)
 
     async def delete(
@@ -251,8 +149,8 @@ class KubeClient:
         conditions = {"uid": uid, "resourceVersion": version}
         if given := {name: value for name, value in conditions.items() if value is not None}:
             options["preconditions"] = given
-        action = f"delete {_what(resource, name, namespace)}"
-        path = _path(resource, namespace, name)
+        action = f"delete {resource.describe(name, namespace)}"
+        path = resource.path(namespace, name)
         return await self._call("DELETE", path, action, resource, body=options, or_none=(404,)) is not None
 
     async def snapshot(
@@ -352,11 +250,11 @@ class KubeClient:
         }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=WATCH_SILENCE_SECONDS)
         action = f"watch {resource.plural}"
-        async with self._send("GET", _path(resource, namespace), action, query, timeout=timeout) as response:
+        async with self._send("GET", resource.path(namespace), action, query, timeout=timeout) as response:
             if response.status >= 400:
                 text = await response.read()
                 raise_for_status(action, resource, response.status, text, redact=self._redact)
-            async for line in _lines(response.content):
+            async for line in kube_answers.lines(response.content):
                 event: Json = json.loads(line)
                 if event["type"] == "ERROR":
                     raise_for_event(action, resource, event["object"], redact=self._redact)
@@ -374,146 +272,13 @@ class KubeClient:
         self, resource: Resource, namespace: str, query: Mapping[str, str], *, metadata_only: bool, most: int | None
     ) -> bytes | None:
         """Return one page of a list as the server wrote it; None: it has more than `most` bytes."""
-        action, path = f"list {resource.plural}", _path(resource, namespace)
-        timeout = aiohttp.ClientTimeout(total=TOTAL_SECONDS, sock_connect=CONNECT_SECONDS)
-        accept = _METADATA if metadata_only else _JSON
+        action, path = f"list {resource.plural}", resource.path(namespace)
+        accept = _METADATA if metadata_only else JSON
         with tracing.span(Backend.KUBERNETES, "request", {"http.request.method": "GET", "url.path": path}):
-            async with self._send("GET", path, action, query, accept=accept, timeout=timeout) as response:
-                text = await _read(response.content, most)
+            async with self._send("GET", path, action, query, accept=accept) as response:
+                text = await kube_answers.read(response.content, most)
                 if text is None:
-                    _abort(response)
+                    kube_answers.abort(response)
         if text is not None and response.status >= 400:
             raise_for_status(action, resource, response.status, text, redact=self._redact)
         return text
-
-    async def _expect(
-        self,
-        method: str,
-        path: str,
-        action: str,
-        resource: Resource,
-        query: Mapping[str, str] | None = None,
-        **arguments: Any,
-    ) -> Json:
-        answer = await self._call(method, path, action, resource, query, **arguments)
-        if answer is None:
-            empty = BackendUnavailable(f"cannot {action}: the API server sent an empty answer")
-            raise of_backend(Backend.KUBERNETES, empty)
-        return answer
-
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        action: str,
-        resource: Resource,
-        query: Mapping[str, str] | None = None,
-        *,
-        body: object = None,
-        content_type: str = _JSON,
-        accept: str = _JSON,
-        or_none: tuple[int | str, ...] = (),
-    ) -> Json | None:
-        """Send one request; None for the codes or reasons in `or_none`."""
-        total = TOTAL_SECONDS
-        if method != "GET":
-            fence.ensure_live()
-            total = min(total, fence.seconds_on_the_way())
-        timeout = aiohttp.ClientTimeout(total=total, sock_connect=CONNECT_SECONDS)
-        with tracing.span(Backend.KUBERNETES, "request", {"http.request.method": method, "url.path": path}):
-            async with self._send(
-                method, path, action, query, body=body, content_type=content_type, accept=accept, timeout=timeout
-            ) as response:
-                text = await response.read()
-        if response.status < 400:
-            answer: Json = json.loads(text)
-            return answer
-        raise_for_status(action, resource, response.status, text, sent=body, or_none=or_none, redact=self._redact)
-        return None
-
-    @asynccontextmanager
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        action: str,
-        query: Mapping[str, str] | None = None,
-        *,
-        body: object = None,
-        content_type: str = _JSON,
-        accept: str = _JSON,
-        timeout: aiohttp.ClientTimeout,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        # Not compressed: a megabyte of one letter is a kilobyte on the wire, so its size would be known too late.
-        headers = {"Accept": accept, "Accept-Encoding": "identity"}
-        headers |= {"Content-Type": content_type, "User-Agent": self._field_manager}
-        parameters = {name: value for name, value in (query or {}).items() if value}
-        url = self._api.configuration.host + path + (f"?{urlencode(parameters)}" if parameters else "")
-        try:
-            await self._api.update_params_for_auth(headers, None, ["BearerToken"], path, method, None)
-            answer = await self._api.rest_client.request(  # type: ignore[no-untyped-call]  # as above
-                method, url, headers=headers, body=body, _request_timeout=timeout
-            )
-            async with answer.response as response:
-                yield response
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            _unavailable(action, error)
-
-
-def _proxy_from_environment(url: str) -> str | None:
-    """Return the proxy that HTTPS_PROXY and NO_PROXY name for the API server, as every client of Kubernetes has it."""
-    parts = urlsplit(url)
-    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
-
-
-def _abort(response: aiohttp.ClientResponse) -> None:
-    """Drop the connection of an answer whose rest is on its way; an orderly end would wait for all of it."""
-    if response.connection is not None and response.connection.transport is not None:
-        response.connection.transport.abort()
-    response.close()
-
-
-async def _read(content: aiohttp.StreamReader, most: int | None) -> bytes | None:
-    """Return the whole answer; None as soon as it has become longer than `most`."""
-    chunks, size = [], 0
-    async for chunk in content.iter_any():
-        size += len(chunk)
-        if most is not None and size > most:
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Yield an answer's lines as they come; aiohttp's own reading of lines fails at one that outgrows its buffer."""
-    parts: list[bytes] = []
-    async for chunk in content.iter_any():
-        *ends, rest = chunk.split(b"\n")
-        for end in ends:
-            yield b"".join([*parts, end])
-            parts = []
-        if rest:
-            parts.append(rest)
-    if parts:
-        yield b"".join(parts)
-
-
-def _unavailable(action: str, error: Exception) -> NoReturn:
-    # The library's text names the host and the cause; it never holds a body or a header.
-    cause = str(error) or type(error).__name__
-    unreachable = BackendUnavailable(f"cannot {action}: the API server cannot be reached: {cause}")
-    raise of_backend(Backend.KUBERNETES, unreachable) from None
-
-
-def _path(resource: Resource, namespace: str = "", name: str = "", subresource: str = "") -> str:
-    root = f"/apis/{resource.group}" if resource.group else "/api"
-    parts = [root, resource.version]
-    if resource.namespaced and namespace:
-        parts += ["namespaces", quote(namespace, safe="")]
-    parts += [part for part in (resource.plural, quote(name, safe=""), subresource) if part]
-    return "/".join(parts)
-
-
-def _what(resource: Resource, name: str, namespace: str) -> str:
-    place = f" in namespace {namespace!r}" if resource.namespaced and namespace else ""
-    return f"{resource.kind} {name!r}{place}"

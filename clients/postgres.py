@@ -4,31 +4,29 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self
 from weakref import WeakValueDictionary
 
 from psycopg import AsyncConnection, Error, OperationalError, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import UndefinedTable
-from psycopg.rows import class_row, dict_row
-from psycopg.sql import SQL
+from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from clients import fence
 from clients.postgres_answers import LoginFailure, Room
+from clients.postgres_errors import first_line, translate
+from clients.postgres_transaction import Transaction
 from clients.private_schema import ensure_private_schema
 from clients.secrets_manager import SecretsManagerClient
 from plattr import sql, sql_private
 from plattr.backends import Backend, of_backend
-from plattr.errors import BackendRefused, BackendUnavailable, Conflict, MissingSetting, PlattrError
+from plattr.errors import BackendUnavailable, Conflict, MissingSetting, PlattrError
 from plattr.objects import ObjectReference
 from plattr.settings import Settings
 from telemetry import tracing
-
-# 16: since then a grant of a role has options, and the right to SET ROLE is one of its own.
-GRANT_OPTIONS_VERSION = 160000
 
 CONNECT_SECONDS = 5
 # 10 s: longer than a restart takes, so that an attempt outlives one; the pool tries again after 1, 2 and 4 s.
@@ -69,93 +67,6 @@ _PARAMETERS: Mapping[str, Any] = {
     # Nothing is asked often enough to gain, and poolers between us and the server cannot do it.
     "prepare_threshold": None,
 }
-
-# Somebody else was quicker, or holds a lock; reading again shows what is left to do.
-# https://www.postgresql.org/docs/current/errcodes-appendix.html
-_CONFLICTS = frozenset(
-    {
-        "23505",  # unique_violation, in the catalogues
-        "2BP01",  # dependent_objects_still_exist: made since it was read
-        "40001",  # serialization_failure
-        "40P01",  # deadlock_detected
-        "42704",  # undefined_object: dropped since it was read
-        "42P01",  # undefined_table, as when somebody dropped the private schema
-        "42710",  # duplicate_object: made since it was read
-        "42P06",  # duplicate_schema
-        "3F000",  # invalid_schema_name: dropped since it was read
-        "55006",  # object_in_use
-        "55P03",  # lock_not_available
-        "XX000",  # internal_error: "tuple concurrently updated"
-    }
-)
-# Connection trouble, resources, shutdown and restart, timeouts (57014 is statement_timeout, 25P03 the idle one).
-_OUTAGES = ("08", "53", "57", "58", "25P03")
-# Resources that waiting brings nobody back: the lock table or the disk is too small for what is asked of it.
-_LACKING = frozenset({"53100", "53200", "53400"})
-# A bad value and a syntax error quote the text they stumbled over, and that may be a literal.
-_QUOTING = ("22", "42601")
-_REMEDIES = {
-    "42501": "; give the admin CREATEROLE, CREATE on the database, and ADMIN OPTION on the roles it has to grant",
-    "53100": "; give the server's disk room",
-    "53200": "; end the session that has most of pg_locks, or raise the server's max_locks_per_transaction",
-    "53400": "; raise the server's limit that it names",
-}
-# libpq tells of a refused connection by text alone, in the language of the server; in another the remedy is missing.
-_REFUSED = {
-    "too many clients already": (
-        "; end sessions or raise max_connections; where pg_stat_activity shows fewer, logins that were begun and never"
-        " finished have the rest: set authentication_timeout to 5s, and bound each address before the server"
-    ),
-    "out of shared memory": _REMEDIES["53200"],
-}
-
-
-class Transaction:
-    """One transaction that holds an owner's lock; it commits when its block ends without an error."""
-
-    def __init__(self, connection: AsyncConnection[Any]) -> None:
-        self._connection = connection
-
-    @property
-    def has_grant_options(self) -> bool:
-        """Tell whether grants of roles have options here (PostgreSQL 16 and later)."""
-        return self._connection.info.server_version >= GRANT_OPTIONS_VERSION
-
-    @property
-    def pid(self) -> int:
-        """Return the server's process for this session."""
-        return self._connection.info.backend_pid
-
-    async def fetch(self, query: str, **parameters: object) -> list[dict[str, Any]]:
-        """Return the rows of a query; `set_privilege` and `admin_privilege` are filled in by the server's version."""
-        set_privilege, admin_privilege = (
-            ("SET", "SET") if self.has_grant_options else ("MEMBER", "MEMBER WITH ADMIN OPTION")
-        )
-        values = {"set_privilege": set_privilege, "admin_privilege": admin_privilege} | parameters
-        with _span("query", [query]):
-            async with self._connection.cursor(row_factory=dict_row) as cursor:
-                await cursor.execute(query.encode(), values)
-                return await cursor.fetchall()
-
-    async def call(self, query: str, **parameters: object) -> list[dict[str, Any]]:
-        """Return the rows of a query that also changes something."""
-        fence.ensure_live()
-        return await self.fetch(query, **parameters)
-
-    async def write(self, statements: Sequence[sql.Statement]) -> None:
-        """Send the statements in one round trip; none, when there are none."""
-        if not statements:
-            return
-        fence.ensure_live()
-        # Of each its first part, which is text of ours: names and values come after it.
-        with _span("write", [next(iter(statement)).as_string() for statement in statements]):
-            await self._connection.execute(SQL("; ").join(statements))
-
-    async def verifier(self, role: str, password: str) -> str:
-        """Return the password as the server keeps it, so that it never crosses the wire or enters a log."""
-        encrypt = self._connection.pgconn.encrypt_password
-        # In a thread: 4096 rounds of SHA-256 take milliseconds, and dozens of activities share the loop.
-        return (await asyncio.to_thread(encrypt, password.encode(), role.encode(), b"scram-sha-256")).decode()
 
 
 class PostgresClient:
@@ -385,7 +296,7 @@ class PostgresClient:
                     # Without a password asked for it was no answer to the password: no server, or one that is full.
                     if error.pgconn is None or not error.pgconn.used_password:
                         raise
-                    return _first_line(error)
+                    return first_line(error)
                 await connection.close()
         return None
 
@@ -456,34 +367,8 @@ class PostgresClient:
         except Error as error:
             if error.sqlstate is None and not isinstance(error, OperationalError):
                 raise  # our own misuse of the driver, which no wording for a person would mend
-            raise of_backend(Backend.POSTGRESQL, _translate(action, self._address, error)) from None
-
-
-def _span(operation: str, statements: Sequence[str]) -> AbstractContextManager[None]:
-    keywords = "; ".join(tracing.keywords_of(statement) for statement in statements)
-    return tracing.span(Backend.POSTGRESQL, operation, {"db.system.name": "postgresql", "db.operation.name": keywords})
+            raise of_backend(Backend.POSTGRESQL, translate(action, self._address, error)) from None
 
 
 async def _configure(connection: AsyncConnection[Any]) -> None:
     await connection.execute(_SESSION)
-
-
-def _translate(action: str, address: str, error: Error) -> PlattrError:
-    # Never the statement, the context or the detail: they quote values.
-    state = error.sqlstate
-    if state is None:
-        cause = _first_line(error)
-        remedy = next((remedy for text, remedy in _REFUSED.items() if text in cause), "")
-        return BackendUnavailable(f"cannot {action}: {address}: {type(error).__name__}: {cause}{remedy}")
-    message = "message withheld" if state.startswith(_QUOTING) else error.diag.message_primary
-    cause = f"{address} answers {state} ({type(error).__name__}): {message}"
-    if state in _CONFLICTS:
-        return Conflict(f"cannot {action}: {cause}")
-    if state.startswith(_OUTAGES) and state not in _LACKING:
-        return BackendUnavailable(f"cannot {action}: {cause}")
-    return BackendRefused(f"cannot {action}: {cause}{_REMEDIES.get(state, '')}")
-
-
-def _first_line(error: Error) -> str:
-    """Return what libpq says of a connection: host, port and cause, never the password."""
-    return str(error).partition("\n")[0].strip().removeprefix("connection failed: ")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from plattr.objects import GROUP, VERSION, Kind
 
@@ -22,6 +23,19 @@ class Resource:
     def api_version(self) -> str:
         """Return what manifests call `apiVersion`."""
         return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """Return the API server's path of an object, or of a list; without a namespace: of all."""
+        parts = [f"/apis/{self.group}" if self.group else "/api", self.version]
+        if self.namespaced and namespace:
+            parts += ["namespaces", quote(namespace, safe="")]
+        parts += [part for part in (self.plural, quote(name, safe=""), subresource) if part]
+        return "/".join(parts)
+
+    def describe(self, name: str, namespace: str = "") -> str:
+        """Return an object's kind, name and place, for a message."""
+        place = f" in namespace {namespace!r}" if self.namespaced and namespace else ""
+        return f"{self.kind} {name!r}{place}"
 
 
 SECRETS = Resource("", "v1", "secrets", "Secret")

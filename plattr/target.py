@@ -88,6 +88,11 @@ def owner_annotations(owner: Owner) -> dict[str, str]:
     }
 
 
+def mark_of(body: Mapping[str, Any]) -> Mark | None:
+    """Return the mark of a Kubernetes object; None: it names no owner."""
+    return annotated_mark(body["metadata"].get("annotations") or {})
+
+
 def annotated_mark(annotations: Mapping[str, str]) -> Mark | None:
     """Return the owner that a Kubernetes object's annotations name; None when they name none."""
     key = annotations.get(OWNER_ANNOTATION)

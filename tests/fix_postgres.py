@@ -18,7 +18,8 @@ from activities.dropping import Dropping
 from activities.loading import TargetLoader
 from clients.events import EventRecorder
 from clients.kube import KubeClient
-from clients.postgres import PATIENCE, PostgresClient, Transaction
+from clients.postgres import PATIENCE, PostgresClient
+from clients.postgres_transaction import Transaction
 from clients.resources import EVENTS, NAMESPACES, SECRETS, custom_resource
 from plattr.claims import Claim
 from plattr.naming import Names

@@ -7,6 +7,7 @@ import pytest
 
 from clients import kube as kube_module
 from clients.concurrency import all_of
+from clients.kube_config import POOL_SIZE
 from clients.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -88,7 +89,7 @@ async def test_large_secrets_that_variables_refer_to_are_never_in_memory_togethe
         await team.workload.reconcile_workload(step)
 
     # As many as there are connections are read at once.
-    assert peak.bytes < 2.5 * kube_module.POOL_SIZE * len(LARGE) < len(names) * len(LARGE)
+    assert peak.bytes < 2.5 * POOL_SIZE * len(LARGE) < len(names) * len(LARGE)
     await removed(team, SECRETS, names)
 
 

@@ -12,7 +12,8 @@ from psycopg import AsyncConnection
 from activities.database_removal import DatabaseRemovalActivities
 from clients.events import EventRecorder
 from clients.kube import KubeClient
-from clients.postgres import PATIENCE, PostgresClient, Transaction
+from clients.postgres import PATIENCE, PostgresClient
+from clients.postgres_transaction import Transaction
 from plattr.objects import ObjectReference
 from plattr.settings import Settings
 from plattr.sql import Statement

@@ -399,7 +399,7 @@ class TestFailures:
         assert calls == ["GET"]
 
     async def test_a_server_that_hangs_is_given_up_in_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(kube, "TOTAL_SECONDS", 0.3)
+        monkeypatch.setattr("clients.kube_connection.TOTAL_SECONDS", 0.3)
 
         async def answer(_: web.BaseRequest) -> web.StreamResponse:
             await asyncio.sleep(5)

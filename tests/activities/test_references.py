@@ -12,7 +12,7 @@ from activities import references
 from activities.references import ReferenceActivities
 from activities.workload import WorkloadActivities
 from clients.checksum_key import KEY_NAME, ChecksumKey
-from clients.claim_store import CLAIM_KIND_LABEL
+from clients.claim_lease import CLAIM_KIND_LABEL
 from clients.resources import APPLICATIONS, CONFIG_MAPS, DEPLOYMENTS, LEASES, SECRETS, Json, Resource
 from plattr.claims import claims_of
 from plattr.errors import BackendRefused, PlattrError

@@ -6,7 +6,7 @@ from psycopg.sql import SQL, Identifier
 
 from cli.auditing.inventory import AuditProblem
 from cli.auditing.rights import findings
-from clients.postgres import GRANT_OPTIONS_VERSION
+from clients.postgres_transaction import GRANT_OPTIONS_VERSION
 from stack.endpoints import Endpoints, environment
 from tests.fix_postgres import Databases, Superuser, Tenants
 

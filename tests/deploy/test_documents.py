@@ -15,7 +15,7 @@ from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 
 from clients import s3_errors, temporal
-from clients.postgres import GRANT_OPTIONS_VERSION
+from clients.postgres_transaction import GRANT_OPTIONS_VERSION
 from clients.s3_errors import Operation
 from plattr.fleet import REFERENCES_SCHEDULE_ID, SCHEDULE_ID
 from stack.endpoints import Endpoints

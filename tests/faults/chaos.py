@@ -11,7 +11,8 @@ from typing import Any
 
 from clients.keycloak import KeycloakClient, OutcomeUnknown
 from clients.kube import KubeClient
-from clients.postgres import PostgresClient, Transaction
+from clients.postgres import PostgresClient
+from clients.postgres_transaction import Transaction
 from clients.s3 import S3Client
 from plattr.errors import BackendUnavailable
 

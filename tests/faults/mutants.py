@@ -19,7 +19,7 @@ from activities.database import DatabaseActivities, _Secret
 from activities.storage import StorageActivities
 from clients import events, fence
 from clients.claim_store import ClaimStore
-from clients.postgres import Transaction
+from clients.postgres_transaction import Transaction
 from clients.resources import SECRETS
 from plattr.errors import PlattrError
 

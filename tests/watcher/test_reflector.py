@@ -107,7 +107,7 @@ async def test_a_blackholed_connection_is_noticed_and_nothing_is_missed(
     platform, kube, namespace, metrics, label, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(kube_module, "WATCH_SILENCE_SECONDS", 2.0)
-    monkeypatch.setattr(kube_module, "TOTAL_SECONDS", 2.0)
+    monkeypatch.setattr("clients.kube_connection.TOTAL_SECONDS", 2.0)
     await kube.create(CONFIG_MAPS, config_map("victim", label), namespace)
     kubeconfig = yaml.safe_load(platform.endpoints.kubeconfig_admin.read_text())
     port = int(kubeconfig["clusters"][0]["cluster"]["server"].rsplit(":", 1)[1])
