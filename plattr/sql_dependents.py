@@ -38,48 +38,62 @@ closure (classid, objid, objsubid) AS (
 )
 """
 
-# Whose a thing is, and in which schema; a part has no owner of its own but its whole's.
-_OWNERS = """
-    SELECT relowner, relnamespace FROM pg_class WHERE {of} = 'pg_class'::regclass AND oid = {objid}
-    UNION ALL SELECT proowner, pronamespace FROM pg_proc WHERE {of} = 'pg_proc'::regclass AND oid = {objid}
-    UNION ALL SELECT typowner, typnamespace FROM pg_type WHERE {of} = 'pg_type'::regclass AND oid = {objid}
-    UNION ALL SELECT nspowner, oid FROM pg_namespace WHERE {of} = 'pg_namespace'::regclass AND oid = {objid}
-    UNION ALL SELECT oprowner, oprnamespace FROM pg_operator WHERE {of} = 'pg_operator'::regclass AND oid = {objid}
-    UNION ALL SELECT opcowner, opcnamespace FROM pg_opclass WHERE {of} = 'pg_opclass'::regclass AND oid = {objid}
-    UNION ALL SELECT opfowner, opfnamespace FROM pg_opfamily WHERE {of} = 'pg_opfamily'::regclass AND oid = {objid}
-    UNION ALL SELECT collowner, collnamespace FROM pg_collation WHERE {of} = 'pg_collation'::regclass AND oid = {objid}
-    UNION ALL SELECT conowner, connamespace FROM pg_conversion WHERE {of} = 'pg_conversion'::regclass AND oid = {objid}
-    UNION ALL SELECT stxowner, stxnamespace FROM pg_statistic_ext
-        WHERE {of} = 'pg_statistic_ext'::regclass AND oid = {objid}
-    UNION ALL SELECT cfgowner, cfgnamespace FROM pg_ts_config WHERE {of} = 'pg_ts_config'::regclass AND oid = {objid}
-    UNION ALL SELECT dictowner, dictnamespace FROM pg_ts_dict WHERE {of} = 'pg_ts_dict'::regclass AND oid = {objid}
-    UNION ALL SELECT extowner, extnamespace FROM pg_extension WHERE {of} = 'pg_extension'::regclass AND oid = {objid}
-    UNION ALL SELECT relowner, relnamespace FROM pg_constraint JOIN pg_class AS whole ON whole.oid = conrelid
-        WHERE {of} = 'pg_constraint'::regclass AND pg_constraint.oid = {objid}
-    UNION ALL SELECT typowner, typnamespace FROM pg_constraint JOIN pg_type AS whole ON whole.oid = contypid
-        WHERE {of} = 'pg_constraint'::regclass AND pg_constraint.oid = {objid}
-    UNION ALL SELECT relowner, relnamespace FROM pg_trigger JOIN pg_class AS whole ON whole.oid = tgrelid
-        WHERE {of} = 'pg_trigger'::regclass AND pg_trigger.oid = {objid}
-    UNION ALL SELECT relowner, relnamespace FROM pg_rewrite JOIN pg_class AS whole ON whole.oid = ev_class
-        WHERE {of} = 'pg_rewrite'::regclass AND pg_rewrite.oid = {objid}
-    UNION ALL SELECT relowner, relnamespace FROM pg_policy JOIN pg_class AS whole ON whole.oid = polrelid
-        WHERE {of} = 'pg_policy'::regclass AND pg_policy.oid = {objid}
-    UNION ALL SELECT relowner, relnamespace FROM pg_attrdef JOIN pg_class AS whole ON whole.oid = adrelid
-        WHERE {of} = 'pg_attrdef'::regclass AND pg_attrdef.oid = {objid}
-    UNION ALL SELECT opfowner, opfnamespace FROM pg_amop JOIN pg_opfamily AS whole ON whole.oid = amopfamily
-        WHERE {of} = 'pg_amop'::regclass AND pg_amop.oid = {objid}
-    UNION ALL SELECT opfowner, opfnamespace FROM pg_amproc JOIN pg_opfamily AS whole ON whole.oid = amprocfamily
-        WHERE {of} = 'pg_amproc'::regclass AND pg_amproc.oid = {objid}
-    UNION ALL SELECT pubowner, NULL FROM pg_publication_rel JOIN pg_publication AS whole ON whole.oid = prpubid
-        WHERE {of} = 'pg_publication_rel'::regclass AND pg_publication_rel.oid = {objid}
-    UNION ALL SELECT pubowner, NULL FROM pg_publication_namespace JOIN pg_publication AS whole ON whole.oid = pnpubid
-        WHERE {of} = 'pg_publication_namespace'::regclass AND pg_publication_namespace.oid = {objid}
-    UNION ALL SELECT srvowner, NULL FROM pg_foreign_server WHERE {of} = 'pg_foreign_server'::regclass AND oid = {objid}
-    UNION ALL SELECT evtowner, NULL FROM pg_event_trigger WHERE {of} = 'pg_event_trigger'::regclass AND oid = {objid}
-    -- A cast has no owner. Whoever has a type that takes part in it and is not to go is the one who loses it.
-    UNION ALL SELECT typowner, typnamespace FROM pg_cast JOIN pg_type AS whole ON whole.oid IN (castsource, casttarget)
-        WHERE {of} = 'pg_cast'::regclass AND pg_cast.oid = {objid} AND whole.oid >= 16384
+# Whose a thing is, and in which schema.
+# What has an owner of its own: the catalogue, and the columns of owner and schema.
+_OWNED = (
+    ("pg_class", "relowner", "relnamespace"),
+    ("pg_proc", "proowner", "pronamespace"),
+    ("pg_type", "typowner", "typnamespace"),
+    ("pg_namespace", "nspowner", "oid"),
+    ("pg_operator", "oprowner", "oprnamespace"),
+    ("pg_opclass", "opcowner", "opcnamespace"),
+    ("pg_opfamily", "opfowner", "opfnamespace"),
+    ("pg_collation", "collowner", "collnamespace"),
+    ("pg_conversion", "conowner", "connamespace"),
+    ("pg_statistic_ext", "stxowner", "stxnamespace"),
+    ("pg_ts_config", "cfgowner", "cfgnamespace"),
+    ("pg_ts_dict", "dictowner", "dictnamespace"),
+    ("pg_extension", "extowner", "extnamespace"),
+    ("pg_foreign_server", "srvowner", "NULL"),
+    ("pg_event_trigger", "evtowner", "NULL"),
+)
+# A part has no owner but its whole's: the part's catalogue, the column that refers to the whole, the whole's catalogue.
+_PARTS = (
+    ("pg_constraint", "conrelid", "pg_class"),
+    ("pg_constraint", "contypid", "pg_type"),
+    ("pg_trigger", "tgrelid", "pg_class"),
+    ("pg_rewrite", "ev_class", "pg_class"),
+    ("pg_policy", "polrelid", "pg_class"),
+    ("pg_attrdef", "adrelid", "pg_class"),
+    ("pg_amop", "amopfamily", "pg_opfamily"),
+    ("pg_amproc", "amprocfamily", "pg_opfamily"),
+    ("pg_publication_rel", "prpubid", "pg_publication"),
+    ("pg_publication_namespace", "pnpubid", "pg_publication"),
+)
+_COLUMNS = {catalogue: f"{owner}, {namespace}" for catalogue, owner, namespace in _OWNED} | {
+    "pg_publication": "pubowner, NULL"
+}
+# A cast has no owner. Whoever has a type that takes part in it and is not to go is the one who loses it.
+_OF_CASTS = """
+    SELECT typowner, typnamespace FROM pg_cast JOIN pg_type AS whole ON whole.oid IN (castsource, casttarget)
+        WHERE closure.classid = 'pg_cast'::regclass AND pg_cast.oid = closure.objid AND whole.oid >= 16384
 """
+
+
+def _owners() -> str:
+    """Return the query of owner and schema of what `closure` names."""
+    queries = [
+        f"SELECT {_COLUMNS[catalogue]} FROM {catalogue}"  # noqa: S608  texts of ours alone
+        f" WHERE closure.classid = '{catalogue}'::regclass AND oid = closure.objid"
+        for catalogue, _, _ in _OWNED
+    ]
+    queries += [
+        f"SELECT {_COLUMNS[whole]} FROM {part} JOIN {whole} AS whole ON whole.oid = {column}"  # noqa: S608  as above
+        f" WHERE closure.classid = '{part}'::regclass AND {part}.oid = closure.objid"
+        for part, column, whole in _PARTS
+    ]
+    return "\n    UNION ALL ".join([*queries, _OF_CASTS])
+
 
 # What others have made of the owner's things. Outside of his schemas that is whatever his roles do not own; inside,
 # what another application owns: the rest there goes with the schema. Default privileges are no more than a setting.
@@ -127,8 +141,7 @@ LIMIT %(most)s
 
 
 def _dependents(seeds: str) -> str:
-    owners = _OWNERS.format(of="closure.classid", objid="closure.objid")
-    return _DEPENDENTS.format(closure=_CLOSURE.format(seeds=seeds), owners=owners)
+    return _DEPENDENTS.format(closure=_CLOSURE.format(seeds=seeds), owners=_owners())
 
 
 DEPENDENTS = _dependents(_SEEDS)
