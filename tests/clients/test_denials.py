@@ -9,7 +9,7 @@ from aiohttp import web
 from clients.kube import KubeClient
 from clients.resources import CONFIG_MAPS, DEPLOYMENTS, SECRETS, Json, Resource
 from plattr.errors import BackendRefused
-from tests.activities.test_kube_client import served
+from tests.clients.test_kube_client import served
 from tests.fix_kubernetes import Cluster, config_map, random_name
 
 pytestmark = pytest.mark.attack
