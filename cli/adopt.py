@@ -30,8 +30,9 @@ RUN_TIMEOUT = timedelta(minutes=5)
 def adopt(name: Name, namespace: Namespace = "", yes: Yes = False) -> None:
     """Take over what has an object's names and belongs to another owner, or to none.
 
-    Shows it first. For a cluster that was restored under another CLUSTER_ID, a namespace that was made again or whose
-    objects moved, and a Deployment that was there before Plattr. Needs access to Temporal; the worker does the work.
+    Shows what it found and asks before it takes over anything. Use it for a cluster that was restored under another
+    CLUSTER_ID, for a namespace that was created again or whose objects moved, and for a Deployment that is older than
+    Plattr. Needs access to Temporal; the worker does the work.
     """
 
     async def work(session: Session) -> int:

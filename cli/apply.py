@@ -26,15 +26,17 @@ class BadManifest(PlattrError):
 
 
 def apply(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML, also of several documents; - reads the input.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="YAML with one or more documents. - reads the standard input.")
+    ],
     namespace: Namespace = "",
     wait: Wait = False,
     timeout: Timeout = DEFAULT_TIMEOUT,
-    force: Annotated[bool, typer.Option("--force", help="Take over fields that another manager has set.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also set fields that another field manager owns.")] = False,
 ) -> None:
     """Create or update Applications, PreviewEnvironments and their Namespaces from a file.
 
-    With --wait the exit code is 0 when all are Running, 1 when one has Failed, 3 when the time is over.
+    With --wait the exit code is 0 when all objects are Running, 1 when one is Failed, and 3 after the timeout.
     """
 
     async def work(session: Session) -> int:

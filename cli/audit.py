@@ -24,8 +24,8 @@ PIPE_WIDTH = 240
 def audit() -> None:
     """Report what exists without an owner and what an owner lacks; never delete anything.
 
-    Needs the worker's settings. Exit code 0: nothing is wrong; 1: there are findings; 2: something could not be asked,
-    and a line says what was not looked at; the findings are then those of the rest. Without Kubernetes there are none.
+    Needs the worker's settings. Exit code 0: no findings. 1: findings. 2: a backend did not answer; a line names what
+    was not checked, and the findings are those of the other backends. Without Kubernetes there are no findings.
     """
     try:
         environment = dict(settings())

@@ -29,10 +29,12 @@ def cleanup(
     name: Name,
     namespace: Namespace = "",
     orphan: Annotated[
-        bool, typer.Option("--orphan", help="The object is gone; remove what it left, retained data as well.")
+        bool,
+        typer.Option("--orphan", help="The object is gone. Delete what it has left behind, including retained data."),
     ] = False,
     cascade: Annotated[
-        bool, typer.Option("--cascade", help="What others made of its data, as views and foreign keys, goes as well.")
+        bool,
+        typer.Option("--cascade", help="Also delete what others made from its data, such as views and foreign keys."),
     ] = False,
     yes: Yes = False,
     wait: Wait = False,
@@ -46,8 +48,8 @@ def cleanup(
             return await _clean_orphan(session, name, place, timeout, cascade=cascade, yes=yes, wait=wait)
         if not await look_up(session, name, place):
             raise ObjectNotFound(
-                f"cannot clean up {name!r} in namespace {place!r}: there is no such object; --orphan removes what one"
-                " has left"
+                f"cannot clean up {name!r} in namespace {place!r}: there is no such object; --orphan deletes what a"
+                " deleted object has left behind"
             )
         found = await find(session, name, place)
         if not yes:
@@ -90,7 +92,7 @@ async def _clean_up(session: Session, found: CustomObject, *, cascade: bool) -> 
     await session.kube.delete(resource, reference.name, reference.namespace, uid=found.metadata.uid)
     signal = CASCADE_SIGNAL if cascade else CHANGED_SIGNAL
     await temporal.request_reconcile(await session.temporal(), reference, is_deleting=True, signal=signal)
-    say(f"{_words(reference)} is being deleted; its open run goes on as the cleanup")
+    say(f"{_words(reference)} is being deleted; its open run continues as the cleanup")
 
 
 async def _clean_orphan(
@@ -126,14 +128,14 @@ async def _purge(session: Session, reference: ObjectReference, deadline: float, 
                 )
             if is_cleanup and not wait:
                 # It may go on for hours, while a backend is away; any other ends when it learns what has happened.
-                say(f"{run.workflow_type} of {_words(reference)} is open already; plattr explain tells more")
+                say(f"{run.workflow_type} of {_words(reference)} is open already; see plattr explain")
                 return EXIT_FAILED
             # It may sleep until a preview's end, or between two tries.
             await temporal.request_reconcile(await session.temporal(), reference, is_deleting=is_cleanup)
-            say(f"{run.workflow_type} of {_words(reference)} is open; waiting for its end")
+            say(f"{run.workflow_type} of {_words(reference)} is open; waiting until it ends")
             told = run.run_id
         if await session.kube.get(custom_resource(reference.kind), reference.name, reference.namespace) is not None:
-            raise ObjectNotFound(f"cannot clean up after {_words(reference)}: it has been created again")
+            raise ObjectNotFound(f"cannot clean up after {_words(reference)}: it was created again")
         if time.monotonic() > deadline:
             say(f"{run.workflow_type} of {_words(reference)} has not ended in time; is a worker running?")
             return EXIT_TIMEOUT

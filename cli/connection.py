@@ -95,7 +95,7 @@ def _words(error: Exception) -> str:
 
     if isinstance(error, RPCError):
         return str(translated(error, "ask Temporal"))
-    return f"cannot go on: unexpected {type(error).__name__}: {error}; PLATTR_DEBUG=1 shows where"
+    return f"cannot continue: unexpected {type(error).__name__}: {error}; PLATTR_DEBUG=1 shows where"
 
 
 def _context_namespace(kubeconfig: str | None) -> str:

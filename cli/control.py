@@ -20,7 +20,9 @@ REQUESTS_AT_ONCE = 10
 def resync(
     name: Annotated[str, typer.Argument(help="NAME, app/NAME or preview/NAME.", show_default=False)] = "",
     namespace: Namespace = "",
-    every: Annotated[bool, typer.Option("--all", help="Every object, of all namespaces unless -n names one.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every object, in all namespaces or in the one that -n names.")
+    ] = False,
 ) -> None:
     """Run every step of an object again, also when nothing has changed; retries a failed run now."""
     if bool(name) == every:
@@ -41,7 +43,7 @@ def resync(
                 await temporal.request_reconcile(
                     await session.temporal(), found.reference, is_deleting=found.is_deleting, signal=RESYNC_SIGNAL
                 )
-            paused = "; it is paused, so nothing happens before plattr resume" if found.is_paused else ""
+            paused = "; it is paused, so nothing happens until plattr resume" if found.is_paused else ""
             say(f"{found.reference.kind} {found.reference.namespace}/{found.reference.name} resyncs{paused}")
 
         await asyncio.gather(*(request(found) for found in objects))

@@ -15,7 +15,7 @@ from stack.services.application import APPS
 
 
 def dev(
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running and return.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave the platform running and return.")] = False,
 ) -> None:
     """Start the local platform with worker and watcher, print its addresses, stop it on Ctrl-C."""
     with reported():

@@ -165,7 +165,7 @@ class Follower(Narrator):
         elif run is None:
             where = "; Temporal knows of no run: is the watcher running?"
         phase = shown_phase(found) if found is not None else "not known"
-        return self._end(f"not done in time: phase {phase}{where}; it goes on: plattr explain tells", EXIT_TIMEOUT)
+        return self._end(f"not done in time: phase {phase}{where}; it continues: see plattr explain", EXIT_TIMEOUT)
 
 
 async def await_absence(session: Session, found: CustomObject, timeout: timedelta, tell: Callable[[str], None]) -> int:
@@ -176,7 +176,7 @@ async def await_absence(session: Session, found: CustomObject, timeout: timedelt
         if await follower.is_gone():
             return 0
         await asyncio.sleep(POLL_SECONDS)
-    tell(f"{found.reference.name}  not gone in time; it goes on: plattr explain tells")
+    tell(f"{found.reference.name}  not gone in time; it continues: see plattr explain")
     return EXIT_TIMEOUT
 
 
@@ -187,7 +187,7 @@ def left_of(timeout: timedelta, began: float) -> timedelta:
 
 async def make_way(session: Session, dying: CustomObject, timeout: timedelta, tell: Callable[[str], None]) -> int:
     """Wait until an object that is being deleted is gone, so that it can be made again; return the exit code."""
-    tell(f"{dying.reference.name}  is being deleted; it is made again when it is gone")
+    tell(f"{dying.reference.name}  is being deleted; waiting until it is gone to create it again")
     return await await_absence(session, dying, timeout, tell)
 
 
@@ -219,7 +219,7 @@ async def await_nothing_left(
         if (code := await follower.verdict()) is not None:
             return code
         await asyncio.sleep(POLL_SECONDS)
-    tell(f"{reference.name}  not done in time; it goes on: plattr explain tells")
+    tell(f"{reference.name}  not done in time; it continues: see plattr explain")
     return EXIT_TIMEOUT
 
 
@@ -233,7 +233,7 @@ class _Purge(Narrator):
             if run is not None and is_cleanup(run.workflow_type):
                 self._report(run)
             if body is not None:
-                return self._end("has been created again; what it has not adopted may be left", EXIT_FAILED)
+                return self._end("was created again; what it has not adopted may be left", EXIT_FAILED)
             if run is None or run.is_open:
                 return None
             left = await held_claims(self._session, reference)
@@ -242,9 +242,9 @@ class _Purge(Narrator):
             return None
         if run.status != "completed":
             cause = f": {run.failure}" if run.failure else ""
-            return self._end(f"its cleanup has ended as {run.status}{cause}; begin it again", EXIT_FAILED)
+            return self._end(f"its cleanup ended as {run.status}{cause}; start it again", EXIT_FAILED)
         if left:
-            return self._end(f"left: {claim_words(left)}; plattr explain tells more", EXIT_FAILED)
+            return self._end(f"left: {claim_words(left)}; see plattr explain", EXIT_FAILED)
         return self._end(f"nothing is left after {duration(timedelta(seconds=time.monotonic() - self._began))}", 0)
 
 

@@ -25,7 +25,8 @@ from stack.registry import processes_of
 app = typer.Typer(help="Manage the services of the local platform.", no_args_is_help=True)
 COLOURS = {"running": "green", "failed": "red", "restarting": "yellow", "stopped": "dim", "on demand": "dim"}
 Service = Annotated[
-    str | None, typer.Argument(help="temporal, postgres, s3, keycloak, kubernetes, redis, opensearch, or one process.")
+    str | None,
+    typer.Argument(help="temporal, postgres, s3, keycloak, kubernetes, redis, opensearch, or the name of a process."),
 ]
 
 
@@ -41,7 +42,7 @@ def reported() -> Iterator[None]:
 
 @app.command()
 def init() -> None:
-    """Fetch or build every tool, start all services, and say where they are."""
+    """Download or build every tool, start all services, and print their addresses."""
     with reported():
         platform = Platform()
         platform.start()
@@ -50,7 +51,7 @@ def init() -> None:
 
 @app.command()
 def start(service: Service = None) -> None:
-    """Start all services, or one that was stopped."""
+    """Start all services, or one service."""
     with reported():
         platform = Platform()
         if service is None or not platform.is_running:
@@ -62,7 +63,7 @@ def start(service: Service = None) -> None:
 
 @app.command()
 def stop(service: Service = None) -> None:
-    """Stop everything, or one service, which then stays down until it is started."""
+    """Stop everything, or one service; that one stays down until it is started."""
     with reported():
         platform = Platform()
         if service is None:
@@ -74,7 +75,7 @@ def stop(service: Service = None) -> None:
 
 @app.command()
 def status() -> None:
-    """Show each process: state, address, restarts, log."""
+    """Show the state, address, restarts and log of each process."""
     with reported():
         platform = Platform()
         show_status(platform)
@@ -84,9 +85,11 @@ def status() -> None:
 
 @app.command()
 def logs(
-    service: Annotated[str, typer.Argument(help="A service, process or app; `supervisor` for the daemon itself.")],
-    lines: Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines.")] = 50,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows.")] = False,
+    service: Annotated[
+        str, typer.Argument(help="A service, a process, worker or watcher; `supervisor` for the supervisor.")
+    ],
+    lines: Annotated[int, typer.Option("--lines", "-n", help="How many lines to print.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines as they are written.")] = False,
 ) -> None:
     """Print the last lines of a service's log."""
     with reported():
@@ -116,7 +119,7 @@ def environment(role: Annotated[str, typer.Argument(help="worker, watcher or cli
 
 
 @app.command()
-def destroy(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+def destroy(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False) -> None:
     """Stop everything and delete the state folder: databases, buckets, realms, the cluster."""
     with reported():
         platform = Platform()

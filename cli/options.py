@@ -9,11 +9,14 @@ import typer
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 Namespace = Annotated[
-    str, typer.Option("--namespace", "-n", help="The object's namespace; by default that of the kubeconfig's context.")
+    str,
+    typer.Option(
+        "--namespace", "-n", help="The object's namespace. Default: the namespace of the kubeconfig's context."
+    ),
 ]
 Name = Annotated[str, typer.Argument(help="The object: NAME, app/NAME or preview/NAME.", show_default=False)]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to the end, step by step.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done, and print each step.")]
 
 
 def parse_duration(text: str | timedelta) -> timedelta:
@@ -37,7 +40,7 @@ Timeout = Annotated[
     typer.Option(
         parser=parse_duration,
         metavar="DURATION",
-        help="How long to wait: 90s, 5m, 1h. Exit code 3 then.",
+        help="How long to wait: 90s, 5m, 1h. After that the exit code is 3.",
         show_default="5m",
     ),
 ]

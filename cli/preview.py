@@ -28,8 +28,10 @@ app = typer.Typer(help="Manage the environments of pull requests.", no_args_is_h
 
 AppName = Annotated[str, typer.Option("--app", help="The Application, in the same namespace.")]
 Number = Annotated[int, typer.Option("--pr", min=1, help="The pull request.")]
-ObjectName = Annotated[str, typer.Argument(help="The PreviewEnvironment; or give --app and --pr.", show_default=False)]
-PastYes = Annotated[bool, typer.Option("--yes", "-y", help="Even if its end is over then, and it is deleted at once.")]
+ObjectName = Annotated[str, typer.Argument(help="The PreviewEnvironment. Or give --app and --pr.", show_default=False)]
+PastYes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Also when the new end is in the past, which deletes the preview at once.")
+]
 AnyNumber = Annotated[int | None, typer.Option("--pr", min=1, help="The pull request, with --app.")]
 
 
@@ -37,17 +39,19 @@ AnyNumber = Annotated[int | None, typer.Option("--pr", min=1, help="The pull req
 def start(
     app_name: AppName,
     pr: Number,
-    branch: Annotated[str, typer.Option("--branch", help="By default the branch checked out here.")] = "",
-    image: Annotated[str, typer.Option("--image", help="The pull request's image; by default the parent's.")] = "",
+    branch: Annotated[str, typer.Option("--branch", help="Default: the branch that is checked out here.")] = "",
+    image: Annotated[
+        str, typer.Option("--image", help="The pull request's image. Default: the image of the Application.")
+    ] = "",
     ttl: Annotated[
-        str, typer.Option("--ttl", help="How long from its creation: 90m, 3d; at most 30d. By default 72h.")
+        str, typer.Option("--ttl", help="How long it lives from its creation: 90m, 3d, at most 30d. Default: 72h.")
     ] = "",
     namespace: Namespace = "",
     yes: PastYes = False,
     wait: Wait = False,
     timeout: Timeout = DEFAULT_TIMEOUT,
 ) -> None:
-    """Start a preview, or bring the one that runs to this branch, and to this image and ttl if they are given."""
+    """Start a preview, or change the branch, image and ttl of the preview that runs."""
 
     async def work(session: Session) -> int:
         if wait:
@@ -119,12 +123,12 @@ def extend(
     name: ObjectName = "",
     app_name: AppName = "",
     pr: AnyNumber = None,
-    ttl: Annotated[str, typer.Option("--ttl", help="The whole time from its creation: 96h.")] = "",
-    by: Annotated[str, typer.Option("--by", help="So much longer than now set: 24h.")] = "",
+    ttl: Annotated[str, typer.Option("--ttl", help="How long it lives from its creation: 96h.")] = "",
+    by: Annotated[str, typer.Option("--by", help="How much longer it lives than now: 24h.")] = "",
     namespace: Namespace = "",
     yes: PastYes = False,
 ) -> None:
-    """Let a preview live longer, or shorter; its end is its creation plus its ttl."""
+    """Change how long a preview lives; it ends its ttl after its creation."""
     if bool(ttl) == bool(by):
         raise typer.BadParameter("give either --ttl or --by")
 

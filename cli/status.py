@@ -25,11 +25,11 @@ PIPE_WIDTH = 240
 
 def status(
     name: Annotated[
-        str, typer.Argument(help="NAME, app/NAME or preview/NAME; without it all.", show_default=False)
+        str, typer.Argument(help="NAME, app/NAME or preview/NAME. Default: all objects.", show_default=False)
     ] = "",
     namespace: Namespace = "",
     env: Annotated[
-        Environment | None, typer.Option("--env", help="The namespace of this name; preview needs --pr.")
+        Environment | None, typer.Option("--env", help="The namespace of this name. preview needs --pr.")
     ] = None,
     pr: Annotated[int | None, typer.Option("--pr", min=1, help="With --env preview: the pull request.")] = None,
 ) -> None:
@@ -69,7 +69,7 @@ async def _vanished(session: Session, namespace: str) -> list[ObjectReference]:
 def show_table(objects: list[CustomObject], vanished: Sequence[ObjectReference] = ()) -> None:
     """Print all objects, one a line, and those that are gone while their names are still claimed for them."""
     if not objects and not vanished:
-        raise ObjectNotFound("cannot show any object: there is none; plattr apply FILE makes one")
+        raise ObjectNotFound("cannot show any object: there is none; plattr apply FILE creates one")
     table = Table(box=box.SIMPLE)
     for column in ("kind", "namespace", "name", "environment", "phase", "url", "conditions"):
         table.add_column(column, overflow="fold", no_wrap=column in {"kind", "phase"})

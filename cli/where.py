@@ -17,7 +17,9 @@ from plattr.objects import CustomObject, Kind
 def where(
     name: Name,
     namespace: Namespace = "",
-    ui: Annotated[str, typer.Option(help="The Temporal UI's address; that of the local platform if it runs.")] = "",
+    ui: Annotated[
+        str, typer.Option(help="The address of the Temporal UI. Default: that of the local platform, if it runs.")
+    ] = "",
 ) -> None:
     """Print where to look: the runs in the Temporal UI, the object, its database."""
 

@@ -33,7 +33,7 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
-def _take(lock: TextIO) -> bool:
+def take_lock(lock: TextIO) -> bool:
     """Take the supervisor's lock; False when another supervisor has it."""
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
@@ -64,7 +64,7 @@ class Supervisor:
         """Supervise until SIGTERM or SIGINT; returns the exit code."""
         # Held until the process ends, however it ends.
         lock = (self.folders.state / SUPERVISOR_LOCK).open("a")
-        if not _take(lock):
+        if not take_lock(lock):
             sys.stderr.write(f"cannot supervise {self.folders.state}: another supervisor does\n")
             return 1
         self.control.write_supervisor(ProcessIdentity.of(os.getpid(), sys.executable))
