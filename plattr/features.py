@@ -49,6 +49,18 @@ class Step(StrEnum):
         feature = feature_of(self)
         return feature.condition if feature is not None else ConditionType.READY
 
+    @property
+    def blocks(self) -> bool:
+        """Tell whether the steps after this one wait until it succeeds."""
+        feature = feature_of(self)
+        return feature is None or feature.blocks
+
+    @property
+    def keeps_data(self) -> bool:
+        """Tell whether the step's feature has data that outlives an object with deletionPolicy Retain."""
+        feature = feature_of(self)
+        return feature is not None and feature.keeps_data
+
 
 class ConditionType(StrEnum):
     """What can be true of an object.

@@ -86,7 +86,7 @@ class Names(FrozenModel):
         return f"{self.stem}-storage-keys"
 
     def config_map(self, feature: str) -> str:
-        """Return the name of a feature's ConfigMap: storage, auth, redis, search."""
+        """Return the name of a feature's ConfigMap."""
         return f"{self.stem}-{feature}"
 
     @property

@@ -1,22 +1,14 @@
 """Removes one object's resources, in order, for as long as it takes."""
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from activities.auth import AuthActivities
     from activities.claim import ClaimActivities
-    from activities.database_removal import DatabaseRemovalActivities
-    from activities.namespace import NamespaceActivities
-    from activities.redis import RedisActivities
     from activities.release import ReleaseActivities
-    from activities.search import SearchActivities
-    from activities.storage import StorageActivities
-    from activities.workload import WorkloadActivities
     from plattr.status import ConditionUpdate, Phase
     from plattr.steps import (
         CleanupInput,
@@ -33,22 +25,11 @@ with workflow.unsafe.imports_passed_through():
     from workflows.next_action import Again, Become, Done, NextAction, Pause
     from workflows.object_run import ObjectRun
     from workflows.step_runner import Preempted, StepFailed
+    from workflows.steps import STEP_ACTIVITIES
 
-CleanupActivity = Callable[[Any, CleanupStepInput], Awaitable[StepResult]]
-
-DELETE: dict[Step, CleanupActivity] = {
-    Step.WORKLOAD: WorkloadActivities.delete_workload,
-    Step.SEARCH: SearchActivities.delete_search,
-    Step.REDIS: RedisActivities.delete_redis,
-    Step.AUTH: AuthActivities.delete_auth,
-    Step.STORAGE: StorageActivities.delete_storage,
-    Step.DATABASE: DatabaseRemovalActivities.delete_database,
-    Step.NAMESPACE: NamespaceActivities.delete_namespace,
-    Step.RELEASE: ReleaseActivities.release_object,
-}
-
-# Whose data outlives an object with deletionPolicy Retain.
-RETAINING = frozenset({Step.DATABASE, Step.STORAGE, Step.AUTH, Step.REDIS, Step.SEARCH})
+# The finalizer is no feature: only a cleanup has the step that takes it off.
+DELETE = {step: each.delete for step, each in STEP_ACTIVITIES.items()}
+DELETE[Step.RELEASE] = ReleaseActivities.release_object
 
 
 class CleanupRun(ObjectRun):
@@ -171,7 +152,7 @@ def _removed(step: Step, result: StepResult, plan: CleanupPlan | None) -> Condit
         return ConditionUpdate(
             type=step.condition, status="False", reason="Left", message=f"not removed is {result.left}"
         )
-    if plan is not None and plan.retain and step in RETAINING:
+    if plan is not None and plan.retain and step.keeps_data:
         message = "its data is retained, and closed until the object is made again"
         return ConditionUpdate(type=step.condition, status="False", reason="Retained", message=message)
     return ConditionUpdate(

@@ -1,22 +1,15 @@
 """One round of the provisioning steps. An Application's run and a preview's run share it."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from activities.auth import AuthActivities
     from activities.claim import ClaimActivities
-    from activities.database import DatabaseActivities
-    from activities.namespace import NamespaceActivities
-    from activities.redis import RedisActivities
     from activities.rollout import RolloutActivities
-    from activities.search import SearchActivities
     from activities.status import StatusActivities
-    from activities.storage import StorageActivities
-    from activities.workload import WorkloadActivities
     from clients.temporal import ENVIRONMENT_ATTRIBUTE
     from plattr.objects import FrozenModel
     from plattr.status import ConditionType, ConditionUpdate, Phase
@@ -34,22 +27,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from workflows.object_run import ObjectRun
     from workflows.step_runner import Preempted, StepFailed
-
-StepActivity = Callable[[Any, StepInput], Awaitable[StepResult]]
-
-RECONCILE: dict[Step, StepActivity] = {
-    Step.NAMESPACE: NamespaceActivities.reconcile_namespace,
-    Step.DATABASE: DatabaseActivities.reconcile_database,
-    Step.STORAGE: StorageActivities.reconcile_storage,
-    Step.AUTH: AuthActivities.reconcile_auth,
-    Step.REDIS: RedisActivities.reconcile_redis,
-    Step.SEARCH: SearchActivities.reconcile_search,
-    Step.WORKLOAD: WorkloadActivities.reconcile_workload,
-}
-
-# An application whose logins fail for a while is better than no application.
-# Source: docs/decisions/0006-auth-failures.md.
-DOES_NOT_BLOCK = frozenset({Step.AUTH})
+    from workflows.steps import STEP_ACTIVITIES
 
 
 class ReconcileOutcome(FrozenModel):
@@ -111,10 +89,10 @@ class ProvisioningRun(ObjectRun):
                 if step is Step.ROLLOUT:
                     result = await self._roll_out(argument, found, problems)
                 else:
-                    result = await self._perform_once(step, RECONCILE[step], argument)
+                    result = await self._perform_once(step, STEP_ACTIVITIES[step].reconcile, argument)
             except StepFailed as failure:
                 problems[step] = failure.problem
-                if step not in DOES_NOT_BLOCK:
+                if step.blocks:
                     break
             else:
                 found |= {update.type: update for update in result.updates}

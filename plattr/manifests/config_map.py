@@ -8,7 +8,7 @@ from plattr.target import Target
 
 
 def build_config_map(target: Target, feature: str, values: Mapping[str, str]) -> dict[str, Any]:
-    """Return the ConfigMap of a feature: storage, auth, redis or search."""
+    """Return a feature's ConfigMap."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

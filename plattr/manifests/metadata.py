@@ -6,7 +6,7 @@ from typing import Any
 from plattr.objects import GROUP
 from plattr.target import Target
 
-# Which feature a Secret or ConfigMap belongs to: database, storage, auth, redis, search.
+# Which feature a Secret or ConfigMap belongs to.
 FEATURE_LABEL = f"{GROUP}/feature"
 
 

@@ -4,7 +4,7 @@ import importlib
 import json
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,7 @@ from plattr.spec import ApplicationSpec
 from tests.domain.crds import properties
 from tests.manifests.targets import application
 from worker.registry import Clients, adoption_finders, build_activities
-from workflows.cleanup import DELETE
-from workflows.provisioning import RECONCILE
+from workflows.steps import STEP_ACTIVITIES
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "adding-a-reconciler.md"
@@ -124,13 +123,12 @@ def _of_activities(feature: Feature, _: type[Settings]) -> Iterator[str]:
     yield from sorted(_needed_activities(feature) - defined_activities())
 
 
-def _of_table(verb: str, table: Mapping[Step, object]) -> Callable[[Feature, type[Settings]], Iterator[str]]:
-    def lacks(feature: Feature, _: type[Settings]) -> Iterator[str]:
-        name = _activity_name(table.get(feature.step))
-        if name != f"{verb}_{feature.step}":
-            yield f"{verb}: {name or 'nothing'}"
-
-    return lacks
+def _of_workflows(feature: Feature, _: type[Settings]) -> Iterator[str]:
+    methods = STEP_ACTIVITIES.get(feature.step)
+    if methods is None:
+        yield f"STEP_ACTIVITIES has no {feature.step}"
+    elif {_activity_name(method) for method in methods} != _needed_activities(feature):
+        yield f"STEP_ACTIVITIES has {methods}"
 
 
 def _of_worker(feature: Feature, _: type[Settings]) -> Iterator[str]:
@@ -204,8 +202,7 @@ PLACES = (
     Place("plattr/backends.py", None),
     Place("clients/queue.py", None),
     Place("activities/queue.py", _of_activities),
-    Place("workflows/provisioning.py", _of_table("reconcile", RECONCILE)),
-    Place("workflows/cleanup.py", _of_table("delete", DELETE)),
+    Place("workflows/steps.py", _of_workflows),
     Place("worker/registry.py", _of_worker),
     Place("cli/auditing/inventory.py", _of_audited_kinds),
     Place("cli/auditing/queue.py", None),

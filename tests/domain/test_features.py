@@ -32,19 +32,19 @@ from tests.manifests.targets import application, preview
 CHECKED = pytest.mark.parametrize("place", [place for place in PLACES if place.lacks is not None], ids=lambda p: p.path)
 
 
-class QueueSettings(Settings):
+class TelegraphSettings(Settings):
     """The settings of a platform that has the made-up feature."""
 
-    queue_endpoint: str | None = None
+    telegraph_endpoint: str | None = None
 
 
 # Made up, and in no place at all. Enums cannot be extended, so its words are none of theirs.
-QUEUE = Feature(
-    step=cast("Step", "queue"),
-    condition=cast("ConditionType", "QueueReady"),
+TELEGRAPH = Feature(
+    step=cast("Step", "telegraph"),
+    condition=cast("ConditionType", "TelegraphReady"),
     is_enabled=lambda _: True,
-    claim_kinds=(cast("ClaimKind", "queue"),),
-    claims=lambda names, _: [(cast("ClaimKind", "queue"), names.queue)],  # type: ignore[attr-defined]
+    claim_kinds=(cast("ClaimKind", "telegraph"),),
+    claims=lambda names, _: [(cast("ClaimKind", "telegraph"), names.telegraph)],  # type: ignore[attr-defined]
     keeps_data=True,
 )
 
@@ -59,7 +59,7 @@ def test_feature_is_in_every_place(feature: Feature, place: Place) -> None:
 @CHECKED
 def test_place_that_forgets_a_new_feature_is_noticed(place: Place) -> None:
     assert place.lacks is not None
-    assert list(place.lacks(QUEUE, QueueSettings))
+    assert list(place.lacks(TELEGRAPH, TelegraphSettings))
 
 
 def test_page_names_every_place_in_order() -> None:

@@ -10,7 +10,7 @@ from temporalio import activity
 from temporalio.client import WorkflowHandle
 
 from plattr.claims import Claim
-from plattr.features import cleanup_order
+from plattr.features import cleanup_order, provision_order
 from plattr.fleet import (
     ChangedReferences,
     FleetBatch,
@@ -20,6 +20,7 @@ from plattr.fleet import (
     Member,
     ReferencesQuery,
 )
+from plattr.objects import Kind
 from plattr.status import ConditionType, ConditionUpdate, Phase
 from plattr.steps import (
     ClaimInput,
@@ -40,7 +41,7 @@ from plattr.steps import (
 )
 
 UID = "11111111-2222-3333-4444-555555555555"
-EVERYTHING = (Step.DATABASE, Step.STORAGE, Step.AUTH, Step.REDIS, Step.SEARCH, Step.WORKLOAD)
+EVERYTHING = provision_order(Kind.APPLICATION)
 
 
 class FakePlatform:
