@@ -9,7 +9,7 @@ PLATTR := $(UV) run --frozen plattr
 PROSE = $(wildcard *.md docs/*.md docs/*/*.md)
 LEVEL ?= error
 
-.PHONY: demo dev test test-long attack check lint actionlint prose docs unit stop bench faults faults-long outages prove setup help
+.PHONY: demo dev test test-long soak attack check lint actionlint prose docs unit stop bench faults faults-long outages prove setup help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -56,11 +56,17 @@ prose: setup ## README, CHANGELOG and docs/ in plain English (.vale.ini); LEVEL=
 docs: setup ## the documentation site, in site/; every link and every page is checked
 	@NO_MKDOCS_2_WARNING=1 $(UV) run --frozen mkdocs build
 
-test: check ## every test, on real backends that it starts and stops itself
-	@$(UV) run --frozen pytest
+# Each process has a platform of its own; 0: one process, with the platform that `uv run pytest` has too.
+PROCESSES ?= 2
+
+test: check ## every test in two processes, on real backends that it starts and stops itself; PROCESSES=0: in one
+	@$(UV) run --frozen pytest -n $(PROCESSES)
 
 test-long: setup ## the long forms: 100 applications at four workers, 12,000 changes of one object
 	@$(UV) run --frozen pytest -m long
+
+soak: setup ## more of what a short form always tries: generated cases, attacks on PostgreSQL 16 and 17
+	@$(UV) run --frozen pytest -m soak
 
 attack: setup ## every attack as a tenant on the local platform; docs/guarantees.md, "What a tenant cannot do"
 	@$(UV) run --frozen pytest -m attack

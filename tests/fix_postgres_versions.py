@@ -9,7 +9,7 @@ import pytest
 from stack.control import Control
 from stack.endpoints import Endpoints
 from stack.errors import PlatformError
-from stack.folders import Folders, default_state, locked
+from stack.folders import locked
 from stack.platform import Platform
 from stack.processes import Command
 from stack.services.base import Site
@@ -18,11 +18,14 @@ from stack.settings import StateSettings
 from stack.tools.pins import pins
 from stack.tools.resolve import resolve_tools
 from stack.unit import Unit
+from tests.states import folders_of_tests
 
 # With the least that a server takes of what an application can use up. A queue of notifications is 8 GiB elsewhere.
 SMALL = "small"
 SMALL_VERSION = "postgres-17"
 SMALL_SETTINGS = {"max_notify_queue_pages": "64", "max_connections": "40"}
+# From 16 on Plattr sends all versions the same statements (clients/postgres.py): an attack runs on 15 and the newest.
+ALIKE = ("postgres-16", "postgres-17")
 OTHER_VERSIONS = sorted(name for name in pins() if name.startswith("postgres-"))
 
 
@@ -30,9 +33,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("every_postgres") is not None:
         own = f"postgres-{pins()['postgres'].version.split('.')[0]}"
         # The platform's own goes by None, as it does in a test without the mark: both share what is connected.
-        metafunc.parametrize(
-            "database_endpoints", [None, *OTHER_VERSIONS], ids=[own, *OTHER_VERSIONS], indirect=True, scope="session"
-        )
+        servers = [None, *OTHER_VERSIONS]
+        is_attack = metafunc.definition.get_closest_marker("attack") is not None
+        parameters = [
+            pytest.param(server, id=server or own, marks=[pytest.mark.soak] if is_attack and server in ALIKE else [])
+            for server in servers
+        ]
+        metafunc.parametrize("database_endpoints", parameters, indirect=True, scope="session")
     if metafunc.definition.get_closest_marker("small_postgres") is not None:
         metafunc.parametrize("database_endpoints", [SMALL], indirect=True, scope="session")
 
@@ -61,7 +68,7 @@ def database_endpoints(request: pytest.FixtureRequest, platform: Platform) -> It
 @contextmanager
 def running(name: str) -> Iterator[Endpoints]:
     """Run one server of another version, whose data stay for the next session, as the platform's do."""
-    folders = Folders(state=default_state().parent / f"test-{name}")
+    folders = folders_of_tests(name)
     # By its real path: initdb lies beside it there.
     version = SMALL_VERSION if name == SMALL else name
     server = resolve_tools([version], exclude=folders.bin, tell=print)[version].resolve()

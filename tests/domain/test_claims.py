@@ -75,10 +75,20 @@ def _external_names(target: Target) -> set[tuple[str, str]]:
     return made
 
 
-# 400: a pair that meets in one name only is rare.
-@settings(max_examples=400)
 @given(targets(), targets())
 def test_two_objects_share_a_name_if_and_only_if_they_share_a_claim(one: Target, other: Target) -> None:
+    _share_names_and_claims_alike(one, other)
+
+
+# 400: a pair that meets in one name only is rare.
+@pytest.mark.soak
+@settings(max_examples=400)
+@given(targets(), targets())
+def test_many_objects_share_a_name_if_and_only_if_they_share_a_claim(one: Target, other: Target) -> None:
+    _share_names_and_claims_alike(one, other)
+
+
+def _share_names_and_claims_alike(one: Target, other: Target) -> None:
     leases = [{claim.lease_name for claim in claims_of(target)} for target in (one, other)]
 
     shared = _external_names(one) & _external_names(other)

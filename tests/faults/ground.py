@@ -9,16 +9,16 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from clients.kube import KubeClient
 from clients.resources import NAMESPACES
-from stack.folders import default_state
 from stack.platform import ALL, Platform
 from stack.registry import ON_DEMAND
 from tests.e2e.view import View
+from tests.states import state_of_tests
 
 
 @contextmanager
 def own_platform(*apps: str) -> Iterator[Platform]:
     """The tests' platform with these apps, which end with the block; so does a platform that did not run before."""
-    platform = Platform(default_state().parent / "test")
+    platform = Platform(state_of_tests())
     was_running = platform.is_running
     platform.start(apps=apps)
     try:
