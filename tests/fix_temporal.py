@@ -68,7 +68,7 @@ class TemporalServer:
 
 
 @pytest.fixture(scope="session")
-async def temporal_server(tmp_path_factory) -> AsyncIterator[TemporalServer]:
+async def temporal_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TemporalServer]:
     server = TemporalServer(tmp_path_factory.mktemp("temporal"))
     await server.start()
     yield server

@@ -12,6 +12,7 @@ from psycopg.errors import InsufficientPrivilege
 from psycopg.sql import SQL, Identifier, Literal
 
 from clients.kube import KubeClient
+from clients.postgres import PostgresClient
 from clients.resources import SECRETS
 from plattr.database import owner_record
 from plattr.manifests.secret import build_database_secret
@@ -213,7 +214,11 @@ async def test_password_somebody_put_into_the_secret_becomes_the_roles(
 
 
 async def test_changed_host_is_written_with_the_same_password(
-    database_kube: KubeClient, database_settings: Settings, databases: Databases, postgres, tenants: Tenants
+    database_kube: KubeClient,
+    database_settings: Settings,
+    databases: Databases,
+    postgres: PostgresClient,
+    tenants: Tenants,
 ) -> None:
     moved = database_settings.model_copy(update={"db_host": "old.example.test"})
     tenant = await tenants.apply()

@@ -1,6 +1,7 @@
 """What the meter counts of an attempt."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -18,22 +19,22 @@ STEP = "unknown"  # what ActivityEnvironment calls every activity
 class Attempt(ActivityInboundInterceptor):
     """Stands for the activity itself."""
 
-    def __init__(self, end):
+    def __init__(self, end: object) -> None:
         self._end = end
 
-    async def execute_activity(self, input):
+    async def execute_activity(self, input: ExecuteActivityInput) -> object:
         if isinstance(self._end, BaseException):
             raise self._end
         return self._end
 
 
-async def measured(end):
+async def measured(end: object) -> object:
     request = ExecuteActivityInput(fn=measured, args=[], executor=None, headers={})
     meter = AttemptMeter().intercept_activity(Attempt(end))
     return await ActivityEnvironment().run(meter.execute_activity, request)
 
 
-def value(name, **labels):
+def value(name: str, **labels: Any) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0
 
 
@@ -54,8 +55,8 @@ AWAY = of_backend(Backend.S3, BackendUnavailable("cannot reach S3"))
     ],
     ids=["done", "other-result", "waiting", "backend", "rollout", "defect", "superseded", "cut-off"],
 )
-async def test_every_end_of_an_attempt_is_counted_once(end, outcome, reason):
-    def counts():
+async def test_every_end_of_an_attempt_is_counted_once(end: object, outcome: str, reason: str) -> None:
+    def counts() -> tuple[float, float]:
         attempts = value("plattr_step_attempts_total", step=STEP, reason=reason)
         return attempts, value("plattr_step_duration_seconds_count", step=STEP, outcome=outcome)
 
@@ -70,8 +71,8 @@ async def test_every_end_of_an_attempt_is_counted_once(end, outcome, reason):
 
 
 @pytest.mark.parametrize(("end", "more"), [(AWAY, 1), (InvalidSpec("spec.domain", "bad"), 0)], ids=["away", "refusal"])
-async def test_only_a_backends_own_failures_are_counted_as_its_errors(end, more):
-    def errors():
+async def test_only_a_backends_own_failures_are_counted_as_its_errors(end: Exception, more: int) -> None:
+    def errors() -> float:
         return sum(
             sample.value
             for metric in REGISTRY.collect()

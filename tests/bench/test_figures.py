@@ -14,7 +14,7 @@ plattr_watcher_queue_depth 0.0
 """
 
 
-def test_percentiles_lie_within_the_values():
+def test_percentiles_lie_within_the_values() -> None:
     assert percentile([3.0], 99) == 3.0
     assert percentile([1.0, 2.0, 3.0], 50) == 2.0
     assert 2.9 < percentile([1.0, 2.0, 3.0], 99) < 3.0
@@ -25,11 +25,11 @@ def test_percentiles_lie_within_the_values():
     [("plattr_objects", 301), ("plattr_watcher_queue_depth", 0), ("plattr_missing", -1)],
     ids=["a sum over labels", "without labels", "missing"],
 )
-def test_a_metric_is_read_from_a_page(metric: str, value: float):
+def test_a_metric_is_read_from_a_page(metric: str, value: float) -> None:
     assert known(METRICS, metric) == value
 
 
-def test_the_plot_is_xml_with_a_ratio_for_each_row():
+def test_the_plot_is_xml_with_a_ratio_for_each_row() -> None:
     rows = [{"kind": "with <auth>", "operation": "provision", "floor": [100, 150], "plattr": [150, 300]}]
 
     texts = [element.text or "" for element in ET.fromstring(draw(rows, "one machine")).iter()]  # noqa: S314  our own

@@ -21,7 +21,7 @@ def pod(name: str) -> dict[str, Any]:
     return {"metadata": {"name": name}}
 
 
-async def test_running_is_told_of_the_generation_that_the_status_speaks_of(sight: EventTimeline):
+async def test_running_is_told_of_the_generation_that_the_status_speaks_of(sight: EventTimeline) -> None:
     sight._look("MODIFIED", application("Running", 1))
     sight._look("MODIFIED", application("Provisioning", 1))
 
@@ -30,7 +30,7 @@ async def test_running_is_told_of_the_generation_that_the_status_speaks_of(sight
         await sight.running("shop", 2, seconds=0.01)
 
 
-async def test_the_first_moment_of_a_fact_stays(sight: EventTimeline):
+async def test_the_first_moment_of_a_fact_stays(sight: EventTimeline) -> None:
     sight._look("MODIFIED", application("Running", 1))
     first = await sight.running("shop")
     sight._look("MODIFIED", application("Running", 1))
@@ -39,14 +39,14 @@ async def test_the_first_moment_of_a_fact_stays(sight: EventTimeline):
     assert sight.count("running") == 1
 
 
-async def test_a_failure_is_kept_though_it_runs_later(sight: EventTimeline):
+async def test_a_failure_is_kept_though_it_runs_later(sight: EventTimeline) -> None:
     sight._look("MODIFIED", application("Failed", 1))
     sight._look("MODIFIED", application("Running", 1))
 
     assert list(sight.failures) == ["shop"]
 
 
-async def test_pods_are_gone_with_the_last_of_their_deployment(sight: EventTimeline):
+async def test_pods_are_gone_with_the_last_of_their_deployment(sight: EventTimeline) -> None:
     for name in ("shop-5d4f-aaaaa", "shop-5d4f-bbbbb", "shop-api-77-ccccc"):
         sight._look_at_pod("ADDED", pod(name))
     sight._look_at_pod("DELETED", pod("shop-5d4f-aaaaa"))

@@ -1,8 +1,9 @@
 """The command line as a person runs it, against the platform's Kubernetes and a Temporal that no worker polls."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from temporalio.client import Client, WorkflowExecutionDescription
@@ -30,7 +31,7 @@ class Outcome:
         return f"exit {self.exit_code}\n{self.stdout}\n{self.stderr}"
 
 
-Plattr = Callable[..., Awaitable[Outcome]]
+Plattr = Callable[..., Coroutine[Any, Any, Outcome]]
 
 
 def run_plattr(*arguments: str, environment: dict[str, str] | None = None, answer: str | None = None) -> Outcome:

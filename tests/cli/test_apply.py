@@ -1,15 +1,22 @@
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 import yaml
 
-from clients.resources import APPLICATIONS, PREVIEWS
-from plattr.objects import API_VERSION, Kind, ObjectReference
-from tests.fix_kubernetes import application_spec, random_name
+from clients.kube import KubeClient
+from clients.resources import APPLICATIONS, PREVIEWS, Json
+from plattr.objects import API_VERSION, CustomObject, Kind, ObjectReference
+from tests.cli.conftest import Plattr
+from tests.fix_kubernetes import Cluster, application_spec, random_name
+
+# Writes documents into a file, each a kind, a name and a spec, and returns its path.
+Manifest = Callable[..., str]
 
 
-def condition(kind, status, reason, message=""):
+def condition(kind: str, status: str, reason: str, message: str = "") -> Json:
     return {
         "type": kind,
         "status": status,
@@ -21,10 +28,10 @@ def condition(kind, status, reason, message=""):
 
 
 @pytest.fixture
-def manifest(tmp_path, namespace):
+def manifest(tmp_path: Path, namespace: str) -> Manifest:
     """Write documents into a file: each a name, a spec and a kind."""
 
-    def write(*documents):
+    def write(*documents: tuple[str, str, Json]) -> str:
         file = tmp_path / f"{random_name()}.yaml"
         bodies = [
             {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
@@ -36,13 +43,15 @@ def manifest(tmp_path, namespace):
     return write
 
 
-async def eventually(condition, seconds=20.0):
+async def eventually(condition: Callable[[], Awaitable[object]], seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.05)
 
 
-async def test_created_then_unchanged_then_configured(plattr, manifest, namespace, admin_kube):
+async def test_created_then_unchanged_then_configured(
+    plattr: Plattr, manifest: Manifest, namespace: str, admin_kube: KubeClient
+) -> None:
     name = random_name()
     file = manifest(("Application", name, application_spec()))
     created = await plattr("apply", file, "-n", namespace)
@@ -54,11 +63,14 @@ async def test_created_then_unchanged_then_configured(plattr, manifest, namespac
     words = [outcome.stdout.split()[-1] for outcome in (created, unchanged, configured)]
     assert words == ["created", "unchanged", "configured"]
     body = await admin_kube.get(APPLICATIONS, name, namespace)
+    assert body is not None
     assert body["spec"]["branch"] == "next"
     assert "plattr-cli" in {field["manager"] for field in body["metadata"]["managedFields"]}
 
 
-async def test_several_documents_of_both_kinds(plattr, manifest, namespace, admin_kube):
+async def test_several_documents_of_both_kinds(
+    plattr: Plattr, manifest: Manifest, namespace: str, admin_kube: KubeClient
+) -> None:
     parent, preview = random_name(), random_name()
     preview_spec = {"applicationRef": parent, "pullRequest": 7, "branch": "topic"}
     file = manifest(("Application", parent, application_spec()), ("PreviewEnvironment", preview, preview_spec))
@@ -70,7 +82,9 @@ async def test_several_documents_of_both_kinds(plattr, manifest, namespace, admi
     assert await admin_kube.get(PREVIEWS, preview, namespace) is not None
 
 
-async def test_a_rule_that_only_the_server_knows_is_one_line_with_its_field(plattr, manifest, namespace):
+async def test_a_rule_that_only_the_server_knows_is_one_line_with_its_field(
+    plattr: Plattr, manifest: Manifest, namespace: str
+) -> None:
     name = random_name()
     await plattr("apply", manifest(("Application", name, application_spec())), "-n", namespace)
 
@@ -84,7 +98,9 @@ async def test_a_rule_that_only_the_server_knows_is_one_line_with_its_field(plat
     assert "immutable" in outcome.stderr.lower() or "cannot be changed" in outcome.stderr.lower()
 
 
-async def test_a_field_of_another_manager_needs_force(plattr, manifest, namespace, admin_kube):
+async def test_a_field_of_another_manager_needs_force(
+    plattr: Plattr, manifest: Manifest, namespace: str, admin_kube: KubeClient
+) -> None:
     name = random_name()
     theirs = application_spec(imageRef="registry.test/app:ci")
     body = {"apiVersion": API_VERSION, "kind": "Application", "metadata": {"name": name}, "spec": theirs}
@@ -101,7 +117,7 @@ async def test_a_field_of_another_manager_needs_force(plattr, manifest, namespac
 
 
 @pytest.fixture
-async def dying(cluster, namespace):
+async def dying(cluster: Cluster, namespace: str) -> CustomObject:
     """An Application that is being deleted and is held back."""
     metadata = {"finalizers": ["example.test/hold"]}
     application = await cluster.apply(namespace, random_name(), metadata=metadata)
@@ -110,8 +126,8 @@ async def dying(cluster, namespace):
 
 
 async def test_what_is_being_deleted_is_not_applied_and_nothing_else_of_its_file_is(
-    plattr, manifest, namespace, admin_kube, cluster, dying
-):
+    plattr: Plattr, manifest: Manifest, namespace: str, admin_kube: KubeClient, cluster: Cluster, dying: CustomObject
+) -> None:
     name, other = dying.metadata.name, random_name()
     file = manifest(("Application", other, application_spec()), ("Application", name, application_spec(branch="next")))
 
@@ -124,13 +140,15 @@ async def test_what_is_being_deleted_is_not_applied_and_nothing_else_of_its_file
     assert await admin_kube.get(APPLICATIONS, other, namespace) is None
 
 
-async def test_with_wait_it_is_made_anew_when_it_is_gone(plattr, manifest, namespace, cluster, dying):
+async def test_with_wait_it_is_made_anew_when_it_is_gone(
+    plattr: Plattr, manifest: Manifest, namespace: str, cluster: Cluster, dying: CustomObject
+) -> None:
     file = manifest(("Application", dying.metadata.name, application_spec(branch="next")))
     waiting = asyncio.create_task(plattr("apply", file, "-n", namespace, "--wait", "--timeout", "20s"))
     await asyncio.sleep(2)
     await cluster.let_go(dying.reference)
 
-    async def is_made_anew():
+    async def is_made_anew() -> bool:
         body = await cluster.body(dying.reference)
         return body is not None and body["metadata"]["uid"] != dying.metadata.uid
 
@@ -143,14 +161,14 @@ async def test_with_wait_it_is_made_anew_when_it_is_gone(plattr, manifest, names
     assert "created" in outcome.stdout
 
 
-async def test_a_namespace_that_is_not_there_is_said(plattr, manifest):
+async def test_a_namespace_that_is_not_there_is_said(plattr: Plattr, manifest: Manifest) -> None:
     outcome = await plattr("apply", manifest(("Application", "shop", application_spec())), "-n", "no-such-namespace")
 
     assert (outcome.exit_code, outcome.stderr.count("\n")) == (1, 1)
     assert "no-such-namespace" in outcome.stderr
 
 
-async def test_waiting_ends_with_running(plattr, manifest, namespace, cluster):
+async def test_waiting_ends_with_running(plattr: Plattr, manifest: Manifest, namespace: str, cluster: Cluster) -> None:
     name = random_name()
     reference = ObjectReference(kind=Kind.APPLICATION, namespace=namespace, name=name)
     waiting = asyncio.create_task(
@@ -169,7 +187,9 @@ async def test_waiting_ends_with_running(plattr, manifest, namespace, cluster):
     assert f"https://{name}.example" in outcome.stdout
 
 
-async def test_waiting_ends_with_failed_and_says_why(plattr, manifest, namespace, cluster):
+async def test_waiting_ends_with_failed_and_says_why(
+    plattr: Plattr, manifest: Manifest, namespace: str, cluster: Cluster
+) -> None:
     name = random_name()
     reference = ObjectReference(kind=Kind.APPLICATION, namespace=namespace, name=name)
     waiting = asyncio.create_task(
@@ -186,7 +206,9 @@ async def test_waiting_ends_with_failed_and_says_why(plattr, manifest, namespace
     assert "not tried again by itself" in outcome.stdout
 
 
-async def test_the_status_of_an_older_spec_is_no_answer(plattr, manifest, namespace, cluster):
+async def test_the_status_of_an_older_spec_is_no_answer(
+    plattr: Plattr, manifest: Manifest, namespace: str, cluster: Cluster
+) -> None:
     name = random_name()
     await plattr("apply", manifest(("Application", name, application_spec())), "-n", namespace)
     reference = ObjectReference(kind=Kind.APPLICATION, namespace=namespace, name=name)
@@ -203,7 +225,9 @@ async def test_the_status_of_an_older_spec_is_no_answer(plattr, manifest, namesp
     assert "is the watcher running?" in outcome.stdout
 
 
-async def test_waiting_for_one_that_is_deleted_ends(plattr, manifest, namespace, cluster):
+async def test_waiting_for_one_that_is_deleted_ends(
+    plattr: Plattr, manifest: Manifest, namespace: str, cluster: Cluster
+) -> None:
     name = random_name()
     reference = ObjectReference(kind=Kind.APPLICATION, namespace=namespace, name=name)
     waiting = asyncio.create_task(

@@ -1,9 +1,11 @@
 import asyncio
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
@@ -11,43 +13,46 @@ from clients import temporal
 from plattr.claims import Claim, ClaimKind
 from plattr.errors import BackendUnavailable
 from plattr.naming import workflow_id
-from plattr.objects import Kind, ObjectReference, Owner
+from plattr.objects import CustomObject, Kind, ObjectReference, Owner
 from plattr.steps import CASCADE_SIGNAL, TASK_QUEUE, ClaimInput, RunInput
-from tests.cli.conftest import run_of, run_plattr
-from tests.fix_kubernetes import application_spec, random_name
+from stack.platform import Platform
+from tests.cli.conftest import Plattr, run_of, run_plattr
+from tests.fix_kubernetes import Cluster, application_spec, random_name
+from tests.fix_temporal import TemporalServer
 from tests.inputs import CLUSTER, estate
 from tests.workflows.fakes import FakePlatform
 from worker.registry import WORKFLOWS
 
 
 @pytest.fixture
-def orphan(namespace):
+def orphan(namespace: str) -> ObjectReference:
     """An Application that is gone, or never was."""
     return ObjectReference(namespace=namespace, name=random_name())
 
 
 @pytest.fixture
-async def left(cluster, orphan):
+async def left(cluster: Cluster, orphan: ObjectReference) -> Claim:
     """What the Application has left, as the claim store has it."""
     bucket = Claim(kind=ClaimKind.BUCKET, name=f"plattr-prod-{orphan.name}")
     await cluster.claim_store.acquire(Owner(reference=orphan, uid="gone", cluster=CLUSTER), [bucket], is_retained=True)
     return bucket
 
 
-async def start_of(client, reference):
+async def start_of(client: Client, reference: ObjectReference) -> Any:
     """How the first run of the object was started."""
     history = client.get_workflow_handle(workflow_id(reference)).fetch_history_events()
     event = await anext(aiter(history))
     return event.workflow_execution_started_event_attributes
 
 
-async def input_of(client, reference):
+async def input_of(client: Client, reference: ObjectReference) -> RunInput:
     """What the first run of the object was started with."""
+    run: RunInput
     [run] = await client.data_converter.decode((await start_of(client, reference)).input.payloads, [RunInput])
     return run
 
 
-async def test_cleanup_asks_first(plattr, client, application):
+async def test_cleanup_asks_first(plattr: Plattr, client: Client, application: CustomObject) -> None:
     reference = application.reference
 
     outcome = await plattr("cleanup", reference.name, "-n", reference.namespace, answer="n\n")
@@ -58,7 +63,9 @@ async def test_cleanup_asks_first(plattr, client, application):
         await run_of(client, reference)
 
 
-async def test_cleanup_by_hand_starts_the_workflow(plattr, client, cluster, application):
+async def test_cleanup_by_hand_starts_the_workflow(
+    plattr: Plattr, client: Client, cluster: Cluster, application: CustomObject
+) -> None:
     reference = application.reference
 
     outcome = await plattr("cleanup", reference.name, "-n", reference.namespace, "--yes")
@@ -71,7 +78,9 @@ async def test_cleanup_by_hand_starts_the_workflow(plattr, client, cluster, appl
 
 
 @pytest.mark.parametrize(("kind", "key"), [(Kind.APPLICATION, 3), (Kind.PREVIEW, 4)], ids=["application", "preview"])
-async def test_cleanup_by_hand_has_the_priority_and_fairness_key_of_its_object(client, plattr, namespace, kind, key):
+async def test_cleanup_by_hand_has_the_priority_and_fairness_key_of_its_object(
+    client: Client, plattr: Plattr, namespace: str, kind: Kind, key: str
+) -> None:
     orphan = ObjectReference(kind=kind, namespace=namespace, name=random_name())
     prefix = "app" if kind is Kind.APPLICATION else "preview"
 
@@ -82,7 +91,9 @@ async def test_cleanup_by_hand_has_the_priority_and_fairness_key_of_its_object(c
     assert (priority.priority_key, priority.fairness_key) == (key, namespace)
 
 
-async def test_cascade_is_said_to_the_cleanup_that_starts(plattr, client, cluster, application):
+async def test_cascade_is_said_to_the_cleanup_that_starts(
+    plattr: Plattr, client: Client, cluster: Cluster, application: CustomObject
+) -> None:
     reference = application.reference
 
     outcome = await plattr("cleanup", reference.name, "-n", reference.namespace, "--cascade", "--yes")
@@ -91,7 +102,9 @@ async def test_cascade_is_said_to_the_cleanup_that_starts(plattr, client, cluste
     assert (await input_of(client, reference)).cascade
 
 
-async def test_cascade_reaches_a_run_that_is_open(plattr, client, cluster, namespace):
+async def test_cascade_reaches_a_run_that_is_open(
+    plattr: Plattr, client: Client, cluster: Cluster, namespace: str
+) -> None:
     application = await cluster.apply(namespace, random_name(), metadata={"finalizers": ["example.com/hold"]})
     reference = application.reference
     await plattr("resync", reference.name, "-n", namespace)
@@ -108,7 +121,9 @@ async def test_cascade_reaches_a_run_that_is_open(plattr, client, cluster, names
     assert signals[-1] == CASCADE_SIGNAL
 
 
-async def test_cleanup_beside_an_open_run_deletes_the_object_instead(plattr, client, cluster, namespace):
+async def test_cleanup_beside_an_open_run_deletes_the_object_instead(
+    plattr: Plattr, client: Client, cluster: Cluster, namespace: str
+) -> None:
     application = await cluster.apply(namespace, random_name(), metadata={"finalizers": ["example.com/hold"]})
     reference = application.reference
     await plattr("resync", reference.name, "-n", namespace)
@@ -120,7 +135,9 @@ async def test_cleanup_beside_an_open_run_deletes_the_object_instead(plattr, cli
     assert (await run_of(client, reference)).workflow_type == "ProvisionApplication"
 
 
-async def test_the_question_tells_what_goes_and_what_is_retained(plattr, cluster, namespace):
+async def test_the_question_tells_what_goes_and_what_is_retained(
+    plattr: Plattr, cluster: Cluster, namespace: str
+) -> None:
     spec = application_spec(database={"enabled": True}, deletionPolicy="Retain")
     application = await cluster.apply(namespace, random_name(), spec)
     await cluster.claims.claim_object(ClaimInput(reference=application.reference))
@@ -133,7 +150,7 @@ async def test_the_question_tells_what_goes_and_what_is_retained(plattr, cluster
     assert "schema" not in going
 
 
-async def test_an_object_that_is_gone_needs_orphan(plattr, client, orphan):
+async def test_an_object_that_is_gone_needs_orphan(plattr: Plattr, client: Client, orphan: ObjectReference) -> None:
     refused = await plattr("cleanup", f"app/{orphan.name}", "-n", orphan.namespace, "--yes")
     started = await plattr("cleanup", f"app/{orphan.name}", "-n", orphan.namespace, "--yes", "--orphan")
     again = await plattr("cleanup", f"app/{orphan.name}", "-n", orphan.namespace, "--yes", "--orphan")
@@ -145,7 +162,9 @@ async def test_an_object_that_is_gone_needs_orphan(plattr, client, orphan):
     assert (again.exit_code, "open already" in again.stdout) == (1, True)
 
 
-async def test_orphan_purges_and_deletes_no_object_that_has_the_name_again(plattr, client, orphan, left):
+async def test_orphan_purges_and_deletes_no_object_that_has_the_name_again(
+    plattr: Plattr, client: Client, orphan: ObjectReference, left: Claim
+) -> None:
     outcome = await plattr("cleanup", orphan.name, "-n", orphan.namespace, "--orphan", answer="y\n")
 
     assert f"left, retained data as well: bucket {left.name}?" in outcome.stdout
@@ -154,7 +173,7 @@ async def test_orphan_purges_and_deletes_no_object_that_has_the_name_again(platt
 
 
 @pytest.mark.parametrize("name", ["{}", "app/{}"])
-async def test_orphan_refuses_a_living_object(plattr, application, name):
+async def test_orphan_refuses_a_living_object(plattr: Plattr, application: CustomObject, name: str) -> None:
     reference = application.reference
 
     outcome = await plattr("cleanup", name.format(reference.name), "-n", reference.namespace, "--yes", "--orphan")
@@ -164,7 +183,9 @@ async def test_orphan_refuses_a_living_object(plattr, application, name):
 
 
 @pytest.mark.parametrize("name", ["{}", "preview/{}"])
-async def test_orphan_cleans_up_after_the_one_kind_while_the_other_lives(plattr, client, cluster, application, name):
+async def test_orphan_cleans_up_after_the_one_kind_while_the_other_lives(
+    plattr: Plattr, client: Client, cluster: Cluster, application: CustomObject, name: str
+) -> None:
     reference = application.reference.model_copy(update={"kind": Kind.PREVIEW})
     bucket = Claim(kind=ClaimKind.BUCKET, name=f"plattr-preview-{reference.name}")
     await cluster.claim_store.acquire(Owner(reference=reference, uid="gone", cluster=CLUSTER), [bucket])
@@ -175,7 +196,9 @@ async def test_orphan_cleans_up_after_the_one_kind_while_the_other_lives(plattr,
     assert (await run_of(client, reference)).workflow_type == "CleanupPreview"
 
 
-async def test_orphan_finds_the_kind_by_what_is_left(plattr, client, cluster, namespace):
+async def test_orphan_finds_the_kind_by_what_is_left(
+    plattr: Plattr, client: Client, cluster: Cluster, namespace: str
+) -> None:
     reference = ObjectReference(kind=Kind.PREVIEW, namespace=namespace, name=random_name())
     owner = Owner(reference=reference, uid="gone", cluster=CLUSTER)
     bucket = Claim(kind=ClaimKind.BUCKET, name=f"plattr-preview-{reference.name}")
@@ -187,7 +210,9 @@ async def test_orphan_finds_the_kind_by_what_is_left(plattr, client, cluster, na
     assert (await run_of(client, reference)).workflow_type == "CleanupPreview"
 
 
-async def test_a_name_that_nobody_ever_had_is_not_taken_for_an_application(plattr, client, orphan):
+async def test_a_name_that_nobody_ever_had_is_not_taken_for_an_application(
+    plattr: Plattr, client: Client, orphan: ObjectReference
+) -> None:
     outcome = await plattr("cleanup", orphan.name, "-n", orphan.namespace, "--yes", "--orphan")
 
     assert outcome.exit_code == 1
@@ -196,11 +221,11 @@ async def test_a_name_that_nobody_ever_had_is_not_taken_for_an_application(platt
         await run_of(client, orphan)
 
 
-def account_that_reads_objects_only(platform, namespace, folder):
+def account_that_reads_objects_only(platform: Platform, namespace: str, folder: Path) -> str:
     """Return the kubeconfig of an account that may read the objects of its namespace, and no Lease."""
     admin = str(platform.endpoints.kubeconfig_admin)
 
-    def kubectl(*words):
+    def kubectl(*words: Any) -> str:
         command = [str(platform.endpoints.bin_dir / "kubectl"), "--kubeconfig", admin, "-n", namespace, *words]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
@@ -216,8 +241,13 @@ def account_that_reads_objects_only(platform, namespace, folder):
 
 
 async def test_who_may_not_read_the_claims_has_to_name_the_kind(
-    platform, temporal_server, client, orphan, left, tmp_path
-):
+    platform: Platform,
+    temporal_server: TemporalServer,
+    client: Client,
+    orphan: ObjectReference,
+    left: Claim,
+    tmp_path: Path,
+) -> None:
     kubeconfig = account_that_reads_objects_only(platform, orphan.namespace, tmp_path)
     environment = {"KUBECONFIG": kubeconfig, **temporal_server.environment}
     words = ("-n", orphan.namespace, "--yes", "--orphan")
@@ -230,13 +260,15 @@ async def test_who_may_not_read_the_claims_has_to_name_the_kind(
     assert named.exit_code == 0, named
 
 
-async def test_a_run_that_sleeps_is_woken_and_its_end_awaited(plattr, client, cluster, namespace):
+async def test_a_run_that_sleeps_is_woken_and_its_end_awaited(
+    plattr: Plattr, client: Client, cluster: Cluster, namespace: str
+) -> None:
     reference = ObjectReference(kind=Kind.PREVIEW, namespace=namespace, name=random_name())
     await temporal.request_reconcile(client, reference, is_deleting=False)
     handle = client.get_workflow_handle(workflow_id(reference))
     cleaning = asyncio.create_task(plattr("cleanup", f"preview/{reference.name}", "-n", namespace, "--yes", "--orphan"))
 
-    async def signals():
+    async def signals() -> int:
         return sum(
             [
                 event.HasField("workflow_execution_signaled_event_attributes")
@@ -256,7 +288,9 @@ async def test_a_run_that_sleeps_is_woken_and_its_end_awaited(plattr, client, cl
     assert (await run_of(client, reference)).workflow_type == "CleanupPreview"
 
 
-async def test_a_run_that_does_not_end_is_not_taken_for_a_start(plattr, client, orphan):
+async def test_a_run_that_does_not_end_is_not_taken_for_a_start(
+    plattr: Plattr, client: Client, orphan: ObjectReference
+) -> None:
     await temporal.request_reconcile(client, orphan, is_deleting=False)
 
     outcome = await plattr(
@@ -268,7 +302,9 @@ async def test_a_run_that_does_not_end_is_not_taken_for_a_start(plattr, client, 
     assert (await run_of(client, orphan)).workflow_type == "ProvisionApplication"
 
 
-async def test_wait_follows_the_cleanup_to_its_end_and_says_what_is_left(plattr, client, cluster, orphan, left):
+async def test_wait_follows_the_cleanup_to_its_end_and_says_what_is_left(
+    plattr: Plattr, client: Client, cluster: Cluster, orphan: ObjectReference, left: Claim
+) -> None:
     fakes = FakePlatform()
     fakes.failures["delete_auth"] = [BackendUnavailable("cannot reach it")]
     words = ("cleanup", f"app/{orphan.name}", "-n", orphan.namespace, "--yes", "--orphan", "--wait")
@@ -285,7 +321,7 @@ async def test_wait_follows_the_cleanup_to_its_end_and_says_what_is_left(plattr,
     assert "nothing is left" in complete.stdout
 
 
-async def test_wait_tells_a_cleanup_that_failed(plattr, client, orphan):
+async def test_wait_tells_a_cleanup_that_failed(plattr: Plattr, client: Client, orphan: ObjectReference) -> None:
     cleaning = asyncio.create_task(
         plattr("cleanup", f"app/{orphan.name}", "-n", orphan.namespace, "--yes", "--orphan", "--wait")
     )

@@ -1,9 +1,13 @@
-from plattr.objects import PAUSED_ANNOTATION
-from tests.cli.conftest import run_of
-from tests.fix_kubernetes import random_name
+from temporalio.client import Client
+
+from plattr.objects import PAUSED_ANNOTATION, CustomObject
+from tests.cli.conftest import Plattr, run_of
+from tests.fix_kubernetes import Cluster, random_name
 
 
-async def test_pause_and_resume_set_and_take_the_annotation(plattr, cluster, application):
+async def test_pause_and_resume_set_and_take_the_annotation(
+    plattr: Plattr, cluster: Cluster, application: CustomObject
+) -> None:
     reference = application.reference
     place = (reference.name, "-n", reference.namespace)
 
@@ -19,7 +23,7 @@ async def test_pause_and_resume_set_and_take_the_annotation(plattr, cluster, app
     assert PAUSED_ANNOTATION not in (await cluster.read(reference)).metadata.annotations
 
 
-async def test_pausing_keeps_the_annotations_of_others(plattr, cluster, namespace):
+async def test_pausing_keeps_the_annotations_of_others(plattr: Plattr, cluster: Cluster, namespace: str) -> None:
     application = await cluster.apply(namespace, random_name(), metadata={"annotations": {"team": "a"}})
 
     await plattr("pause", application.metadata.name, "-n", namespace)
@@ -28,7 +32,7 @@ async def test_pausing_keeps_the_annotations_of_others(plattr, cluster, namespac
     assert annotations == {"team": "a", PAUSED_ANNOTATION: "true"}
 
 
-async def test_resync_begins_a_run(plattr, client, application):
+async def test_resync_begins_a_run(plattr: Plattr, client: Client, application: CustomObject) -> None:
     reference = application.reference
 
     outcome = await plattr("resync", reference.name, "-n", reference.namespace)
@@ -37,7 +41,9 @@ async def test_resync_begins_a_run(plattr, client, application):
     assert (await run_of(client, reference)).workflow_type == "ProvisionApplication"
 
 
-async def test_resync_of_all_takes_every_object_of_the_namespace(plattr, client, cluster, namespace):
+async def test_resync_of_all_takes_every_object_of_the_namespace(
+    plattr: Plattr, client: Client, cluster: Cluster, namespace: str
+) -> None:
     applications = [await cluster.apply(namespace, random_name()) for _ in range(3)]
     preview = await cluster.preview(namespace, random_name(), applications[0].metadata.name)
 

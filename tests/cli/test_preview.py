@@ -6,32 +6,36 @@ from datetime import timedelta
 import pytest
 
 from cli import preview as commands
-from clients.resources import PREVIEWS
+from clients.resources import PREVIEWS, Json
 from plattr.objects import Kind
-from tests.fix_kubernetes import random_name
+from tests.cli.conftest import Plattr
+from tests.fix_kubernetes import Cluster, random_name
 
 HELD = {"finalizers": ["example.test/hold"]}
 
 
 @pytest.fixture
-async def parent(cluster, namespace):
+async def parent(cluster: Cluster, namespace: str) -> str:
     return (await cluster.apply(namespace, random_name())).metadata.name
 
 
 @pytest.fixture
-def older(monkeypatch):
+def older(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have every preview be made five days earlier than it was: the API server sets the time of a creation itself."""
     made = commands.created_at
     monkeypatch.setattr(commands, "created_at", lambda preview: made(preview) - timedelta(days=5))
 
 
-async def spec_of(cluster, namespace, name):
+async def spec_of(cluster: Cluster, namespace: str, name: str) -> Json:
     body = await cluster.admin.get(PREVIEWS, name, namespace)
     assert body is not None
-    return body["spec"]
+    spec: Json = body["spec"]
+    return spec
 
 
-async def test_a_preview_is_started_changed_listed_extended_and_deleted(plattr, cluster, namespace, parent):
+async def test_a_preview_is_started_changed_listed_extended_and_deleted(
+    plattr: Plattr, cluster: Cluster, namespace: str, parent: str
+) -> None:
     mine = ("--app", parent, "--pr", "12", "-n", namespace)
     started = await plattr("preview", "start", *mine, "--branch", "topic", "--ttl", "3h")
     changed = await plattr("preview", "start", *mine, "--branch", "next", "--image", "registry.test/app:2")
@@ -50,7 +54,9 @@ async def test_a_preview_is_started_changed_listed_extended_and_deleted(plattr, 
     assert await cluster.admin.get(PREVIEWS, f"{parent}-pr-12", namespace) is None
 
 
-async def test_another_start_keeps_the_ttl_and_the_image_that_it_does_not_name(plattr, cluster, namespace, parent):
+async def test_another_start_keeps_the_ttl_and_the_image_that_it_does_not_name(
+    plattr: Plattr, cluster: Cluster, namespace: str, parent: str
+) -> None:
     mine = ("--app", parent, "--pr", "12", "-n", namespace)
     await plattr("preview", "start", *mine, "--branch", "topic", "--image", "registry.test/app:1")
     await plattr("preview", "extend", *mine, "--ttl", "7d")
@@ -67,7 +73,9 @@ async def test_another_start_keeps_the_ttl_and_the_image_that_it_does_not_name(p
     assert (spec["ttl"], spec["imageRef"]) == ("4d", "registry.test/app:2")
 
 
-async def test_a_first_start_without_a_ttl_is_three_days(plattr, cluster, namespace, parent):
+async def test_a_first_start_without_a_ttl_is_three_days(
+    plattr: Plattr, cluster: Cluster, namespace: str, parent: str
+) -> None:
     await plattr("preview", "start", "--app", parent, "--pr", "12", "-n", namespace, "--branch", "topic")
 
     assert (await spec_of(cluster, namespace, f"{parent}-pr-12"))["ttl"] == "72h"
@@ -76,7 +84,9 @@ async def test_a_first_start_without_a_ttl_is_three_days(plattr, cluster, namesp
 @pytest.mark.parametrize(
     "command", [("start", "--branch", "topic", "--ttl", "3d"), ("extend", "--ttl", "3d"), ("extend", "--by", "1h")]
 )
-async def test_an_end_in_the_past_needs_a_yes(plattr, cluster, namespace, parent, older, command):
+async def test_an_end_in_the_past_needs_a_yes(
+    plattr: Plattr, cluster: Cluster, namespace: str, parent: str, older: None, command: tuple[str, ...]
+) -> None:
     mine = ("--app", parent, "--pr", "12", "-n", namespace)
     await plattr("preview", "start", *mine, "--branch", "topic", "--ttl", "72h")
     verb, *options = command
@@ -91,7 +101,9 @@ async def test_an_end_in_the_past_needs_a_yes(plattr, cluster, namespace, parent
     assert before["ttl"] == "72h"
 
 
-async def test_a_start_does_not_run_into_an_end_that_is_over(plattr, cluster, namespace, parent, older):
+async def test_a_start_does_not_run_into_an_end_that_is_over(
+    plattr: Plattr, cluster: Cluster, namespace: str, parent: str, older: None
+) -> None:
     mine = ("--app", parent, "--pr", "12", "-n", namespace, "--branch", "topic")
     await plattr("preview", "start", *mine)
 
@@ -104,8 +116,8 @@ async def test_a_start_does_not_run_into_an_end_that_is_over(plattr, cluster, na
 
 @pytest.mark.parametrize("command", [("start", "--branch", "topic"), ("extend", "--by", "1h")], ids=lambda c: c[0])
 async def test_a_preview_that_is_being_deleted_is_neither_extended_nor_started(
-    plattr, cluster, namespace, parent, command
-):
+    plattr: Plattr, cluster: Cluster, namespace: str, parent: str, command: tuple[str, ...]
+) -> None:
     spec = {"applicationRef": parent, "pullRequest": 12, "branch": "topic", "ttl": "3h"}
     preview = await cluster.apply(namespace, random_name(), spec, kind=Kind.PREVIEW, metadata=HELD)
     await cluster.delete(preview.reference)
@@ -119,7 +131,9 @@ async def test_a_preview_that_is_being_deleted_is_neither_extended_nor_started(
     assert (await cluster.read(preview.reference)).spec["ttl"] == "3h"
 
 
-async def test_with_wait_a_preview_is_made_anew_when_its_predecessor_is_gone(plattr, cluster, namespace, parent):
+async def test_with_wait_a_preview_is_made_anew_when_its_predecessor_is_gone(
+    plattr: Plattr, cluster: Cluster, namespace: str, parent: str
+) -> None:
     spec = {"applicationRef": parent, "pullRequest": 12, "branch": "topic", "ttl": "3h"}
     old = await cluster.apply(namespace, f"{parent}-pr-12", spec, kind=Kind.PREVIEW, metadata=HELD)
     await cluster.delete(old.reference)
@@ -139,7 +153,9 @@ async def test_with_wait_a_preview_is_made_anew_when_its_predecessor_is_gone(pla
     assert (new.spec["branch"], new.spec["ttl"]) == ("next", "72h")
 
 
-async def test_a_preview_made_by_hand_is_not_made_twice(plattr, cluster, namespace, parent):
+async def test_a_preview_made_by_hand_is_not_made_twice(
+    plattr: Plattr, cluster: Cluster, namespace: str, parent: str
+) -> None:
     by_hand = await cluster.preview(namespace, random_name(), parent)
 
     await plattr("preview", "start", "--app", parent, "--pr", "7", "-n", namespace, "--branch", "next")
@@ -150,7 +166,7 @@ async def test_a_preview_made_by_hand_is_not_made_twice(plattr, cluster, namespa
     ]
 
 
-async def test_a_preview_of_no_application_is_refused(plattr, namespace):
+async def test_a_preview_of_no_application_is_refused(plattr: Plattr, namespace: str) -> None:
     outcome = await plattr("preview", "start", "--app", "nobody", "--pr", "1", "-n", namespace, "--branch", "x")
 
     assert outcome.exit_code == 1
@@ -158,7 +174,9 @@ async def test_a_preview_of_no_application_is_refused(plattr, namespace):
 
 
 @pytest.mark.parametrize("command", [("extend", "--by", "1h"), ("delete", "--yes")], ids=lambda c: c[0])
-async def test_without_a_namespace_only_the_contexts_own_is_acted_in(plattr, cluster, namespace, parent, command):
+async def test_without_a_namespace_only_the_contexts_own_is_acted_in(
+    plattr: Plattr, cluster: Cluster, namespace: str, parent: str, command: tuple[str, ...]
+) -> None:
     preview = await cluster.preview(namespace, random_name(), parent, ttl="3h")
     verb, *options = command
 

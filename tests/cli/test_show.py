@@ -6,14 +6,16 @@ from cli.runs import PendingActivity
 from clients import temporal
 from clients.resources import EVENTS
 from plattr.claims import Claim, ClaimKind
-from plattr.objects import Kind, ObjectReference, Owner
+from plattr.objects import CustomObject, Kind, ObjectReference, Owner
 from plattr.steps import ClaimInput, Progress, Step
+from tests.cli.conftest import Plattr
 from tests.cli.test_apply import condition
-from tests.fix_kubernetes import application_spec, random_name
+from tests.fix_kubernetes import Cluster, application_spec, random_name
+from tests.fix_temporal import TemporalServer
 
 
 @pytest.fixture
-async def failed(cluster, namespace):
+async def failed(cluster: Cluster, namespace: str) -> CustomObject:
     application = await cluster.apply(namespace, random_name())
     conditions = [
         condition("DatabaseReady", "True", "Provisioned"),
@@ -22,7 +24,9 @@ async def failed(cluster, namespace):
     return await cluster.set_status(application, phase="Failed", observedGeneration=1, conditions=conditions)
 
 
-async def test_status_lists_every_object_of_a_namespace(plattr, cluster, namespace, failed):
+async def test_status_lists_every_object_of_a_namespace(
+    plattr: Plattr, cluster: Cluster, namespace: str, failed: CustomObject
+) -> None:
     preview = await cluster.preview(namespace, random_name(), failed.metadata.name)
 
     outcome = await plattr("status", "-n", namespace)
@@ -36,7 +40,7 @@ async def test_status_lists_every_object_of_a_namespace(plattr, cluster, namespa
     assert any(preview.metadata.name in line and "PR 7" in line for line in lines)
 
 
-async def test_status_of_one_shows_its_conditions(plattr, namespace, failed):
+async def test_status_of_one_shows_its_conditions(plattr: Plattr, namespace: str, failed: CustomObject) -> None:
     outcome = await plattr("status", failed.metadata.name, "-n", namespace)
 
     # Square brackets are Rich's markup; in a message they are text.
@@ -48,7 +52,9 @@ COMMANDS = "\x1b]0;x\x07 \x1b[2J \x9b2J \rno \u202e"
 
 
 @pytest.mark.attack
-async def test_nothing_that_an_object_or_its_events_say_commands_the_terminal(plattr, cluster, namespace):
+async def test_nothing_that_an_object_or_its_events_say_commands_the_terminal(
+    plattr: Plattr, cluster: Cluster, namespace: str
+) -> None:
     application = await cluster.apply(namespace, random_name())
     hostile = condition("StorageReady", "False", "Refused", f"quota {COMMANDS} [red]end[/]")
     await cluster.set_status(application, phase="Failed", observedGeneration=1, url=COMMANDS, conditions=[hostile])
@@ -82,7 +88,7 @@ async def test_nothing_that_an_object_or_its_events_say_commands_the_terminal(pl
 
 
 @pytest.mark.attack
-def test_what_a_command_says_and_complains_of_commands_no_terminal(capsys):
+def test_what_a_command_says_and_complains_of_commands_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     say(f"done  {COMMANDS}")
     complain(f"cannot go on: {COMMANDS}\nnow")
 
@@ -93,7 +99,9 @@ def test_what_a_command_says_and_complains_of_commands_no_terminal(capsys):
     assert captured.err.count("\n") == 1
 
 
-async def test_status_finds_a_preview_by_its_pull_request(plattr, cluster, namespace, failed):
+async def test_status_finds_a_preview_by_its_pull_request(
+    plattr: Plattr, cluster: Cluster, namespace: str, failed: CustomObject
+) -> None:
     preview = await cluster.preview(namespace, random_name(), failed.metadata.name)
 
     outcome = await plattr("status", failed.metadata.name, "--env", "preview", "--pr", "7")
@@ -101,7 +109,7 @@ async def test_status_finds_a_preview_by_its_pull_request(plattr, cluster, names
     assert preview.metadata.name in outcome.stdout
 
 
-async def test_a_name_that_nobody_has_is_one_line(plattr, namespace):
+async def test_a_name_that_nobody_has_is_one_line(plattr: Plattr, namespace: str) -> None:
     for command in ("status", "explain", "resync", "pause"):
         outcome = await plattr(command, "nobody", "-n", namespace)
 
@@ -109,7 +117,7 @@ async def test_a_name_that_nobody_has_is_one_line(plattr, namespace):
         assert "nobody" in outcome.stderr
 
 
-async def test_a_name_of_both_kinds_needs_the_kind(plattr, cluster, namespace):
+async def test_a_name_of_both_kinds_needs_the_kind(plattr: Plattr, cluster: Cluster, namespace: str) -> None:
     name = random_name()
     await cluster.apply(namespace, name)
     await cluster.preview(namespace, name, name)
@@ -121,14 +129,16 @@ async def test_a_name_of_both_kinds_needs_the_kind(plattr, cluster, namespace):
     assert chosen.exit_code == 0
 
 
-async def test_explain_says_when_there_is_no_run(plattr, namespace, failed):
+async def test_explain_says_when_there_is_no_run(plattr: Plattr, namespace: str, failed: CustomObject) -> None:
     outcome = await plattr("explain", failed.metadata.name, "-n", namespace)
 
     assert "is the watcher running?" in outcome.stdout
     assert "cannot reach [S3]: connection refused" in outcome.stdout
 
 
-async def test_explain_says_when_no_worker_answers(plattr, temporal_server, failed):
+async def test_explain_says_when_no_worker_answers(
+    plattr: Plattr, temporal_server: TemporalServer, failed: CustomObject
+) -> None:
     reference = failed.reference
     client = await temporal.connect_temporal(environment=temporal_server.environment)
     await temporal.request_reconcile(client, reference, is_deleting=False)
@@ -140,8 +150,8 @@ async def test_explain_says_when_no_worker_answers(plattr, temporal_server, fail
 
 
 async def test_explain_tells_a_previews_end_its_error_and_which_parent_it_is_built_from(
-    plattr, cluster, namespace, temporal_server
-):
+    plattr: Plattr, cluster: Cluster, namespace: str, temporal_server: TemporalServer
+) -> None:
     parent = (await cluster.apply(namespace, random_name())).reference
     preview = await cluster.preview(namespace, random_name(), parent.name, ttl="3h")
     await cluster.claims.claim_object(ClaimInput(reference=preview.reference))
@@ -166,7 +176,9 @@ async def test_explain_tells_a_previews_end_its_error_and_which_parent_it_is_bui
     assert "which is gone" in gone.stdout
 
 
-async def test_explain_tells_what_an_object_that_is_gone_has_left(plattr, cluster, namespace):
+async def test_explain_tells_what_an_object_that_is_gone_has_left(
+    plattr: Plattr, cluster: Cluster, namespace: str
+) -> None:
     reference = ObjectReference(kind=Kind.APPLICATION, namespace=namespace, name=random_name())
     schema = Claim(kind=ClaimKind.SCHEMA, name=f"prod_{reference.name}")
     await cluster.claim_store.acquire(Owner(reference=reference, uid="gone"), [schema], is_retained=True)
@@ -177,7 +189,7 @@ async def test_explain_tells_what_an_object_that_is_gone_has_left(plattr, cluste
     assert f"retained  schema {schema.name}" in outcome.stdout
 
 
-def test_what_a_step_waits_for_is_told_with_it():
+def test_what_a_step_waits_for_is_told_with_it() -> None:
     attempt = PendingActivity(
         activity="delete_auth", number=1, maximum=4, is_running=True, last_failure="", next_at=None
     )

@@ -17,18 +17,21 @@ COMPARED = ("type", "default", "pattern", "minLength", "maxLength", "minimum", "
 
 def crd(kind: Kind) -> dict[str, Any]:
     """Return the CRD of a kind."""
-    return yaml.safe_load((FOLDER / f"{kind.lower()}.yaml").read_text())
+    body: dict[str, Any] = yaml.safe_load((FOLDER / f"{kind.lower()}.yaml").read_text())
+    return body
 
 
 def version(kind: Kind) -> dict[str, Any]:
     """Return the only version of a kind's CRD."""
-    (only,) = crd(kind)["spec"]["versions"]
+    versions: list[dict[str, Any]] = crd(kind)["spec"]["versions"]
+    (only,) = versions
     return only
 
 
 def properties(kind: Kind) -> Schema:
     """Return the top-level properties: spec, status."""
-    return version(kind)["schema"]["openAPIV3Schema"]["properties"]
+    found: Schema = version(kind)["schema"]["openAPIV3Schema"]["properties"]
+    return found
 
 
 def rules(schema: Schema, path: str, definitions: Schema | None = None) -> dict[str, dict[str, Any]]:

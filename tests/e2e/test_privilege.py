@@ -25,7 +25,7 @@ def worker_environment(view: View) -> dict[str, str]:
 def environment_of(platform: Platform, app: str) -> dict[str, str]:
     [status] = [status for status in platform.status() if status.service == app]
     assert status.pid is not None
-    return psutil.Process(status.pid).environ()
+    return dict(psutil.Process(status.pid).environ())
 
 
 def kubectl(platform: Platform, kubeconfig: str, *words: str) -> str:

@@ -224,7 +224,7 @@ def s3_of(platform: Platform) -> Any:
 
 def is_settled(body: Json) -> bool:
     status = body.get("status", {})
-    return status.get("phase") == "Running" and status.get("observedGeneration") == body["metadata"]["generation"]
+    return bool(status.get("phase") == "Running" and status.get("observedGeneration") == body["metadata"]["generation"])
 
 
 def conditions(body: Json) -> dict[str, dict[str, Any]]:

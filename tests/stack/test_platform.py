@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import boto3
 import psutil
@@ -31,7 +32,7 @@ def tool(platform: Platform, name: str, *arguments: str) -> str:
     ).stdout
 
 
-def s3_client(platform: Platform):
+def s3_client(platform: Platform) -> Any:
     endpoints = platform.endpoints
     return boto3.client(
         "s3",

@@ -1,6 +1,8 @@
 import io
 import json
 import logging
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import aiohttp
 import pytest
@@ -10,9 +12,11 @@ from plattr.errors import BackendUnavailable, MissingSetting
 from telemetry.health_server import HealthServer
 from telemetry.logs import LogFormatter
 
+Logged = tuple[logging.Logger, Callable[[], Any]]
+
 
 @pytest.fixture
-def logged():
+def logged() -> Iterator[Logged]:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(LogFormatter())
@@ -23,14 +27,14 @@ def logged():
     logger.removeHandler(handler)
 
 
-def log_failure(logger, error):
+def log_failure(logger: logging.Logger, error: Exception) -> None:
     try:
         raise error
     except type(error):
         logger.exception("failed")
 
 
-def test_a_record_is_one_object_of_its_message_and_its_fields(logged):
+def test_a_record_is_one_object_of_its_message_and_its_fields(logged: Logged) -> None:
     logger, line = logged
 
     logger.info("database reconciled", extra={"schema": "prod_shop", "attempt": 2})
@@ -40,7 +44,7 @@ def test_a_record_is_one_object_of_its_message_and_its_fields(logged):
     assert (line()["schema"], line()["attempt"], line()["level"]) == ("prod_shop", 2, "info")
 
 
-def test_a_foreign_exceptions_words_stay_out_and_ours_are_kept(logged):
+def test_a_foreign_exceptions_words_stay_out_and_ours_are_kept(logged: Logged) -> None:
     logger, line = logged
 
     log_failure(logger, ValueError("ALTER ROLE x PASSWORD 'canary'"))
@@ -50,7 +54,7 @@ def test_a_foreign_exceptions_words_stay_out_and_ours_are_kept(logged):
     assert "test_telemetry.py" in line()["trace"][-1]
 
 
-def test_our_own_exceptions_words_are_kept(logged):
+def test_our_own_exceptions_words_are_kept(logged: Logged) -> None:
     logger, line = logged
 
     log_failure(logger, BackendUnavailable("cannot reach S3"))
@@ -58,7 +62,7 @@ def test_our_own_exceptions_words_are_kept(logged):
     assert line()["cause"] == "cannot reach S3"
 
 
-async def test_probes_answer_what_the_checks_say_at_that_moment():
+async def test_probes_answer_what_the_checks_say_at_that_moment() -> None:
     registry = CollectorRegistry()
     Counter("plattr_tested", "Tested", registry=registry).inc()
     reason = None
@@ -79,7 +83,7 @@ async def test_probes_answer_what_the_checks_say_at_that_moment():
     assert "plattr_tested_total 1.0" in metrics
 
 
-async def test_a_port_in_use_is_a_setting_to_change():
+async def test_a_port_in_use_is_a_setting_to_change() -> None:
     first = HealthServer("127.0.0.1", 0, CollectorRegistry(), live=lambda: None, ready=lambda: None)
     await first.start()
     second = HealthServer("127.0.0.1", first.port, CollectorRegistry(), live=lambda: None, ready=lambda: None)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -18,7 +19,7 @@ CANARY = "c4n4ry"
 
 
 @pytest.fixture
-def spans():
+def spans() -> Iterator[InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -33,7 +34,9 @@ def spans():
     [(BackendRefused(f"cannot log in with {CANARY}"), "BackendRefused"), (ValueError(f"at {CANARY}"), "ValueError")],
     ids=["ours", "a-drivers"],
 )
-def test_a_failed_call_keeps_only_the_class_of_its_error(spans, error, status):
+def test_a_failed_call_keeps_only_the_class_of_its_error(
+    spans: InMemorySpanExporter, error: Exception, status: str
+) -> None:
     with pytest.raises(type(error)), tracing.span(Backend.KEYCLOAK, "request", {"url.path": "admin/realms"}):
         raise error
 
@@ -52,11 +55,11 @@ def test_a_failed_call_keeps_only_the_class_of_its_error(spans, error, status):
     ],
     ids=["query", "password", "drop", "no-keyword"],
 )
-def test_of_a_statement_only_its_first_keywords_are_told(statement, keywords):
+def test_of_a_statement_only_its_first_keywords_are_told(statement: str, keywords: str) -> None:
     assert tracing.keywords_of(statement) == keywords
 
 
-def test_without_an_endpoint_nothing_of_opentelemetry_is_loaded():
+def test_without_an_endpoint_nothing_of_opentelemetry_is_loaded() -> None:
     program = (
         "import os, sys; import worker.__main__, watcher.__main__; from telemetry import tracing;"
         "tracing.start_tracing('x', os.environ);"
@@ -68,7 +71,7 @@ def test_without_an_endpoint_nothing_of_opentelemetry_is_loaded():
     assert printed.strip() == "[]"
 
 
-async def test_a_collector_that_is_away_does_not_hold_up_the_end(monkeypatch):
+async def test_a_collector_that_is_away_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setattr(tracing, "FLUSH_SECONDS", 0.2)
     tracing.start_tracing("plattr-tested", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"})

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from clients.resources import Json
 from plattr.objects import FINALIZER, PAUSED_ANNOTATION, Kind, ObjectReference
 from plattr.target import owner_labels
 from watcher.object_tracker import ObjectTracker
@@ -9,21 +10,21 @@ from watcher.snapshots import observe_deployment, take_snapshot
 
 
 class BodyFleet(ObjectTracker):
-    """The fleet, fed with objects as the API server sends them, of which the streams take what they need."""
+    """The tracker, fed with objects as the API server sends them; its own calls take less of them."""
 
-    def replace(self, kind, bodies):
+    def replace(self, kind: Kind, bodies: list[Json]) -> None:  # type: ignore[override]
         super().replace(kind, [take_snapshot(kind, body) for body in bodies])
 
-    def change(self, kind, event, body):  # type: ignore[override]  # with the object as the server sends it
+    def change(self, kind: Kind, event: str, body: Json) -> None:  # type: ignore[override]
         super().change(event, take_snapshot(kind, body))
 
-    def replace_deployments(self, bodies):
+    def replace_deployments(self, bodies: list[Json]) -> None:
         self.deployments.replace([observe_deployment(body) for body in bodies])
 
-    def change_deployment(self, event, body):
+    def change_deployment(self, event: str, body: Json) -> None:
         self.deployments.change(event, observe_deployment(body))
 
-    def confirm(self):
+    def confirm(self) -> None:
         self.deployments.confirm()
 
 

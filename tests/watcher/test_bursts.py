@@ -11,6 +11,7 @@ from plattr.retries import Backoff
 from tests.watcher.bodies import BodyFleet, custom_object
 from watcher import bursts as bursts_module
 from watcher.bursts import FREE, PAUSES, QUIET_SECONDS, Bursts
+from watcher.metrics import WatcherMetrics
 from watcher.reconcile_queue import ReconcileQueue, ReconcileRequest
 from watcher.time_to_running import TimeToRunning
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.attack
 SHOP = ObjectReference(namespace="team", name="shop")
 
 
-def test_a_churn_for_an_hour_is_told_four_times_a_minute():
+def test_a_churn_for_an_hour_is_told_four_times_a_minute() -> None:
     now = 100.0
     bursts = Bursts(lambda: now)
     sent = []
@@ -33,7 +34,7 @@ def test_a_churn_for_an_hour_is_told_four_times_a_minute():
     assert max(later - earlier for earlier, later in pairwise(sent)) <= PAUSES.longest + 0.5
 
 
-def test_whose_runs_get_through_never_waits():
+def test_whose_runs_get_through_never_waits() -> None:
     now = 100.0
     bursts = Bursts(lambda: now)
 
@@ -43,7 +44,7 @@ def test_whose_runs_get_through_never_waits():
         now += 2.0
 
 
-def test_a_few_corrections_do_not_wait_and_a_quiet_half_minute_forgives():
+def test_a_few_corrections_do_not_wait_and_a_quiet_half_minute_forgives() -> None:
     now = 100.0
     bursts = Bursts(lambda: now)
     for _ in range(FREE):
@@ -58,14 +59,16 @@ def test_a_few_corrections_do_not_wait_and_a_quiet_half_minute_forgives():
 
 
 @pytest.fixture
-def quick(monkeypatch):
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bursts_module, "PAUSES", Backoff(first=0.3, longest=15))
 
 
-async def test_the_newest_change_of_a_burst_is_told_and_a_deletion_at_once(metrics, quick):
+async def test_the_newest_change_of_a_burst_is_told_and_a_deletion_at_once(
+    metrics: WatcherMetrics, quick: None
+) -> None:
     sent = []
 
-    async def send(request):
+    async def send(request: ReconcileRequest) -> None:
         sent.append((request.is_deleting, time.monotonic()))
 
     queue = ReconcileQueue(send, metrics)
@@ -96,7 +99,9 @@ async def test_the_newest_change_of_a_burst_is_told_and_a_deletion_at_once(metri
     assert [is_deleting for is_deleting, _ in sent] == [False] * (FREE + 1) + [True]
 
 
-async def test_a_change_before_the_last_one_settled_calls_a_run_off_and_one_after_it_does_not(metrics):
+async def test_a_change_before_the_last_one_settled_calls_a_run_off_and_one_after_it_does_not(
+    metrics: WatcherMetrics,
+) -> None:
     requests: list[ReconcileRequest] = []
     tracker = BodyFleet(requests.append, TimeToRunning(metrics))
     tracker.change(Kind.APPLICATION, "ADDED", custom_object(generation=1))

@@ -14,6 +14,7 @@ from plattr.fleet import FleetQuery
 from plattr.objects import PAUSED_ANNOTATION, Kind
 from tests.fix_kubernetes import Cluster, application_spec
 from tests.fix_memory import Peak
+from watcher.metrics import WatcherMetrics
 from watcher.reflector import Listed, Reflector
 from watcher.snapshots import take_snapshot
 
@@ -29,7 +30,7 @@ MOST = 10_000_000
 
 
 async def test_lists_of_large_objects_are_never_in_memory_as_a_whole(
-    cluster: Cluster, namespace: str, kube: KubeClient, metrics, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, namespace: str, kube: KubeClient, metrics: WatcherMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kube_module, "PAGE_BYTES", PAGE_BYTES)
     for number in range(OBJECTS):

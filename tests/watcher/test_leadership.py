@@ -3,12 +3,13 @@ import time
 
 import pytest
 
+from clients.kube import KubeClient
 from clients.resources import LEASES
 from watcher import leadership
 from watcher.leadership import LEASE_NAME, Leadership, LeadershipLost
 
 
-async def test_one_of_two_leads_and_hands_over_at_once(kube, namespace):
+async def test_one_of_two_leads_and_hands_over_at_once(kube: KubeClient, namespace: str) -> None:
     first, second = Leadership(kube, namespace), Leadership(kube, namespace)
     await first.acquire()
     waiting = asyncio.create_task(second.acquire())
@@ -22,11 +23,12 @@ async def test_one_of_two_leads_and_hands_over_at_once(kube, namespace):
     assert time.monotonic() - released_at < 4
     assert (first.is_leader, second.is_leader) == (False, True)
     lease = await kube.get(LEASES, LEASE_NAME, namespace)
+    assert lease is not None
     assert lease["spec"]["holderIdentity"] == second.identity
     assert lease["spec"]["leaseDurationSeconds"] == 15
 
 
-async def test_of_many_at_the_same_moment_one_leads(kube, namespace):
+async def test_of_many_at_the_same_moment_one_leads(kube: KubeClient, namespace: str) -> None:
     replicas = [Leadership(kube, namespace) for _ in range(8)]
 
     tasks = [asyncio.create_task(replica.acquire()) for replica in replicas]
@@ -38,7 +40,9 @@ async def test_of_many_at_the_same_moment_one_leads(kube, namespace):
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_leader_that_died_is_succeeded_when_its_lease_has_run_out(kube, namespace, monkeypatch):
+async def test_a_leader_that_died_is_succeeded_when_its_lease_has_run_out(
+    kube: KubeClient, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(leadership, "LEASE_SECONDS", 3)
     dead, heir = Leadership(kube, namespace), Leadership(kube, namespace, retry_seconds=0.2)
     await dead.acquire()
@@ -49,7 +53,9 @@ async def test_a_leader_that_died_is_succeeded_when_its_lease_has_run_out(kube, 
     assert 3 <= time.monotonic() - died_at < 5
 
 
-async def test_a_leader_that_was_succeeded_stops(kube, namespace, monkeypatch):
+async def test_a_leader_that_was_succeeded_stops(
+    kube: KubeClient, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(leadership, "RENEW_SECONDS", 0.5)
     leader = Leadership(kube, namespace)
     await leader.acquire()
@@ -66,7 +72,9 @@ async def test_a_leader_that_was_succeeded_stops(kube, namespace, monkeypatch):
     assert not leader.is_leader
 
 
-async def test_a_leader_that_cannot_renew_stops_before_its_lease_ends(kube, namespace, monkeypatch):
+async def test_a_leader_that_cannot_renew_stops_before_its_lease_ends(
+    kube: KubeClient, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(leadership, "RENEW_SECONDS", 0.3)
     monkeypatch.setattr(leadership, "RENEW_DEADLINE_SECONDS", 1.0)
     leader = Leadership(kube, namespace)
@@ -78,7 +86,7 @@ async def test_a_leader_that_cannot_renew_stops_before_its_lease_ends(kube, name
         await asyncio.wait_for(leader.keep(), 6)
 
 
-async def test_release_leaves_the_lease_of_another_alone(kube, namespace):
+async def test_release_leaves_the_lease_of_another_alone(kube: KubeClient, namespace: str) -> None:
     leader, other = Leadership(kube, namespace), Leadership(kube, namespace)
     await leader.acquire()
     other.is_leader = True
@@ -86,4 +94,5 @@ async def test_release_leaves_the_lease_of_another_alone(kube, namespace):
     await other.release()
 
     lease = await kube.get(LEASES, LEASE_NAME, namespace)
+    assert lease is not None
     assert lease["spec"]["holderIdentity"] == leader.identity

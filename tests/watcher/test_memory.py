@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from clients.resources import Json
 from plattr.objects import Kind, ObjectReference
 from tests.watcher.bodies import BodyFleet, custom_object, deployment, orphan
 from watcher.deployment_tracker import DOUBT_SECONDS
+from watcher.metrics import WatcherMetrics
 from watcher.reconcile_queue import ReconcileQueue, ReconcileRequest
 from watcher.snapshots import ObjectRevision, ObjectSnapshot
 from watcher.time_to_running import TimeToRunning
@@ -24,7 +26,7 @@ PADDING = {"environment": "production", "envVars": [{"name": "X", "value": "x" *
 class Watcher:
     """All of the watcher that remembers objects, without its streams; the reconcile requests go nowhere."""
 
-    def __init__(self, metrics):
+    def __init__(self, metrics: WatcherMetrics) -> None:
         self.now = 100.0
         self.events = 0
         self.sent = 0
@@ -32,19 +34,19 @@ class Watcher:
         self.queue = ReconcileQueue(self._send, metrics)
         self.tracker = BodyFleet(self.queue.put, TimeToRunning(metrics, clock=lambda: self.now), clock=lambda: self.now)
 
-    async def _send(self, request):
+    async def _send(self, request: ReconcileRequest) -> None:
         self.sent += 1
 
-    def see(self, kind, event, body):
+    def see(self, kind: Kind, event: str, body: Json) -> None:
         body["spec"] = PADDING | body["spec"]
         self.tracker.change(kind, event, body)
         self.events += 1
 
-    def see_deployment(self, event, body):
+    def see_deployment(self, event: str, body: Json) -> None:
         self.tracker.change_deployment(event, body)
         self.events += 1
 
-    def live(self):
+    def live(self) -> None:
         """An Application and its preview come, run, fail, are paused and go, their Deployments before them or after."""
         self.lives += 1
         parent, name = f"app-{self.lives}", f"app-{self.lives}-pr-1"
@@ -71,11 +73,11 @@ class Watcher:
                 step()
         self.tracker.confirm()
 
-    def _go(self, kind, name, uid):
+    def _go(self, kind: Kind, name: str, uid: dict[str, Any]) -> None:
         for event, held in (("MODIFIED", True), ("DELETED", False)):
             self.see(kind, event, custom_object(name, generation=3, deleting=True, finalizer=held, **uid))
 
-    async def churn(self, events):
+    async def churn(self, events: int) -> None:
         until = self.events + events
         while self.events < until:
             for _ in range(100):
@@ -83,17 +85,17 @@ class Watcher:
             assert await self.queue.drain(30)
 
 
-def remembered():
+def remembered() -> Counter[str]:
     gc.collect()
     return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, REMEMBERED))
 
 
-def resident():
+def resident() -> int:
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-async def test_memory_does_not_grow_with_the_objects_that_come_and_go(metrics):
+async def test_memory_does_not_grow_with_the_objects_that_come_and_go(metrics: WatcherMetrics) -> None:
     before_all = remembered()
     watcher = Watcher(metrics)
     sending = asyncio.create_task(watcher.queue.run())

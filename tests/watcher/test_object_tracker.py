@@ -3,6 +3,7 @@ import logging
 import pytest
 from prometheus_client import CollectorRegistry
 
+from clients.resources import Json
 from plattr.objects import Kind
 from tests.watcher.bodies import BodyFleet, custom_object, deployment, orphan
 from watcher.deployment_tracker import DOUBT_SECONDS
@@ -12,28 +13,28 @@ from watcher.time_to_running import TimeToRunning
 
 
 class Stage:
-    def __init__(self):
+    def __init__(self) -> None:
         self.now = 100.0
         self.requests: list[ReconcileRequest] = []
         self.registry = CollectorRegistry()
         waiting = TimeToRunning(WatcherMetrics(self.registry), clock=lambda: self.now)
         self.tracker = BodyFleet(self.requests.append, waiting, clock=lambda: self.now)
 
-    def settle(self):
+    def settle(self) -> None:
         self.now += DOUBT_SECONDS
         self.tracker.confirm()
 
     @property
-    def signals(self):
+    def signals(self) -> list[str]:
         return [request.signal for request in self.requests]
 
 
 @pytest.fixture
-def stage():
+def stage() -> Stage:
     return Stage()
 
 
-def test_a_whole_run_of_status_and_finalizer_writes_is_one_request(stage):
+def test_a_whole_run_of_status_and_finalizer_writes_is_one_request(stage: Stage) -> None:
     stage.tracker.change(Kind.APPLICATION, "ADDED", custom_object(finalizer=False))
     stage.tracker.change(Kind.APPLICATION, "MODIFIED", custom_object())
     stage.tracker.change(Kind.APPLICATION, "MODIFIED", custom_object(phase="Provisioning"))
@@ -42,7 +43,7 @@ def test_a_whole_run_of_status_and_finalizer_writes_is_one_request(stage):
     assert stage.signals == ["changed"]
 
 
-def test_the_way_of_an_object_to_running_is_measured_once_for_each_of_its_lives(stage):
+def test_the_way_of_an_object_to_running_is_measured_once_for_each_of_its_lives(stage: Stage) -> None:
     for uid in ("u1", "u2"):
         stage.tracker.change(Kind.APPLICATION, "ADDED", custom_object(uid=uid))
         stage.tracker.change(Kind.APPLICATION, "MODIFIED", custom_object(uid=uid, phase="Running"))
@@ -53,7 +54,9 @@ def test_the_way_of_an_object_to_running_is_measured_once_for_each_of_its_lives(
     assert stage.registry.get_sample_value("plattr_time_to_running_seconds_count", labels) == 2
 
 
-def test_deletion_requests_the_cleanup_and_its_end_requests_nothing(stage, caplog):
+def test_deletion_requests_the_cleanup_and_its_end_requests_nothing(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
     stage.tracker.change(Kind.APPLICATION, "ADDED", custom_object(phase="Running"))
     stage.tracker.change(Kind.APPLICATION, "MODIFIED", custom_object(generation=2, deleting=True, phase="Running"))
     stage.tracker.change(Kind.APPLICATION, "DELETED", custom_object(generation=2, deleting=True, finalizer=False))
@@ -65,7 +68,9 @@ def test_deletion_requests_the_cleanup_and_its_end_requests_nothing(stage, caplo
 
 @pytest.mark.parametrize("kind", list(Kind))
 @pytest.mark.parametrize("finalizer", [True, False], ids=["by-force", "never-claimed"])
-def test_an_object_that_went_without_a_deletion_is_told_to_its_run(stage, caplog, kind, finalizer):
+def test_an_object_that_went_without_a_deletion_is_told_to_its_run(
+    stage: Stage, caplog: pytest.LogCaptureFixture, kind: Kind, finalizer: bool
+) -> None:
     # A preview's run sleeps until its end, up to 30 days; a refused one has no finalizer and sleeps all the same.
     stage.tracker.change(kind, "ADDED", custom_object(finalizer=finalizer, phase="Running"))
     stage.requests.clear()
@@ -79,7 +84,7 @@ def test_an_object_that_went_without_a_deletion_is_told_to_its_run(stage, caplog
     assert len(caplog.records) == finalizer
 
 
-def test_a_settled_object_that_fails_later_is_not_requested_by_its_own_status(stage):
+def test_a_settled_object_that_fails_later_is_not_requested_by_its_own_status(stage: Stage) -> None:
     stage.tracker.replace(Kind.APPLICATION, [custom_object(phase="Running")])
 
     stage.tracker.change(Kind.APPLICATION, "MODIFIED", custom_object(phase="Provisioning"))
@@ -88,7 +93,7 @@ def test_a_settled_object_that_fails_later_is_not_requested_by_its_own_status(st
     assert stage.signals == []
 
 
-def test_an_object_created_again_is_requested_again(stage):
+def test_an_object_created_again_is_requested_again(stage: Stage) -> None:
     stage.tracker.change(Kind.APPLICATION, "ADDED", custom_object())
     stage.tracker.change(Kind.APPLICATION, "MODIFIED", custom_object(deleting=True))
     stage.tracker.change(Kind.APPLICATION, "DELETED", custom_object(finalizer=False, deleting=True))
@@ -97,7 +102,7 @@ def test_an_object_created_again_is_requested_again(stage):
     assert stage.signals == ["changed"] * 3
 
 
-def test_a_list_requests_the_unsettled_and_every_preview(stage):
+def test_a_list_requests_the_unsettled_and_every_preview(stage: Stage) -> None:
     settled, failed = custom_object("settled", phase="Running"), custom_object("failed", phase="Failed")
     stage.tracker.replace(Kind.APPLICATION, [settled, failed])
     stage.tracker.replace(Kind.PREVIEW, [settled, failed])
@@ -106,7 +111,9 @@ def test_a_list_requests_the_unsettled_and_every_preview(stage):
     assert requested == [(Kind.APPLICATION, "failed"), (Kind.PREVIEW, "settled"), (Kind.PREVIEW, "failed")]
 
 
-def test_an_object_missing_from_a_list_is_forgotten_aloud_and_the_other_kind_stays(stage, caplog):
+def test_an_object_missing_from_a_list_is_forgotten_aloud_and_the_other_kind_stays(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
     stage.tracker.replace(Kind.APPLICATION, [custom_object("kept"), custom_object("gone")])
     stage.tracker.replace(Kind.PREVIEW, [custom_object("gone")])
 
@@ -117,10 +124,10 @@ def test_an_object_missing_from_a_list_is_forgotten_aloud_and_the_other_kind_sta
         ("Application", "production", "Pending"): 1,
         ("PreviewEnvironment", "preview", "Pending"): 1,
     }
-    assert [record.object for record in caplog.records] == ["gone"]  # fmt: skip
+    assert [vars(record)["object"] for record in caplog.records] == ["gone"]  # fmt: skip
 
 
-def test_an_outage_of_the_deployment_is_told_once(stage):
+def test_an_outage_of_the_deployment_is_told_once(stage: Stage) -> None:
     stage.tracker.replace(Kind.APPLICATION, [custom_object(phase="Running")])
     stage.tracker.replace_deployments([deployment(available=True)])
 
@@ -131,7 +138,7 @@ def test_an_outage_of_the_deployment_is_told_once(stage):
     assert stage.signals == ["repair"]
 
 
-def test_each_flip_is_told(stage):
+def test_each_flip_is_told(stage: Stage) -> None:
     stage.tracker.replace(Kind.APPLICATION, [custom_object(phase="Running")])
     stage.tracker.change_deployment("MODIFIED", deployment(available=False))
     stage.settle()
@@ -143,7 +150,7 @@ def test_each_flip_is_told(stage):
     assert stage.signals == ["repair", "repair"]
 
 
-def test_news_that_crosses_on_two_connections_is_no_flip(stage):
+def test_news_that_crosses_on_two_connections_is_no_flip(stage: Stage) -> None:
     stage.tracker.replace(Kind.APPLICATION, [custom_object(phase="Provisioning")])
     stage.tracker.replace_deployments([deployment(available=False)])
 
@@ -156,7 +163,7 @@ def test_news_that_crosses_on_two_connections_is_no_flip(stage):
     assert stage.signals == []
 
 
-def test_a_flip_during_a_run_is_told_when_the_run_ends_in_running(stage):
+def test_a_flip_during_a_run_is_told_when_the_run_ends_in_running(stage: Stage) -> None:
     stage.tracker.replace(Kind.APPLICATION, [custom_object(phase="Provisioning")])
     stage.tracker.change_deployment("MODIFIED", deployment(available=False))
     stage.requests.clear()
@@ -167,7 +174,7 @@ def test_a_flip_during_a_run_is_told_when_the_run_ends_in_running(stage):
     assert stage.signals == ["repair"]
 
 
-def test_a_deployment_removed_by_hand_is_told(stage):
+def test_a_deployment_removed_by_hand_is_told(stage: Stage) -> None:
     stage.tracker.replace(Kind.APPLICATION, [custom_object(phase="Running")])
     stage.tracker.change_deployment("ADDED", deployment(available=True))
 
@@ -177,7 +184,7 @@ def test_a_deployment_removed_by_hand_is_told(stage):
     assert stage.signals == ["repair"]
 
 
-def test_a_deployment_missed_by_a_list_is_told(stage):
+def test_a_deployment_missed_by_a_list_is_told(stage: Stage) -> None:
     stage.tracker.replace(Kind.APPLICATION, [custom_object(phase="Running")])
     stage.tracker.replace_deployments([deployment(available=True)])
 
@@ -188,7 +195,7 @@ def test_a_deployment_missed_by_a_list_is_told(stage):
 
 
 @pytest.mark.parametrize("deployments_first", [True, False], ids=["deployments-first", "objects-first"])
-def test_a_deployment_that_vanished_while_nobody_looked_is_told_once(stage, deployments_first):
+def test_a_deployment_that_vanished_while_nobody_looked_is_told_once(stage: Stage, deployments_first: bool) -> None:
     lists = [
         lambda: stage.tracker.replace(
             Kind.APPLICATION, [custom_object(phase="Running"), custom_object("whole", phase="Running")]
@@ -206,7 +213,7 @@ def test_a_deployment_that_vanished_while_nobody_looked_is_told_once(stage, depl
     assert [(request.reference.name, request.signal) for request in stage.requests] == [("shop", "repair")]
 
 
-def test_before_the_deployments_are_listed_nobody_is_told(stage):
+def test_before_the_deployments_are_listed_nobody_is_told(stage: Stage) -> None:
     stage.tracker.replace(Kind.APPLICATION, [custom_object(phase="Running")])
     stage.settle()
     stage.settle()
@@ -214,7 +221,7 @@ def test_before_the_deployments_are_listed_nobody_is_told(stage):
     assert stage.signals == []
 
 
-def test_an_owner_that_is_not_settled_needs_no_deployment(stage):
+def test_an_owner_that_is_not_settled_needs_no_deployment(stage: Stage) -> None:
     stage.tracker.replace_deployments([])
     stage.tracker.replace(Kind.APPLICATION, [custom_object(phase="Failed", deployment_ready="False")])
     stage.requests.clear()
@@ -223,11 +230,11 @@ def test_an_owner_that_is_not_settled_needs_no_deployment(stage):
     assert stage.signals == []
 
 
-def requests_of(stage, kind):
+def requests_of(stage: Stage, kind: Kind) -> list[str]:
     return [request.signal for request in stage.requests if request.reference.kind is kind]
 
 
-def test_a_preview_is_told_when_the_parent_that_it_lacked_appears(stage):
+def test_a_preview_is_told_when_the_parent_that_it_lacked_appears(stage: Stage) -> None:
     stage.tracker.change(Kind.PREVIEW, "ADDED", custom_object("shop-1"))
     stage.tracker.change(Kind.PREVIEW, "MODIFIED", orphan())
     stage.tracker.change(Kind.APPLICATION, "ADDED", custom_object("other"))
@@ -240,7 +247,7 @@ def test_a_preview_is_told_when_the_parent_that_it_lacked_appears(stage):
     assert requests_of(stage, Kind.PREVIEW) == ["changed", "changed"]
 
 
-def test_a_parent_that_was_seen_before_its_preview_failed_is_told_as_well(stage):
+def test_a_parent_that_was_seen_before_its_preview_failed_is_told_as_well(stage: Stage) -> None:
     stage.tracker.change(Kind.PREVIEW, "ADDED", custom_object("shop-1"))
     stage.tracker.change(Kind.APPLICATION, "ADDED", custom_object("shop"))
     stage.tracker.change(Kind.PREVIEW, "MODIFIED", orphan())
@@ -248,7 +255,7 @@ def test_a_parent_that_was_seen_before_its_preview_failed_is_told_as_well(stage)
     assert requests_of(stage, Kind.PREVIEW) == ["changed", "changed"]
 
 
-def test_a_parent_created_anew_is_told_again_and_a_dying_one_never(stage):
+def test_a_parent_created_anew_is_told_again_and_a_dying_one_never(stage: Stage) -> None:
     stage.tracker.change(Kind.PREVIEW, "ADDED", custom_object("shop-1"))
     stage.tracker.change(Kind.PREVIEW, "MODIFIED", orphan())
     stage.tracker.change(Kind.APPLICATION, "ADDED", custom_object("shop", deleting=True))
@@ -261,7 +268,9 @@ def test_a_parent_created_anew_is_told_again_and_a_dying_one_never(stage):
 
 
 @pytest.mark.parametrize("reason", ["InvalidSpec", "NameTooLong"])
-def test_a_preview_that_was_refused_for_its_parents_spec_is_told_of_each_change_of_it(stage, reason):
+def test_a_preview_that_was_refused_for_its_parents_spec_is_told_of_each_change_of_it(
+    stage: Stage, reason: str
+) -> None:
     stage.tracker.change(Kind.APPLICATION, "ADDED", custom_object("shop"))
     stage.tracker.change(Kind.PREVIEW, "ADDED", custom_object("shop-1"))
     stage.tracker.change(Kind.PREVIEW, "MODIFIED", orphan(reason=reason))
@@ -276,7 +285,7 @@ def test_a_preview_that_was_refused_for_its_parents_spec_is_told_of_each_change_
     assert requests_of(stage, Kind.PREVIEW) == ["changed"]
 
 
-def test_a_preview_that_was_refused_for_something_else_is_not_told_of_its_parent(stage):
+def test_a_preview_that_was_refused_for_something_else_is_not_told_of_its_parent(stage: Stage) -> None:
     stage.tracker.change(Kind.PREVIEW, "ADDED", orphan(reason="OwnedElsewhere"))
     stage.requests.clear()
 
@@ -285,7 +294,7 @@ def test_a_preview_that_was_refused_for_something_else_is_not_told_of_its_parent
     assert requests_of(stage, Kind.PREVIEW) == []
 
 
-def test_a_preview_that_has_found_its_parent_or_is_gone_is_not_told(stage):
+def test_a_preview_that_has_found_its_parent_or_is_gone_is_not_told(stage: Stage) -> None:
     for name in ("shop-1", "shop-2"):
         stage.tracker.change(Kind.PREVIEW, "ADDED", orphan(name))
     stage.tracker.change(Kind.PREVIEW, "MODIFIED", custom_object("shop-1", phase="Running"))
@@ -296,7 +305,7 @@ def test_a_preview_that_has_found_its_parent_or_is_gone_is_not_told(stage):
     assert len(stage.requests) == before
 
 
-def labelled(owner: str, *, namespace: str, name: str, available: bool):
+def labelled(owner: str, *, namespace: str, name: str, available: bool) -> Json:
     """A Deployment with an owner's labels, wherever it is."""
     body = deployment(owner, available=available)
     body["metadata"] |= {"namespace": namespace, "name": name}
@@ -305,7 +314,7 @@ def labelled(owner: str, *, namespace: str, name: str, available: bool):
 
 @pytest.mark.attack
 @pytest.mark.parametrize("place", [("evil", "shop"), ("team", "other")], ids=["his-namespace", "another-name"])
-def test_a_strangers_deployment_with_anothers_labels_says_nothing(stage, place):
+def test_a_strangers_deployment_with_anothers_labels_says_nothing(stage: Stage, place: tuple[str, str]) -> None:
     namespace, name = place
     stage.tracker.replace(Kind.APPLICATION, [custom_object(phase="Running")])
     stage.tracker.replace_deployments([deployment(available=True)])
@@ -325,7 +334,7 @@ def test_a_strangers_deployment_with_anothers_labels_says_nothing(stage, place):
 
 
 @pytest.mark.attack
-def test_a_previews_deployment_counts_in_its_own_namespace_only(stage):
+def test_a_previews_deployment_counts_in_its_own_namespace_only(stage: Stage) -> None:
     preview = custom_object("shop-7", phase="Running")
     preview["spec"] = {"applicationRef": "shop", "pullRequest": 7}
     stage.tracker.replace(Kind.PREVIEW, [preview])
@@ -344,7 +353,7 @@ def test_a_previews_deployment_counts_in_its_own_namespace_only(stage):
 
 
 @pytest.mark.attack
-def test_the_own_deployment_whose_labels_name_another_is_lost(stage):
+def test_the_own_deployment_whose_labels_name_another_is_lost(stage: Stage) -> None:
     stage.tracker.replace(Kind.APPLICATION, [custom_object(phase="Running"), custom_object("other")])
     stage.tracker.replace_deployments([deployment(available=True)])
     stage.requests.clear()
@@ -357,7 +366,7 @@ def test_the_own_deployment_whose_labels_name_another_is_lost(stage):
 
 @pytest.mark.attack
 @pytest.mark.parametrize("phase", ["Running", "Failed"])
-def test_a_living_object_that_lost_its_finalizer_is_claimed_again_at_once(stage, phase):
+def test_a_living_object_that_lost_its_finalizer_is_claimed_again_at_once(stage: Stage, phase: str) -> None:
     stage.tracker.replace(Kind.APPLICATION, [custom_object(phase=phase)])
     stage.requests.clear()
 
@@ -368,13 +377,13 @@ def test_a_living_object_that_lost_its_finalizer_is_claimed_again_at_once(stage,
 
 
 @pytest.mark.attack
-def test_one_that_lost_it_while_nobody_looked_is_claimed_again_too(stage):
+def test_one_that_lost_it_while_nobody_looked_is_claimed_again_too(stage: Stage) -> None:
     stage.tracker.replace(Kind.APPLICATION, [custom_object(phase="Running", finalizer=False)])
 
     assert stage.signals == ["changed"]
 
 
-def test_a_refused_object_which_never_had_one_is_left_alone(stage):
+def test_a_refused_object_which_never_had_one_is_left_alone(stage: Stage) -> None:
     stage.tracker.change(Kind.APPLICATION, "ADDED", custom_object(finalizer=False))
     stage.tracker.change(Kind.APPLICATION, "MODIFIED", custom_object(phase="Failed", finalizer=False))
 

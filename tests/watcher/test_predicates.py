@@ -1,20 +1,22 @@
+from typing import Any
+
 import pytest
 
 from plattr.objects import Kind
 from tests.watcher.bodies import custom_object
 from watcher.predicates import signal_for_availability, signal_for_change
-from watcher.snapshots import take_snapshot
+from watcher.snapshots import ObjectSnapshot, take_snapshot
 
 RUNNING = {"phase": "Running"}
 BEHIND = {"generation": 2, "observed": 1, "phase": "Running"}
 FAILED = {"phase": "Failed"}
 
 
-def application(**fields):
+def application(**fields: Any) -> ObjectSnapshot:
     return take_snapshot(Kind.APPLICATION, custom_object(**fields))
 
 
-def preview(**fields):
+def preview(**fields: Any) -> ObjectSnapshot:
     return take_snapshot(Kind.PREVIEW, custom_object(**fields))
 
 
@@ -58,13 +60,13 @@ CASES = {
 
 
 @pytest.mark.parametrize(("before", "seen", "is_from_list", "signal"), CASES.values(), ids=CASES.keys())
-def test_object(before, seen, is_from_list, signal):
+def test_object(before: ObjectSnapshot | None, seen: ObjectSnapshot, is_from_list: bool, signal: str) -> None:
     handled = before.revision if before is not None and not before.is_paused else None
 
     assert signal_for_change(seen, before, handled, is_from_list=is_from_list) == signal
 
 
-def test_a_request_that_was_for_an_earlier_generation_does_not_count():
+def test_a_request_that_was_for_an_earlier_generation_does_not_count() -> None:
     before = application(generation=2, phase="Failed")
 
     assert signal_for_change(before, before, application(generation=1).revision) == "changed"
@@ -86,5 +88,5 @@ AVAILABILITY = {
 
 
 @pytest.mark.parametrize(("owner", "is_available", "signal"), AVAILABILITY.values(), ids=AVAILABILITY.keys())
-def test_deployment(owner, is_available, signal):
+def test_deployment(owner: ObjectSnapshot | None, is_available: bool, signal: str) -> None:
     assert signal_for_availability(owner, is_available=is_available) == signal

@@ -1,26 +1,37 @@
 import asyncio
 import uuid
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 from temporalio.api.enums.v1 import EventType
+from temporalio.client import Client
 
 from clients import temporal
 from plattr.errors import BackendRefused, BackendUnavailable
 from plattr.naming import workflow_id
 from plattr.objects import Kind, ObjectReference
+from tests.fix_temporal import TemporalServer
+from watcher.metrics import WatcherMetrics
 from watcher.reconcile_queue import ReconcileQueue, ReconcileRequest
 
 NO_WORKER_HERE = "nobody-polls-this"
 
 
-def request_for(name="shop", *, kind=Kind.APPLICATION, namespace="team", deleting=False, signal="changed"):
+def request_for(
+    name: str = "shop",
+    *,
+    kind: Kind = Kind.APPLICATION,
+    namespace: str = "team",
+    deleting: bool = False,
+    signal: str = "changed",
+) -> ReconcileRequest:
     reference = ObjectReference(kind=kind, namespace=namespace, name=name)
     return ReconcileRequest(reference=reference, is_deleting=deleting, signal=signal)
 
 
 @asynccontextmanager
-async def running(queue):
+async def running(queue: ReconcileQueue) -> AsyncIterator[None]:
     task = asyncio.create_task(queue.run())
     try:
         yield
@@ -32,15 +43,15 @@ async def running(queue):
 class Recorder:
     """Stands for Temporal where a test has to decide when it answers, and how."""
 
-    def __init__(self):
-        self.sent = []
-        self.errors = []
+    def __init__(self) -> None:
+        self.sent: list[ReconcileRequest] = []
+        self.errors: list[Exception] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.under_way = 0
         self.most_under_way = 0
 
-    async def __call__(self, request):
+    async def __call__(self, request: ReconcileRequest) -> None:
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         await self.gate.wait()
@@ -50,7 +61,7 @@ class Recorder:
         self.sent.append(request)
 
 
-async def test_changes_that_arrive_during_a_request_become_one_more(metrics):
+async def test_changes_that_arrive_during_a_request_become_one_more(metrics: WatcherMetrics) -> None:
     recorder = Recorder()
     queue = ReconcileQueue(recorder, metrics)
 
@@ -78,7 +89,7 @@ async def test_changes_that_arrive_during_a_request_become_one_more(metrics):
         ("changed", "repair", "repair"),
     ],
 )
-async def test_the_stronger_of_two_signals_is_sent(metrics, first, second, sent):
+async def test_the_stronger_of_two_signals_is_sent(metrics: WatcherMetrics, first: str, second: str, sent: str) -> None:
     recorder = Recorder()
     queue = ReconcileQueue(recorder, metrics)
     queue.put(request_for(signal=first))
@@ -90,7 +101,7 @@ async def test_the_stronger_of_two_signals_is_sent(metrics, first, second, sent)
     assert [request.signal for request in recorder.sent] == [sent]
 
 
-async def test_concurrency_is_bounded(metrics):
+async def test_concurrency_is_bounded(metrics: WatcherMetrics) -> None:
     recorder = Recorder()
     queue = ReconcileQueue(recorder, metrics, concurrency=4)
     recorder.gate.clear()
@@ -107,7 +118,7 @@ async def test_concurrency_is_bounded(metrics):
     assert recorder.most_under_way == 4
 
 
-async def test_namespaces_take_turns_and_within_one_the_first_comes_first(metrics):
+async def test_namespaces_take_turns_and_within_one_the_first_comes_first(metrics: WatcherMetrics) -> None:
     recorder = Recorder()
     queue = ReconcileQueue(recorder, metrics, concurrency=1)
     for number in range(4):
@@ -122,7 +133,7 @@ async def test_namespaces_take_turns_and_within_one_the_first_comes_first(metric
     assert sent == ["crowd-0", "one", "crowd-1", "two", "crowd-2", "crowd-3"]
 
 
-async def test_a_failed_request_is_sent_again_with_what_came_after_it(metrics):
+async def test_a_failed_request_is_sent_again_with_what_came_after_it(metrics: WatcherMetrics) -> None:
     recorder = Recorder()
     recorder.errors = [BackendUnavailable("cannot request a reconcile: away")]
     queue = ReconcileQueue(recorder, metrics)
@@ -138,7 +149,7 @@ async def test_a_failed_request_is_sent_again_with_what_came_after_it(metrics):
     assert [request.is_deleting for request in recorder.sent] == [True]
 
 
-async def test_a_refused_request_does_not_hold_up_the_others(metrics):
+async def test_a_refused_request_does_not_hold_up_the_others(metrics: WatcherMetrics) -> None:
     recorder = Recorder()
     recorder.errors = [BackendRefused("cannot request a reconcile: unknown search attribute")]
     queue = ReconcileQueue(recorder, metrics, concurrency=1)
@@ -153,7 +164,7 @@ async def test_a_refused_request_does_not_hold_up_the_others(metrics):
     assert [request.reference.name for request in recorder.sent] == ["other", "refused"]
 
 
-async def test_a_defect_in_sending_ends_the_queue_instead_of_passing_unseen(metrics):
+async def test_a_defect_in_sending_ends_the_queue_instead_of_passing_unseen(metrics: WatcherMetrics) -> None:
     recorder = Recorder()
     recorder.errors = [KeyError("defect")]
     queue = ReconcileQueue(recorder, metrics)
@@ -163,7 +174,7 @@ async def test_a_defect_in_sending_ends_the_queue_instead_of_passing_unseen(metr
         await asyncio.wait_for(queue.run(), 5)
 
 
-async def signals_of(client, reference):
+async def signals_of(client: Client, reference: ObjectReference) -> list[str]:
     history = await client.get_workflow_handle(workflow_id(reference)).fetch_history()
     return [
         event.workflow_execution_signaled_event_attributes.signal_name
@@ -182,7 +193,9 @@ async def signals_of(client, reference):
     ],
     ids=["application", "application-deleted", "preview", "preview-deleted"],
 )
-async def test_temporal_takes_a_request_without_any_worker(temporal_server, kind, deleting, workflow):
+async def test_temporal_takes_a_request_without_any_worker(
+    temporal_server: TemporalServer, kind: Kind, deleting: bool, workflow: str
+) -> None:
     client = await temporal.connect_temporal(environment=temporal_server.environment)
     reference = ObjectReference(kind=kind, namespace="team", name=f"a{uuid.uuid4().hex[:8]}")
 
@@ -198,10 +211,10 @@ async def test_temporal_takes_a_request_without_any_worker(temporal_server, kind
     assert await signals_of(client, reference) == ["changed", "resync"]
 
 
-async def test_nothing_is_lost_while_temporal_is_away(temporal_server, metrics):
+async def test_nothing_is_lost_while_temporal_is_away(temporal_server: TemporalServer, metrics: WatcherMetrics) -> None:
     client = await temporal.connect_temporal(environment=temporal_server.environment)
 
-    async def send(request):
+    async def send(request: ReconcileRequest) -> None:
         await temporal.request_reconcile(
             client, request.reference, is_deleting=request.is_deleting, task_queue=NO_WORKER_HERE
         )
@@ -225,7 +238,7 @@ async def test_nothing_is_lost_while_temporal_is_away(temporal_server, metrics):
         assert await signals_of(client, request_for(name).reference) == expected
 
 
-async def test_a_namespace_that_is_not_there_is_a_refusal_that_names_it(temporal_server):
+async def test_a_namespace_that_is_not_there_is_a_refusal_that_names_it(temporal_server: TemporalServer) -> None:
     client = await temporal.connect_temporal(environment=temporal_server.environment | {"TEMPORAL_NAMESPACE": "none"})
 
     with pytest.raises(BackendRefused) as caught:
@@ -234,7 +247,7 @@ async def test_a_namespace_that_is_not_there_is_a_refusal_that_names_it(temporal
     assert "none" in str(caught.value)
 
 
-async def test_a_server_that_is_not_there_is_unavailable():
+async def test_a_server_that_is_not_there_is_unavailable() -> None:
     client = await temporal.connect_temporal(environment={"TEMPORAL_ADDRESS": "127.0.0.1:1"})
 
     with pytest.raises(BackendUnavailable):

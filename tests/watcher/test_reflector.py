@@ -1,7 +1,9 @@
 import asyncio
 import time
 import uuid
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,17 +11,22 @@ import yaml
 
 from clients import kube as kube_module
 from clients.kube import KubeClient
-from clients.resources import APPLICATIONS, CONFIG_MAPS, DEPLOYMENTS
+from clients.resources import APPLICATIONS, CONFIG_MAPS, DEPLOYMENTS, Json
+from stack.platform import Platform
 from tests.watcher.proxy import Proxy
+from watcher.metrics import WatcherMetrics
 from watcher.reflector import Changed, Listed, Reflector
+
+# What a stream yields, as (type, name) and ("LISTED", names).
+Seen = asyncio.Queue[tuple[str, Any]]
 
 
 @pytest.fixture
-def label():
+def label() -> str:
     return f"watcher-test={uuid.uuid4().hex[:8]}"
 
 
-def config_map(name, label, **data):
+def config_map(name: str, label: str, **data: Any) -> Json:
     key, value = label.split("=")
     return {
         "apiVersion": "v1",
@@ -29,7 +36,7 @@ def config_map(name, label, **data):
     }
 
 
-def application(name, label):
+def application(name: str, label: str) -> Json:
     key, value = label.split("=")
     return {
         "apiVersion": APPLICATIONS.api_version,
@@ -40,11 +47,11 @@ def application(name, label):
 
 
 @asynccontextmanager
-async def following(stream):
+async def following(stream: Reflector[Json]) -> AsyncIterator[Seen]:
     """Collect what the stream yields, as (type, name) and ("LISTED", names)."""
-    seen: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+    seen: Seen = asyncio.Queue()
 
-    async def follow():
+    async def follow() -> None:
         async for change in stream.changes():
             if isinstance(change, Listed):
                 seen.put_nowait(("LISTED", sorted(body["metadata"]["name"] for body in change.seen)))
@@ -60,11 +67,11 @@ async def following(stream):
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def next_of(seen, seconds=60.0):
+async def next_of(seen: Seen, seconds: float = 60.0) -> tuple[str, Any]:
     return await asyncio.wait_for(seen.get(), seconds)
 
 
-async def test_a_list_then_every_change(kube, namespace, metrics, label):
+async def test_a_list_then_every_change(kube: KubeClient, namespace: str, metrics: WatcherMetrics, label: str) -> None:
     await kube.create(CONFIG_MAPS, config_map("first", label), namespace)
     stream = Reflector(kube, CONFIG_MAPS, dict, metrics, label_selector=label)
 
@@ -81,7 +88,9 @@ async def test_a_list_then_every_change(kube, namespace, metrics, label):
     assert stream.heard_at is not None
 
 
-async def test_a_watch_that_ends_goes_on_where_it_was(kube, namespace, metrics, label, monkeypatch):
+async def test_a_watch_that_ends_goes_on_where_it_was(
+    kube: KubeClient, namespace: str, metrics: WatcherMetrics, label: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("watcher.reflector.SHORTEST_WATCH_SECONDS", 1)
     monkeypatch.setattr("watcher.reflector.LONGEST_WATCH_SECONDS", 1)
     stream = Reflector(kube, CONFIG_MAPS, dict, metrics, label_selector=label)
@@ -97,7 +106,9 @@ async def test_a_watch_that_ends_goes_on_where_it_was(kube, namespace, metrics, 
     assert metrics.relists.labels("configmaps")._value.get() == 1
 
 
-async def test_an_expired_version_is_listed_again_and_shows_what_was_missed(kube, namespace, metrics, label):
+async def test_an_expired_version_is_listed_again_and_shows_what_was_missed(
+    kube: KubeClient, namespace: str, metrics: WatcherMetrics, label: str
+) -> None:
     # Of Applications the API server has never known version 1: their CRD is younger. Of ConfigMaps it still knows
     # everything on a new platform, and would send the changes instead of the error.
     for name in ("kept", "deleted"):
@@ -116,8 +127,14 @@ async def test_an_expired_version_is_listed_again_and_shows_what_was_missed(kube
 
 
 async def test_a_blackholed_connection_is_noticed_and_nothing_is_missed(
-    platform, kube, namespace, metrics, label, monkeypatch, tmp_path
-):
+    platform: Platform,
+    kube: KubeClient,
+    namespace: str,
+    metrics: WatcherMetrics,
+    label: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
     monkeypatch.setattr(kube_module, "WATCH_SILENCE_SECONDS", 2.0)
     monkeypatch.setattr("clients.kube_connection.TOTAL_SECONDS", 2.0)
     await kube.create(CONFIG_MAPS, config_map("victim", label), namespace)
@@ -153,7 +170,7 @@ async def test_a_blackholed_connection_is_noticed_and_nothing_is_missed(
     assert proxy.connections >= 2
 
 
-async def test_a_large_object_passes(kube, namespace, metrics, label):
+async def test_a_large_object_passes(kube: KubeClient, namespace: str, metrics: WatcherMetrics, label: str) -> None:
     stream = Reflector(kube, CONFIG_MAPS, dict, metrics, label_selector=label)
 
     async with following(stream) as seen:
@@ -162,7 +179,9 @@ async def test_a_large_object_passes(kube, namespace, metrics, label):
         assert await next_of(seen) == ("ADDED", "large")
 
 
-async def test_a_server_that_refuses_is_asked_again(kube, namespace, metrics, label, monkeypatch):
+async def test_a_server_that_refuses_is_asked_again(
+    kube: KubeClient, namespace: str, metrics: WatcherMetrics, label: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key, value = label.split("=")
     stream = Reflector(kube, CONFIG_MAPS, dict, metrics, label_selector=f"{key}=={value}==")
 
@@ -175,7 +194,9 @@ async def test_a_server_that_refuses_is_asked_again(kube, namespace, metrics, la
     assert metrics.watch_errors.labels("configmaps", "BackendRefused")._value.get() >= 1
 
 
-async def test_an_application_is_seen_with_its_deletion(kube, namespace, metrics):
+async def test_an_application_is_seen_with_its_deletion(
+    kube: KubeClient, namespace: str, metrics: WatcherMetrics
+) -> None:
     stream = Reflector(kube, APPLICATIONS, dict, metrics)
     body = {
         "apiVersion": APPLICATIONS.api_version,
@@ -199,7 +220,9 @@ async def test_an_application_is_seen_with_its_deletion(kube, namespace, metrics
 
 
 @pytest.mark.attack
-async def test_an_event_that_is_longer_than_the_clients_buffer_is_one_event(kube, namespace, metrics, label):
+async def test_an_event_that_is_longer_than_the_clients_buffer_is_one_event(
+    kube: KubeClient, namespace: str, metrics: WatcherMetrics, label: str
+) -> None:
     # Stored as a byte each, in JSON six: an object of 0.9 MB becomes an event of 5 MB.
     key, value = label.split("=")
     labels = {key: value}

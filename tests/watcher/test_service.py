@@ -5,23 +5,31 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+from temporalio.client import Client
 from temporalio.service import RPCError
 
+from clients.kube import KubeClient
 from clients.resources import APPLICATIONS, DEPLOYMENTS, LEASES, Json
 from clients.temporal import connect_temporal
 from plattr.objects import FINALIZER, Kind, ObjectReference
 from plattr.target import owner_labels
+from stack.platform import Platform
+from tests.fix_temporal import TemporalServer
 from tests.watcher.test_reconcile_queue import NO_WORKER_HERE, signals_of
 from watcher.leadership import LEASE_NAME
+from watcher.metrics import WatcherMetrics
 from watcher.service import WatcherService
 
 
 @asynccontextmanager
-async def watching(kube, temporal_server, metrics):
+async def watching(
+    kube: KubeClient, temporal_server: TemporalServer, metrics: WatcherMetrics
+) -> AsyncIterator[tuple[WatcherService, Client]]:
     client = await connect_temporal(environment=temporal_server.environment)
     service = WatcherService(kube, client, metrics, task_queue=NO_WORKER_HERE)
     task = asyncio.create_task(service.run())
@@ -33,13 +41,15 @@ async def watching(kube, temporal_server, metrics):
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def eventually(condition, seconds=15.0):
+async def eventually(condition: Callable[[], bool], seconds: float = 15.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.05)
 
 
-async def eventually_signals(client, reference, expected, seconds=15.0):
+async def eventually_signals(
+    client: Client, reference: ObjectReference, expected: list[str], seconds: float = 15.0
+) -> None:
     deadline = time.monotonic() + seconds
     signals = None
     while signals != expected and time.monotonic() < deadline:
@@ -50,7 +60,7 @@ async def eventually_signals(client, reference, expected, seconds=15.0):
     assert signals == expected
 
 
-def application(name):
+def application(name: str) -> Json:
     return {
         "apiVersion": APPLICATIONS.api_version,
         "kind": APPLICATIONS.kind,
@@ -59,8 +69,9 @@ def application(name):
     }
 
 
-async def set_phase(kube, name, namespace, phase, *, deployment_ready="True"):
+async def set_phase(kube: KubeClient, name: str, namespace: str, phase: str, *, deployment_ready: str = "True") -> None:
     body = await kube.get(APPLICATIONS, name, namespace)
+    assert body is not None
     condition = {
         "type": "DeploymentReady",
         "status": deployment_ready,
@@ -75,7 +86,7 @@ async def set_phase(kube, name, namespace, phase, *, deployment_ready="True"):
 
 
 @pytest.fixture
-async def reference(kube, namespace):
+async def reference(kube: KubeClient, namespace: str) -> AsyncIterator[ObjectReference]:
     reference = ObjectReference(kind=Kind.APPLICATION, namespace=namespace, name=f"w{uuid.uuid4().hex[:8]}")
     yield reference
     # There is no worker here to take our finalizer off.
@@ -85,8 +96,8 @@ async def reference(kube, namespace):
 
 
 async def test_an_application_is_requested_for_its_changes_and_not_for_its_status(
-    kube, temporal_server, metrics, reference
-):
+    kube: KubeClient, temporal_server: TemporalServer, metrics: WatcherMetrics, reference: ObjectReference
+) -> None:
     namespace, name = reference.namespace, reference.name
     async with watching(kube, temporal_server, metrics) as (service, client):
         await kube.create(APPLICATIONS, application(name), namespace)
@@ -101,7 +112,9 @@ async def test_an_application_is_requested_for_its_changes_and_not_for_its_statu
         assert service.live() is None
 
 
-async def test_a_flip_of_its_deployment_requests_the_owner(kube, temporal_server, metrics, reference):
+async def test_a_flip_of_its_deployment_requests_the_owner(
+    kube: KubeClient, temporal_server: TemporalServer, metrics: WatcherMetrics, reference: ObjectReference
+) -> None:
     namespace, name = reference.namespace, reference.name
     labels = owner_labels(reference)
     pod: Json = {
@@ -136,14 +149,18 @@ async def test_a_flip_of_its_deployment_requests_the_owner(kube, temporal_server
         await eventually_signals(client, reference, ["changed", "repair", "repair"], 30)
 
 
-async def test_a_restarted_watcher_requests_what_is_not_settled(kube, temporal_server, metrics, reference):
+async def test_a_restarted_watcher_requests_what_is_not_settled(
+    kube: KubeClient, temporal_server: TemporalServer, metrics: WatcherMetrics, reference: ObjectReference
+) -> None:
     await kube.create(APPLICATIONS, application(reference.name), reference.namespace)
 
     async with watching(kube, temporal_server, metrics) as (_, client):
         await eventually_signals(client, reference, ["changed"])
 
 
-async def test_probes_tell_the_truth_while_temporal_is_away(kube, metrics, monkeypatch):
+async def test_probes_tell_the_truth_while_temporal_is_away(
+    kube: KubeClient, metrics: WatcherMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = await connect_temporal(environment={"TEMPORAL_ADDRESS": "127.0.0.1:1"})
     service = WatcherService(kube, client, metrics)
     task = asyncio.create_task(service.run())
@@ -156,7 +173,9 @@ async def test_probes_tell_the_truth_while_temporal_is_away(kube, metrics, monke
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_loop_that_stands_still_is_not_alive(kube, temporal_server, metrics):
+async def test_a_loop_that_stands_still_is_not_alive(
+    kube: KubeClient, temporal_server: TemporalServer, metrics: WatcherMetrics
+) -> None:
     client = await connect_temporal(environment=temporal_server.environment)
     service = WatcherService(kube, client, metrics)
 
@@ -165,7 +184,7 @@ async def test_a_loop_that_stands_still_is_not_alive(kube, temporal_server, metr
     assert "previewenvironments" in (service.live() or "")
 
 
-def run_watcher(environment):
+def run_watcher(environment: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "watcher"],
         env={"PATH": os.environ["PATH"], **environment},
@@ -175,7 +194,7 @@ def run_watcher(environment):
     )
 
 
-def test_a_bad_setting_stops_the_start_with_one_line():
+def test_a_bad_setting_stops_the_start_with_one_line() -> None:
     process = run_watcher({"METRICS_PORT": "many"})
 
     _, stderr = process.communicate(timeout=30)
@@ -185,7 +204,9 @@ def test_a_bad_setting_stops_the_start_with_one_line():
     assert "METRICS_PORT" in stderr
 
 
-async def test_the_process_leads_answers_probes_and_hands_over_at_sigterm(platform, kube, temporal_server):
+async def test_the_process_leads_answers_probes_and_hands_over_at_sigterm(
+    platform: Platform, kube: KubeClient, temporal_server: TemporalServer
+) -> None:
     settings = platform.environment("watcher") | temporal_server.environment
     settings |= {"LEADER_ELECTION": "true", "METRICS_PORT": "0", "METRICS_HOST": "127.0.0.1"}
     process = run_watcher(settings)
@@ -206,18 +227,21 @@ async def test_the_process_leads_answers_probes_and_hands_over_at_sigterm(platfo
 
     assert process.returncode == 0
     assert '"message": "watcher stopped"' in stderr
+    assert held is not None
     assert held["spec"]["holderIdentity"]
     released = await kube.get(LEASES, LEASE_NAME, settings["LEASE_NAMESPACE"])
+    assert released is not None
     assert released["spec"]["holderIdentity"] == ""
 
 
-def _port_of(process):
+def _port_of(process: subprocess.Popen[str]) -> int:
+    assert process.stderr is not None
     for line in process.stderr:
         if "health server started" in line:
             return int(line.split('"port": ')[1].split("}")[0].split(",")[0])
     raise AssertionError("the watcher ended before it served")
 
 
-async def _get(http, path):
+async def _get(http: aiohttp.ClientSession, path: str) -> tuple[int, str]:
     async with http.get(path) as response:
         return response.status, await response.text()

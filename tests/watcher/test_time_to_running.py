@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -11,7 +13,7 @@ CREATED_AT = take_snapshot(Kind.APPLICATION, custom_object()).created_at
 
 
 class Stage:
-    def __init__(self):
+    def __init__(self) -> None:
         self.passed = 0.0
         self.age = 0.4
         self.registry = CollectorRegistry()
@@ -21,11 +23,11 @@ class Stage:
             now=lambda: CREATED_AT + self.age + self.passed,
         )
 
-    def see(self, *, after=0.0, **body):
+    def see(self, *, after: float = 0.0, **body: Any) -> None:
         self.passed += after
         self.waiting.look(take_snapshot(Kind.APPLICATION, custom_object(**body)))
 
-    def waited(self, change):
+    def waited(self, change: str) -> tuple[float | None, ...]:
         labels = {"kind": "Application", "environment": "production", "change": change}
         return tuple(
             self.registry.get_sample_value(f"plattr_time_to_running_seconds_{part}", labels)
@@ -34,11 +36,11 @@ class Stage:
 
 
 @pytest.fixture
-def stage():
+def stage() -> Stage:
     return Stage()
 
 
-def test_a_new_object_waits_from_its_first_sight_to_running(stage):
+def test_a_new_object_waits_from_its_first_sight_to_running(stage: Stage) -> None:
     stage.see()
     stage.see(after=1, phase="Provisioning", observed=0)
     stage.see(after=3, phase="Running")
@@ -47,7 +49,7 @@ def test_a_new_object_waits_from_its_first_sight_to_running(stage):
     assert stage.waited("changed") == (None, None)
 
 
-def test_an_object_that_was_created_while_nobody_watched_waits_since_then(stage):
+def test_an_object_that_was_created_while_nobody_watched_waits_since_then(stage: Stage) -> None:
     stage.age = 90
 
     stage.see()
@@ -56,7 +58,7 @@ def test_an_object_that_was_created_while_nobody_watched_waits_since_then(stage)
     assert stage.waited("created") == (1, 95)
 
 
-def test_a_change_waits_from_its_sight_and_the_newest_counts(stage):
+def test_a_change_waits_from_its_sight_and_the_newest_counts(stage: Stage) -> None:
     stage.see(phase="Running")
     stage.see(after=10, generation=2, phase="Running", observed=1)
     stage.see(after=2, generation=3, phase="Provisioning", observed=1)
@@ -65,7 +67,7 @@ def test_a_change_waits_from_its_sight_and_the_newest_counts(stage):
     assert stage.waited("changed") == (1, 4)
 
 
-def test_a_failure_on_the_way_is_part_of_the_wait(stage):
+def test_a_failure_on_the_way_is_part_of_the_wait(stage: Stage) -> None:
     stage.see()
     stage.see(after=10, phase="Failed")
     stage.see(after=30, phase="Running")
@@ -83,7 +85,7 @@ def test_a_failure_on_the_way_is_part_of_the_wait(stage):
     ],
     ids=["back-from-drift", "began-unseen", "paused", "deleted"],
 )
-def test_what_is_no_wait_for_a_spec_is_not_counted(stage, sights):
+def test_what_is_no_wait_for_a_spec_is_not_counted(stage: Stage, sights: list[dict[str, Any]]) -> None:
     for sight in sights:
         stage.see(after=1, **sight)
 
@@ -91,7 +93,7 @@ def test_what_is_no_wait_for_a_spec_is_not_counted(stage, sights):
     assert stage.waited("changed") == (None, None)
 
 
-def test_an_object_that_went_and_came_again_waits_anew(stage):
+def test_an_object_that_went_and_came_again_waits_anew(stage: Stage) -> None:
     stage.see()
     stage.waiting.forget(take_snapshot(Kind.APPLICATION, custom_object()).reference)
     stage.see(after=100, uid="u2")

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import aiohttp
 import psycopg
@@ -18,16 +20,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from clients.installation import LEASE_NAME
 from clients.kube import KubeClient
-from clients.resources import NAMESPACES
+from clients.resources import NAMESPACES, Json
 from clients.temporal import connect_temporal
 from plattr.steps import TASK_QUEUE, RunInput
+from stack.platform import Platform
+from tests.fix_temporal import TemporalServer
 from workflows.application import ProvisionApplication
 
 NOBODY = "127.0.0.1:1"
 
 
 @pytest.fixture
-def cluster_id(platform):
+def cluster_id(platform: Platform) -> Iterator[str]:
     """A cluster of the test's own; its row goes with it."""
     name = f"process-{uuid.uuid4().hex[:8]}"
     yield name
@@ -36,7 +40,7 @@ def cluster_id(platform):
             connection.execute("DELETE FROM plattr_private.installations WHERE cluster = %s", [name])
 
 
-def leading_to(server, folder):
+def leading_to(server: str, folder: Path) -> str:
     """Return a kubeconfig that leads to an API server."""
     kubeconfig = folder / f"kubeconfig-{uuid.uuid4().hex[:4]}"
     document = {
@@ -50,11 +54,11 @@ def leading_to(server, folder):
 
 
 @pytest.fixture
-async def installation_server():
+async def installation_server() -> AsyncIterator[str]:
     """An API server that knows nothing but the installation's Lease; everything else is away."""
-    leases = {}
+    leases: Json = {}
 
-    async def answer(request):
+    async def answer(request: web.Request) -> web.Response:
         is_made = request.method == "POST" and request.path.endswith("/leases")
         if not (is_made or request.path.endswith(f"/leases/{LEASE_NAME}")):
             return web.json_response({"kind": "Status", "reason": "ServiceUnavailable"}, status=503)
@@ -79,7 +83,9 @@ async def installation_server():
 
 
 @pytest.fixture
-def environment(platform, temporal_server, installation_server, cluster_id, tmp_path):
+def environment(
+    platform: Platform, temporal_server: TemporalServer, installation_server: str, cluster_id: str, tmp_path: Path
+) -> dict[str, str]:
     """A Temporal of the tests' own and hardly a backend: a worker acts on every object that it can see.
 
     What it needs to know that its cluster's id is its own is there.
@@ -98,7 +104,7 @@ def environment(platform, temporal_server, installation_server, cluster_id, tmp_
 
 
 @contextmanager
-def worker(environment):
+def worker(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen([sys.executable, "-m", "worker"], env=environment, stderr=subprocess.PIPE, text=True)
     try:
         yield process
@@ -107,8 +113,9 @@ def worker(environment):
         process.communicate()
 
 
-async def port_of(process):
-    def read():
+async def port_of(process: subprocess.Popen[str]) -> int:
+    def read() -> int:
+        assert process.stderr is not None
         for line in process.stderr:
             if "health server started" in line:
                 [port] = re.findall(r'"port": (\d+)', line)
@@ -118,18 +125,18 @@ async def port_of(process):
     return await asyncio.to_thread(read)
 
 
-async def get(port, path):
+async def get(port: int, path: str) -> tuple[int, str]:
     async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}{path}") as response:
         return response.status, await response.text()
 
 
-async def until_ready(port):
+async def until_ready(port: int) -> None:
     async with asyncio.timeout(30):
         while (await get(port, "/readyz"))[0] != 200:
             await asyncio.sleep(0.1)
 
 
-async def until_shown(port, *samples):
+async def until_shown(port: int, *samples: str) -> str:
     metrics = ""
     async with asyncio.timeout(30):
         while not all(re.search(sample, metrics, re.MULTILINE) for sample in samples):
@@ -138,7 +145,9 @@ async def until_shown(port, *samples):
     return metrics
 
 
-async def test_with_its_backends_away_a_worker_is_ready_and_shows_what_fails(environment, temporal_server):
+async def test_with_its_backends_away_a_worker_is_ready_and_shows_what_fails(
+    environment: dict[str, str], temporal_server: TemporalServer
+) -> None:
     with worker(environment) as process:
         port = await port_of(process)
         await until_ready(port)
@@ -165,7 +174,7 @@ async def test_with_its_backends_away_a_worker_is_ready_and_shows_what_fails(env
         assert await get(port, "/healthz") == (200, "ok\n")
 
 
-async def test_a_worker_ends_at_sigterm(environment):
+async def test_a_worker_ends_at_sigterm(environment: dict[str, str]) -> None:
     with worker(environment) as process:
         await until_ready(await port_of(process))
 
@@ -176,7 +185,7 @@ async def test_a_worker_ends_at_sigterm(environment):
     assert '"message": "worker stopped"' in stderr
 
 
-async def test_without_temporal_a_worker_is_alive_and_not_ready(environment):
+async def test_without_temporal_a_worker_is_alive_and_not_ready(environment: dict[str, str]) -> None:
     with worker(environment | {"TEMPORAL_ADDRESS": NOBODY}) as process:
         port = await port_of(process)
 
@@ -187,7 +196,9 @@ async def test_without_temporal_a_worker_is_alive_and_not_ready(environment):
 
 
 @pytest.mark.parametrize("away", ["kubernetes", "postgresql"])
-async def test_without_a_proof_that_its_cluster_is_its_own_a_worker_takes_no_work(environment, tmp_path, away):
+async def test_without_a_proof_that_its_cluster_is_its_own_a_worker_takes_no_work(
+    environment: dict[str, str], tmp_path: Path, away: str
+) -> None:
     changes = {
         "kubernetes": {"KUBECONFIG": leading_to(NOBODY, tmp_path)},
         "postgresql": {"DB_ADMIN_URL": f"postgresql://a:b@{NOBODY}/plattr"},
@@ -205,7 +216,9 @@ async def test_without_a_proof_that_its_cluster_is_its_own_a_worker_takes_no_wor
 
 
 @pytest.mark.attack
-async def test_a_copy_of_a_living_installation_ends_with_one_line(environment, platform, cluster_id, tmp_path):
+async def test_a_copy_of_a_living_installation_ends_with_one_line(
+    environment: dict[str, str], platform: Platform, cluster_id: str, tmp_path: Path
+) -> None:
     with worker(environment) as original:
         await until_ready(await port_of(original))
         # In a cluster that was restored from a backup: the same id, and a Lease of the past.
@@ -222,7 +235,7 @@ async def test_a_copy_of_a_living_installation_ends_with_one_line(environment, p
 
 
 @asynccontextmanager
-async def new_namespace(platform):
+async def new_namespace(platform: Platform) -> AsyncIterator[str]:
     """Yield a namespace of a real API server."""
     kube = await KubeClient.connect(str(platform.endpoints.kubeconfig_admin))
     name = f"installation-{uuid.uuid4().hex[:6]}"
@@ -234,7 +247,9 @@ async def new_namespace(platform):
         await kube.close()
 
 
-async def test_a_temporal_namespace_that_does_not_exist_ends_the_worker_with_one_line(environment):
+async def test_a_temporal_namespace_that_does_not_exist_ends_the_worker_with_one_line(
+    environment: dict[str, str],
+) -> None:
     with worker(environment | {"TEMPORAL_NAMESPACE": "nobodys"}) as process:
         _, stderr = await asyncio.to_thread(process.communicate, timeout=60)
 
@@ -244,7 +259,7 @@ async def test_a_temporal_namespace_that_does_not_exist_ends_the_worker_with_one
 
 
 @pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"])
-async def test_a_protocol_that_traces_cannot_take_stops_the_start(environment, name):
+async def test_a_protocol_that_traces_cannot_take_stops_the_start(environment: dict[str, str], name: str) -> None:
     traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", name: "http/protobuf"}
     with worker(environment | traced) as process:
         _, stderr = await asyncio.to_thread(process.communicate, timeout=60)

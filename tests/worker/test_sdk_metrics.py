@@ -17,6 +17,7 @@ from plattr.errors import MissingSetting
 from telemetry import sdk_metrics
 from telemetry.sdk_metrics import SdkMetrics
 from tests.deploy.test_chart import SDK_METRICS
+from tests.fix_temporal import TemporalServer
 
 
 @activity.defn
@@ -37,7 +38,7 @@ class Run:
         return await workflow.execute_activity(answer, start_to_close_timeout=timedelta(seconds=5))
 
 
-async def test_every_metric_that_alerts_and_dashboard_ask_for_is_served(temporal_server):
+async def test_every_metric_that_alerts_and_dashboard_ask_for_is_served(temporal_server: TemporalServer) -> None:
     metrics, queue = SdkMetrics(), f"metrics-{uuid.uuid4().hex[:8]}"
     client = await connect_temporal(lazy=False, environment=temporal_server.environment, runtime=metrics.runtime)
     runner = UnsandboxedWorkflowRunner()
@@ -61,7 +62,7 @@ async def test_every_metric_that_alerts_and_dashboard_ask_for_is_served(temporal
     assert "service_name" not in text
 
 
-async def test_a_loopback_without_a_free_port_stops_the_start_with_one_line(monkeypatch):
+async def test_a_loopback_without_a_free_port_stops_the_start_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -4,10 +4,12 @@ import asyncio
 import re
 import uuid
 from base64 import b64decode
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
@@ -22,17 +24,20 @@ from clients import temporal
 from clients.resources import APPLICATIONS, SECRETS, Json
 from plattr.backends import Backend
 from plattr.objects import Kind, ObjectReference
+from plattr.settings import Settings
+from stack.platform import Platform
 from telemetry import tracing
-from tests.fix_kubernetes import application_spec, random_name
+from tests.fix_kubernetes import Cluster, application_spec, random_name
+from tests.fix_temporal import TemporalServer
 from tests.inputs import CLUSTER
 from watcher.metrics import WatcherMetrics
 from watcher.reconcile_queue import ReconcileQueue, ReconcileRequest
 from worker.__main__ import build_worker
-from worker.registry import connect_clients
+from worker.registry import Clients, connect_clients
 
 
 @pytest.fixture
-def spans():
+def spans() -> Iterator[InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -43,7 +48,9 @@ def spans():
 
 
 @pytest.fixture
-async def clients(platform, core_settings, monkeypatch):
+async def clients(
+    platform: Platform, core_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Clients]:
     environment = platform.environment("worker")
     for name in ("KUBECONFIG", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, environment[name])
@@ -54,25 +61,25 @@ async def clients(platform, core_settings, monkeypatch):
 
 
 @pytest.fixture
-async def reference(namespace):
+async def reference(namespace: str) -> ObjectReference:
     return ObjectReference(kind=Kind.APPLICATION, namespace=namespace, name=random_name())
 
 
-async def until_phase(cluster, reference, phase):
+async def until_phase(cluster: Cluster, reference: ObjectReference, phase: str) -> Json | None:
     async with asyncio.timeout(90):
         while (body := await cluster.body(reference)) and body.get("status", {}).get("phase") != phase:
             await asyncio.sleep(0.2)
         return body
 
 
-def trace_of(spans, request):
+def trace_of(spans: Sequence[ReadableSpan], request: str) -> list[Any]:
     """Return the reconcile request's trace; the test's own calls to Kubernetes each begin another."""
     (root,) = [span for span in spans if span.name == request]
     assert root.parent is None
     return [span for span in spans if span.context.trace_id == root.context.trace_id]
 
 
-def ancestors(span, spans):
+def ancestors(span: Any, spans: list[Any]) -> list[str]:
     by_id = {one.context.span_id: one for one in spans}
     names = []
     while span.parent is not None:
@@ -82,12 +89,17 @@ def ancestors(span, spans):
 
 
 async def test_one_trace_leads_from_the_request_to_every_backend_and_back_when_all_is_removed(
-    cluster, clients, core_settings, temporal_server, reference, spans
-):
+    cluster: Cluster,
+    clients: Clients,
+    core_settings: Settings,
+    temporal_server: TemporalServer,
+    reference: ObjectReference,
+    spans: InMemorySpanExporter,
+) -> None:
     task_queue = f"traces-{uuid.uuid4().hex[:8]}"
     client = await temporal.connect_temporal(lazy=False, environment=temporal_server.environment)
 
-    async def send(request):
+    async def send(request: ReconcileRequest) -> None:
         await temporal.request_reconcile(
             client, request.reference, is_deleting=request.is_deleting, signal=request.signal, task_queue=task_queue
         )
@@ -126,6 +138,8 @@ async def test_one_trace_leads_from_the_request_to_every_backend_and_back_when_a
         assert not [name for name in names if reference.name in name]
 
     seen = "".join(span.to_json() for span in (*provision, *cleanup))
+    assert secret is not None
+    assert core_settings.db_admin_url is not None
     passwords = [b64decode(secret["data"][key]).decode() for key in ("DB_PASSWORD", "DATABASE_URL")]
     passwords += [core_settings.db_admin_url.get_secret_value()]
     assert not [password for password in passwords if password in seen]
@@ -145,7 +159,9 @@ class Leaking:
         await workflow.execute_activity(leak, start_to_close_timeout=timedelta(seconds=20), retry_policy=once)
 
 
-async def test_a_foreign_error_is_in_the_trace_without_its_words(temporal_server, spans):
+async def test_a_foreign_error_is_in_the_trace_without_its_words(
+    temporal_server: TemporalServer, spans: InMemorySpanExporter
+) -> None:
     task_queue = f"traces-{uuid.uuid4().hex[:8]}"
     client = await temporal.connect_temporal(lazy=False, environment=temporal_server.environment)
     guards, runner = [AttemptGuard(), AttemptMeter()], UnsandboxedWorkflowRunner()
@@ -162,11 +178,11 @@ async def test_a_foreign_error_is_in_the_trace_without_its_words(temporal_server
 
     (attempt,) = [span for span in spans.get_finished_spans() if span.name == "RunActivity:leak"]
     assert not attempt.status.is_ok
-    assert "RuntimeError in leak" in attempt.status.description
+    assert "RuntimeError in leak" in (attempt.status.description or "")
     assert "c4n4ry" not in "".join(span.to_json() for span in spans.get_finished_spans())
 
 
-async def test_off_it_costs_no_interceptor_and_no_span():
+async def test_off_it_costs_no_interceptor_and_no_span() -> None:
     tracing.use(None)
 
     assert tracing.interceptors() == []
