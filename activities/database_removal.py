@@ -77,17 +77,21 @@ class DatabaseRemovalActivities:
         return StepResult()
 
     async def _hold_or_tell(self, step: CleanupStepInput, dependents: Sequence[Dependent]) -> None:
-        """Hold the deletion because of what others would lose; where that is wanted, tell them instead."""
-        if not dependents:
-            return
-        if not step.cascade:
-            raise held(step.reference, dependents)
+        """Hold the deletion because of what others would lose; tell them where that is wanted, or they have no say."""
+        holding = [dependent for dependent in dependents if dependent.holds]
+        if holding and not step.cascade:
+            raise held(step.reference, holding)
+        without_right = [dependent for dependent in dependents if not dependent.holds]
+        await self._tell(step, holding, "went with it, as an operator asked for")
+        await self._tell(step, without_right, "had no right there, but an object id: it was ended")
+
+    async def _tell(self, step: CleanupStepInput, dependents: Sequence[Dependent], what_becomes: str) -> None:
         # Before they go: told twice is better than not told.
         for record in dict.fromkeys(dependent.record for dependent in dependents):
             theirs = [dependent for dependent in dependents if dependent.record == record]
             message = (
                 f"{', '.join(dict.fromkeys(each.name for each in theirs[:10]))} depended on the database of"
-                f" {step.reference} and went with it, as an operator asked for"
+                f" {step.reference} and {what_becomes}"
             )
             logger.warning("dependents removed", extra={"holder": theirs[0].holder, "note": message})
             owner = owner_in(record)

@@ -3,7 +3,7 @@
 Each transaction reads what is left, so that any attempt goes on where another ended.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -21,6 +21,7 @@ from plattr.database_removal import (
     Candidate,
     Dependent,
     Inventory,
+    Piece,
     Place,
     chosen,
     drop_statements,
@@ -64,6 +65,10 @@ class Dropping:
         self._heavy: set[int] = set()
         self._has_dropped = False
         self._taken_back: set[str] = set()
+        # Of what others have by object ids alone: what is too much, what is dropped already or left to CASCADE.
+        self._heavy_by_id: set[int] = set()
+        self._left_by_id: set[int] = set()
+        self._is_one_by_one = False
         self.ended: list[Blocker] = []
         """Sessions of others that were in the way."""
 
@@ -109,7 +114,13 @@ class Dropping:
 
     async def _empty(self, place: str | None) -> bool:
         """Drop what may be too much for one transaction; False: the time is up."""
-        for drop in (self._end_strangers, self._leave_what_has_no_schema, self._drop_some, self._take_back_some):
+        for drop in (
+            self._end_strangers,
+            self._leave_what_has_no_schema,
+            self._drop_some_by_id,
+            self._drop_some,
+            self._take_back_some,
+        ):
             while await drop(place):
                 if self._is_over():
                     return False
@@ -131,6 +142,53 @@ class Dropping:
             [row] = await transaction.call(query, roles=roles, batch=LOCKS_AT_ONCE)
             has_written = await _write_of_server(transaction, sql_removal.POLICIES, roles=roles)
             return has_written or bool(row["unlinked"] == LOCKS_AT_ONCE)
+
+    async def _drop_some_by_id(self, place: str | None) -> bool:
+        """Drop some of what names the owner's things by object ids alone.
+
+        What has no statement of its own goes by CASCADE, with the thing that it names.
+
+        Raises:
+            HeldByDependents: nothing is left but what is too much for a transaction.
+        """
+        some: list[Piece] = []
+        try:
+            async with self._open(place) as transaction:
+                inventory = await self._to_delete(transaction, place)
+                pieces = await self._pieces_by_id(transaction, inventory)
+                some = chosen(pieces, locks=LOCKS_AT_ONCE)[: 1 if self._is_one_by_one else None]
+                await transaction.write([statement for piece in some for statement in piece.drop])
+        except BackendRefused:
+            if not some:
+                raise
+            # Alone, to find the one that the server keeps: that goes by CASCADE as well.
+            self._left_by_id |= {piece.object_id for piece in some if self._is_one_by_one}
+            self._is_one_by_one = True
+            return True
+        if some:
+            # With these gone the heavy ones may have become light.
+            self._heavy_by_id = set()
+            self._left_by_id |= {piece.object_id for piece in some}
+        else:
+            self._heavy_by_id |= {piece.object_id for piece in pieces}
+        if pieces:
+            return True
+        if self._heavy_by_id and not self._step.cascade:
+            async with self._open(place) as transaction:
+                dependents = await self._dependents(transaction, await self._to_delete(transaction, place))
+            raise held(self._step.reference, dependents)
+        return False
+
+    async def _pieces_by_id(self, transaction: Transaction, inventory: Inventory) -> list[Piece]:
+        rows = await transaction.fetch(
+            sql_dependents.PIECES_BY_ID,
+            roles=inventory.role_ids,
+            schemas=inventory.schema_ids,
+            skipped=[*self._heavy_by_id, *self._left_by_id],
+            most=CANDIDATES_AT_ONCE,
+            bound=LOCKS_AT_ONCE + 1,
+        )
+        return [Piece.model_validate(row) for row in rows]
 
     async def _drop_some(self, place: str | None) -> bool:
         """Drop as many things as one transaction may; False: there is nothing left that has a statement of its own."""
@@ -189,12 +247,16 @@ class Dropping:
             inventory = await self._to_delete(transaction, place)
             if inventory.is_empty:
                 return
-            await self._ensure_free(transaction, inventory)
+            dependents = await self._dependents(transaction, inventory)
+            self._ensure_none_holds(dependents)
             # What was granted since.
             await _take_back(transaction, inventory)
             rows = await transaction.fetch(sql_removal.OCCUPIED_SCHEMAS, schemas=inventory.schema_ids)
             occupied = {row["oid"] for row in rows}
-            await transaction.write(emptying_statements(inventory, occupied=occupied, cascade=self._step.cascade))
+            statements = emptying_statements(
+                inventory, occupied=occupied, cascade=self._step.cascade or bool(dependents)
+            )
+            await transaction.write(statements)
             holders = await transaction.fetch(sql_removal.HOLDERS, roles=inventory.role_ids, most=DEPENDENTS_MOST)
             if holders:
                 things = ", ".join(thing_named(row["kind"], row["identity"]) for row in holders[:NAMED_AT_MOST])
@@ -218,19 +280,19 @@ class Dropping:
         )
         return [Candidate.model_validate(row) for row in rows]
 
-    async def _ensure_free(
-        self, transaction: Transaction, inventory: Inventory, some: list[Candidate] | None = None
-    ) -> None:
-        """Return when nothing of others depends on these, or on anything there is; the transaction drops them next.
+    async def _ensure_free(self, transaction: Transaction, inventory: Inventory, some: list[Candidate]) -> None:
+        """Return when nothing of others holds these; the transaction drops them next.
 
         Raises:
             HeldByDependents: something does, and was made since this attempt began.
         """
-        if self._step.cascade:
-            return
-        dependents = await self._dependents(transaction, inventory, some)
-        if dependents:
-            raise held(self._step.reference, dependents)
+        if not self._step.cascade:
+            self._ensure_none_holds(await self._dependents(transaction, inventory, some))
+
+    def _ensure_none_holds(self, dependents: Sequence[Dependent]) -> None:
+        holding = [each for each in dependents if each.holds]
+        if holding and not self._step.cascade:
+            raise held(self._step.reference, holding)
 
     async def _dependents(
         self, transaction: Transaction, inventory: Inventory, some: list[Candidate] | None = None

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
-from typing import Self
+from typing import Self, TypeVar
 
 from plattr import sql, sql_removal
 from plattr.database import recorded_mark, recorded_owner
@@ -102,6 +102,8 @@ class Dependent(FrozenModel):
     identity: str | None
     role: str | None
     record: str | None
+    holds: bool
+    """False: it names the owner's thing by its object id alone, and goes with it."""
 
     @property
     def name(self) -> str:
@@ -130,6 +132,22 @@ class Candidate(FrozenModel):
         return sql_removal.of_server(f"{self.statement} {'RESTRICT' if self.locks == 1 else 'CASCADE'}")
 
 
+class Piece(FrozenModel):
+    """A thing of somebody else's that has no right to hold a deletion: a row of `sql_dependents.PIECES_BY_ID`."""
+
+    object_id: int
+    locks: int
+    statement: str
+    admin: str
+    doors: tuple[tuple[str, str], ...]
+    """Owner and name of each schema that is closed to the admin."""
+
+    @property
+    def drop(self) -> list[sql.Statement]:
+        """Return the statements."""
+        return sql_removal.let_in(self.admin, self.doors, sql_removal.of_server(self.statement))
+
+
 class Blocker(FrozenModel):
     """A session of another role that was in the way: a row of `sql_removal.END_BLOCKERS` or `END_STRANGERS`."""
 
@@ -144,7 +162,10 @@ class Blocker(FrozenModel):
         return recorded_owner(self.record) or f"role {shown(quoted(self.role))}"
 
 
-def chosen(candidates: Iterable[Candidate], *, locks: int) -> list[Candidate]:
+Weighed = TypeVar("Weighed", Candidate, Piece)
+
+
+def chosen(candidates: Iterable[Weighed], *, locks: int) -> list[Weighed]:
     """Return, in their order, those that one transaction can drop without taking more locks than that."""
     some = []
     for candidate in candidates:

@@ -3,6 +3,8 @@
 Names in the answers are a tenant's words, quoted by the server, and with their schema.
 """
 
+from plattr import sql_by_id
+
 # Everything that is directly the owner's in this database: his roles own it, or it lies in his schemas.
 _SEEDS = """
 SELECT classid, objid FROM pg_shdepend
@@ -11,6 +13,19 @@ WHERE refclassid = 'pg_authid'::regclass AND refobjid = ANY (%(roles)s) AND dept
 UNION
 SELECT classid, objid FROM pg_depend
 WHERE refclassid = 'pg_namespace'::regclass AND refobjid = ANY (%(schemas)s) AND deptype = 'n'
+    -- An expression can name the schema from elsewhere.
+    AND CASE classid
+        WHEN 'pg_class'::regclass THEN EXISTS (SELECT FROM pg_class WHERE oid = objid AND relnamespace = refobjid)
+        WHEN 'pg_proc'::regclass THEN EXISTS (SELECT FROM pg_proc WHERE oid = objid AND pronamespace = refobjid)
+        WHEN 'pg_type'::regclass THEN EXISTS (SELECT FROM pg_type WHERE oid = objid AND typnamespace = refobjid)
+        WHEN 'pg_statistic_ext'::regclass THEN EXISTS (
+            SELECT FROM pg_statistic_ext WHERE oid = objid AND stxnamespace = refobjid
+        )
+        ELSE classid NOT IN (
+            'pg_attrdef'::regclass, 'pg_rewrite'::regclass, 'pg_constraint'::regclass, 'pg_policy'::regclass,
+            'pg_trigger'::regclass
+        )
+    END
 UNION
 SELECT 'pg_namespace'::regclass, schema.oid FROM unnest(%(schemas)s::oid[]) AS schema (oid)
 """
@@ -35,6 +50,31 @@ closure (classid, objid, objsubid) AS (
         SELECT refclassid, refobjid, refobjsubid FROM pg_depend
         WHERE classid = base.classid AND objid = base.objid AND deptype IN ('i', 'e')
     ) AS next
+)
+"""
+
+# The same with a state: what an owner of others' would lose by name holds the deletion. What depends on the seeds by an
+# object id alone goes with them, and all that depends on it; or it is severed from them and stays.
+_HOLDS, _GOES, _SEVERED = 2, 1, 0
+_JUDGED_CLOSURE = """
+closure (classid, objid, objsubid, state) AS (
+    SELECT classid, objid, 0, {holds} FROM ({seeds}) AS seed
+    UNION
+    SELECT next.classid, next.objid, next.objsubid,
+        CASE WHEN NOT next.is_by_id THEN base.state WHEN next.is_severable THEN {severed} ELSE {goes} END
+    FROM closure AS base
+    CROSS JOIN LATERAL (
+        SELECT dep.classid, dep.objid, dep.objsubid, {is_by_id} AS is_by_id, {is_severable} AS is_severable
+        FROM pg_depend AS dep
+        WHERE dep.refclassid = base.classid AND dep.refobjid = base.objid
+            AND (base.objsubid = 0 OR dep.refobjsubid = base.objsubid)
+        UNION ALL
+        SELECT refclassid, refobjid, refobjsubid, false, false FROM pg_depend
+        WHERE classid = base.classid AND objid = base.objid AND deptype IN ('i', 'e')
+            -- A column of a composite type goes without the type.
+            AND (base.objsubid = 0 OR objsubid = base.objsubid)
+    ) AS next
+    WHERE base.state > {severed}
 )
 """
 
@@ -76,40 +116,41 @@ _COLUMNS = {catalogue: f"{owner}, {namespace}" for catalogue, owner, namespace i
 # A cast has no owner. Whoever has a type that takes part in it and is not to go is the one who loses it.
 _OF_CASTS = """
     SELECT typowner, typnamespace FROM pg_cast JOIN pg_type AS whole ON whole.oid IN (castsource, casttarget)
-        WHERE closure.classid = 'pg_cast'::regclass AND pg_cast.oid = closure.objid AND whole.oid >= 16384
+        WHERE {classid} = 'pg_cast'::regclass AND pg_cast.oid = {objid} AND whole.oid >= 16384
 """
 
 
-def _owners() -> str:
-    """Return the query of owner and schema of what `closure` names."""
+def _owners(classid: str, objid: str) -> str:
+    """Return the query of owner and schema of what two columns name."""
     queries = [
         f"SELECT {_COLUMNS[catalogue]} FROM {catalogue}"  # noqa: S608  texts of ours alone
-        f" WHERE closure.classid = '{catalogue}'::regclass AND oid = closure.objid"
+        f" WHERE {classid} = '{catalogue}'::regclass AND oid = {objid}"
         for catalogue, _, _ in _OWNED
     ]
     queries += [
         f"SELECT {_COLUMNS[whole]} FROM {part} JOIN {whole} AS whole ON whole.oid = {column}"  # noqa: S608  as above
-        f" WHERE closure.classid = '{part}'::regclass AND {part}.oid = closure.objid"
+        f" WHERE {classid} = '{part}'::regclass AND {part}.oid = {objid}"
         for part, column, whole in _PARTS
     ]
-    return "\n    UNION ALL ".join([*queries, _OF_CASTS])
+    return "\n    UNION ALL ".join([*queries, _OF_CASTS.format(classid=classid, objid=objid)])
 
 
 # What others have made of the owner's things. Outside of his schemas that is whatever his roles do not own; inside,
 # what another application owns: the rest there goes with the schema. Default privileges are no more than a setting.
 _DEPENDENTS = """
 WITH RECURSIVE {closure}, foreign_thing AS MATERIALIZED (
-    SELECT DISTINCT closure.classid, closure.objid, closure.objsubid, owned.owner, record.description AS record
+    SELECT closure.classid, closure.objid, closure.objsubid, owned.owner, record.description AS record,
+        max(closure.state) = {holds} AS holds
     FROM closure
     LEFT JOIN LATERAL ({owners}) AS owned (owner, namespace) ON true
     LEFT JOIN pg_shdescription AS record ON record.objoid = owned.owner AND record.classoid = 'pg_authid'::regclass
     WHERE closure.classid <> 'pg_default_acl'::regclass
         -- Of a part its whole decides, which is there, too: a range's functions belong to nobody else.
         -- Counted, not NOT EXISTS: for that the planner sorts all of pg_depend.
-        AND (
+        AND (closure.state = {severed} OR (
             SELECT count(*) FROM pg_depend AS part
             WHERE part.classid = closure.classid AND part.objid = closure.objid AND part.deptype = 'i'
-        ) = 0
+        ) = 0)
         AND (closure.classid <> 'pg_cast'::regclass OR owned.owner IS NOT NULL)
         AND (owned.owner <> ALL (%(roles)s) OR owned.owner IS NULL AND NOT EXISTS (
             SELECT FROM pg_shdepend AS own
@@ -122,8 +163,9 @@ WITH RECURSIVE {closure}, foreign_thing AS MATERIALIZED (
             OR owned.namespace <> ALL (%(schemas)s)
             OR (starts_with(record.description, %(prefix)s) AND NOT starts_with(record.description, %(beginning)s))
         )
+    GROUP BY closure.classid, closure.objid, closure.objsubid, owned.owner, record.description
 )
-SELECT named.type AS kind, named.identity, role.rolname AS role, thing.record
+SELECT named.type AS kind, named.identity, role.rolname AS role, thing.record, thing.holds
 FROM foreign_thing AS thing
 LEFT JOIN pg_roles AS role ON role.oid = thing.owner
 CROSS JOIN LATERAL pg_identify_object(thing.classid, thing.objid, thing.objsubid) AS named
@@ -135,17 +177,35 @@ WHERE NOT EXISTS (
     WHERE part.classid = thing.classid AND part.objid = thing.objid AND part.objsubid = thing.objsubid
         AND part.deptype IN ('a', 'e', 'P', 'S')
 )
-ORDER BY role, kind, identity
+ORDER BY holds DESC, role, kind, identity
 LIMIT %(most)s
 """
 
 
+def _judged(seeds: str) -> str:
+    is_by_id = sql_by_id.IS_BY_ID.format(
+        owner_of_dependent=_owners("dep.classid", "dep.objid"),
+        owner_of_thing=_owners("dep.refclassid", "dep.refobjid"),
+    )
+    return _JUDGED_CLOSURE.format(
+        seeds=seeds,
+        is_by_id=is_by_id,
+        is_severable=sql_by_id.IS_SEVERABLE,
+        holds=_HOLDS,
+        goes=_GOES,
+        severed=_SEVERED,
+    )
+
+
 def _dependents(seeds: str) -> str:
-    return _DEPENDENTS.format(closure=_CLOSURE.format(seeds=seeds), owners=_owners())
+    owners = _owners("closure.classid", "closure.objid")
+    return _DEPENDENTS.format(closure=_judged(seeds), owners=owners, holds=_HOLDS, severed=_SEVERED)
 
 
 DEPENDENTS = _dependents(_SEEDS)
 DEPENDENTS_OF_CHOSEN = _dependents(_CHOSEN)
+# What to drop of those that depend on the owner's things by object ids alone.
+PIECES_BY_ID = sql_by_id.PIECES.format(judged=_judged(_SEEDS), holds=_HOLDS)
 # So many are read; the message names fewer.
 DEPENDENTS_MOST = 200
 

@@ -249,10 +249,15 @@ def as_role(role: str, statement: Statement) -> Statement:
 
 def revocation(grantor: str, text: str, doors: Sequence[tuple[str, str]]) -> list[Statement]:
     """Return what does a statement of `REGRANTS`, its grantor let into the schemas (owner, name) just for that."""
-    names = [(owner, (Identifier(schema), Identifier(grantor))) for owner, schema in doors]
+    return let_in(grantor, doors, as_role(grantor, of_server(text)))
+
+
+def let_in(role: str, doors: Sequence[tuple[str, str]], statement: Statement) -> list[Statement]:
+    """Return the statement, with the role let into the schemas (owner, name) just for that."""
+    names = [(owner, (Identifier(schema), Identifier(role))) for owner, schema in doors]
     return [
         *(as_role(owner, compose("GRANT USAGE ON SCHEMA {} TO {}", *pair)) for owner, pair in names),
-        as_role(grantor, of_server(text)),
+        statement,
         *(as_role(owner, compose("REVOKE USAGE ON SCHEMA {} FROM {}", *pair)) for owner, pair in names),
     ]
 
