@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from temporalio.client import WorkflowFailureError
+
 from cli.auditing.auditor import audit
 from cli.auditing.inventory import Finding
 from tests.faults.lanes import Lane
@@ -122,7 +124,7 @@ class Matrix:
             await actor.act("cleanup", item)
         try:
             await actor.done(point.scenario, item)
-        except (TimeoutError, AssertionError) as error:
+        except (TimeoutError, AssertionError, WorkflowFailureError) as error:
             return Outcome(point, f"it did not come to what it should be: {error}", time.monotonic() - began)
         seconds = time.monotonic() - began
         ends = lane.exits[kills:]
