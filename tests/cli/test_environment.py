@@ -52,5 +52,7 @@ def test_commands_find_the_platform_that_runs_and_learn_what_it_is(platform: Pla
     ],
     ids=["set", "root", "user", "XDG", "relative"],
 )
-def test_the_state_folder_is_the_settings_or_roots_or_the_users(environment, is_root, folder) -> None:
+def test_the_state_folder_is_the_settings_or_roots_or_the_users(
+    environment: dict[str, str], is_root: bool, folder: str
+) -> None:
     assert state_folder(environment, home=Path("/home/me"), is_root=is_root) == Path(folder)

@@ -90,7 +90,9 @@ COMMANDS_WITHOUT_TEMPORAL = [
 
 
 @pytest.mark.parametrize("arguments", COMMANDS_WITHOUT_TEMPORAL, ids=" ".join)
-def test_a_command_that_asks_kubernetes_imports_nothing_for_another_backend(arguments, platform: Platform) -> None:
+def test_a_command_that_asks_kubernetes_imports_nothing_for_another_backend(
+    arguments: tuple[str, ...], platform: Platform
+) -> None:
     code, imported = imports_of(*arguments, KUBECONFIG=str(platform.endpoints.kubeconfig_admin))
 
     assert code in (0, 1)
