@@ -16,8 +16,9 @@ from clients.keycloak import KeycloakClient, OutcomeUnknown
 from clients.kube import KubeClient
 from clients.resources import CONFIG_MAPS, Json
 from plattr import realm as realms
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
 from plattr.errors import BackendRefused, Conflict, ProviderCredentialsMissing, StillDeleting
+from plattr.features import ClaimKind, ConditionType
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.marks import Estate, ensure_own, estate_of
@@ -25,7 +26,7 @@ from plattr.naming import possible_realms
 from plattr.objects import ObjectReference
 from plattr.settings import ProviderCredentials, Settings
 from plattr.spec import Provider
-from plattr.status import ConditionType, ConditionUpdate
+from plattr.status import ConditionUpdate
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 from plattr.target import Target
 

@@ -19,9 +19,10 @@ from plattr.certificates import (
 )
 from plattr.denials import one_line
 from plattr.errors import BackendRefused, Conflict, StillDeleting
+from plattr.features import ConditionType
 from plattr.naming import tls_secret_of
 from plattr.objects import Kind, ObjectReference
-from plattr.status import ConditionType, ConditionUpdate
+from plattr.status import ConditionUpdate
 
 # 5 s: Kubernetes' garbage collector takes a second after the Ingress has gone; the next attempt goes on waiting.
 WAIT_SECONDS = 5.0

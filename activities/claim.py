@@ -15,11 +15,11 @@ from clients.kube import KubeClient
 from clients.resources import NAMESPACES, Json, custom_resource
 from plattr.claims import Claim, HeldClaim, claims_of, outliving
 from plattr.errors import OwnedElsewhere, PlattrError, StillDeleting, Superseded
-from plattr.features import Feature, Step, cleanup_order, features_of, missing_features
+from plattr.features import ConditionType, Feature, Step, cleanup_order, features_of, missing_features
 from plattr.marks import Estate, estate_of
 from plattr.objects import FINALIZER, CustomObject, Kind, ObjectReference, Owner
 from plattr.parent import STATUS_FIELD
-from plattr.status import ConditionType, ConditionUpdate, Phase, begun, ending
+from plattr.status import ConditionUpdate, Phase, begun, ending
 from plattr.steps import ClaimInput, ClaimResult, CleanupInput, CleanupPlan
 from plattr.target import Target
 

@@ -3,8 +3,8 @@
 from clients.claim_store import ClaimStore
 from clients.kube import KubeClient
 from clients.resources import PREVIEWS
-from plattr.claims import ClaimKind
 from plattr.errors import TooManyPreviews
+from plattr.features import ClaimKind
 from plattr.marks import estate_of
 from plattr.target import Target
 

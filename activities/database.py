@@ -31,10 +31,11 @@ from plattr.database import (
 )
 from plattr.database_removal import Blocker
 from plattr.errors import BackendRefused, BackendUnavailable, Conflict, StillDeleting
+from plattr.features import ConditionType
 from plattr.manifests.secret import build_database_secret
 from plattr.settings import Settings
 from plattr.sql_access import ACCESS_BATCH
-from plattr.status import ConditionType, ConditionUpdate
+from plattr.status import ConditionUpdate
 from plattr.steps import StepInput, StepResult
 from plattr.target import Target
 

@@ -13,7 +13,6 @@ from clients.postgres import PostgresClient
 from clients.postgres_transaction import Transaction
 from plattr import sql_dependents, sql_removal
 from plattr.backends import Backend, of_backend
-from plattr.claims import ClaimKind
 from plattr.database import RECORD_PREFIX, record_beginning
 from plattr.database_removal import (
     NAMED_AT_MOST,
@@ -34,6 +33,7 @@ from plattr.database_removal import (
     thing_named,
 )
 from plattr.errors import BackendRefused, Conflict, StillDeleting
+from plattr.features import ClaimKind
 from plattr.marks import Estate
 from plattr.naming import roles_of
 from plattr.sql_dependents import CANDIDATES_AT_ONCE, DEPENDENTS_MOST

@@ -11,7 +11,8 @@ from activities.ownership import without_marks
 from clients.claim_store import ClaimStore
 from clients.kube import KubeClient
 from clients.resources import APPLICATIONS, NAMESPACES
-from plattr.claims import Claim, ClaimKind, claims_of, other_families, previews_claim
+from plattr.claims import Claim, claims_of, other_families, previews_claim
+from plattr.features import ClaimKind
 from plattr.marks import estate_of, owned_elsewhere
 from plattr.objects import CustomObject, Kind, ObjectReference
 from plattr.spec import Environment

@@ -10,8 +10,9 @@ from clients.claim_release import waiting_for
 from clients.claim_store import ClaimStore
 from clients.kube import KubeClient
 from clients.resources import INGRESSES, Json
-from plattr.claims import Claim, ClaimKind, claims_of, host_claim
+from plattr.claims import Claim, claims_of, host_claim
 from plattr.errors import InvalidSpec, ParentNotFound, StillDeleting, Superseded
+from plattr.features import ClaimKind
 from plattr.marks import Mark, estate_of
 from plattr.objects import ObjectReference, parse_key
 from plattr.target import Target

@@ -12,8 +12,9 @@ from clients.claim_store import ClaimStore
 from clients.concurrency import all_of
 from clients.kube import KubeClient
 from clients.resources import LIMIT_RANGES, NAMESPACES, NETWORK_POLICIES, RESOURCE_QUOTAS, Json, Resource, is_deleting
-from plattr.claims import Claim, ClaimKind, HeldClaim
+from plattr.claims import Claim, HeldClaim
 from plattr.errors import StillDeleting
+from plattr.features import ClaimKind
 from plattr.manifests.namespace import build_namespace
 from plattr.manifests.preview_limits import build_limit_range, build_network_policy, build_resource_quota
 from plattr.marks import Estate, estate_of

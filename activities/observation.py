@@ -7,9 +7,10 @@ from activities.ownership import belongs_to, list_owned, namespaces_of
 from clients.concurrency import all_of
 from clients.kube import KubeClient
 from clients.resources import DEPLOYMENTS, INGRESSES, Json
+from plattr.features import ConditionType
 from plattr.marks import Estate, estate_of
 from plattr.objects import ObjectReference
-from plattr.status import ConditionType, ConditionUpdate
+from plattr.status import ConditionUpdate
 from plattr.target import Target
 
 

@@ -6,9 +6,9 @@ from typing import Any
 from clients.kube import KubeClient
 from clients.resources import NAMESPACES, Json, Resource, custom_resource, is_deleting
 from plattr.errors import Conflict, OwnedElsewhere, StillDeleting
+from plattr.features import ConditionType
 from plattr.marks import Estate, ensure_own
 from plattr.objects import Kind, ObjectReference, Owner
-from plattr.status import ConditionType
 from plattr.steps import CleanupStepInput
 from plattr.target import (
     OWNER_ANNOTATION,

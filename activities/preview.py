@@ -12,9 +12,10 @@ from clients.kube import KubeClient
 from clients.resources import PREVIEWS, Json
 from plattr import ttl
 from plattr.errors import Superseded
+from plattr.features import ConditionType
 from plattr.objects import CustomObject
 from plattr.spec import preview_ttl
-from plattr.status import ConditionType, ConditionUpdate
+from plattr.status import ConditionUpdate
 from plattr.steps import ClaimInput, ExpiryInput, Lifetime, PreviewLifetime, StepResult
 
 EXPIRING_REASON = "ExpiresSoon"

@@ -16,10 +16,11 @@ from clients.claim_store import ClaimStore
 from clients.kube import KubeClient
 from clients.redis import RedisClient, UsersMissing
 from clients.resources import CONFIG_MAPS, SECRETS, Json, is_deleting
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
 from plattr.database import recorded_mark
 from plattr.endpoints import redis_values
 from plattr.errors import Conflict, StillDeleting
+from plattr.features import ClaimKind, ConditionType
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.manifests.secret import build_redis_secret
@@ -28,7 +29,7 @@ from plattr.naming import redis_prefix
 from plattr.redis_users import RedisUser, channel_record, password_digest, secret_values, user_rules
 from plattr.retries import CLEANUP_BUDGET
 from plattr.settings import Settings
-from plattr.status import ConditionType, ConditionUpdate
+from plattr.status import ConditionUpdate
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 from plattr.target import Target
 

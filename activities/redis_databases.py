@@ -4,8 +4,9 @@ import zlib
 
 from clients.claim_store import ClaimStore
 from clients.redis import RedisClient, UsersMissing
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
 from plattr.errors import BackendRefused
+from plattr.features import ClaimKind
 from plattr.marks import estate_of
 from plattr.redis_users import TEMPLATE_BEGINNING
 from plattr.target import Target

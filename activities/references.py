@@ -11,10 +11,11 @@ from clients.concurrency import all_of
 from clients.kube import KubeClient
 from clients.resources import CONFIG_MAPS, SECRETS, custom_resource
 from plattr.claims import HeldClaim
+from plattr.features import ConditionType
 from plattr.fleet import ChangedReferences, Member, ReferencesQuery
 from plattr.objects import CustomObject, ObjectReference
 from plattr.references import from_record, version_of
-from plattr.status import ConditionType, Phase, has_failed
+from plattr.status import Phase, has_failed
 
 # 8: half of the pool, so that those who provision find a connection.
 AT_ONCE = 8

@@ -12,9 +12,10 @@ from activities.polling import moments
 from clients.kube import KubeClient
 from clients.resources import DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS, Json
 from plattr.errors import Conflict, RolloutFailed
+from plattr.features import ConditionType
 from plattr.probes import UNHEALTHY_REASON, is_unready, probe_trouble
 from plattr.rollout import Trouble, deployment_trouble, has_settled, new_replica_set, pod_troubles, progress_of
-from plattr.status import ConditionType, ConditionUpdate
+from plattr.status import ConditionUpdate
 from plattr.steps import RolloutInput, StepResult
 from plattr.target import Target
 

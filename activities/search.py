@@ -11,16 +11,16 @@ from clients.claim_store import ClaimStore
 from clients.kube import KubeClient
 from clients.opensearch import OpenSearchClient
 from clients.resources import CONFIG_MAPS
-from plattr.claims import ClaimKind
 from plattr.database import owner_record, recorded_mark
 from plattr.endpoints import search_values
 from plattr.errors import StillDeleting
+from plattr.features import ClaimKind, ConditionType
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.marks import ensure_own, holder_words
 from plattr.retries import CLEANUP_BUDGET
 from plattr.settings import Settings
-from plattr.status import ConditionType, ConditionUpdate
+from plattr.status import ConditionUpdate
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 from plattr.target import Target
 

@@ -12,6 +12,7 @@ from clients.events import EventRecorder
 from clients.kube import KubeClient
 from clients.resources import Json, custom_resource
 from plattr.errors import InvalidSpec, ParentNotFound, Superseded
+from plattr.features import ConditionType
 from plattr.objects import CustomObject, Kind
 from plattr.probes import UNHEALTHY_REASON
 from plattr.spec import preview_ttl
@@ -19,7 +20,6 @@ from plattr.status import (
     INFORMATIVE,
     SUMMARY,
     Condition,
-    ConditionType,
     ConditionUpdate,
     Phase,
     derive_phase,

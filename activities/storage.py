@@ -29,8 +29,9 @@ from plattr.buckets import (
     storage_values,
     tagged_mark,
 )
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
 from plattr.errors import Conflict, PlattrError, Refusal, StillDeleting, Transient
+from plattr.features import ClaimKind, ConditionType
 from plattr.manifests.config_map import build_config_map
 from plattr.manifests.metadata import FEATURE_LABEL
 from plattr.manifests.secret import SECRET_KEY, build_storage_keys
@@ -39,7 +40,7 @@ from plattr.naming import BucketName, possible_bucket_prefixes, storage_account
 from plattr.objects import ObjectReference, Owner
 from plattr.retries import CLEANUP_BUDGET
 from plattr.settings import Settings
-from plattr.status import ConditionType, ConditionUpdate
+from plattr.status import ConditionUpdate
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 from plattr.target import Target
 

@@ -34,10 +34,18 @@ from clients.resources import (
     Json,
     Resource,
 )
-from plattr.claims import ClaimKind, HeldClaim, claims_of, workload_claim
+from plattr.claims import HeldClaim, claims_of, workload_claim
 from plattr.connections import connections_of
 from plattr.errors import Conflict, StillDeleting
-from plattr.features import Feature, FeatureSecret, features_of, missing_features, secret_names
+from plattr.features import (
+    ClaimKind,
+    ConditionType,
+    Feature,
+    FeatureSecret,
+    features_of,
+    missing_features,
+    secret_names,
+)
 from plattr.manifests.autoscaler import build_autoscaler
 from plattr.manifests.checksum import CHECKSUM_ANNOTATION, config_checksum, summed
 from plattr.manifests.deployment import build_deployment
@@ -49,7 +57,7 @@ from plattr.marks import estate_of
 from plattr.objects import ObjectReference
 from plattr.references import as_record, references_of, version_of
 from plattr.settings import Settings
-from plattr.status import ConditionType, ConditionUpdate
+from plattr.status import ConditionUpdate
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 from plattr.target import Target
 

@@ -3,7 +3,8 @@
 from clients.claim_release import annotation_path
 from clients.quarantine import end_of_late_call, quarantine_end
 from clients.resources import LEASES, Json
-from plattr.claims import Claim, ClaimKind, HeldClaim
+from plattr.claims import Claim, HeldClaim
+from plattr.features import ClaimKind
 from plattr.marks import Estate, Mark
 from plattr.objects import GROUP, ObjectReference, Owner
 from plattr.target import (

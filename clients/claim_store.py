@@ -35,8 +35,9 @@ from clients.quarantine import (
 )
 from clients.resources import LEASES, Json
 from clients.tracked_calls import TrackedCall, TrackedCalls
-from plattr.claims import Claim, ClaimKind, HeldClaim, goes_with_object
+from plattr.claims import Claim, HeldClaim, goes_with_object
 from plattr.errors import Conflict, NameQuarantined, OwnedElsewhere, StillDeleting
+from plattr.features import ClaimKind
 from plattr.marks import Estate, Mark, estate_of, foreign
 from plattr.objects import ObjectReference, Owner, owner_named, parse_key
 from plattr.target import (

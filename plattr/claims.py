@@ -8,8 +8,7 @@ are the inventory that a cleanup works from, even when the object is long gone.
 from collections.abc import Collection
 from datetime import datetime
 
-from plattr.features import ClaimKind as ClaimKind
-from plattr.features import features_of, is_data_kind
+from plattr.features import ClaimKind, features_of, is_data_kind
 from plattr.naming import preview_families
 from plattr.objects import FrozenModel, Owner
 from plattr.target import Target

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from plattr.errors import REASON_PATTERN
-from plattr.features import ConditionType as ConditionType
+from plattr.features import ConditionType
 from plattr.objects import CustomObject, FrozenModel
 
 # The API server's own bound on a condition's message.

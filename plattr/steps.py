@@ -10,8 +10,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from plattr.claims import Claim
-from plattr.features import ClaimKind, ConditionType
-from plattr.features import Step as Step
+from plattr.features import ClaimKind, ConditionType, Step
 from plattr.marks import Estate
 from plattr.objects import FrozenModel, Kind, ObjectReference
 from plattr.status import ConditionUpdate, Phase

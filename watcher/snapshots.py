@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from clients.resources import Json
 from plattr import naming
 from plattr.errors import InvalidSpec, NameTooLong, ParentNotFound
+from plattr.features import ConditionType
 from plattr.objects import CustomObject, Kind, ObjectReference, parse_key
-from plattr.status import ConditionType, has_failed
+from plattr.status import has_failed
 from plattr.target import KIND_LABEL, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL
 
 # The condition does not say whose spec breaks a rule, the preview's own or its parent's.

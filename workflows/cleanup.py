@@ -9,6 +9,7 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from activities.claim import ClaimActivities
     from activities.release import ReleaseActivities
+    from plattr.features import Step
     from plattr.status import ConditionUpdate, Phase
     from plattr.steps import (
         CleanupInput,
@@ -19,7 +20,6 @@ with workflow.unsafe.imports_passed_through():
         Remedy,
         RunResult,
         StatusInput,
-        Step,
         StepResult,
     )
     from workflows.next_action import Again, Become, Done, NextAction, Pause

@@ -8,8 +8,9 @@ from temporalio.common import Priority
 
 with workflow.unsafe.imports_passed_through():
     from activities.preview import PreviewActivities
+    from plattr.features import Step
     from plattr.objects import Kind
-    from plattr.steps import ClaimInput, ExpiryInput, Lifetime, PendingRequest, RunInput, RunResult, RunState, Step
+    from plattr.steps import ClaimInput, ExpiryInput, Lifetime, PendingRequest, RunInput, RunResult, RunState
     from workflows.cleanup import CleanupRun
     from workflows.next_action import Again, Become, Done, Fail, NextAction, Pause
     from workflows.options import LATER

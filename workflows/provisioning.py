@@ -11,8 +11,9 @@ with workflow.unsafe.imports_passed_through():
     from activities.rollout import RolloutActivities
     from activities.status import StatusActivities
     from clients.temporal import ENVIRONMENT_ATTRIBUTE
+    from plattr.features import ConditionType, Step
     from plattr.objects import FrozenModel
-    from plattr.status import ConditionType, ConditionUpdate, Phase
+    from plattr.status import ConditionUpdate, Phase
     from plattr.steps import (
         ClaimInput,
         ClaimResult,
@@ -21,7 +22,6 @@ with workflow.unsafe.imports_passed_through():
         Remedy,
         RolloutInput,
         StatusInput,
-        Step,
         StepInput,
         StepResult,
     )

@@ -10,8 +10,9 @@ from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from clients.temporal import PHASE_ATTRIBUTE
+    from plattr.features import Step
     from plattr.objects import FrozenModel, ObjectReference
-    from plattr.steps import PROGRESS_QUERY, Problem, Progress, Remedy, Step, StepResult
+    from plattr.steps import PROGRESS_QUERY, Problem, Progress, Remedy, StepResult
     from workflows.details import describe_progress
     from workflows.options import HEARTBEAT_TIMEOUT, START_TO_CLOSE, STEP_RETRIES
     from workflows.problems import attempts_of, problem_of

@@ -18,9 +18,10 @@ from clients.redis import RedisClient
 from clients.resources import DEPLOYMENTS, SECRETS, Json, Resource
 from clients.s3 import S3Client
 from plattr.adoption import Adoption, AdoptionInput
+from plattr.features import Step
 from plattr.objects import GROUP, CustomObject, Kind
 from plattr.settings import Settings
-from plattr.steps import ClaimInput, Step
+from plattr.steps import ClaimInput
 from plattr.target import OWNER_ANNOTATION
 from stack.platform import Platform
 from tests.fix_kubernetes import Cluster, application_spec

@@ -11,12 +11,12 @@ from activities.auth import AuthActivities
 from clients.claim_store import ClaimStore
 from clients.kube import KubeClient
 from clients.resources import CONFIG_MAPS, Json
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
 from plattr.errors import OwnedElsewhere, PlattrError, ProviderCredentialsMissing, Transient
+from plattr.features import ClaimKind, ConditionType
 from plattr.objects import Kind
 from plattr.realm import FINGERPRINT, OWNER_ATTRIBUTE, OWNER_UID_ATTRIBUTE
 from plattr.settings import Settings
-from plattr.status import ConditionType
 from tests.fix_keycloak import ISSUER_BASE, Administrator, Connect, Relay, Subjects
 from tests.inputs import estate
 

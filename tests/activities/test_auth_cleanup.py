@@ -10,8 +10,9 @@ from clients.claim_store import ClaimStore
 from clients.keycloak import KeycloakClient
 from clients.kube import KubeClient
 from clients.resources import CONFIG_MAPS
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
 from plattr.errors import BackendRefused, BackendUnavailable, OwnedElsewhere, StillDeleting
+from plattr.features import ClaimKind
 from plattr.realm import OWNER_ATTRIBUTE, OWNER_UID_ATTRIBUTE
 from plattr.settings import Settings
 from plattr.steps import CleanupStepInput

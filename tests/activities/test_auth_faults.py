@@ -13,7 +13,7 @@ from clients import fence
 from clients.claim_store import ClaimStore
 from clients.keycloak import KeycloakClient
 from plattr.backends import NothingPending
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
 from plattr.errors import (
     BackendRefused,
     BackendUnavailable,
@@ -23,6 +23,7 @@ from plattr.errors import (
     PlattrError,
     Transient,
 )
+from plattr.features import ClaimKind
 from plattr.settings import Settings
 from tests.fix_keycloak import TOKEN_PATH, Administrator, Connect, Fault, Relay, Subject, Subjects
 

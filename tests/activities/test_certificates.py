@@ -9,9 +9,10 @@ from activities import certificates
 from clients.kube import KubeClient
 from clients.resources import CERT_MANAGER, CERTIFICATES, INGRESSES, SECRETS, Json
 from plattr.errors import StillDeleting
+from plattr.features import ConditionType
 from plattr.manifests.ingress import build_ingress, ingress_profile
 from plattr.objects import CustomObject
-from plattr.status import ConditionType, ConditionUpdate
+from plattr.status import ConditionUpdate
 from plattr.steps import StepInput
 from tests.certificates import CRDS, certificate, certificate_definition, key_pair, tls_secret
 from tests.fix_kubernetes import Cluster, random_name

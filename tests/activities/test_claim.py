@@ -6,11 +6,11 @@ import pytest
 
 from clients.claim_store import Acquisition
 from clients.resources import APPLICATIONS
-from plattr.claims import Claim, ClaimKind, is_data
+from plattr.claims import Claim, is_data
 from plattr.errors import Conflict, InvalidSpec, OwnedElsewhere, ParentNotFound, Superseded
-from plattr.features import Step, cleanup_order
+from plattr.features import ClaimKind, ConditionType, Step, cleanup_order
 from plattr.objects import FINALIZER, PAUSED_ANNOTATION, CustomObject, Kind, ObjectReference
-from plattr.status import ConditionType, ConditionUpdate, Phase
+from plattr.status import ConditionUpdate, Phase
 from plattr.steps import ClaimInput, CleanupInput
 from plattr.target import OWNER_UID_ANNOTATION
 from tests.fix_kubernetes import Cluster, application_spec, random_name

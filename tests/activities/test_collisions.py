@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clients.claim_store import ClaimStore
-from plattr.claims import Claim, ClaimKind, claims_of
+from plattr.claims import Claim, claims_of
 from plattr.errors import OwnedElsewhere
+from plattr.features import ClaimKind
 from plattr.marks import estate_of
 from plattr.objects import CustomObject, Owner
 from plattr.steps import ClaimInput

@@ -5,7 +5,7 @@ import pytest
 from activities.redis import RedisActivities
 from clients.resources import CONFIG_MAPS, Json
 from plattr.errors import OwnedElsewhere, StillDeleting
-from plattr.status import ConditionType
+from plattr.features import ConditionType
 from tests.fix_workload import Team
 
 BOTH: Json = {"redis": {"enabled": True}, "search": {"enabled": True}}

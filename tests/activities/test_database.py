@@ -15,10 +15,10 @@ from clients.kube import KubeClient
 from clients.postgres import PostgresClient
 from clients.resources import SECRETS
 from plattr.database import owner_record
+from plattr.features import ConditionType
 from plattr.manifests.secret import build_database_secret
 from plattr.settings import Settings
 from plattr.sql import APPLICATIONS_ROLE
-from plattr.status import ConditionType
 from plattr.steps import StepInput
 from tests.fix_postgres import (
     STRANGER,

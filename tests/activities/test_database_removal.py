@@ -12,9 +12,10 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from clients.kube import KubeClient
 from clients.resources import SECRETS, custom_resource
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
 from plattr.database import owner_record
 from plattr.errors import BackendRefused, Conflict
+from plattr.features import ClaimKind
 from plattr.objects import Kind, ObjectReference, Owner
 from plattr.settings import Settings
 from stack.endpoints import Endpoints

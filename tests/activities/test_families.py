@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from clients.resources import LEASES
-from plattr.claims import ClaimKind, previews_claim
+from plattr.claims import previews_claim
 from plattr.errors import InvalidSpec, OwnedElsewhere
+from plattr.features import ClaimKind, ConditionType
 from plattr.objects import FINALIZER, CustomObject, ObjectReference
-from plattr.status import ConditionType
 from plattr.steps import ClaimInput, CleanupStepInput
 from tests.fix_kubernetes import Cluster, application_spec, random_name
 from tests.inputs import estate

@@ -16,8 +16,9 @@ from temporalio.service import RPCError
 from activities.fleet import FleetActivities
 from clients.quarantine import QUARANTINE_ANNOTATION
 from clients.resources import LEASES, Json
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
 from plattr.errors import BackendUnavailable
+from plattr.features import ClaimKind
 from plattr.fleet import FleetBatch, FleetQuery, Member
 from plattr.naming import workflow_id
 from plattr.objects import PAUSED_ANNOTATION, CustomObject, ObjectReference, Owner

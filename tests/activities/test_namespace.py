@@ -19,8 +19,9 @@ from clients.resources import (
     SERVICE_ACCOUNTS,
     Json,
 )
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
 from plattr.errors import BackendRefused, OwnedElsewhere, StillDeleting
+from plattr.features import ClaimKind
 from plattr.naming import PREVIEW_LIMITS
 from plattr.steps import StepInput
 from stack.platform import Platform

@@ -4,8 +4,9 @@ import pytest
 
 from clients.resources import Json
 from plattr.errors import ParentNotFound
+from plattr.features import Step
 from plattr.objects import CustomObject, ObjectReference
-from plattr.steps import ClaimInput, ClaimResult, Step
+from plattr.steps import ClaimInput, ClaimResult
 from tests.fix_kubernetes import Cluster, application_spec, random_name
 from tests.inputs import status_of, step_of
 

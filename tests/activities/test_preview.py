@@ -11,8 +11,9 @@ from clients.events import EventRecorder
 from clients.kube import KubeClient
 from clients.resources import PREVIEWS
 from plattr.errors import InvalidSpec, ParentNotFound, Superseded
+from plattr.features import ConditionType
 from plattr.objects import PAUSED_ANNOTATION, CustomObject, Kind, ObjectReference
-from plattr.status import ConditionType, ConditionUpdate
+from plattr.status import ConditionUpdate
 from plattr.steps import ClaimInput, ExpiryInput, Lifetime, PreviewLifetime
 from tests.fix_kubernetes import Cluster, random_name, version_of
 from tests.inputs import status_of, step_of

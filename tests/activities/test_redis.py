@@ -11,11 +11,10 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from clients.redis import RedisClient, UsersMissing
 from clients.resources import CONFIG_MAPS, SECRETS, Json
-from plattr.claims import ClaimKind
 from plattr.errors import BackendRefused, BackendUnavailable, OwnedElsewhere
+from plattr.features import ClaimKind, ConditionType
 from plattr.marks import estate_of
 from plattr.redis_users import RedisUser, channel_record
-from plattr.status import ConditionType
 from tests.fix_kubernetes import version_of
 from tests.fix_redis import Shared
 from tests.inputs import cleanup_of, step_of

@@ -6,10 +6,11 @@ import pytest
 
 from clients import quarantine
 from clients.resources import INGRESSES, NAMESPACES, Json
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
 from plattr.errors import BackendUnavailable
+from plattr.features import ClaimKind, ConditionType
 from plattr.objects import FINALIZER, CustomObject, ObjectReference
-from plattr.status import ConditionType, ConditionUpdate
+from plattr.status import ConditionUpdate
 from plattr.steps import ClaimInput, CleanupInput, CleanupStepInput, StatusInput
 from plattr.target import OWNER_UID_ANNOTATION, owner_annotations, owner_labels
 from tests.fix_kubernetes import Cluster, application_spec, random_name

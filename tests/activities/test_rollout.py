@@ -10,7 +10,7 @@ from temporalio.testing import ActivityEnvironment
 from activities import rollout
 from clients.resources import DEPLOYMENTS, EVENTS, PODS, Json
 from plattr.errors import Conflict, OwnedElsewhere, RolloutFailed, reason_of
-from plattr.status import ConditionType
+from plattr.features import ConditionType
 from plattr.steps import StepInput
 from plattr.target import OWNER_ANNOTATION
 from tests.fix_kubernetes import random_name

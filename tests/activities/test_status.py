@@ -7,12 +7,13 @@ import pytest
 
 from clients.resources import DEPLOYMENTS, INGRESSES, SERVICE_ACCOUNTS, Json
 from plattr.errors import Conflict, Superseded
+from plattr.features import ConditionType
 from plattr.manifests.deployment import build_deployment
 from plattr.manifests.ingress import build_ingress, ingress_profile
 from plattr.manifests.pod import Placeholder
 from plattr.manifests.service_account import build_service_account
 from plattr.objects import PAUSED_ANNOTATION, CustomObject, ObjectReference
-from plattr.status import ConditionType, ConditionUpdate, Phase
+from plattr.status import ConditionUpdate, Phase
 from plattr.steps import StatusInput
 from plattr.target import Target
 from tests.fix_kubernetes import Cluster, application_spec, random_name

@@ -10,8 +10,8 @@ from plattr.errors import (
     BackendRefused,
     Conflict,
 )
+from plattr.features import ConditionType
 from plattr.settings import Settings
-from plattr.status import ConditionType
 from stack.platform import Platform
 from tests.fix_s3 import PUBLIC, UPLOADS, Shops
 from tests.s3_hooks import AccessBlocks, Hooks

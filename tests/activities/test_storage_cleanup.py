@@ -7,11 +7,12 @@ import pytest
 from activities.storage import StorageActivities
 from clients.resources import CONFIG_MAPS
 from clients.s3 import S3Client
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
 from plattr.errors import (
     BackendRefused,
     StillDeleting,
 )
+from plattr.features import ClaimKind
 from stack.platform import Platform
 from tests.fix_s3 import PUBLIC, UPLOADS, MakeStorage, Shops
 from tests.inputs import estate

@@ -10,8 +10,9 @@ from activities.workload import WorkloadActivities
 from clients.claim_release import SOUGHT_LABEL, waiting_for
 from clients.claim_store import ClaimStore
 from clients.resources import INGRESSES
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
 from plattr.errors import OwnedElsewhere, StillDeleting
+from plattr.features import ClaimKind
 from plattr.objects import CustomObject, ObjectReference
 from plattr.steps import ClaimInput, ClaimResult, CleanupStepInput, StepInput
 from plattr.waiting_list import MOST_OF_A_NAMESPACE

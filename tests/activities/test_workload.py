@@ -16,10 +16,10 @@ from clients.resources import (
     SERVICES,
     Resource,
 )
-from plattr.claims import Claim, ClaimKind, claims_of
+from plattr.claims import Claim, claims_of
 from plattr.errors import Conflict, OwnedElsewhere, Superseded
+from plattr.features import ClaimKind, ConditionType
 from plattr.objects import ObjectReference, Owner
-from plattr.status import ConditionType
 from plattr.steps import StepInput
 from plattr.target import OWNER_UID_ANNOTATION, owner_annotations, owner_labels
 from tests.fix_workload import EVERY_FEATURE, WORKLOAD_KINDS, Team, foreign

@@ -4,8 +4,9 @@ import pytest
 
 from activities import workload
 from clients.resources import INGRESSES, PODS, SECRETS, SERVICES
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
 from plattr.errors import StillDeleting
+from plattr.features import ClaimKind
 from plattr.target import OWNER_ANNOTATION, owner_labels
 from tests.fix_workload import EVERY_FEATURE, WORKLOAD_KINDS, Team, foreign
 from tests.inputs import estate

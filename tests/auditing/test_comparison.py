@@ -4,7 +4,8 @@ import pytest
 
 from cli.auditing.comparison import compare
 from cli.auditing.inventory import AuditedObject, AuditProblem, Finding, Found, Home, Thing, ThingKind
-from plattr.claims import Claim, ClaimKind, is_data
+from plattr.claims import Claim, is_data
+from plattr.features import ClaimKind
 from plattr.objects import CustomObject, Kind
 
 OWNER = "team/Application/shop"

@@ -10,8 +10,9 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from clients import temporal
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
 from plattr.errors import BackendUnavailable
+from plattr.features import ClaimKind
 from plattr.naming import workflow_id
 from plattr.objects import CustomObject, Kind, ObjectReference, Owner
 from plattr.steps import CASCADE_SIGNAL, TASK_QUEUE, ClaimInput, RunInput

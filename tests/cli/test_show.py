@@ -5,9 +5,10 @@ from cli.output import complain, say
 from cli.runs import PendingActivity
 from clients import temporal
 from clients.resources import EVENTS
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
+from plattr.features import ClaimKind, Step
 from plattr.objects import CustomObject, Kind, ObjectReference, Owner
-from plattr.steps import ClaimInput, Progress, Step
+from plattr.steps import ClaimInput, Progress
 from tests.cli.conftest import Plattr
 from tests.cli.test_apply import condition
 from tests.fix_kubernetes import Cluster, application_spec, random_name

@@ -9,10 +9,10 @@ from clients import quarantine
 from clients.claim_store import Acquisition
 from clients.resources import LEASES
 from plattr.backends import NothingPending
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
 from plattr.errors import BackendRefused, BackendUnavailable, NameQuarantined, OwnedElsewhere, PlattrError
+from plattr.features import ClaimKind, ConditionType
 from plattr.objects import ObjectReference, Owner
-from plattr.status import ConditionType
 from plattr.target import OWNER_UID_ANNOTATION
 from tests.fix_kubernetes import Cluster, random_name
 from tests.inputs import CLUSTER, estate

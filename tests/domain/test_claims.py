@@ -9,7 +9,8 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from plattr.claims import Claim, ClaimKind, HeldClaim, claims_of, outliving
+from plattr.claims import Claim, HeldClaim, claims_of, outliving
+from plattr.features import ClaimKind
 from plattr.objects import CustomObject, Kind, Metadata, ObjectReference, Owner
 from plattr.target import Target, application_target, preview_target
 from tests.domain.corpus import APPLICATION, BASE_DOMAIN, Case, object_of, target_of

@@ -2,10 +2,11 @@
 
 import pytest
 
+from plattr.features import ConditionType
 from plattr.objects import GROUP, VERSION, Kind
 from plattr.parent import Parent
 from plattr.spec import ApplicationSpec, PreviewSpec, SpecModel
-from plattr.status import Condition, ConditionType, Phase
+from plattr.status import Condition, Phase
 from tests.domain.crds import crd, properties, rules, version
 
 KINDS = pytest.mark.parametrize("kind", list(Kind), ids=str)

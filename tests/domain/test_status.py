@@ -5,16 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import ValidationError
 
-from plattr.status import (
-    MESSAGE_LIMIT,
-    Condition,
-    ConditionType,
-    ConditionUpdate,
-    Phase,
-    derive_phase,
-    merge_conditions,
-    summary,
-)
+from plattr.features import ConditionType
+from plattr.status import MESSAGE_LIMIT, Condition, ConditionUpdate, Phase, derive_phase, merge_conditions, summary
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)

@@ -8,10 +8,10 @@ from pydantic import BaseModel, ValidationError
 
 from plattr import steps
 from plattr.claims import Claim
-from plattr.features import ClaimKind, Step, cleanup_order, provision_order
+from plattr.features import ClaimKind, ConditionType, Step, cleanup_order, provision_order
 from plattr.marks import Estate
 from plattr.objects import Kind, ObjectReference
-from plattr.status import ConditionType, ConditionUpdate, Phase
+from plattr.status import ConditionUpdate, Phase
 from plattr.steps import Problem, Progress, Remedy, RunInput
 
 MODELS = sorted(

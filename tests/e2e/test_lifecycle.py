@@ -18,7 +18,8 @@ from clients.resources import (
     SERVICE_ACCOUNTS,
     SERVICES,
 )
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
+from plattr.features import ClaimKind
 from plattr.target import owner_labels
 from tests.e2e.view import EVERYTHING, SMALL, View, conditions, random_name
 

@@ -5,8 +5,8 @@ import asyncio
 from clients.claim_store import ClaimStore
 from clients.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, LEASES, SECRETS, Json, Resource
 from plattr.buckets import OWNER_CLUSTER_TAG
+from plattr.features import ConditionType
 from plattr.objects import ObjectReference
-from plattr.status import ConditionType
 from plattr.target import OWNER_CLUSTER_ANNOTATION
 from stack.services.cluster import NAMESPACE
 from tests.e2e.view import View, conditions

@@ -10,7 +10,7 @@ from temporalio import activity
 from temporalio.client import WorkflowHandle
 
 from plattr.claims import Claim
-from plattr.features import cleanup_order, provision_order
+from plattr.features import ConditionType, Step, cleanup_order, provision_order
 from plattr.fleet import (
     ChangedReferences,
     FleetBatch,
@@ -21,7 +21,7 @@ from plattr.fleet import (
     ReferencesQuery,
 )
 from plattr.objects import Kind
-from plattr.status import ConditionType, ConditionUpdate, Phase
+from plattr.status import ConditionUpdate, Phase
 from plattr.steps import (
     ClaimInput,
     ClaimResult,
@@ -35,7 +35,6 @@ from plattr.steps import (
     RolloutInput,
     StatusInput,
     StatusResult,
-    Step,
     StepInput,
     StepResult,
 )

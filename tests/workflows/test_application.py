@@ -16,8 +16,9 @@ from plattr.errors import (
     Refusal,
     Superseded,
 )
-from plattr.status import ConditionType, Phase
-from plattr.steps import ClaimResult, CleanupPlan, RunResult, Step
+from plattr.features import ConditionType, Step
+from plattr.status import Phase
+from plattr.steps import ClaimResult, CleanupPlan, RunResult
 from tests.workflows.conftest import Stage
 from tests.workflows.fakes import EVERYTHING, UID, eventually, pausing, timers_of
 from workflows.options import slow_retry_delay

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
-from plattr.claims import Claim, ClaimKind
+from plattr.claims import Claim
 from plattr.errors import BackendUnavailable, HeldByDependents, StillDeleting
-from plattr.status import ConditionType
+from plattr.features import ClaimKind, ConditionType
 from plattr.steps import CASCADE_SIGNAL, CleanupPlan, Progress, RunResult
 from tests.workflows.conftest import Stage
 from tests.workflows.fakes import UID, eventually, timers_of

@@ -9,8 +9,9 @@ from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
 from plattr.errors import BackendRefused, BackendUnavailable, InvalidSpec, OwnedElsewhere, ParentNotFound, Superseded
+from plattr.features import Step
 from plattr.status import Phase
-from plattr.steps import CleanupPlan, Progress, RunResult, Step
+from plattr.steps import CleanupPlan, Progress, RunResult
 from tests.workflows.conftest import Stage
 from tests.workflows.fakes import EVERYTHING, FakePlatform, eventually, pausing
 
