@@ -1,8 +1,11 @@
 """The CRDs and the models say the same of every field."""
 
+import re
+from itertools import product
+
 import pytest
 
-from plattr.features import ConditionType
+from plattr.features import FEATURES, ConditionType
 from plattr.objects import GROUP, VERSION, Kind
 from plattr.parent import Parent
 from plattr.spec import ApplicationSpec, PreviewSpec, SpecModel
@@ -48,6 +51,27 @@ def test_phases_and_condition_types_are_those_of_the_models(kind: Kind) -> None:
 
     assert status["phase"]["enum"] == list(Phase)
     assert types == list(ConditionType)
+
+
+def names_of(pattern: str) -> list[str]:
+    """Return each name that a feature's pattern stands for; a family as what it begins with."""
+    parts = [part.strip("()").split("|") for part in re.split(r"(\(.*?\))", pattern.removesuffix(".*")) if part]
+    return ["".join(names) for names in product(*parts)]
+
+
+def test_the_crd_refuses_every_variable_that_a_feature_injects() -> None:
+    patterns = [pattern for feature in FEATURES for pattern in feature.variables]
+    families = {name for pattern in patterns if pattern.endswith(".*") for name in names_of(pattern)}
+    names = {name for pattern in patterns if not pattern.endswith(".*") for name in names_of(pattern)}
+
+    variable = properties(Kind.APPLICATION)["spec"]["properties"]["envVars"]["items"]["properties"]["name"]
+    (rule,) = [
+        each["rule"] for each in variable["x-kubernetes-validations"] if "set by Plattr itself" in each["message"]
+    ]
+    listed, begun = rule.split("])")
+
+    assert set(re.findall(r"'(.*?)'", listed)) == names
+    assert set(re.findall(r"'(.*?)'", begun)) == families
 
 
 @pytest.mark.parametrize(
