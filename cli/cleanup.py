@@ -1,6 +1,5 @@
 """`plattr cleanup`: remove an object with all it owns, or what one that is gone has left."""
 
-import asyncio
 import time
 from datetime import timedelta
 from typing import Annotated
@@ -8,8 +7,8 @@ from typing import Annotated
 import typer
 
 from cli.claims import claim_words, held_claims, readable_claims
-from cli.connection import EXIT_FAILED, EXIT_TIMEOUT, Session, perform
-from cli.follow import POLL_SECONDS, await_absence, await_nothing_left
+from cli.connection import Session, perform
+from cli.follow import await_absence, await_nothing_left
 from cli.objects import ObjectNotFound, find, look_up, parse_name
 from cli.options import DEFAULT_TIMEOUT, Name, Namespace, Timeout, Wait, Yes
 from cli.output import say
@@ -104,42 +103,21 @@ async def _clean_orphan(
         owned = f": {claims}" if claims else "; no claim of it is known, so every backend is asked for its names"
         typer.confirm(f"Remove all that {_words(reference)} left, retained data as well{owned}?", abort=True)
     deadline = time.monotonic() + timeout.total_seconds()
-    code = await _purge(session, reference, deadline, cascade=cascade, wait=wait)
-    if code or not wait:
-        return code
+    await _purge(session, reference, cascade=cascade)
+    if not wait:
+        return 0
     return await await_nothing_left(session, reference, deadline, say)
 
 
-async def _purge(session: Session, reference: ObjectReference, deadline: float, *, cascade: bool, wait: bool) -> int:
-    """Start the cleanup as soon as no other run has the object's id; return the command's exit code so far."""
-    told = ""
-    while True:
-        run = await read_run(await session.temporal(), reference, with_progress=False)
-        if run is None or not run.is_open:
-            if await temporal.start_cleanup(await session.temporal(), reference, is_purge=True, cascade=cascade):
-                say(f"cleanup of what {_words(reference)} left started")
-                return 0
-            continue
-        if run.run_id != told:
-            is_cleanup = temporal.is_cleanup(run.workflow_type)
-            if is_cleanup and cascade:
-                await temporal.request_reconcile(
-                    await session.temporal(), reference, is_deleting=True, signal=CASCADE_SIGNAL
-                )
-            if is_cleanup and not wait:
-                # It may go on for hours, while a backend is away; any other ends when it learns what has happened.
-                say(f"{run.workflow_type} of {_words(reference)} is open already; see plattr explain")
-                return EXIT_FAILED
-            # It may sleep until a preview's end, or between two tries.
-            await temporal.request_reconcile(await session.temporal(), reference, is_deleting=is_cleanup)
-            say(f"{run.workflow_type} of {_words(reference)} is open; waiting until it ends")
-            told = run.run_id
-        if await session.kube.get(custom_resource(reference.kind), reference.name, reference.namespace) is not None:
-            raise ObjectNotFound(f"cannot clean up after {_words(reference)}: it was created again")
-        if time.monotonic() > deadline:
-            say(f"{run.workflow_type} of {_words(reference)} has not ended in time; is a worker running?")
-            return EXIT_TIMEOUT
-        await asyncio.sleep(POLL_SECONDS)
+async def _purge(session: Session, reference: ObjectReference, *, cascade: bool) -> None:
+    """Have the object's run remove what is left; start a cleanup where no run is open."""
+    client = await session.temporal()
+    run = await read_run(client, reference, with_progress=False)
+    await temporal.request_purge(client, reference, cascade=cascade)
+    if run is not None and run.is_open:
+        say(f"{run.workflow_type} of {_words(reference)} is open; it removes what is left")
+    else:
+        say(f"cleanup of what {_words(reference)} left started")
 
 
 async def _orphan(session: Session, text: str, namespace: str) -> ObjectReference:

@@ -22,7 +22,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from plattr import naming
 from plattr.errors import BackendRefused, BackendUnavailable, MissingSetting, PlattrError
 from plattr.objects import FrozenModel, Kind, ObjectReference
-from plattr.steps import CHANGED_SIGNAL, TASK_QUEUE, RunInput
+from plattr.steps import CASCADE_SIGNAL, CHANGED_SIGNAL, PURGE_SIGNAL, TASK_QUEUE, RunInput
 from telemetry import tracing
 
 NAMESPACE_ATTRIBUTE = SearchAttributeKey.for_keyword("PlattrNamespace")
@@ -186,16 +186,13 @@ async def request_reconcile(
     )
 
 
-async def start_cleanup(
-    client: Client, reference: ObjectReference, *, uid: str = "", is_purge: bool = False, cascade: bool = False
-) -> bool:
+async def start_cleanup(client: Client, reference: ObjectReference, *, uid: str = "", cascade: bool = False) -> bool:
     """Start a cleanup that a person asks for; False when a run of the object is open.
 
     Args:
         client: the connection.
         reference: the object.
         uid: of the object to delete; empty when it is gone.
-        is_purge: what it left goes as well, retained data too.
         cascade: what others made of its data goes as well.
 
     Raises:
@@ -211,7 +208,6 @@ async def start_cleanup(
                 name=reference.name,
                 by_hand=True,
                 uid=uid,
-                purge=is_purge,
                 cascade=cascade,
             ),
             workflow_id=naming.workflow_id(reference),
@@ -222,6 +218,36 @@ async def start_cleanup(
     except WorkflowAlreadyStartedError:
         return False
     return True
+
+
+async def request_purge(client: Client, reference: ObjectReference, *, cascade: bool = False) -> None:
+    """Have everything removed that an object which is gone has left, retained data as well (signal-with-start).
+
+    Without an open run a cleanup starts. An open run becomes the cleanup when it finds its object gone.
+
+    Args:
+        client: the connection.
+        reference: the object.
+        cascade: what others made of its data goes as well.
+
+    Raises:
+        BackendUnavailable: the server did not take it; request it again.
+        BackendRefused: the server refuses.
+    """
+    run = RunInput(namespace=reference.namespace, name=reference.name, by_hand=True, purge=True, cascade=cascade)
+    # Whatever run has the id by then: `cascade` before `purge`, so that no round purges without it.
+    for signal in [CASCADE_SIGNAL, PURGE_SIGNAL] if cascade else [PURGE_SIGNAL]:
+        await start_run(
+            client,
+            _WORKFLOWS[reference.kind, True],
+            run,
+            workflow_id=naming.workflow_id(reference),
+            summary=_summary(reference, is_deleting=True),
+            doing=f"start the cleanup after {reference}",
+            reference=reference,
+            on_open=WorkflowIDConflictPolicy.USE_EXISTING,
+            signal=signal,
+        )
 
 
 def is_cleanup(name: str) -> bool:

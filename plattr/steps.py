@@ -20,6 +20,7 @@ CHANGED_SIGNAL = "changed"
 RESYNC_SIGNAL = "resync"
 REPAIR_SIGNAL = "repair"
 CASCADE_SIGNAL = "cascade"
+PURGE_SIGNAL = "purge"
 PROGRESS_QUERY = "progress"
 
 TASK_QUEUE = "plattr"

@@ -23,7 +23,11 @@ class ProvisionApplication(ProvisioningRun):
 
     async def _run_round(self, request: PendingRequest) -> NextAction:
         """Run the steps once."""
+        asked_to_purge = self._state.purge
         outcome = await self._reconcile(request)
+        if outcome.verdict == "gone" and self._state.purge:
+            return self._become_purge("CleanupApplication")
+        self._end_purge(was_asked=asked_to_purge)
         match outcome.verdict:
             case "deleting":
                 return Become("CleanupApplication", RunState(cascade=self._state.cascade))

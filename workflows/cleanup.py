@@ -44,6 +44,7 @@ class CleanupRun(ObjectRun):
         The finalizer goes last, after every backend confirmed absence: until then the object says what is left.
         """
         plan: CleanupPlan | None = None
+        asked_to_purge = self._state.purge
         try:
             plan = await self._perform(
                 Step.CLAIM,
@@ -52,11 +53,13 @@ class CleanupRun(ObjectRun):
                     reference=self._reference,
                     delete_object=self._state.delete_object,
                     uid=self._state.uid,
-                    purge=self._state.purge,
+                    purge=asked_to_purge,
                 ),
             )
-            # Delete only once: whatever has the name afterwards is a new object. A new object also ends a purge.
-            self._remember(delete_object=False, purge=plan.purge)
+            # Delete only once: whatever has the name afterwards is a new object. A new object also ends a purge, but
+            # not one that a signal asked for meanwhile: the next round plans that one.
+            is_new_purge = self._state.purge and not asked_to_purge
+            self._remember(delete_object=False, purge=plan.purge or is_new_purge)
             if plan.verdict == "recreated":
                 return Become(self.successor)
             self._show(phase=Phase.TERMINATING)

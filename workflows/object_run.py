@@ -12,6 +12,7 @@ with workflow.unsafe.imports_passed_through():
     from plattr.steps import (
         CASCADE_SIGNAL,
         CHANGED_SIGNAL,
+        PURGE_SIGNAL,
         REPAIR_SIGNAL,
         RESYNC_SIGNAL,
         PendingRequest,
@@ -62,6 +63,17 @@ class ObjectRun(StepRunner):
         """Remove what others made of the object's data as well. Only a cleanup uses it: this run, or the next."""
         self._changed = True
         self._remember(cascade=True)
+        self._discard_steps()
+
+    @workflow.signal(name=PURGE_SIGNAL)
+    def purge(self) -> None:
+        """Remove what an object that is gone has left, retained data as well.
+
+        A cleanup does so in its next round. A run that finds its object gone becomes that cleanup. A living object ends
+        the purge.
+        """
+        self._changed = True
+        self._remember(purge=True)
         self._discard_steps()
 
     async def _run_round(self, request: PendingRequest) -> NextAction:

@@ -39,6 +39,7 @@ class PreviewLifecycle(ProvisioningRun):
 
     async def _run_round(self, request: PendingRequest) -> NextAction:
         """Read the lifetime and run the steps once. If there is nothing to retry, wait for a signal or the clock."""
+        asked_to_purge = self._state.purge
         try:
             # At the end, the deletion itself checks whether the object still ends now. That saves one call between
             # the end and the deletion, and thousands of calls when thousands of previews end in one second.
@@ -47,6 +48,9 @@ class PreviewLifecycle(ProvisioningRun):
                     Step.LIFETIME, PreviewActivities.read_lifetime, ClaimInput(reference=self._reference)
                 )
                 self._lifetime = answer.lifetime
+                if answer.verdict == "gone" and self._state.purge:
+                    return self._become_purge("CleanupPreview")
+                self._end_purge(was_asked=asked_to_purge)
                 if answer.verdict in ("gone", "paused"):
                     # A pause stops the clock too. Removing the annotation causes another reconcile request.
                     return Done(RunResult(phase=None, summary=f"{self._reference} is {answer.verdict}"))

@@ -21,10 +21,12 @@ with workflow.unsafe.imports_passed_through():
         Problem,
         Remedy,
         RolloutInput,
+        RunState,
         StatusInput,
         StepInput,
         StepResult,
     )
+    from workflows.next_action import Become, NextAction
     from workflows.object_run import ObjectRun
     from workflows.step_runner import Preempted, StepFailed
     from workflows.steps import STEP_ACTIVITIES
@@ -63,6 +65,15 @@ class ProvisioningRun(ObjectRun):
         if outcome.verdict in ("failed", "refused"):
             self._request_unfinished(outcome, request)
         return outcome
+
+    def _become_purge(self, workflow_type: str) -> NextAction:
+        """Become the cleanup of what the object has left, since a person asked for it and the object is gone."""
+        return Become(workflow_type, RunState(cascade=self._state.cascade, purge=True))
+
+    def _end_purge(self, *, was_asked: bool) -> None:
+        """Drop a purge that was asked for before this round: a living object has the name, and adopts what is left."""
+        if was_asked:
+            self._remember(purge=False)
 
     async def _run_steps(self, request: PendingRequest) -> ReconcileOutcome:
         try:

@@ -9,7 +9,7 @@ from temporalio.client import WorkflowExecutionStatus
 from plattr.claims import Claim
 from plattr.errors import BackendUnavailable, HeldByDependents, StillDeleting
 from plattr.features import ClaimKind, ConditionType
-from plattr.steps import CASCADE_SIGNAL, CleanupPlan, Progress, RunResult
+from plattr.steps import CASCADE_SIGNAL, PURGE_SIGNAL, CleanupPlan, Progress, RunResult
 from tests.workflows.conftest import Stage
 from tests.workflows.fakes import UID, eventually, timers_of
 from workflows.details import describe_progress
@@ -212,6 +212,38 @@ async def test_a_purge_ends_with_the_first_object_it_meets(stage: Stage) -> None
     await (await stage.start("CleanupApplication", by_hand=True)).result()
 
     assert [request.purge for request in stage.platform.cleanup_inputs] == [False, True, False]
+
+
+async def test_a_purge_that_is_asked_for_meanwhile_is_not_lost(stage: Stage) -> None:
+    stage.platform.plans = [CleanupPlan(verdict="proceed", uid=UID), CleanupPlan(verdict="proceed", purge=True)]
+    stage.platform.failures["delete_redis"] = [BackendUnavailable("cannot reach it") for _ in range(4)]
+    handle = await stage.start("CleanupApplication")
+    await eventually(lambda: len(stage.platform.stuck) == 1)
+
+    await handle.signal(PURGE_SIGNAL)
+    await handle.result()
+
+    assert [request.purge for request in stage.platform.cleanup_inputs] == [False, True]
+
+
+async def test_a_provision_that_finds_its_object_gone_becomes_the_purge(stage: Stage) -> None:
+    stage.platform.claims = [stage.platform.claim(verdict="gone")]
+    stage.platform.plans = [CleanupPlan(verdict="proceed", purge=True)]
+
+    handle = await stage.start("ProvisionApplication", signal=PURGE_SIGNAL)
+    await handle.result()
+
+    assert [request.purge for request in stage.platform.cleanup_inputs] == [True]
+
+
+async def test_a_living_object_ends_a_purge(stage: Stage) -> None:
+    stage.platform.claims = [stage.platform.claim(verdict="settled")]
+
+    handle = await stage.start("ProvisionApplication", signal=PURGE_SIGNAL)
+    result = await handle.result()
+
+    assert result["summary"].endswith("is settled")
+    assert stage.platform.cleanup_inputs == []
 
 
 async def test_the_end_says_whether_data_was_retained(stage: Stage) -> None:
