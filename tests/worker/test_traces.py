@@ -23,6 +23,7 @@ from activities.metering import AttemptMeter
 from clients import temporal
 from clients.resources import APPLICATIONS, SECRETS, Json
 from plattr.backends import Backend
+from plattr.naming import workflow_id
 from plattr.objects import Kind, ObjectReference
 from plattr.settings import Settings
 from stack.platform import Platform
@@ -112,6 +113,8 @@ async def test_one_trace_leads_from_the_request_to_every_backend_and_back_when_a
         await cluster.apply(reference.namespace, reference.name, application_spec(**features))
         queue.put(ReconcileRequest(reference=reference, is_deleting=False, signal="changed"))
         await until_phase(cluster, reference, "Running")
+        # A run that is still open would become the cleanup, within its own trace.
+        await client.get_workflow_handle(workflow_id(reference)).result()
         secret = await cluster.admin.get(SECRETS, f"{reference.name}-db", reference.namespace)
         provision = trace_of(spans.get_finished_spans(), "SignalWithStartWorkflow:ProvisionApplication")
 
