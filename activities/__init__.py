@@ -1,1 +1,1 @@
-"""The steps of a reconciliation, one activity class a step."""
+"""The steps of a reconciliation, with one activity class for each step."""

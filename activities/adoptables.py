@@ -1,7 +1,7 @@
-"""What bears an object's names and is marked as somebody else's, backend by backend, and how it is taken over.
+"""Find what bears an object's names and belongs to another owner, backend by backend, and take it over.
 
-Data is taken over only from whoever it says it belongs to; what says nothing was never Plattr's. In Kubernetes an
-object without a mark can be taken over, as a Deployment that was there before Plattr.
+Data is taken over only from the owner that its mark names; data without a mark was never Plattr's. In Kubernetes an
+object without a mark can be taken over, such as a Deployment that existed before Plattr.
 """
 
 from collections.abc import Awaitable, Callable
@@ -47,7 +47,7 @@ from plattr.target import Target, mark_of, owner_annotations, owner_labels
 
 
 class Marked(NamedTuple):
-    """One resource that bears a name of the target's, whoever's it is."""
+    """One resource that bears one of the target's names, no matter who owns it."""
 
     what: str
     mark: Mark | None
@@ -91,11 +91,11 @@ async def marked_database(postgres: PostgresClient, target: Target) -> list[Mark
             statement = sql.comment_on_role(names.anon_role if what == anon else names.app_role, record)
 
         async def take() -> None:
-            # The former owner's lock: its cleanup may be at work.
+            # Take the former owner's lock, because its cleanup may be running.
             former = parse_key(mark.key) if mark is not None else None
             async with postgres.locked(former or reference, f"take over {what}") as transaction:
                 now = existing_records(await _state(transaction, target), target).get(what)
-                # One of the three may speak for another: the owning role's comment counts before the schema's.
+                # One comment may count for all three: the owning role's comment takes precedence over the schema's.
                 if now not in (comment, record):
                     raise Conflict(f"cannot take over {what} for {reference}: it has changed since")
                 await transaction.write([statement])
@@ -122,9 +122,10 @@ async def marked_buckets(s3: S3Client, target: Target) -> list[Marked]:
 
 
 async def _take_bucket(s3: S3Client, name: BucketName, mark: Mark | None, tags: dict[str, str]) -> None:
-    """Take a bucket over, and remove the former owner's account: nobody else would know of it any more.
+    """Take a bucket over, and remove the former owner's account, which nothing would find afterwards.
 
-    By the bucket's tags, which no tenant can write. Before they change: with them goes what the account is called.
+    The account's name comes from the bucket's tags, which no tenant can write. The account goes before the tags
+    change, because the new tags no longer tell its name.
     """
     former = parse_key(mark.key) if mark is not None else None
     if s3.accounts is not None and mark is not None and former is not None:
@@ -147,7 +148,10 @@ async def marked_realm(keycloak: KeycloakClient, target: Target) -> list[Marked]
 
 
 async def marked_user(redis: RedisClient | None, target: Target) -> list[Marked]:
-    """Return the user of Redis: removed, so that the next run makes it again; the keys stay, they are the prefix's."""
+    """Return the user of Redis.
+
+    Taking the user over deletes it, and the next run creates it again. The keys stay: they belong to the prefix.
+    """
     if redis is None or not target.spec.redis.enabled:
         return []
     client = redis
@@ -165,7 +169,7 @@ async def marked_user(redis: RedisClient | None, target: Target) -> list[Marked]
 
 
 async def marked_prefix(opensearch: OpenSearchClient | None, target: Target) -> list[Marked]:
-    """Return the prefix of OpenSearch, when it is recorded whose it is; with it goes what bears it."""
+    """Return the prefix of OpenSearch, if its owner is recorded; everything that bears the prefix goes with it."""
     if opensearch is None or not target.spec.search.enabled:
         return []
     prefix = target.names.search_prefix
@@ -201,7 +205,7 @@ async def marked_objects(kube: KubeClient, target: Target) -> list[Marked]:
 
 
 def former_holder(marked: Marked, owner: Owner) -> ObjectReference | None:
-    """Return the other object of this cluster that has a resource; None when it is no such object's."""
+    """Return the other object of this cluster that a resource belongs to; None when there is no such object."""
     reference = parse_key(marked.mark.key) if marked.mark is not None else None
     is_here = marked.mark is not None and marked.mark.cluster == owner.cluster
     return reference if is_here and reference != owner.reference else None

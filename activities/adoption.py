@@ -1,4 +1,4 @@
-"""Taking over, for an object, what bears its names and is another's: only what a person has seen and approved."""
+"""Take over for an object what bears its names but is another owner's, only after a person's approval."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -20,7 +20,7 @@ from plattr.marks import Mark, estate_of, holder_words
 from plattr.objects import ObjectReference
 from plattr.target import Target
 
-# Returns what one backend has under the names of a feature, whoever's it is.
+# Returns what one backend has under the names of a feature, no matter who owns it.
 Finder = Callable[[Target], Awaitable[Sequence[Marked]]]
 
 
@@ -43,14 +43,14 @@ class AdoptionActivities:
 
     @activity.defn
     async def adopt_resources(self, adoption: AdoptionInput) -> Adoption:
-        """Write the object's mark on what was approved, where it still is as it was then; the second time nothing.
+        """Write the object's mark on what was approved and has not changed since; a second run writes nothing.
 
-        Everything else stays as it is: passwords, rights and settings are the business of the run that follows.
+        Everything else stays as it is: the run that follows handles passwords, rights and settings.
 
         Raises:
             Superseded: the object is gone, or is being deleted.
             InvalidSpec: a rule is broken, in the object or in a preview's parent.
-            Conflict: something changed under our hands.
+            Conflict: something changed during this attempt.
         """
         target = await self._target(adoption.reference)
         approved = {(each.what, each.fingerprint) for each in adoption.approved}
@@ -68,7 +68,7 @@ class AdoptionActivities:
             else:
                 found.append(each)
                 kept.add(each.what)
-        # Also what an earlier attempt took, whose worker died before it could say so.
+        # Include what an earlier attempt took, whose worker died before it could report.
         taken = tuple(each for each in adoption.approved if each.what not in kept)
         return Adoption(found=tuple(found), taken=taken, obstacles=tuple(obstacles))
 
@@ -80,7 +80,7 @@ class AdoptionActivities:
         return await self._loader.target_of(custom_object)
 
     async def _foreign(self, target: Target) -> Sequence[Marked]:
-        """Return what is not the object's; the claims first, so that nobody else comes between."""
+        """Return what belongs to others, the claims first, so that no third object takes a name in between."""
         found = [
             *await adoptables.marked_claims(self._claim_store, target),
             *[marked for find in self._finders.values() for marked in await find(target)],
@@ -97,9 +97,9 @@ class AdoptionActivities:
         return "" if body is None else "that object still exists; delete it with deletionPolicy Retain first"
 
     async def _words(self, mark: Mark | None, target: Target) -> str:
-        """Return whose a resource is; of another cluster also whether that is alive, for nobody here can see into it.
+        """Return the owner of a resource, and for another cluster also whether that cluster is alive.
 
-        It may be alive and yet have given up this one object, so it is for the person to judge.
+        Plattr cannot see into another cluster. A live cluster may have given up this object, so a person must judge.
         """
         words = holder_words(mark, target.owner)
         if mark is None or mark.cluster == target.owner.cluster:

@@ -34,14 +34,14 @@ Outcome = TypeVar("Outcome")
 
 FEATURE = "auth"
 
-# 10 s: a deletion that outlives its answer is rare; the next attempt goes on waiting.
+# 10 s: a deletion rarely takes longer than its call. The next attempt continues to wait.
 ABSENCE_SECONDS = 10.0
 # 20 s: a third of the activity's start-to-close; the workflow calls again.
 WAIT_SECONDS = 20.0
 
 
 class AuthActivities:
-    """Makes and removes realms; what it finds there, a person's theme for instance, it leaves alone."""
+    """Create and remove realms; leave alone what others configured there, such as a theme."""
 
     def __init__(
         self,
@@ -59,19 +59,19 @@ class AuthActivities:
 
     @activity.defn
     async def reconcile_auth(self, step: StepInput) -> StepResult:
-        """Bring realm, client, ConfigMap and identity providers to the spec; writes nothing when they are so.
+        """Bring realm, client, ConfigMap and identity providers to the spec; write only what differs.
 
         Raises:
             OwnedElsewhere: the realm exists and is not this object's.
-            BackendRefused: the object made the realm, and it cannot be seen any more.
-            ProviderCredentialsMissing: a provider was left out; everything else is in place.
+            BackendRefused: the object made the realm, and Keycloak no longer shows it to Plattr's account.
+            ProviderCredentialsMissing: a provider without credentials was left out; everything else is in place.
         """
         target = await self._loader.load(step)
         providers = await self._reconcile_realm(target)
         issuer = f"{self._settings.issuer_base}/realms/{target.names.realm}"
         values = {"AUTH_ISSUER_URL": issuer, "AUTH_CLIENT_ID": target.names.client_id}
         config_map = build_config_map(target, FEATURE, values)
-        # Before the providers: the application starts without them, not without its issuer.
+        # Write the ConfigMap before the providers: the application can start without providers, not without its issuer.
         await self._kube.apply_owned(CONFIG_MAPS, config_map, target.owner, target.names.namespace)
         await self._reconcile_providers(target, providers)
         return StepResult(
@@ -89,12 +89,12 @@ class AuthActivities:
     async def delete_auth(self, step: CleanupStepInput) -> StepResult:
         """Delete the owner's realms and ConfigMap, or only disable the realms when they are retained.
 
-        What a call that was never answered may still make or delete holds nothing up: its name goes into quarantine
-        (`release_object`), and the cleanup looks again when that ends.
+        A lost call may still create or delete a realm later. The deletion does not wait for it: `release_object` puts
+        the realm's name into quarantine, and the cleanup looks again when the quarantine ends.
 
         Raises:
             StillDeleting: Keycloak has not finished yet, or a finalizer holds the ConfigMap.
-            BackendRefused: a realm that the owner made cannot be seen any more.
+            BackendRefused: Keycloak no longer shows a realm that the owner made.
         """
         estate = step.estate(self._kube.cluster)
         held = await self._claim_store.held_by(estate, ClaimKind.REALM)
@@ -119,7 +119,7 @@ class AuthActivities:
         wanted_realm, wanted_client = realms.build_realm(target), realms.build_client(target)
         found = await self._find(target)
         if found is None:
-            # One call instead of two, and never a realm without its client.
+            # Create both in one call, so that no realm exists without its client.
             async with self._claim_store.track_call(estate_of(target.owner), _claim_of(target)) as call:
                 call.is_made = await self._keycloak.create_realm({**wanted_realm, "clients": [wanted_client]})
             if call.is_made:
@@ -142,7 +142,7 @@ class AuthActivities:
         found = await self._keycloak.get_realm(target.names.realm)
         if found is None:
             return None
-        # Both are awaited whatever happens: no call of an attempt may be under way when it has failed.
+        # Await both calls even if one fails, so that no call outlives a failed attempt.
         client, providers = await asyncio.gather(
             self._keycloak.find_client(target.names.realm, target.names.client_id),
             self._keycloak.list_providers(target.names.realm),
@@ -155,7 +155,7 @@ class AuthActivities:
         if estate.holds(mark):
             return
         for held in await self._claim_store.held_by(estate, ClaimKind.REALM):
-            # Keycloak may show a realm that it has just made only later.
+            # Keycloak may show a new realm with a delay.
             if held.claim == _claim_of(target) and held.may_be_made:
                 _ensure_visible(realm, estate.reference)
         ensure_own(f"realm {target.names.realm!r}", mark, target.owner)
@@ -167,7 +167,7 @@ class AuthActivities:
             if is_ours and alias not in target.spec.auth.providers:
                 await self._keycloak.delete_provider(target.names.realm, alias)
         missing = []
-        # In the order of the enum: those that need nothing but Keycloak come before those it has to ask.
+        # Keep the order of the enum: providers that need only Keycloak come before those whose server it has to ask.
         for provider in (provider for provider in Provider if provider in target.spec.auth.providers):
             credentials = self._settings.provider_credentials(provider)
             if credentials is None:
@@ -211,7 +211,7 @@ class AuthActivities:
                 await self._keycloak.update_realm(name, {"enabled": False})
             return
         async with self._claim_store.track_call(estate, Claim(kind=ClaimKind.REALM, name=name)):
-            # A deletion can outlast any timeout and still succeed: what is there decides, not the lost answer.
+            # A deletion can outlast any timeout and still succeed. So the realm's absence decides, not the answer.
             with contextlib.suppress(OutcomeUnknown):
                 await self._keycloak.delete_realm(name)
             async for _ in moments(ABSENCE_SECONDS):
@@ -220,10 +220,10 @@ class AuthActivities:
             raise StillDeleting(f"cannot finish deleting realm {name!r}: Keycloak is still at it")
 
     async def _await_late_calls(self, step: CleanupStepInput) -> StepResult:
-        """Wait for calls that were never answered about realms that are retained: one still made would stand open.
+        """Wait for lost calls about retained realms: such a call could still create a realm, which would be open.
 
-        Their claims stay, so there is no quarantine after which anybody looks. Not done while there may be any; who
-        calls again looks at the realms again.
+        The claims of retained realms stay, so no quarantine makes anybody look at them later. The result says not done
+        while such a call may still take effect. The next call looks at the realms again.
         """
         held = await self._claim_store.held_by(step.estate(self._kube.cluster), ClaimKind.REALM)
         ends = {
@@ -258,9 +258,10 @@ def _claim_of(target: Target) -> Claim:
 
 
 def _ensure_visible(realm: Json, reference: ObjectReference) -> None:
-    """Return when Keycloak shows whose the realm is.
+    """Return when Keycloak shows who owns the realm.
 
-    An account that was made again has no rights in the realms of the old one, and to it all of them look foreign.
+    An account that was deleted and created again has no rights in the realms of its predecessor. To this account all of
+    these realms look foreign.
     """
     if not realms.is_visible(realm):
         raise BackendRefused(
@@ -271,7 +272,7 @@ def _ensure_visible(realm: Json, reference: ObjectReference) -> None:
 
 
 def _appeared(what: str, realm: str) -> Conflict:
-    # Not compared with the spec here: the next attempt reads it like everything else.
+    # Do not compare it with the spec here: the next attempt reads it like everything else.
     return Conflict(f"cannot create {what} in realm {realm!r}: it appeared meanwhile")
 
 

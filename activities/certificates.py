@@ -1,6 +1,7 @@
-"""The certificate of an Ingress: whether it is there, why not, and its Secret's end.
+"""The certificate of an Ingress: whether it exists, why it does not, and the removal of its Secret.
 
-cert-manager makes it, and may be absent. Its Certificate is read for its words only; nobody looks at the Secret's key.
+cert-manager makes the certificate, and may be absent. Plattr reads the Certificate only for its messages, and never
+reads the Secret's key.
 """
 
 import base64
@@ -24,12 +25,12 @@ from plattr.naming import tls_secret_of
 from plattr.objects import Kind, ObjectReference
 from plattr.status import ConditionUpdate
 
-# 5 s: Kubernetes' garbage collector takes a second after the Ingress has gone; the next attempt goes on waiting.
+# 5 s: Kubernetes' garbage collector takes a second after the Ingress is gone. The next attempt continues to wait.
 WAIT_SECONDS = 5.0
 
 
 async def certificate_update(kube: KubeClient, ingress: Json, host: str) -> ConditionUpdate | None:
-    """Return why an Ingress that asks for a certificate is not ready without it; None: it has one, or asks for none."""
+    """Return why an Ingress lacks the certificate that it asks for; None when it has one, or asks for none."""
     metadata = ingress["metadata"]
     namespace, tls = metadata["namespace"], ingress.get("spec", {}).get("tls") or [{}]
     secret_name = tls[0].get("secretName")
@@ -52,12 +53,12 @@ async def certificate_update(kube: KubeClient, ingress: Json, host: str) -> Cond
 
 
 async def remove_certificate(kube: KubeClient, reference: ObjectReference, *, cluster_issuer: str) -> None:
-    """Delete the Secret that cert-manager made for an Application's Ingress, which is gone; one of others stays.
+    """Delete the Secret that cert-manager made for an Application's Ingress, after the Ingress is gone.
 
-    A preview's goes with its namespace.
+    A Secret of others stays. A preview's Secret goes with the preview's namespace.
 
     Raises:
-        StillDeleting: its Certificate is still there, and would have the Secret made again.
+        StillDeleting: the Certificate still exists, and cert-manager would make the Secret again.
     """
     if reference.kind is not Kind.APPLICATION:
         return
@@ -71,7 +72,7 @@ async def remove_certificate(kube: KubeClient, reference: ObjectReference, *, cl
             break
         is_ours = _is_of_ingress(certificate, reference.name)
         if not is_ours or await kube.get(INGRESSES, reference.name, namespace) is not None:
-            # Made by hand, or for an Ingress that somebody else has put in the place of ours.
+            # Somebody made the Certificate by hand, or for another Ingress that has replaced Plattr's.
             return
     else:
         raise StillDeleting(
@@ -81,12 +82,12 @@ async def remove_certificate(kube: KubeClient, reference: ObjectReference, *, cl
     try:
         await kube.delete(SECRETS, name, namespace, uid=secret["uid"])
     except Conflict:
-        # Another one has the name since.
+        # Another Secret has the name now.
         return
 
 
 async def _secret_metadata(kube: KubeClient, name: str, namespace: str) -> Json | None:
-    """Return a Secret's metadata; its key does not leave the API server."""
+    """Return a Secret's metadata; the Secret's key does not leave the API server."""
     selector = f"metadata.name={name}"
     async for page in kube.pages(SECRETS, namespace, field_selector=selector, metadata_only=True):
         for body in page.items:
@@ -96,7 +97,7 @@ async def _secret_metadata(kube: KubeClient, name: str, namespace: str) -> Json 
 
 
 async def _judged(kube: KubeClient, name: str, namespace: str, host: str) -> ConditionUpdate | None:
-    """Look into a Secret that somebody else has put there: at its certificate alone."""
+    """Judge a Secret that somebody else made, by its certificate alone."""
     body = await kube.get(SECRETS, name, namespace)
     try:
         pem = base64.b64decode((body or {}).get("data", {}).get("tls.crt", ""), validate=True)
@@ -131,7 +132,7 @@ async def _pending(kube: KubeClient, name: str, namespace: str, message: str) ->
 
 
 async def _certificate(kube: KubeClient, name: str, namespace: str) -> Json | None:
-    """Return cert-manager's Certificate; None as well where there is no cert-manager, or it may not be read."""
+    """Return cert-manager's Certificate; None also when there is no cert-manager or Plattr may not read it."""
     try:
         return await kube.get(CERTIFICATES, name, namespace)
     except BackendRefused:
@@ -139,7 +140,7 @@ async def _certificate(kube: KubeClient, name: str, namespace: str) -> Json | No
 
 
 def _failure(certificate: Json) -> str | None:
-    """Return what cert-manager says of an attempt that failed, while no other has succeeded since."""
+    """Return what cert-manager says about a failed attempt, unless a later attempt has succeeded."""
     issuing = _condition(certificate, "Issuing")
     if issuing and issuing.get("status") == "False" and issuing.get("reason") == "Failed":
         return _quoted(issuing)

@@ -1,4 +1,4 @@
-"""The first step of every run: read the object, refuse or claim what it asks for; and the plan of its cleanup."""
+"""The first step of every run: read the object and claim the names it needs. Also the plan of its cleanup."""
 
 from collections.abc import Collection, Sequence
 
@@ -25,7 +25,7 @@ from plattr.target import Target
 
 
 class ClaimActivities:
-    """Begin a provisioning run, or a cleanup."""
+    """Begin a run that provisions, or a cleanup."""
 
     def __init__(
         self,
@@ -48,32 +48,32 @@ class ClaimActivities:
     async def claim_object(self, claim: ClaimInput) -> ClaimResult:
         """Read the object; if it has work to do, add the finalizer and claim every name it needs.
 
-        Writes nothing but a lost finalizer when all that is done already, and nothing at all before the spec is known
-        to be good.
+        When all this is done already, the only possible write restores a lost finalizer. Nothing is written before the
+        spec is known to be valid.
 
         Raises:
             InvalidSpec: a rule is broken.
-            OwnedElsewhere: a name belongs to another object, or to another namespace's previews; this one has no new
-                claim. It is woken when the other gives the name back.
-            StillDeleting: the same, while the other is being deleted.
-            NameQuarantined: a name was an object's that is gone, and a call about it may still come true.
+            OwnedElsewhere: a name belongs to another object, or to another namespace's previews. This object gets no
+                new claim. When the holder gives the name back, this object's run gets a reconcile request.
+            StillDeleting: a name belongs to another object that is being deleted.
+            NameQuarantined: a name belonged to an object that is gone, and a lost call may still take effect on it.
             ParentNotFound: a preview's Application is missing.
-            TooManyPreviews: its namespace has as many as it may have.
-            Conflict: the object changed under our hands.
-            Superseded: the object went under our hands.
+            TooManyPreviews: the namespace has as many previews as the limit allows.
+            Conflict: the object changed during this attempt.
+            Superseded: the object was removed during this attempt.
         """
         resource, reference = custom_resource(claim.reference.kind), claim.reference
         body = await self._kube.get(resource, reference.name, reference.namespace)
         if body is None:
             return ClaimResult(verdict="gone")
         custom_object = CustomObject.from_api(reference.kind, body)
-        # Before the generation is looked at: a deletion raises it.
+        # Check this before the generation, because a deletion raises the generation.
         if custom_object.is_deleting:
             return _without_work("deleting", custom_object)
         if custom_object.is_paused:
             return _without_work("paused", custom_object)
         if custom_object.is_settled and not claim.every_step:
-            # Somebody may have taken it off, as by replacing the object with a manifest that does not have it.
+            # Somebody may have removed the finalizer, for example by replacing the object with a manifest without it.
             await self._with_finalizer(body, custom_object)
             return _without_work("settled", custom_object)
 
@@ -82,7 +82,7 @@ class ClaimActivities:
         target = await self._loader.target_of(custom_object)
         is_retained = target.spec.deletion_policy == "Retain"
         if _is_new_spec(custom_object) and custom_object.metadata.generation > 1:
-            # For what it asked for before; what it is refused now it waits for from here on.
+            # End the waits for names of the previous spec. Names that are refused below start new waits.
             await self._claim_store.stop_waiting(reference)
         await self._families.ensure_own(target)
         await self._crowd.ensure_room(target)
@@ -97,13 +97,13 @@ class ClaimActivities:
             raise
         try:
             if _is_new_spec(custom_object) or custom_object.status != found:
-                # Before the status: once that is written nobody would know any more that these are news.
+                # Record the Event before the status: after the status write, no attempt can tell that this is new.
                 await self._tell_dropped_variables(target)
             is_shown = await self._show_begun(body, custom_object)
         except PlattrError:
             await self._ensure_held_back(target.owner, claims.new)
             raise
-        # A status that was written says that the object is still there.
+        # A successful status write proves that the object still exists.
         if not is_shown and not custom_object.has_finalizer:
             await self._ensure_held_back(target.owner, claims.new)
         return ClaimResult(
@@ -117,13 +117,13 @@ class ClaimActivities:
 
     @activity.defn
     async def plan_cleanup(self, cleanup: CleanupInput) -> CleanupPlan:
-        """Find out what a cleanup is for; delete the object first where that is asked for.
+        """Find out what a cleanup has to remove; delete the object first if the input asks for it.
 
-        An object that is gone is still cleaned up after: the later steps find what its owner left. What was to be
-        retained stays then, unless a person asked for this cleanup by hand and meant no object.
+        An object that is gone still gets its cleanup: the later steps find what its owner left. Retained data stays,
+        unless a person requested this cleanup by hand without naming an object's uid.
 
         Raises:
-            Conflict: the object changed under our hands.
+            Conflict: the object changed during this attempt.
         """
         resource, reference = custom_resource(cleanup.reference.kind), cleanup.reference
         steps = (*cleanup_order(reference.kind), Step.RELEASE)
@@ -132,7 +132,7 @@ class ClaimActivities:
             if cleanup.purge or (cleanup.delete_object and not cleanup.uid):
                 return CleanupPlan(verdict="proceed", steps=steps, purge=True)
             namespace = await self._kube.get(NAMESPACES, reference.namespace)
-            # What is left of an earlier namespace waits for a person while the name is somebody's again.
+            # When a namespace of this name exists again, data of the earlier namespace waits for a person.
             namespace_uid = namespace["metadata"]["uid"] if namespace else None
             held = await self._claim_store.held_by(self._estate(reference, namespace_uid))
             retained = [claim for claim in held if claim.is_retained and claim.quarantined_until is None]
@@ -140,7 +140,7 @@ class ClaimActivities:
         if not custom_object.is_deleting:
             if not cleanup.delete_object or cleanup.uid not in ("", custom_object.metadata.uid):
                 return CleanupPlan(verdict="recreated", uid=custom_object.metadata.uid)
-            # The uid: an object that took the name since we looked must live.
+            # Pass the uid, so that a newer object of the same name is not deleted.
             await self._kube.delete(resource, reference.name, reference.namespace, uid=custom_object.metadata.uid)
         namespace_uid = await self._loader.namespace_uid(custom_object)
         body = await self._kube.get(resource, reference.name, reference.namespace)
@@ -155,7 +155,7 @@ class ClaimActivities:
             steps=steps,
             uid=custom_object.metadata.uid,
             namespace_uid=namespace_uid,
-            # The raw spec: one that the models refuse must still be deletable.
+            # Read the raw spec, because an object with an invalid spec must still be deletable.
             retain=custom_object.spec.get("deletionPolicy") == "Retain",
             outliving=outliving(
                 await self._claim_store.held_by(self._estate(reference, namespace_uid)), custom_object.metadata.uid
@@ -166,14 +166,14 @@ class ClaimActivities:
         return Estate(reference=reference, cluster=self._kube.cluster, namespace_uid=namespace_uid)
 
     async def _with_finalizer(self, body: Json, custom_object: CustomObject) -> Json:
-        """Return the object with our finalizer; everybody else's stays."""
+        """Return the object with Plattr's finalizer; all other finalizers stay."""
         present = list(custom_object.metadata.finalizers)
         if custom_object.has_finalizer:
             return body
         metadata = custom_object.metadata
         operations: list[Json] = [
             {"op": "test", "path": "/metadata/uid", "value": metadata.uid},
-            # A deletion raises the generation: no finalizer can be added then.
+            # A deletion raises the generation. After it, Kubernetes accepts no new finalizer.
             {"op": "test", "path": "/metadata/generation", "value": metadata.generation},
             {"op": "test", "path": "/metadata/finalizers", "value": present or None},
             {"op": "add", "path": "/metadata/finalizers", "value": [*present, FINALIZER]},
@@ -182,14 +182,15 @@ class ClaimActivities:
             custom_resource(custom_object.kind), metadata.name, operations, metadata.namespace
         )
         if patched is None:
-            # Nothing would ever release a claim made now.
+            # The object is gone, so nothing would ever release a claim made now.
             raise _gone(custom_object.reference)
         return patched
 
     async def _ensure_held_back(self, owner: Owner, claimed: Sequence[Claim]) -> None:
-        """Return when the finalizer holds the object back; else give back what was claimed for it.
+        """Return if the finalizer holds the object back; otherwise release the claims made for it.
 
-        The API server looks for finalizers before it deletes, not while: one added in those milliseconds is lost.
+        The API server checks finalizers before it deletes, not during the deletion. A finalizer that is added in these
+        milliseconds is lost.
         https://github.com/kubernetes/apiserver/blob/master/pkg/registry/generic/registry/store.go
         """
         found = await self._loader.read(owner.reference)
@@ -199,9 +200,9 @@ class ClaimActivities:
         raise _gone(owner.reference)
 
     async def _show_begun(self, body: Json, custom_object: CustomObject) -> bool:
-        """Say that work has begun, and from which parent a preview is built; return whether that was news.
+        """Write to the status that work has begun, and a preview's parent; return whether the status changed.
 
-        A resync of what runs already says nothing.
+        A resync of an object that runs already writes nothing.
         """
         fields: Json = {}
         if STATUS_FIELD in custom_object.status:
@@ -254,7 +255,7 @@ def _without_work(verdict: str, custom_object: CustomObject) -> ClaimResult:
 
 
 def _kept(target: Target, held: Sequence[HeldClaim]) -> tuple[ConditionUpdate, ...]:
-    """Return what is true of features that are switched off and whose data is still there."""
+    """Return the conditions of features that are switched off and whose data is still there."""
     staying = {claim.name for claim in outliving(held, target.owner.uid)}
     disabled = [feature for feature in missing_features(target) if feature.keeps_data]
     updates = (_data_kept(feature, held, staying) for feature in disabled)

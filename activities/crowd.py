@@ -1,4 +1,4 @@
-"""How many previews a namespace may have: each takes a namespace, a database and a realm of the platform's."""
+"""Limit the previews of a namespace, because each takes a namespace, a database and a realm of the platform."""
 
 from clients.claim_store import ClaimStore
 from clients.kube import KubeClient
@@ -10,7 +10,7 @@ from plattr.target import Target
 
 
 class Crowd:
-    """Admits the oldest previews of a namespace, up to the limit."""
+    """Let in the oldest previews of a namespace, up to the limit."""
 
     def __init__(self, kube: KubeClient, claim_store: ClaimStore, limit: int | None) -> None:
         self._kube = kube
@@ -18,13 +18,13 @@ class Crowd:
         self._limit = limit
 
     async def ensure_room(self, target: Target) -> None:
-        """Return when the target is none of the previews that are too many; one that was let in stays in.
+        """Return if the target is within the limit; a preview that was let in stays in.
 
-        By age, so that of several that come at once the same are let in whoever looks first. One that is being deleted
-        counts until it is gone.
+        Age decides, so that every worker lets in the same previews when several arrive at once. A preview that is being
+        deleted counts until it is gone.
 
         Raises:
-            TooManyPreviews: its namespace has as many older ones as the limit allows.
+            TooManyPreviews: the namespace has as many older previews as the limit allows.
         """
         reference = target.owner.reference
         if self._limit is None or not target.is_preview or await self._holds_its_namespace(target):

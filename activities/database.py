@@ -41,17 +41,17 @@ from plattr.target import Target
 
 logger = logging.getLogger(__name__)
 
-# 256 bits: nobody guesses such a password.
+# 256 bits: nobody can guess such a password.
 PASSWORD_BYTES = 32
 
-# 16 bytes: nobody guesses where another application listens. As short as an identifier has to be.
+# 16 bytes: nobody can guess the channel of another application, and the name is short enough for an identifier.
 CHANNEL_BYTES = 16
 _CHANNEL_PREFIX = "plattr_"
 _CHANNEL = re.compile(rf"{_CHANNEL_PREFIX}[0-9a-f]{{{2 * CHANNEL_BYTES}}}")
 
-# 500 ms: what is locked here is a catalogue row of the application's own, and nobody but its own sessions, or another
-# attempt, writes there; or the group that all share, which others that are provisioned hold for milliseconds. It is
-# tried again after a second; meanwhile others have use for the connection.
+# 500 ms: the lock is on a catalogue row of the application, which only its own sessions or another attempt write.
+# Or it is on the group that all applications share, which other runs hold for milliseconds. The next attempt comes
+# after a second; until then others can use the connection.
 _PATIENCE = "500ms"
 
 _QUEUE_FULL = (
@@ -62,14 +62,14 @@ _QUEUE_FULL = (
 
 @dataclass(frozen=True)
 class _Secret:
-    """What the database Secret alone knows."""
+    """What only the database Secret holds."""
 
     password: str
     channel: str
 
 
 class DatabaseActivities:
-    """Make an owner's database what the spec says."""
+    """Bring an owner's database to its spec."""
 
     def __init__(
         self,
@@ -87,16 +87,16 @@ class DatabaseActivities:
 
     @activity.defn
     async def reconcile_database(self, step: StepInput) -> StepResult:
-        """Make the Secret, then schema and roles with the Secret's password; writes nothing that is so already.
+        """Make the Secret, then schema and roles with the Secret's password; write only what is missing.
 
         Raises:
-            OwnedElsewhere: the Secret, the schema or a role is somebody else's; nothing of it was touched.
+            OwnedElsewhere: the Secret, the schema or a role belongs to another owner; it was not changed.
             BackendRefused: the admin lacks a right, or the server refuses the application's login.
             BackendUnavailable: PostgreSQL or the API server cannot be reached.
             Conflict: somebody else wrote at the same time.
         """
         target = await self._loader.load(step)
-        # The Secret first: a role whose password nobody wrote down would be of no use to anybody.
+        # Write the Secret before the role: a password that is stored nowhere would be useless.
         secret = await self._secret(target)
         notes = [*await self._provision(target, secret), await self._agree_on_password(target, secret.password)]
         message = "; ".join([f"schema {target.names.schema_name!r} is ready", *filter(None, notes)])
@@ -104,12 +104,12 @@ class DatabaseActivities:
         return StepResult(updates=(update,))
 
     async def _secret(self, target: Target) -> _Secret:
-        """Return what the target's Secret holds, which is made, or brought up to date, before."""
+        """Return what the target's Secret holds, after creating or updating the Secret."""
         name, namespace = target.names.database_secret, target.names.namespace
         existing = await self._kube.get(SECRETS, name, namespace)
         if existing is None:
             values = _Secret(secrets.token_hex(PASSWORD_BYTES), _new_channel())
-            # Create only: of two that come here at once one keeps its password, and both use that.
+            # Create, never overwrite: if two attempts race, one password is kept and both use that password.
             if await self._kube.create(SECRETS, self._manifest(target, values), namespace) is not None:
                 return values
             existing = await self._kube.get(SECRETS, name, namespace)
@@ -131,9 +131,9 @@ class DatabaseActivities:
         return build_database_secret(target, environment)
 
     async def _provision(self, target: Target, secret: _Secret) -> list[str]:
-        """Make schema and roles; return what the developer should know of them, as the rest of a sentence."""
+        """Make schema and roles; return what the developer should know about them, as parts of a sentence."""
         names = target.names
-        # An attempt before this one may have died after its commit: then nothing else would tell PostgREST.
+        # An earlier attempt may have died after its commit. Then nothing else would notify PostgREST.
         has_changed = activity.in_activity() and activity.info().attempt > 1
         action = f"provision schema {names.schema_name!r}"
         while True:
@@ -148,10 +148,10 @@ class DatabaseActivities:
                 return [_of_routines(target, closed["count"], closed["names"]), untold]
 
     async def _tell_postgrest(self, target: Target, channel: str) -> str:
-        """Have PostgREST read its schema again, after the commit; return why it was not told, mostly nothing.
+        """Make PostgREST read its schema again, after the commit; return why that failed, usually nothing.
 
-        Any application can fill the server's queue of notifications. Nothing that is provisioned depends on it, so a
-        failure is said and nothing else; the next change tells PostgREST of this one, too.
+        Any application can fill the server's notification queue. Provisioning does not depend on the notification, so
+        a failure is only reported. The next change tells PostgREST about this change too.
         """
         ended: list[Blocker] = []
         try:
@@ -189,7 +189,7 @@ class DatabaseActivities:
                 batch=ACCESS_BATCH,
                 **roles,
             )
-            # No row: schema or roles are still to be made, and nothing is in them.
+            # No row: the schema or a role does not exist yet, so there is nothing to open or close.
             pending = Pending.model_validate(found[0]) if found else Pending()
         wanted = Wanted(
             verifier=None if state.app_exists else await transaction.verifier(names.app_role, secret.password),
@@ -201,12 +201,13 @@ class DatabaseActivities:
         return pending is None or pending.is_whole, bool(statements)
 
     async def _agree_on_password(self, target: Target, password: str) -> str:
-        """Log in as the application; if its password is wrong give the role the Secret's and try once more.
+        """Log in as the application; if the password is wrong, give the role the Secret's and log in once more.
 
-        Giving the role the password it should have is never wrong, but a server without room says nothing about it.
+        It is never wrong to set the Secret's password. But a server without free connections does not tell whether the
+        password is right.
 
         Returns:
-            What keeps the application's sessions out although its password is right; mostly nothing.
+            What keeps the application's sessions out although its password is right; usually nothing.
         """
         role, reference = target.names.app_role, target.owner.reference
         failure = await self._postgres.login_failure(role, password)
@@ -220,7 +221,7 @@ class DatabaseActivities:
             raise BackendRefused(f"cannot {action}: {failure.cause}; check pg_hba.conf")
         room = await self._postgres.room(role)
         if room.is_role_full:
-            # The password was right, and all that Plattr makes is there: what is full is the application's own affair.
+            # The password is right, and everything that Plattr makes exists. The application itself fills its role.
             return (
                 f"all {room.role_limit} connections of role {role!r} are in use, and more are refused: close some, or"
                 " raise spec.scaling.max, or ask for a higher DB_CONNECTIONS_PER_POD or DB_CONNECTIONS_MAX"
@@ -241,7 +242,7 @@ class DatabaseActivities:
         action = f"set the password of role {role!r}"
         async with self._postgres.locked(reference, action, patience=_PATIENCE) as transaction:
             secret = await self._kube.get(SECRETS, target.names.database_secret, target.names.namespace)
-            # A Secret deleted meanwhile has another password by now, and another attempt may have set it.
+            # If the Secret was deleted, the new one has another password, and another attempt may have set it.
             if secret is None or _password_in(secret) != password:
                 raise Conflict(f"cannot {action} for {reference}: its Secret changed")
             await transaction.write([sql.set_password(role, await transaction.verifier(role, password))])
@@ -261,12 +262,12 @@ def _new_channel() -> str:
 
 
 def _channel_in(secret: Json) -> str | None:
-    """Return the Secret's channel; None when it is not one that Plattr made, for it goes into an SQL text."""
+    """Return the Secret's channel; None if Plattr did not make it, because the channel goes into an SQL text."""
     channel = b64decode(secret.get("data", {}).get("DB_CHANNEL", "")).decode(errors="replace")
     return channel if _CHANNEL.fullmatch(channel) else None
 
 
 def _password_in(secret: Json) -> str | None:
-    """Return the Secret's password; None when somebody took it out, or put in what no role could have."""
+    """Return the Secret's password; None when somebody removed it, or wrote one that no role can have."""
     password = b64decode(secret.get("data", {}).get("DB_PASSWORD", "")).decode(errors="replace")
     return password if password.isascii() and password.isprintable() and password else None

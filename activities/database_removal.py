@@ -1,4 +1,4 @@
-"""The end of a database: its roles locked out, then what they have removed in bounded pieces, and the Secret."""
+"""Remove a database: lock its roles out, drop what they have in bounded pieces, then remove the Secret."""
 
 import logging
 from collections.abc import Sequence
@@ -39,18 +39,18 @@ class DatabaseRemovalActivities:
 
     @activity.defn
     async def delete_database(self, step: CleanupStepInput) -> StepResult:
-        """Remove what the owner's comments name, then its Secret; what is missing already is success.
+        """Remove what the owner's comments mark, then its Secret; what is missing already counts as removed.
 
-        Data that is retained stays, under the owner's record, and nobody can log in to it. The Secret goes all the
-        same: the object made again gets a new password, and finds its data. Not done when the time budget is used
-        up: call again, what is gone is gone.
+        Retained data stays under the owner's record, and nobody can log in to it. The Secret goes even then: when the
+        object is created again, it gets a new password and finds its data. When the time budget is used up, the result
+        says not done: call again to continue.
 
         Raises:
-            HeldByDependents: others' things depend on what is to go, and nobody said that they may go as well.
+            HeldByDependents: objects of others depend on what is to go, and nobody allowed their removal.
             BackendRefused: the admin lacks a right, or the server's lock table is too small.
             BackendUnavailable: PostgreSQL or the API server cannot be reached.
             Conflict: a lock did not come free within 5 s.
-            StillDeleting: something is left: a session that did not end, a Secret with a finalizer.
+            StillDeleting: something is left, such as a session that did not end, or a Secret with a finalizer.
         """
         live_uid = await find_live_uid(self._kube, step)
         estate = step.estate(self._kube.cluster)
@@ -77,7 +77,7 @@ class DatabaseRemovalActivities:
         return StepResult()
 
     async def _hold_or_tell(self, step: CleanupStepInput, dependents: Sequence[Dependent]) -> None:
-        """Hold the deletion because of what others would lose; tell them where that is wanted, or they have no say."""
+        """Refuse the deletion if others would lose something; if they have no say, tell them what they lose."""
         holding = [dependent for dependent in dependents if dependent.holds]
         if holding and not step.cascade:
             raise held(step.reference, holding)
@@ -86,7 +86,7 @@ class DatabaseRemovalActivities:
         await self._tell(step, without_right, "had no right there, but an object id: it was ended")
 
     async def _tell(self, step: CleanupStepInput, dependents: Sequence[Dependent], what_becomes: str) -> None:
-        # Before they go: told twice is better than not told.
+        # Tell the owners before the drop: two Events are better than none.
         for record in dict.fromkeys(dependent.record for dependent in dependents):
             theirs = [dependent for dependent in dependents if dependent.record == record]
             message = (
@@ -95,6 +95,6 @@ class DatabaseRemovalActivities:
             )
             logger.warning("dependents removed", extra={"holder": theirs[0].holder, "note": message})
             owner = owner_in(record)
-            # Another cluster's object is in another API server.
+            # An object of another cluster is in another API server.
             if owner is not None and owner.cluster == self._kube.cluster:
                 await self._events.record(owner, kind_of="Warning", reason="DependentsRemoved", message=message)

@@ -1,6 +1,6 @@
-"""Dropping what one owner has in PostgreSQL: in short transactions of few locks, and nothing of anybody else's.
+"""Drop what one owner has in PostgreSQL: in short transactions with few locks, and nothing that others own.
 
-Each transaction reads what is left, so that any attempt goes on where another ended.
+Each transaction reads what is left, so any attempt continues where another attempt ended.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -41,12 +41,15 @@ from plattr.sql_removal import LOCKS_AT_ONCE
 from plattr.steps import CleanupStepInput
 
 _REMOVE = "remove the database"
-# Each of these statements locks one table of somebody else's, or of the owner's, and what hangs on it.
+# Each of these statements locks one table, the owner's or another owner's, and what depends on that table.
 STATEMENTS_AT_ONCE = 50
 
 
 class Dropping:
-    """One attempt to drop what a cleanup is about; a place is a database of the server, None: Plattr's own."""
+    """One attempt to drop what a cleanup removes.
+
+    A place is a database of the server. None stands for Plattr's own database.
+    """
 
     def __init__(
         self,
@@ -61,19 +64,22 @@ class Dropping:
         self._step = step
         self._live_uid = live_uid
         self._is_over = time_is_up(budget)
-        # What is too much for one transaction as it is, and whether anything has gone since that was found.
+        # The objects that are too large for one transaction, and whether any drop succeeded since they were found.
         self._heavy: set[int] = set()
         self._has_dropped = False
         self._taken_back: set[str] = set()
-        # Of what others have by object ids alone: what is too much, what is dropped already or left to CASCADE.
+        # Others' objects that refer by object id alone: those too large, and those already dropped or left to CASCADE.
         self._heavy_by_id: set[int] = set()
         self._left_by_id: set[int] = set()
         self._is_one_by_one = False
         self.ended: list[Blocker] = []
-        """Sessions of others that were in the way."""
+        """Sessions of others that blocked this attempt and were ended."""
 
     async def lock_out(self) -> None:
-        """Keep the owner's roles out, in a transaction of its own, so that no new session comes; end the old ones."""
+        """Lock the owner's roles out so that no new session starts, then end their sessions.
+
+        The lockout has a transaction of its own.
+        """
         reference = self._step.reference
         async with self._open() as transaction:
             inventory = (await self._inventory(transaction)).without(self._live_uid)
@@ -86,13 +92,13 @@ class Dropping:
             raise StillDeleting(f"cannot {_REMOVE} for {reference}: {row['sessions']} sessions have not ended yet")
 
     async def dependents(self) -> list[Dependent]:
-        """Return what others made of what is to go, before anything goes."""
+        """Return others' objects that depend on what is to be dropped, before anything is dropped."""
         async with self._open() as transaction:
             inventory = await self._to_delete(transaction)
             return [] if inventory.is_empty else await self._dependents(transaction, inventory)
 
     async def run(self) -> bool:
-        """Drop all of it; False: the time is up, and something is left."""
+        """Drop everything; return False when the time is up and something is left."""
         if not await self._empty(None):
             return False
         async with self._open() as transaction:
@@ -113,7 +119,7 @@ class Dropping:
         return True
 
     async def _empty(self, place: str | None) -> bool:
-        """Drop what may be too much for one transaction; False: the time is up."""
+        """Drop what may be too large for one transaction; return False when the time is up."""
         for drop in (
             self._end_strangers,
             self._leave_what_has_no_schema,
@@ -127,7 +133,10 @@ class Dropping:
         return True
 
     async def _end_strangers(self, place: str | None) -> bool:
-        """End what applications have open in a database that is not theirs: they would only grant it all again."""
+        """End the sessions of applications in a database that is not theirs.
+
+        Such sessions would only grant the revoked privileges again.
+        """
         if place is not None:
             async with self._open(place) as transaction:
                 rows = await transaction.call(sql_removal.END_STRANGERS, prefix=RECORD_PREFIX)
@@ -135,7 +144,7 @@ class Dropping:
         return False
 
     async def _leave_what_has_no_schema(self, place: str | None) -> bool:
-        """Unlink the roles' large objects, and take the roles out of the policies of others."""
+        """Unlink the roles' large objects, and remove the roles from the policies of others."""
         async with self._open(place) as transaction:
             inventory = await self._to_delete(transaction, place)
             query, roles = sql_removal.UNLINK_LARGE_OBJECTS, inventory.role_ids
@@ -144,12 +153,12 @@ class Dropping:
             return has_written or bool(row["unlinked"] == LOCKS_AT_ONCE)
 
     async def _drop_some_by_id(self, place: str | None) -> bool:
-        """Drop some of what names the owner's things by object ids alone.
+        """Drop some objects that refer to the owner's objects by object id alone.
 
-        What has no statement of its own goes by CASCADE, with the thing that it names.
+        An object without a DROP statement goes by CASCADE, together with the object that it refers to.
 
         Raises:
-            HeldByDependents: nothing is left but what is too much for a transaction.
+            HeldByDependents: only objects that are too large for one transaction are left.
         """
         some: list[Piece] = []
         try:
@@ -161,12 +170,12 @@ class Dropping:
         except BackendRefused:
             if not some:
                 raise
-            # Alone, to find the one that the server keeps: that goes by CASCADE as well.
+            # Drop one at a time to find the object that the server refuses to drop. CASCADE removes that object too.
             self._left_by_id |= {piece.object_id for piece in some if self._is_one_by_one}
             self._is_one_by_one = True
             return True
         if some:
-            # With these gone the heavy ones may have become light.
+            # The heavy objects may be light now, because some of their dependents are gone.
             self._heavy_by_id = set()
             self._left_by_id |= {piece.object_id for piece in some}
         else:
@@ -191,7 +200,7 @@ class Dropping:
         return [Piece.model_validate(row) for row in rows]
 
     async def _drop_some(self, place: str | None) -> bool:
-        """Drop as many things as one transaction may; False: there is nothing left that has a statement of its own."""
+        """Drop as many objects as one transaction may; return False when no object with a DROP statement is left."""
         async with self._open(place) as transaction:
             inventory = await self._to_delete(transaction, place)
             candidates = await self._candidates(transaction, inventory, skipped=list(self._heavy))
@@ -200,31 +209,34 @@ class Dropping:
             if some:
                 await self._drop(transaction, inventory, some)
                 self._has_dropped = True
-                # All that there was: no need to look again.
+                # Look again only when more objects may be left.
                 return len(candidates) == CANDIDATES_AT_ONCE or len(some) < len(candidates) or bool(self._heavy)
             if not candidates and not self._heavy:
                 return False
             if not candidates and self._has_dropped:
-                # With so much gone that hung on them, they may have become light.
+                # The heavy objects may be light now, because objects that depended on them are gone.
                 self._heavy, self._has_dropped = set(), False
             elif not candidates:
                 await self._lighten(transaction, inventory)
             return True
 
     async def _take_back_some(self, place: str | None) -> bool:
-        """Take back some of what grantees granted on to the roles; what is gone by now needs no such thing."""
+        """Revoke some of the privileges that grantees granted on to the roles.
+
+        Dropped objects need no revocation, so this comes after the drops.
+        """
         async with self._open(place) as transaction:
             done = await _take_back(transaction, await self._to_delete(transaction, place))
-        # What somebody grants again and again is no reason to go on here: the last transaction takes it back, too.
+        # A privilege that somebody grants again and again must not prolong this loop. _finish revokes it too.
         fresh = done - self._taken_back
         self._taken_back |= fresh
         return bool(fresh)
 
     async def _lighten(self, transaction: Transaction, inventory: Inventory) -> None:
-        """Take from one thing that is too much for a transaction what it has so much of, or drop it as it is."""
+        """Remove parts of one object that is too large for a transaction, or drop the object as it is."""
         candidates = await self._candidates(transaction, inventory, skipped=[], most=1)
         if not candidates:
-            # Another attempt was quicker.
+            # Another attempt has dropped them already.
             self._heavy = set()
             return
         [heavy] = candidates
@@ -236,20 +248,20 @@ class Dropping:
         self._has_dropped = True
 
     async def _drop(self, transaction: Transaction, inventory: Inventory, some: list[Candidate]) -> None:
-        # Locked first, and looked at then: nobody can make a view of these any more.
+        # Lock the objects before looking for dependents. Nobody can create a view of a locked table.
         await transaction.write(lock_statements(some))
         await self._ensure_free(transaction, inventory, some)
         await transaction.write(drop_statements(some))
 
     async def _finish(self, place: str | None) -> None:
-        """Drop what is left, which is little, and in Plattr's own database the schemas and roles."""
+        """Drop the few remaining objects, and in Plattr's own database the schemas and roles."""
         async with self._open(place) as transaction:
             inventory = await self._to_delete(transaction, place)
             if inventory.is_empty:
                 return
             dependents = await self._dependents(transaction, inventory)
             self._ensure_none_holds(dependents)
-            # What was granted since.
+            # Revoke privileges that were granted after the previous transaction.
             await _take_back(transaction, inventory)
             rows = await transaction.fetch(sql_removal.OCCUPIED_SCHEMAS, schemas=inventory.schema_ids)
             occupied = {row["oid"] for row in rows}
@@ -281,10 +293,10 @@ class Dropping:
         return [Candidate.model_validate(row) for row in rows]
 
     async def _ensure_free(self, transaction: Transaction, inventory: Inventory, some: list[Candidate]) -> None:
-        """Return when nothing of others holds these; the transaction drops them next.
+        """Return when no object of others holds these objects, which the transaction drops next.
 
         Raises:
-            HeldByDependents: something does, and was made since this attempt began.
+            HeldByDependents: an object of others does. It was made after this attempt began.
         """
         if not self._step.cascade:
             self._ensure_none_holds(await self._dependents(transaction, inventory, some))
@@ -319,9 +331,9 @@ class Dropping:
         return Inventory.model_validate({"schemas": schemas, "roles": roles})
 
     async def _to_delete(self, transaction: Transaction, place: str | None = None) -> Inventory:
-        """Return what the cleanup removes: neither what a living incarnation has, nor what is retained.
+        """Return what the cleanup removes: neither what the live object has, nor what is retained.
 
-        In another database that is what the roles own, which are the same everywhere.
+        In another database this is what the roles own. Roles are the same in every database of a server.
         """
         step = self._step
         inventory = (await self._inventory(transaction)).without(self._live_uid)
@@ -336,7 +348,7 @@ class Dropping:
         """Open a transaction, and end the sessions of applications that keep it waiting.
 
         Raises:
-            Conflict: as the client does, with whose sessions it waited for in vain.
+            Conflict: the client raised it. The message also names the sessions that kept the transaction waiting.
         """
         if place is None:
             opening = self._postgres.locked(self._step.reference, _REMOVE)
@@ -356,14 +368,14 @@ class Dropping:
 
 
 async def _write_of_server(transaction: Transaction, query: str, **parameters: object) -> bool:
-    """Send the statements that a query puts together, some at once; tell whether there were any."""
+    """Run some of the statements that a query generates; tell whether there were any."""
     rows = await transaction.fetch(query, most=STATEMENTS_AT_ONCE, **parameters)
     await transaction.write([sql_removal.of_server(row["statement"]) for row in rows])
     return bool(rows)
 
 
 async def _take_back(transaction: Transaction, inventory: Inventory) -> set[str]:
-    """Take back some of what grantees granted on to the roles; return what was done for that."""
+    """Revoke some of the privileges that grantees granted on to the roles; return a text for each revocation."""
     rows = await transaction.fetch(sql_removal.REGRANTS, roles=inventory.role_ids, most=STATEMENTS_AT_ONCE)
     for row in rows:
         await transaction.write(sql_removal.revocation(row["grantor"], row["statement"], row["doors"]))

@@ -1,4 +1,4 @@
-"""Sessions of applications that were ended: said in the log, and to their owners."""
+"""Report ended sessions of applications, in the log and to their owners."""
 
 import logging
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ async def tell_of_sessions(
     message: str,
     except_for: ObjectReference | None = None,
 ) -> None:
-    """Say whose sessions were ended.
+    """Report whose sessions were ended.
 
     Args:
-        events: where the owners are told.
-        cluster: this one; another cluster's object is in another API server.
-        ended: the sessions.
-        why: for the log.
-        message: for the owners.
-        except_for: an object that need not be told.
+        events: Records the Events for the owners.
+        cluster: The name of this cluster; objects of another cluster are in another API server.
+        ended: The sessions.
+        why: The reason, for the log.
+        message: The text for the owners.
+        except_for: An object that needs no Event.
     """
     for session in dict.fromkeys(ended):
         logger.warning("session ended: %s", why, extra={"holder": session.holder, "role": session.role})

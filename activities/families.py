@@ -1,8 +1,9 @@
-"""Whose the previews of an application's name are: of the namespace that claimed the name first, in any environment.
+"""Decide which namespace owns the preview names of an application: the one that claimed the application's name first.
 
-A pull request's names carry neither its namespace nor its environment, and an application's environments often live
-in several namespaces. The claim of the family is the Application's, beside its other claims; of Applications of one
-name the first has it, the others live without, and their previews are refused.
+The family of an application is all its previews, in any environment. A pull request's names carry neither its
+namespace nor its environment, and an application's environments often live in several namespaces. The Application
+holds the claim of its family beside its other claims. Among Applications of one name, the first has the family. The
+others run without it, and their previews are refused.
 """
 
 from collections.abc import Sequence
@@ -20,17 +21,18 @@ from plattr.target import Target
 
 
 class Families:
-    """Say which claims of families a target needs, refuse what is in another's, and pass on what is given back."""
+    """Say which family claims a target needs, refuse names of another family, and pass on released families."""
 
     def __init__(self, kube: KubeClient, claim_store: ClaimStore) -> None:
         self._kube = kube
         self._claim_store = claim_store
 
     async def ensure_own(self, target: Target) -> None:
-        """Return when no name of the target is a preview's of another namespace's application.
+        """Return when no name of the target belongs to a preview of another namespace's application.
 
         Raises:
-            OwnedElsewhere: one is, and the target does not have it yet; it is woken when the family is given back.
+            OwnedElsewhere: a name does, and the target does not hold it yet. When the family is released, the target's
+                run gets a reconcile request.
         """
         own = [target.parent] if target.is_preview else []
         for application in (*own, *other_families(target)):
@@ -50,9 +52,9 @@ class Families:
 
     @staticmethod
     def claims_of(target: Target) -> tuple[Sequence[Claim], Sequence[Claim]]:
-        """Return the family's claim as one that the target needs, or as one that it takes if it is free.
+        """Return the family's claim as needed by the target, or as optional: taken only if it is free.
 
-        In environment preview an Application's own names are beside its previews': it needs the family.
+        In environment preview, an Application's own names are among its previews' names, so it needs the family.
         """
         if target.is_preview:
             return (), ()
@@ -60,13 +62,13 @@ class Families:
         return (claims, ()) if target.spec.environment is Environment.PREVIEW else ((), claims)
 
     async def pass_on(self, reference: ObjectReference) -> None:
-        """Give the family of an Application that went to the oldest one of its name; the second time does nothing."""
+        """Give the family of a removed Application to the oldest one of its name; a second call does nothing."""
         claim = previews_claim(reference.name)
         if reference.kind is not Kind.APPLICATION or await self._claim_store.holder_of(claim) is not None:
             return
         selector = f"metadata.name={reference.name}"
         pages = self._kube.pages(APPLICATIONS, field_selector=selector, metadata_only=True)
-        # One without our finalizer was never accepted, and what it is given nobody would give back.
+        # An Application without Plattr's finalizer was never accepted, and nothing would release its claim.
         living = [
             CustomObject.from_api(Kind.APPLICATION, without_marks(body)) async for page in pages for body in page.items
         ]
@@ -78,7 +80,7 @@ class Families:
             home = {"cluster": self._kube.cluster, "namespace_uid": namespace["metadata"]["uid"]}
             owner = heir.model_copy(update=home).owner
             given = await self._claim_store.acquire(owner, (), optional=(claim,))
-            # It may have gone meanwhile; whoever deletes it from here on finds the claim.
+            # The heir may be gone meanwhile. If it is deleted later, its cleanup finds the claim.
             if await self._lives(heir):
                 return
             await self._claim_store.release(estate_of(owner), given.new)

@@ -1,4 +1,4 @@
-"""The fleet as a list of references, and the reconcile requests that bring every object's run to look at it again."""
+"""List the fleet as references, and send the reconcile requests that make every run check its object again."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ _SIGNALS = {"resync": REPAIR_SIGNAL, "restore": CHANGED_SIGNAL}
 
 
 class FleetActivities:
-    """List and request reconciles; what an object needs, its own run finds out."""
+    """List objects and request reconciles; each object's run finds out what the object needs."""
 
     def __init__(
         self, kube: KubeClient, claim_store: ClaimStore, temporal: Client, task_queue: str = TASK_QUEUE
@@ -38,18 +38,18 @@ class FleetActivities:
 
     @activity.defn
     async def list_fleet(self, query: FleetQuery) -> FleetPage:
-        """Return the objects after a key that are to be reconciled; paused ones are not.
+        """Return the objects after a key that are to be reconciled, without paused objects.
 
-        And those that are gone, with a name whose quarantine is over: their cleanup looks once more and gives it back.
-        It waits for that moment itself; here only the names of runs that were lost are found.
+        The result includes objects that are gone but have a name whose quarantine is over. Their cleanup looks again
+        and releases the name. Usually the cleanup itself waits for that moment; this list finds the names of lost runs.
 
-        The whole fleet is listed for each page: the API server's own page tokens expire within minutes, and a
-        period takes longer.
+        Each page lists the whole fleet, because the API server's own page tokens expire within minutes, and a period
+        takes longer.
         """
         members, known = [], set[str]()
         for kind in Kind:
-            # Page by page, and for a resync, which asks for all, of metadata alone: what tenants write in thousands of
-            # specs must never be in memory together.
+            # Read page by page, and for a resync, which takes every object, only metadata: the specs that tenants
+            # write in thousands of objects must never be in memory together.
             async for page in self._kube.pages(custom_resource(kind), metadata_only=query.purpose == "resync"):
                 for body in page.items:
                     custom_object = CustomObject.from_api(kind, body)
@@ -71,12 +71,12 @@ class FleetActivities:
 
     @activity.defn
     async def request_reconciles(self, batch: FleetBatch) -> FleetProgress:
-        """Request a reconcile of the objects one after the other; ends early, saying where, when the worker stops.
+        """Request a reconcile of each object in turn; when the worker stops, end early and return how far it came.
 
-        One that Temporal refuses does not keep the others from theirs.
+        A request that Temporal refuses does not prevent the others.
 
         Raises:
-            BackendUnavailable: Temporal did not take one; those before it are sent again, which harms nothing.
+            BackendUnavailable: Temporal did not accept a request. Earlier requests are sent again, which is harmless.
         """
         refused: list[Member] = []
         for number, member in enumerate(batch.members):
@@ -100,7 +100,7 @@ class FleetActivities:
 
 
 def _is_wanted(custom_object: CustomObject, query: FleetQuery) -> bool:
-    # A paused object is deleted all the same.
+    # A paused object can be deleted too.
     if custom_object.is_paused and not custom_object.is_deleting:
         return False
     return query.purpose == "resync" or custom_object.kind is Kind.PREVIEW or not custom_object.is_settled

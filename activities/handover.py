@@ -1,7 +1,8 @@
-"""A host that an object has left goes to the one that waits for it even if its new one is taken: in a ring alone.
+"""Hand over hosts between objects that wait for each other in a ring.
 
-Applications that swap their hosts, two or several, would wait for each other for ever. Everybody else keeps its host
-while it has no other: an object whose new host stays with its holder would be left without any.
+Applications that swap their hosts, two or several, would otherwise wait for each other for ever. In a ring, an object
+gives its old host to the object that waits for it, even if its own new host is still taken. Outside a ring, an object
+keeps its old host until it has the new one. Otherwise it would have no host if the new one stays with its holder.
 """
 
 from activities.loading import TargetLoader
@@ -17,12 +18,12 @@ from plattr.marks import Mark, estate_of
 from plattr.objects import ObjectReference, parse_key
 from plattr.target import Target
 
-# 8: swaps are of two, or a few; each member is two reads of every attempt that is refused.
+# 8: swaps involve two objects, or a few. Each member costs every refused attempt two reads.
 LONGEST_RING = 8
 
 
 class Handover:
-    """Finds the rings of objects of which each asks for the host that the next one has left."""
+    """Find the rings of objects in which each object asks for the host that the next one has left."""
 
     def __init__(self, kube: KubeClient, claim_store: ClaimStore, loader: TargetLoader) -> None:
         self._kube = kube
@@ -30,11 +31,11 @@ class Handover:
         self._loader = loader
 
     async def hand_over_left_host(self, target: Target) -> None:
-        """Give back the host that the target has left and the last of its ring waits for, after its Ingresses.
+        """Remove the Ingresses of the host that the target has left, then release it to the last member of its ring.
 
         Raises:
-            StillDeleting: an Ingress is held, as by the finalizer of a load balancer's controller.
-            Conflict: a claim or an Ingress changed under our hands.
+            StillDeleting: an Ingress is held, for example by the finalizer of a load balancer's controller.
+            Conflict: a claim or an Ingress changed during this attempt.
         """
         estate, wanted = estate_of(target.owner), host_claim(target)
         held = {each.claim for each in await self._claim_store.held_by(estate, ClaimKind.HOST)}
@@ -55,22 +56,23 @@ class Handover:
         await self._claim_store.release(estate, [claim])
 
     async def _closing(self, target: Target, held: set[Claim]) -> Claim | None:
-        """Return which host of the target's closes its ring; None: there is no ring, or an outsider waits in it."""
+        """Return which host of the target closes its ring; None when there is no ring, or an outsider waits in it."""
         claim, members = host_claim(target), [target.owner.reference]
         waiting: dict[Claim, tuple[ObjectReference, ...]] = {}
         for _ in range(LONGEST_RING):
             found = await self._claim_store.marked(claim)
             if found is None:
-                # Free: whoever asks for it has it in a moment.
+                # The host is free, so whoever asks for it gets it in a moment.
                 return None
             lease, mark = found
             waiting[claim] = waiting_for(lease)
             if claim in held:
-                # Who does not wait for it yet would not be woken.
+                # A member that does not wait for the host yet would get no reconcile request.
                 is_closed = members[-1] in waiting[claim] and not await self._outsider(waiting, members)
                 return claim if is_closed else None
             holder = await self._holder(mark)
-            # Its own spec: it keeps the host. A member's: the ring is theirs, and its end frees what the target wants.
+            # Either the holder's spec keeps the host, or the holder is a member already. Then the ring does not include
+            # the target, and when that ring ends, it frees the host that the target wants.
             if holder is None or holder.owner.reference in members or host_claim(holder) == claim:
                 return None
             if await self._lacks_more(holder):
@@ -80,7 +82,7 @@ class Handover:
         return None
 
     async def _holder(self, mark: Mark) -> Target | None:
-        """Return what the holder of a host asks for now; None when nothing of its spec is done now."""
+        """Return what the holder of a host asks for now; None when no run carries out its spec now."""
         reference = parse_key(mark.key)
         target = await self._desired_target(reference) if reference is not None else None
         return target if target is not None and estate_of(target.owner).holds(mark) else None
@@ -95,7 +97,7 @@ class Handover:
             return None
 
     async def _lacks_more(self, target: Target) -> bool:
-        """Tell whether another name than the host's is somebody else's: then a free host would not help the target."""
+        """Tell whether another owner has a further name that the target needs: then a free host would not help it."""
         held = {each.claim for each in await self._claim_store.held_by(estate_of(target.owner))}
         missing = [claim for claim in claims_of(target) if claim not in held and claim != host_claim(target)]
         return any([await self._claim_store.marked(claim) is not None for claim in missing])
@@ -103,7 +105,10 @@ class Handover:
     async def _outsider(
         self, waiting: dict[Claim, tuple[ObjectReference, ...]], members: list[ObjectReference]
     ) -> bool:
-        """Tell whether somebody else waits for a host of the ring: it could come first, and a member would lose all."""
+        """Tell whether a non-member waits for a host of the ring.
+
+        The non-member could get the host first, and a member would lose all its hosts.
+        """
         for claim, references in waiting.items():
             for reference in references:
                 target_now = None if reference in members else await self._desired_target(reference)

@@ -1,4 +1,4 @@
-"""What surrounds every attempt of an activity: it ends in one piece, is fenced, and fails in words without secrets."""
+"""Guard every attempt of an activity: it is not cut off, its writes are fenced, its errors hold no secrets."""
 
 import asyncio
 import logging
@@ -27,20 +27,22 @@ from plattr.steps import Problem, Remedy
 
 logger = logging.getLogger(__name__)
 
-# 4 s: the server answers in milliseconds; two beats that it does not answer must fit before the fence falls.
+# 4 s: the server answers in milliseconds. Two unanswered heartbeats must fit in before the lease ends.
 ANSWER_SECONDS = 4.0
-# 1 s: the server's clock and ours differ by less, or else the server is asked before the attempt begins.
+# 1 s: the server's clock and ours usually differ by less. If not, the attempt asks the server before it begins.
 FRESH_SECONDS = 1.0
 
 
 async def beat_acknowledged() -> None:
-    """Record a heartbeat and return when the server has taken it: then the attempt was the only one until now.
+    """Record a heartbeat and return when the server has accepted it.
+
+    Acceptance proves that this attempt was the only one until now.
 
     Raises:
-        RPCError: NOT_FOUND when the server has given the attempt up; others when it cannot be reached.
+        RPCError: NOT_FOUND when the server has given the attempt up; other codes when the server cannot be reached.
     """
     handle = activity.client().get_async_activity_handle(task_token=activity.info().task_token)
-    # Preempted and yet ours: the SDK's own beat tells the attempt.
+    # The attempt is preempted but still valid. The SDK's own heartbeat reports the preemption.
     with suppress(AsyncActivityCancelledError):
         await handle.heartbeat()
 
@@ -75,12 +77,12 @@ class _GuardedActivity(ActivityInboundInterceptor):
             raise as_failure(error, attempt=activity.info().attempt) from None
 
     async def _first_lease(self) -> tuple[fence.Lease, float]:
-        """Return the right to write of an attempt that begins, and when it is over however well the attempt beats.
+        """Return the first lease of an attempt, and the moment beyond which no heartbeat can extend it.
 
-        A process may have frozen between taking the attempt and coming here.
+        The process may have been frozen between taking the task and this call.
 
         Raises:
-            FencedOff: the server has given the attempt up, or cannot be asked.
+            FencedOff: the server has given the attempt up, or cannot be reached.
         """
         begun = time.monotonic()
         age = (datetime.now(UTC) - activity.info().started_time).total_seconds()
@@ -93,7 +95,7 @@ class _GuardedActivity(ActivityInboundInterceptor):
                     f"cannot begin: by its clock the server started this attempt {age:.0f} s ago, and it does not say"
                     " that it still waits for it"
                 ) from None
-            # Ours, so it is the clocks that differ; and less old than a heartbeat timeout whatever they say.
+            # The attempt is valid, so the clocks differ. Whatever they say, it is younger than a heartbeat timeout.
             age = 0
         age = max(age, 0)
         longest = activity.info().start_to_close_timeout
@@ -101,16 +103,16 @@ class _GuardedActivity(ActivityInboundInterceptor):
         return fence.Lease(min(begun - age + FENCE_SECONDS, last_moment)), last_moment
 
     async def _beat(self, lease: fence.Lease, last_moment: float) -> None:
-        """Keep the attempt alive, and its right to write for as long as the server takes the beats.
+        """Send heartbeats, and renew the lease each time the server accepts one.
 
-        What counts is the server's answer: a worker that is cut off from it beats into the void, and another has
-        been given the attempt by the time that it notices. A lease that has run out never comes back.
+        Only the server's answer counts. A worker that has lost its connection sends heartbeats that never arrive.
+        Before it notices, the server may have given the task to another worker. An expired lease is never renewed.
         """
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             if not lease.is_live:
                 return
-            # The SDK's own: its answer tells the attempt that it is preempted.
+            # The SDK's own heartbeat: its answer tells the attempt that it is preempted.
             activity.heartbeat()
             sent = time.monotonic()
             try:
@@ -126,9 +128,9 @@ class _GuardedActivity(ActivityInboundInterceptor):
 
 
 async def _to_its_end(attempt: asyncio.Future[Any], lease: fence.Lease) -> Any:
-    """Await the attempt although the workflow may call it off: half a step is worse than a late one.
+    """Await the attempt even if the workflow cancels it, because half a step is worse than a late step.
 
-    Only when the server has given the attempt up, or the process ends, is it cut off: then nobody waits for it.
+    The attempt is cut off only when the server has given it up or the process ends. Then nothing waits for it.
     """
     while True:
         try:
@@ -152,8 +154,8 @@ def retry_delay(attempt: int) -> timedelta:
 def as_failure(error: Exception, *, attempt: int) -> ApplicationError:
     """Return the failure that goes into the workflow's history for an activity's error.
 
-    The only detail is a Problem. An error that is not ours keeps nothing but its class: libraries quote
-    statements, addresses and bodies, and those may hold a password. `from None` keeps its stack out as well.
+    The only detail is a Problem. An error of a library keeps nothing but its class: libraries quote statements,
+    addresses and bodies, and these may hold a password. `from None` also keeps the stack out of the history.
     """
     problem = problem_of(error)
     logger.warning(
@@ -180,7 +182,7 @@ UNEXPECTED = "Unexpected"
 
 
 def problem_of(error: Exception) -> Problem:
-    """Return what the workflow has to know of an error."""
+    """Return what the workflow has to know about an error."""
     if isinstance(error, PlattrError):
         condition = getattr(error, "condition", None)
         return Problem(
@@ -190,7 +192,7 @@ def problem_of(error: Exception) -> Problem:
             condition=condition,
             again_at=error.again_at,
         )
-    # Tried again like a transient fault: a defect may depend on what the backends hold at the moment.
+    # Retry like a transient fault: a defect may depend on what the backends hold at the moment.
     return Problem(
         reason=UNEXPECTED,
         message=f"cannot finish the step: {type(error).__name__} in {_place_of(error)}; see the worker's log",

@@ -1,4 +1,4 @@
-"""From a step's input to its target: the object is read afresh before every step."""
+"""Load the target of a step: every step reads its object again first."""
 
 from collections import OrderedDict
 
@@ -12,12 +12,12 @@ from plattr.spec import parse_preview_spec
 from plattr.steps import StepInput
 from plattr.target import Target, application_target, preview_target
 
-# 10,000 objects' namespaces are known without asking: some 2 MB.
+# 10,000: the namespace uids of so many objects are cached, in some 2 MB.
 KNOWN_OBJECTS = 10_000
 
 
 class TargetLoader:
-    """Reads objects and says what they ask for."""
+    """Read objects and say what they ask for."""
 
     def __init__(self, kube: KubeClient, settings: Settings) -> None:
         self._kube = kube
@@ -28,7 +28,7 @@ class TargetLoader:
         """Return what the step works towards.
 
         Raises:
-            Superseded: the object is gone, is being deleted, is paused, or is not the one the run was started for.
+            Superseded: the object is gone, is being deleted, is paused, was created again, or has a newer spec.
             ParentNotFound: a preview's Application is missing.
             InvalidSpec: a rule is broken, in the object or in a preview's parent.
         """
@@ -39,7 +39,7 @@ class TargetLoader:
             raise Superseded(f"cannot go on with {step.reference}: it was created again")
         if custom_object.is_deleting:
             raise Superseded(f"cannot go on with {step.reference}: it is being deleted")
-        # Not every pause is heard by a run: of a resync the watcher does not know, and it may be down.
+        # A run may miss a pause: the watcher does not know about resyncs, and it may be down.
         if custom_object.is_paused:
             raise Superseded(f"cannot go on with {step.reference}: it is paused")
         if custom_object.metadata.generation != step.generation:
@@ -50,12 +50,12 @@ class TargetLoader:
         return await self.target_of(custom_object)
 
     async def read(self, reference: ObjectReference) -> CustomObject | None:
-        """Return the object as it is now, its spec not yet validated; None when it is gone."""
+        """Return the object as it is now, without validating its spec; None when it is gone."""
         body = await self._kube.get(custom_resource(reference.kind), reference.name, reference.namespace)
         return None if body is None else CustomObject.from_api(reference.kind, body)
 
     async def namespace_uid(self, custom_object: CustomObject) -> str:
-        """Return which namespace of its name the object is in; asked once an object, for that never changes.
+        """Return the uid of the object's namespace; it is read once for each object, because it never changes.
 
         Raises:
             Superseded: the namespace is gone, and the object with it.
@@ -71,18 +71,18 @@ class TargetLoader:
         return self._namespace_uids[uid]
 
     async def at_home(self, custom_object: CustomObject) -> CustomObject:
-        """Return the object with its cluster and its namespace's uid, which its owner's marks name."""
+        """Return the object with its cluster and its namespace's uid, which the owner's marks name."""
         home = {"cluster": self._kube.cluster, "namespace_uid": await self.namespace_uid(custom_object)}
         return custom_object.model_copy(update=home)
 
     async def with_parent(self, custom_object: CustomObject, *, take_over: bool) -> CustomObject:
-        """Return a preview with the parent that it is to be built from in its status; an Application as it is.
+        """Return a preview with its parent in its status; return an Application as it is.
 
-        That is the one it was built from before. Only a new preview, or one that is to take its parent over, is given
-        the living one.
+        The parent is the one that the preview was built from before. Only a new preview, or one that must take over its
+        parent's changes, gets the live parent.
 
         Raises:
-            ParentNotFound: the living one is wanted, and is missing or being deleted.
+            ParentNotFound: the live parent is needed, and is missing or being deleted.
             InvalidSpec: a rule of the preview is broken.
         """
         if custom_object.kind is Kind.APPLICATION or (taken_parent(custom_object) is not None and not take_over):
@@ -90,10 +90,10 @@ class TargetLoader:
         return with_parent(custom_object, await self._living_parent(custom_object))
 
     async def target_of(self, custom_object: CustomObject) -> Target:
-        """Return what an object asks for; the parent of a preview that has none in its status yet is read.
+        """Return what an object asks for; read the live parent if a preview's status has none yet.
 
         Raises:
-            ParentNotFound: that parent is missing or is being deleted.
+            ParentNotFound: the live parent is needed, and is missing or being deleted.
             InvalidSpec: a rule is broken, in the object or in a preview's parent.
         """
         custom_object = await self.at_home(custom_object)
@@ -111,7 +111,7 @@ class TargetLoader:
 
     async def _living_parent(self, custom_object: CustomObject) -> Parent:
         name = parse_preview_spec(custom_object.spec).application_ref
-        # Only ever in the preview's own namespace: another team's Application is not the preview's to copy.
+        # Look only in the preview's own namespace: a preview must not copy another team's Application.
         body = await self._kube.get(APPLICATIONS, name, custom_object.metadata.namespace)
         if body is None or is_deleting(body):
             state = "does not exist" if body is None else "is being deleted"

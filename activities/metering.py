@@ -1,4 +1,4 @@
-"""Counting and timing every attempt of an activity."""
+"""Count and time every attempt of an activity."""
 
 import time
 from typing import Any
@@ -13,7 +13,7 @@ from telemetry.metrics import BACKEND_ERRORS, STEP_ATTEMPTS, STEP_SECONDS
 
 
 class AttemptMeter(Interceptor):
-    """Measures every activity of a worker; stands behind the guard, where an error is still what the client raised."""
+    """Measure every activity of a worker; runs inside the guard, where an error is still the client's own."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002  the SDK's name
         """Put the meter before the activity."""
@@ -23,12 +23,12 @@ class AttemptMeter(Interceptor):
 class _MeteredActivity(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002  the SDK's name
         step, began = activity.info().activity_type, time.monotonic()
-        # What neither returns nor raises an Exception was cut off: the process ends, or nobody waits any more.
+        # Without a result or an Exception, the attempt was cut off: the process ends, or nothing waits for it any more.
         outcome, reason = "preempted", "Cancelled"
         try:
             result = await super().execute_activity(input)
         except PlattrError as error:
-            # Superseded: the object moved on, and the run with it; nothing failed.
+            # Superseded is no failure: the object changed, and the run follows.
             outcome, reason = "preempted" if isinstance(error, Superseded) else "failed", reason_of(error)
             if error.backend is not None:
                 BACKEND_ERRORS.labels(error.backend, reason).inc()

@@ -1,4 +1,4 @@
-"""The namespace that each preview has for itself."""
+"""The namespace step: each preview has a namespace of its own."""
 
 from collections.abc import Sequence
 
@@ -23,12 +23,12 @@ from plattr.settings import Settings
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 from plattr.target import Target
 
-# 20: Kubernetes takes at least 5 s for an empty namespace and up to 10 s with pods in it; a call may take 60 s.
+# 20 s: Kubernetes takes at least 5 s to delete an empty namespace, and up to 10 s with pods. A call may take 60 s.
 WAIT_SECONDS = 20.0
 
 
 class NamespaceActivities:
-    """Keep and remove a preview's namespace."""
+    """Reconcile and delete a preview's namespace."""
 
     def __init__(self, loader: TargetLoader, kube: KubeClient, claim_store: ClaimStore, settings: Settings) -> None:
         self._loader = loader
@@ -38,14 +38,13 @@ class NamespaceActivities:
 
     @activity.defn
     async def reconcile_namespace(self, step: StepInput) -> StepResult:
-        """Make the namespace with its labels, and what keeps the preview within bounds. The second run writes nothing.
+        """Make the namespace with its labels, and the limits of the preview; a second run writes nothing.
 
-        What a setting no longer asks for goes.
+        A limit that the settings no longer ask for is removed.
 
         Raises:
-            OwnedElsewhere: a namespace of this name belongs to somebody else or to nobody; it stays as it is. So does
-                one of the bounds.
-            StillDeleting: the namespace of an earlier preview of the same pull request is on its way out.
+            OwnedElsewhere: the namespace or one of the limits belongs to another owner or to none; it stays as it is.
+            StillDeleting: the namespace of an earlier preview of the same pull request is still being deleted.
         """
         target, settings = await self._loader.load(step), self._settings
         namespace = build_namespace(
@@ -55,7 +54,7 @@ class NamespaceActivities:
         )
         existing = await self._kube.get(NAMESPACES, target.names.namespace)
         if existing is None:
-            # Marks can be taken off it later; the claim is where no tenant writes.
+            # A tenant can remove the marks from the namespace later, but cannot write the claim.
             claim = Claim(kind=ClaimKind.NAMESPACE, name=target.names.namespace)
             await self._claim_store.note_made(estate_of(target.owner), claim)
         await self._kube.apply_over(existing, NAMESPACES, namespace, target.owner)
@@ -64,14 +63,14 @@ class NamespaceActivities:
 
     @activity.defn
     async def delete_namespace(self, step: CleanupStepInput) -> StepResult:
-        """Remove the namespace with all that is in it, and wait until it is gone; a missing one is success.
+        """Remove the namespace with everything in it, and wait until it is gone; a missing one counts as removed.
 
-        It is found by its labels and by the claim of its name. One that bears the name and says of nobody, or of
-        somebody else, that it is his stays: it is another's, unless the claim says that we made it.
+        Its labels and the claim of its name find it. A namespace of this name stays if its mark names another owner or
+        is missing: it is another owner's, unless the claim says that Plattr made it.
 
         Raises:
-            StillDeleting: it has not gone yet; the message says what Kubernetes waits for. Or it was made for this
-                preview and does not say so any more.
+            StillDeleting: the namespace is not gone yet; the message says what Kubernetes waits for. Or Plattr made it
+                for this preview, and its mark no longer says so.
         """
         live_uid = await find_live_uid(self._kube, step)
         estate, going = step.estate(self._kube.cluster), list[Json]()
@@ -92,7 +91,7 @@ class NamespaceActivities:
             body = None if held.claim.name in names else await self._kube.get(NAMESPACES, held.claim.name)
             if body is None:
                 continue
-            # One that somebody deletes by hand is only waited for.
+            # Only wait for a namespace that somebody deletes by hand.
             if belongs_to(body, estate) or (held.is_made and is_deleting(body)):
                 found.append(body)
             elif held.is_made:
@@ -113,7 +112,7 @@ class NamespaceActivities:
 
 
 def _bounds(target: Target, settings: Settings) -> list[tuple[Resource, Json | None]]:
-    """Return the three kinds, and of each what the settings ask for."""
+    """Return the three kinds of limits, and for each what the settings ask for."""
     quota, limits, rules = settings.preview_quota, settings.preview_limit_range, settings.preview_network_policy
     return [
         (RESOURCE_QUOTAS, None if quota is None else build_resource_quota(target, quota)),

@@ -1,4 +1,4 @@
-"""What is really there: the conditions of the workload, looked at once more before they are written down."""
+"""Check the conditions of the workload once more before they are written to the status."""
 
 from collections.abc import Sequence
 
@@ -15,16 +15,16 @@ from plattr.target import Target
 
 
 async def observed(kube: KubeClient, target: Target, updates: Sequence[ConditionUpdate]) -> tuple[ConditionUpdate, ...]:
-    """Return the updates as they hold now.
+    """Return the updates as they are true now.
 
-    Between a step and the status lies the rollout, which may take minutes. Only what is said to be True is looked
-    at again; a failure keeps the words of the step that failed.
+    The rollout lies between a step and the status, and may take minutes. Only updates that say True are checked again.
+    A failure keeps the message of the step that failed.
     """
     return tuple(await all_of(_now(kube, target, update) for update in updates))
 
 
 async def gone_workload(kube: KubeClient, reference: ObjectReference) -> tuple[ConditionUpdate, ...]:
-    """Return the conditions of an object that is being deleted whose Deployment, or Ingresses, are gone."""
+    """Return the conditions for the Deployment and the Ingresses of an object in deletion, if these are gone."""
     estate = Estate(reference=reference, cluster=kube.cluster, namespace_uid=None)
     namespaces = await namespaces_of(kube, estate)
     kinds = {ConditionType.DEPLOYMENT: DEPLOYMENTS, ConditionType.INGRESS: INGRESSES}

@@ -1,4 +1,4 @@
-"""What one owner has in Kubernetes: found by its labels, believed by its annotation, checked before a write."""
+"""What one owner has in Kubernetes: labels find it, an annotation proves it, and a check precedes each write."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ from plattr.target import (
 
 _IDENTITY = ("name", "namespace", "uid", "generation", "resourceVersion", "creationTimestamp", "deletionTimestamp")
 _OWNER_MARKS = (OWNER_ANNOTATION, OWNER_UID_ANNOTATION, OWNER_CLUSTER_ANNOTATION, OWNER_NAMESPACE_UID_ANNOTATION)
-# 512: an owner's key has 340 characters at most. 8: they are there for a message.
+# 512: an owner's key has at most 340 characters. 8: the finalizers only serve a message.
 _LONGEST_MARK = 512
 _FINALIZERS = 8
 
@@ -32,17 +32,17 @@ def owner_selector(reference: ObjectReference, more: Mapping[str, str] | None = 
 
 
 def belongs_to(body: Json, estate: Estate) -> bool:
-    """Tell whether an object says that it is this owner's, in whichever incarnation."""
+    """Tell whether an object's mark names this owner, with any uid."""
     return estate.holds(mark_of(body))
 
 
 def ensure_adoptable(
     resource: Resource, body: Json | None, owner: Owner, *, condition: ConditionType | None = None
 ) -> None:
-    """Return when the name is free or the owner's own.
+    """Return when the name is free or belongs to the owner.
 
     Raises:
-        OwnedElsewhere: the object belongs to another owner, or to none; it carries `condition` if that is given.
+        OwnedElsewhere: the object belongs to another owner, or to none. The error carries `condition` if it is given.
     """
     if body is None:
         return
@@ -55,7 +55,7 @@ def ensure_adoptable(
 
 
 def holds(existing: Any, wanted: Any) -> bool:
-    """Tell whether an object holds all that is wanted of it; what others added does not count."""
+    """Tell whether an object holds everything that is wanted; additions of others do not count."""
     if isinstance(wanted, dict):
         return isinstance(existing, dict) and all(holds(existing.get(key), value) for key, value in wanted.items())
     return bool(existing == wanted)
@@ -70,9 +70,10 @@ async def list_owned(
     labels: Mapping[str, str] | None = None,
     metadata_only: bool = True,
 ) -> list[Json]:
-    """Return the owner's objects; one that carries the labels but another owner's annotation, or none, is left out.
+    """Return the owner's objects; leave out an object with the labels whose annotation does not name this owner.
 
-    Their labels and annotations but the owner's are left out: copies may be thousands, of a quarter of a megabyte each.
+    All labels and annotations except the owner's marks are cut off: there may be thousands of copies of a quarter of a
+    megabyte each.
     """
     pages = kube.pages(
         resource, namespace, label_selector=owner_selector(estate.reference, labels), metadata_only=metadata_only
@@ -81,7 +82,7 @@ async def list_owned(
 
 
 def without_marks(body: Json) -> Json:
-    """Return an object without what anybody may have written on it at length; whose it is stays."""
+    """Return an object without metadata that anybody could fill with long text; the owner's mark stays."""
     metadata = {field: body["metadata"][field] for field in _IDENTITY if field in body["metadata"]}
     annotations = body["metadata"].get("annotations", {})
     marks = {name: annotations[name][:_LONGEST_MARK] for name in _OWNER_MARKS if name in annotations}
@@ -90,16 +91,16 @@ def without_marks(body: Json) -> Json:
 
 
 async def namespaces_of(kube: KubeClient, estate: Estate) -> list[str]:
-    """Return where an owner's workload can be: an Application's own namespace, or those made for a preview."""
+    """Return the namespaces of an owner's workload: an Application's own, or those made for a preview."""
     if estate.reference.kind is Kind.APPLICATION:
         return [estate.reference.namespace]
     return [body["metadata"]["name"] for body in await list_owned(kube, NAMESPACES, estate)]
 
 
 async def find_live_uid(kube: KubeClient, step: CleanupStepInput) -> str | None:
-    """Return the UID of a living object that has the name again, whose resources a cleanup must leave alone.
+    """Return the uid of a live object that has the name again, whose resources a cleanup must leave alone.
 
-    None while there is no object of the name, while it is being deleted, and when it is the one to clean up.
+    None when no object has the name, when that object is being deleted, or when it is the object to clean up.
     """
     reference = step.reference
     body = await kube.get(custom_resource(reference.kind), reference.name, reference.namespace)
@@ -109,9 +110,9 @@ async def find_live_uid(kube: KubeClient, step: CleanupStepInput) -> str | None:
 
 
 async def delete_all(kube: KubeClient, resource: Resource, bodies: list[Json], *, live_uid: str | None) -> list[Json]:
-    """Delete the given objects, except those of the incarnation that lives; return those that were to go.
+    """Delete the given objects, except those of the live object; return those that were to go.
 
-    Each is deleted only while it is the object that was read: one put in its place meanwhile stays.
+    Each deletion names the uid that was read, so an object that has taken the name meanwhile stays.
     """
     going = [body for body in bodies if live_uid is None or _owner_uid(body) != live_uid]
     for body in going:
@@ -133,15 +134,15 @@ async def remove_owned(
     live_uid: str | None,
     labels: Mapping[str, str] | None = None,
 ) -> None:
-    """Delete all that an owner has of these kinds, as `delete_all` does, and return when it is gone.
+    """Delete everything that an owner has of these kinds, as `delete_all` does, and return when it is gone.
 
     Raises:
-        StillDeleting: something is held, as by a finalizer of somebody else's.
+        StillDeleting: something is held, for example by somebody else's finalizer.
     """
     namespaces = await namespaces_of(kube, estate)
     places = [(resource, namespace) for namespace in namespaces for resource in resources]
     going = []
-    # All are asked before any is looked at again: what is held must not hold up the others.
+    # Delete everything before checking anything: an object that is held must not delay the others.
     for resource, namespace in places:
         found = await list_owned(kube, resource, estate, namespace, labels=labels)
         uids = {body["metadata"]["uid"] for body in await delete_all(kube, resource, found, live_uid=live_uid)}

@@ -1,4 +1,4 @@
-"""Waiting inside an activity: for a rollout, for pods and namespaces to go."""
+"""Wait inside an activity, for example for a rollout, or until pods and namespaces are gone."""
 
 import asyncio
 import time
@@ -7,15 +7,15 @@ from datetime import timedelta
 
 from temporalio import activity
 
-# From 20 ms, since a pod may be ready at once, to 1 s, since an image takes its time and the API server has others.
+# From 20 ms, because a pod may be ready at once, to 1 s, because a slow image must not burden the API server.
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
 
 
 async def moments(limit_seconds: float) -> AsyncIterator[float]:
-    """Yield the seconds passed, at once and then after growing pauses, until the limit.
+    """Yield the seconds passed, first at once and then after growing pauses, until the limit.
 
-    Ends early when the attempt is preempted or the worker shuts down: the next attempt goes on where this left.
+    The iteration ends early when the attempt is preempted or the worker shuts down. The next attempt continues.
     """
     begun = time.monotonic()
     pause = FIRST_PAUSE_SECONDS
@@ -28,11 +28,11 @@ async def moments(limit_seconds: float) -> AsyncIterator[float]:
 
 
 def time_is_up(budget: timedelta) -> Callable[[], bool]:
-    """Return what tells whether a cleanup has to stop for now: its time is over, or somebody wants it to end."""
+    """Return a function that tells whether a cleanup must stop: its time is up, or the activity is to end."""
     ends = time.monotonic() + budget.total_seconds()
     return lambda: time.monotonic() >= ends or is_preempted()
 
 
 def is_preempted() -> bool:
-    """Tell whether somebody wants the running activity to end; never, outside one."""
+    """Tell whether the running activity is to end; always False outside an activity."""
     return activity.in_activity() and (activity.is_cancelled() or activity.is_worker_shutdown())

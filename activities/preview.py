@@ -1,4 +1,4 @@
-"""A preview's end: when it is, the warning before it, and the deletion of the object."""
+"""The end of a preview: its time, the warning before it, and the deletion of the object."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -23,7 +23,7 @@ EXPIRED_REASON = "Expired"
 
 
 class PreviewActivities:
-    """Read and write the object; the workflow's durable timer does the waiting, and its clock decides."""
+    """Read and write the object; the workflow's durable timer waits, and the workflow's clock decides."""
 
     def __init__(self, kube: KubeClient, events: EventRecorder, loader: TargetLoader) -> None:
         self._kube = kube
@@ -32,15 +32,15 @@ class PreviewActivities:
 
     @activity.defn
     async def read_lifetime(self, request: ClaimInput) -> PreviewLifetime:
-        """Return until when the preview lives.
+        """Return the end of the preview's lifetime.
 
         Raises:
-            InvalidSpec: its ttl breaks the rule; what else may be wrong with its spec is the claim's to say.
+            InvalidSpec: the ttl is invalid. The claim reports all other faults of the spec.
         """
         custom_object = await self._loader.read(request.reference)
         if custom_object is None:
             return PreviewLifetime(verdict="gone")
-        # Before the pause: a paused object is deleted all the same.
+        # Check this before the pause, because a paused object can be deleted too.
         if custom_object.is_deleting:
             return PreviewLifetime(verdict="deleting")
         if custom_object.is_paused:
@@ -59,11 +59,13 @@ class PreviewActivities:
 
     @activity.defn
     async def warn_of_expiry(self, request: ExpiryInput) -> StepResult:
-        """Set the condition Expiring and record an Event; take it back when it is not due. The second run does nothing.
+        """Set the condition Expiring and record an Event, or remove the condition when it is not due.
+
+        A second run does nothing.
 
         Raises:
-            Superseded: the end has moved since, or another object has the name: read it again.
-            Conflict: the object changed under our hands.
+            Superseded: the end has moved, or another object has the name. The run has to read the object again.
+            Conflict: the object changed during this attempt.
         """
         custom_object = await self._current(request)
         message = _warning(request.expires_at)
@@ -72,11 +74,11 @@ class PreviewActivities:
         if wanted == custom_object.status:
             return StepResult()
         if request.is_due:
-            # Before the condition: with it written nobody would know any more that this is news.
+            # Record the Event before the condition: after the condition is written, no attempt can tell that it is new.
             await self._events.record(custom_object.owner, kind_of="Warning", reason=EXPIRING_REASON, message=message)
         metadata = custom_object.metadata
         operations: list[Json] = [
-            # What was read above is what is changed: a write in between fails here and is tried again.
+            # Change only the version that was read above. A write in between makes this fail, and it is retried.
             {"op": "test", "path": "/metadata/resourceVersion", "value": metadata.resource_version},
             {"op": "add", "path": "/status", "value": wanted},
         ]
@@ -85,24 +87,24 @@ class PreviewActivities:
 
     @activity.defn
     async def delete_expired(self, request: ExpiryInput) -> StepResult:
-        """Delete the object, if it is still this incarnation; its finalizer holds it until the cleanup is done.
+        """Delete the object if its uid is still the same; its finalizer holds it until the cleanup is done.
 
         Raises:
-            Superseded: the end has moved since, or another object has the name: read it again.
-            Conflict: another object took the name under our hands.
+            Superseded: the end has moved, or another object has the name. The run has to read the object again.
+            Conflict: another object took the name during this attempt.
         """
         custom_object = await self._current(request)
         text = preview_ttl(custom_object.spec)
         message = f"its ttl of {text} was over at {_moment(request.expires_at)}"
         await self._kube.delete(PREVIEWS, request.reference.name, request.reference.namespace, uid=request.uid)
-        # After it: the end must not come late because there is no place for an Event.
+        # Record the Event after the deletion. A failure to store the Event must not delay the end.
         await self._events.record(custom_object.owner, kind_of="Normal", reason=EXPIRED_REASON, message=message)
         return StepResult()
 
     async def _current(self, request: ExpiryInput) -> CustomObject:
-        """Return the object while it is the one, with the end, that the run knows.
+        """Return the object if its uid and its end are still those that the run knows.
 
-        The end is compared, not the time: this worker's clock may go behind the one that fired the timer.
+        The end is compared, not the time: this worker's clock may be behind the clock that fired the timer.
         """
         custom_object = await self._loader.read(request.reference)
         if (
@@ -133,6 +135,6 @@ def _with_warning(custom_object: CustomObject, updates: Sequence[ConditionUpdate
     others = [condition for condition in old if condition.type is not ConditionType.EXPIRING]
     known = next((condition for condition in old if condition.type is ConditionType.EXPIRING), None)
     if known is not None and updates and known.message == updates[0].message:
-        # The warning is the same whatever else of the spec has changed.
+        # The warning is unchanged, so it keeps its generation, although the rest of the spec may have changed.
         generation = known.observed_generation
     return with_conditions(custom_object.status, old, updates, generation=generation, untouched=others)

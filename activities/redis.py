@@ -1,4 +1,4 @@
-"""Redis: a prefix, and where its users can be managed a user that reaches nothing beyond it."""
+"""The Redis step: a prefix, and a user that reaches nothing beyond it, if the server lets Plattr manage users."""
 
 import re
 import secrets
@@ -33,7 +33,7 @@ from plattr.status import ConditionUpdate
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 from plattr.target import Target
 
-# 256 bits, as for the database: nobody guesses such a password.
+# 256 bits, as for the database: nobody can guess such a password.
 PASSWORD_BYTES = 32
 
 _LABELS = {FEATURE_LABEL: "redis"}
@@ -59,15 +59,15 @@ class RedisActivities:
         self._settings = settings
         self._cleanup_budget = cleanup_budget
         self._databases = RedisDatabases(claim_store, redis, settings.redis_databases)
-        # Where the removal of a prefix stands. What is lost with the worker is only time: any other starts again.
+        # The scan position of each removal. Losing it with the worker costs only time: another worker starts again.
         self._cursors: dict[str, tuple[int, int]] = {}
 
     @activity.defn
     async def reconcile_redis(self, step: StepInput) -> StepResult:
-        """Make the application's user with the password of its Secret, and tell it where Redis is.
+        """Make the application's user with the password of its Secret, and write the address of Redis.
 
-        Without an admin's address, or where the server lets nobody manage users, only the prefix keeps applications
-        apart, and the condition says so. The second run writes nothing.
+        Without an admin address, or if the server does not let Plattr manage users, only the prefix keeps applications
+        apart. The condition says so. A second run writes nothing.
 
         Raises:
             OwnedElsewhere: the Secret, the ConfigMap or the user is somebody else's.
@@ -83,7 +83,7 @@ class RedisActivities:
         if lack is None:
             del values["REDIS_URL"]
         else:
-            # Its address would hide that of the ConfigMap.
+            # The address in the Secret would hide the address in the ConfigMap.
             await remove_owned(self._kube, estate_of(target.owner), [SECRETS], live_uid=None, labels=_LABELS)
         config_map = build_config_map(target, "redis", values)
         await self._kube.apply_owned(CONFIG_MAPS, config_map, target.owner, target.names.namespace)
@@ -94,12 +94,12 @@ class RedisActivities:
 
     @activity.defn
     async def delete_redis(self, step: CleanupStepInput) -> StepResult:
-        """Close the owner's users, remove the keys that those reached, then Secret and ConfigMap, then the users.
+        """Close the owner's users, remove their keys, then Secret and ConfigMap, then the users.
 
-        With its user closed nobody writes below a prefix any more, and one look at every key finds all of its. The
-        users go last: only they say whose the keys are. Claims do not, they are one cluster's own, and an object that
-        was refused has them all the same; so what no user speaks for stays. Not done when the time budget is used up:
-        call again. What is retained stays, and nobody can log in to it.
+        After its user is closed, nobody writes below a prefix any more, so one scan finds all of its keys. The users go
+        last, because only a user proves whose the keys are. A claim does not: it belongs to one cluster, and even an
+        object that was refused has its claims. So keys without a user of the owner stay. When the time budget is used
+        up, the result says not done: call again. Retained keys stay, and nobody can log in to them.
 
         Raises:
             StillDeleting: a finalizer holds the Secret or the ConfigMap.
@@ -130,7 +130,7 @@ class RedisActivities:
         return StepResult(left="; ".join(left))
 
     async def _keep_user(self, target: Target, addresses: dict[str, str], database: int | None) -> str | None:
-        """Keep Secret and user; return why there is none, None when there is."""
+        """Keep Secret and user; return why there is no user, None when there is one."""
         if self._settings.redis_isolation == "none":
             return "shared by all applications (REDIS_ISOLATION=none)"
         means = "prefixes" if database is None else "databases' numbers"
@@ -141,7 +141,7 @@ class RedisActivities:
             existing = await self._kube.get(SECRETS, target.names.redis_secret, target.names.namespace)
             ensure_adoptable(SECRETS, existing, target.owner)
             _ensure_ours(target, user, _password_in(existing))
-            # The Secret before the user: a password that nobody wrote down would be of no use to anybody.
+            # Write the Secret before the user: a password that is stored nowhere would be useless.
             password = await self._secret_password(target, existing, addresses)
             rules = user_rules(target, password, self._settings.redis_commands, database=database)
             template = await self._redis.template(rules)
@@ -165,7 +165,7 @@ class RedisActivities:
         return "; ".join(parts)
 
     async def _secret_password(self, target: Target, existing: Json | None, addresses: dict[str, str]) -> str:
-        """Return the password of the target's Secret, which is made, or brought up to date, before."""
+        """Return the password of the target's Secret, after creating or updating the Secret."""
         name, namespace = target.names.redis_secret, target.names.namespace
         if existing is not None and is_deleting(existing):
             raise StillDeleting(f"cannot use Secret {name!r} in namespace {namespace!r}: it is being deleted")
@@ -174,20 +174,20 @@ class RedisActivities:
         if existing is not None:
             if not holds(existing, wanted):
                 await self._kube.apply_over(existing, SECRETS, wanted, target.owner, namespace)
-        # Create only: of two that come here at once one keeps its password.
+        # Create, never overwrite: if two attempts race, one password is kept.
         elif await self._kube.create(SECRETS, wanted, namespace) is None:
             raise Conflict(f"cannot create Secret {name!r} in namespace {namespace!r}: it is there by now")
         return password
 
     async def _close_users(self, redis: RedisClient, step: CleanupStepInput, live_uid: str | None) -> list[RedisUser]:
-        """Let nobody in any more as the users that carry the owner's record, and return them; others stay."""
+        """Close the users that carry the owner's record, and return them; other users stay open."""
         try:
             users = await redis.users()
         except UsersMissing:
             return []
         estate = step.estate(self._kube.cluster)
         claimed = {held.claim.name: held.owner for held in await self._claim_store.held_by(estate, ClaimKind.REDIS)}
-        # Only where a record is missing: copies of the owner's marks may be many.
+        # Read the Secrets only if a record is missing: copies that carry the owner's marks may be many.
         is_bare = any(user.record is None and user.name in claimed for user in users)
         passwords, closed = await self._passwords(estate) if is_bare else [], list[RedisUser]()
         for user in users:
@@ -206,23 +206,23 @@ class RedisActivities:
         found = []
         for namespace in await namespaces_of(self._kube, estate):
             for each in await list_owned(self._kube, SECRETS, estate, namespace, labels=_LABELS):
-                # One after the other, and of each no more than a password: they may have a megabyte.
+                # Read the Secrets one by one and keep only the passwords, because a Secret may have a megabyte.
                 body = await self._kube.get(SECRETS, each["metadata"]["name"], namespace)
                 if (password := _password_in(body)) is not None:
                     found.append(password)
         return found
 
     def _keys_of(self, claim: Claim) -> str | None:
-        """Return how to call the keys that a claim stands for; None: it stands for none."""
+        """Return a name for the keys that a claim stands for; None when it stands for none."""
         if claim.kind is ClaimKind.REDIS and self._settings.redis_isolation != "none":
             return f"the keys {redis_prefix(claim.name)}* of Redis"
-        # Where applications have prefixes, any of them may have keys in any database.
+        # Only if each application has a database: with prefixes, any application may have keys in any database.
         if claim.kind is ClaimKind.REDIS_DATABASE and self._settings.redis_isolation == "database":
             return f"the keys in database {claim.name} of Redis"
         return None
 
     async def _empty(self, redis: RedisClient, claim: Claim, is_over: Callable[[], bool]) -> bool:
-        """Remove the keys that a claim stands for; False: the time is up."""
+        """Remove the keys that a claim stands for; return False when the time is up."""
         if claim.kind is ClaimKind.REDIS_DATABASE:
             return await self._remove_keys(redis, "", is_over, only=int(claim.name))
         return await self._remove_keys(redis, redis_prefix(claim.name), is_over)
@@ -230,7 +230,7 @@ class RedisActivities:
     async def _remove_keys(
         self, redis: RedisClient, prefix: str, is_over: Callable[[], bool], *, only: int | None = None
     ) -> bool:
-        """Remove every key below the prefix, in every database or only in one; False: the time is up."""
+        """Remove every key below the prefix, in all databases or only in one; return False when the time is up."""
         place = f"{prefix}{only}"
         first, cursor = self._cursors.pop(place, (0, 0))
         for database in await redis.databases():
@@ -256,7 +256,7 @@ def _ensure_ours(target: Target, user: RedisUser | None, password: str | None) -
 
 
 async def _has_keys(redis: RedisClient, claim: Claim, is_over: Callable[[], bool]) -> bool:
-    """Tell whether there may be keys that a claim stands for; they may when the time is up before the last page."""
+    """Tell whether there may be keys that a claim stands for; also true when the time is up before the last page."""
     databases = await redis.databases()
     if claim.kind is ClaimKind.REDIS_DATABASE:
         return int(claim.name) in databases
@@ -272,19 +272,19 @@ async def _has_keys(redis: RedisClient, claim: Claim, is_over: Callable[[], bool
 
 
 def _reached(user: RedisUser, claim: Claim) -> bool:
-    """Tell whether a user, closed or not, is the one whose keys a claim stands for."""
+    """Tell whether a claim stands for the keys of this user, which may be closed."""
     if claim.kind is ClaimKind.REDIS_DATABASE:
         return int(claim.name) in user.databases
     return user.name == claim.name
 
 
 def _has_a_password(user: RedisUser, passwords: Collection[str]) -> bool:
-    """Tell whether a user without a record, as after `ACL SETUSER user allchannels`, has a password that we made."""
+    """Tell whether a user lacks its record, as after `ACL SETUSER user allchannels`, but has a password of Plattr's."""
     return user.record is None and not {password_digest(each) for each in passwords}.isdisjoint(user.passwords)
 
 
 def _password_in(secret: Json | None) -> str | None:
-    """Return the Secret's password; None when there is none, or somebody put in what is no password of ours."""
+    """Return the Secret's password; None when there is none, or when Plattr did not make it."""
     if secret is None:
         return None
     password = b64decode(secret.get("data", {}).get("REDIS_PASSWORD", "")).decode(errors="replace")

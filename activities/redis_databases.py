@@ -1,4 +1,4 @@
-"""A logical database of Redis for each application whose client knows no prefix: REDIS_ISOLATION=database."""
+"""Give each application a logical database of Redis, for clients without prefixes: REDIS_ISOLATION=database."""
 
 import zlib
 
@@ -13,7 +13,7 @@ from plattr.target import Target
 
 
 class RedisDatabases:
-    """Which database is whose; the claim store's claim says so, one Lease for each number."""
+    """Assign the databases; a claim records each owner, with one Lease for each number."""
 
     def __init__(self, claim_store: ClaimStore, redis: RedisClient | None, count: int) -> None:
         self._claim_store = claim_store
@@ -21,19 +21,20 @@ class RedisDatabases:
         self._count = count
 
     async def number_of(self, target: Target) -> int:
-        """Return the target's database; a free one is claimed at the first call.
+        """Return the number of the target's database; the first call claims a free one.
 
         Raises:
-            BackendRefused: none is free.
+            BackendRefused: no database is free.
         """
         owner = target.owner
         is_retained = target.spec.deletion_policy == "Retain"
         for held in await self._claim_store.held_by(estate_of(owner), ClaimKind.REDIS_DATABASE):
-            # Again, for it may be an earlier incarnation's.
+            # Claim it again, because an earlier object of the same name may hold it.
             await self._claim_store.acquire(owner, [held.claim], is_retained=is_retained)
             return int(held.claim.name)
         in_use = await self._in_use()
-        # Every connection begins in 0, so no application gets it. Nor do all begin with 1: they would compete for it.
+        # No application gets 0, because every connection begins there. The search starts at a different number for each
+        # application: if all started at 1, they would compete for it.
         first = zlib.crc32(target.names.redis_user.encode())
         for step in range(self._count - 1):
             number = 1 + (first + step) % (self._count - 1)
@@ -48,7 +49,7 @@ class RedisDatabases:
         )
 
     async def _in_use(self) -> set[int]:
-        """Return the databases that somebody uses of whom the claim store need not know, as another cluster's."""
+        """Return the databases in use, including those of another cluster, which the claim store does not know."""
         if self._redis is None:
             return set()
         numbers = set(await self._redis.databases())
@@ -56,6 +57,6 @@ class RedisDatabases:
             users = await self._redis.users()
         except UsersMissing:
             return numbers
-        # The templates stay when the last user of a number is gone.
+        # Ignore the templates: a template stays when the last user of its number is gone.
         used = (user for user in users if not user.name.startswith(TEMPLATE_BEGINNING))
         return numbers.union(*(user.databases for user in used))

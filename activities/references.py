@@ -1,4 +1,4 @@
-"""The short look at what the pods refer to: versions only, so that a Secret's content stays where it is."""
+"""Check the versions of what the pods refer to; a Secret's content never leaves the API server for that."""
 
 import asyncio
 from collections import defaultdict
@@ -17,18 +17,19 @@ from plattr.objects import CustomObject, ObjectReference
 from plattr.references import from_record, version_of
 from plattr.status import Phase, has_failed
 
-# 8: half of the pool, so that those who provision find a connection.
+# 8: half of the connection pool, so that runs that provision find a connection.
 AT_ONCE = 8
-# From 10 names of one kind on a namespace's are listed: one application may refer to 500 Secrets, many to a few each.
+# From 10 names of one kind in a namespace, one list replaces single reads. One application may refer to 500 Secrets,
+# and many applications to a few each.
 LIST_FROM = 10
 
 _RESOURCES = {SECRETS.kind: SECRETS, CONFIG_MAPS.kind: CONFIG_MAPS}
-# A kind in a namespace, and the versions of those names in it that anybody refers to.
+# A namespace and a kind, under which the versions of the names that any object refers to are kept.
 _Group = tuple[str, str]
 
 
 class ReferenceActivities:
-    """Compare what is there with what the claim store says the pods' last run looked at."""
+    """Compare the current versions with those that the claim store notes for each object's last run."""
 
     def __init__(self, kube: KubeClient, claim_store: ClaimStore) -> None:
         self._kube = kube
@@ -37,9 +38,9 @@ class ReferenceActivities:
 
     @activity.defn
     async def find_changed_references(self, query: ReferencesQuery) -> ChangedReferences:
-        """Return the objects whose pods are to be rolled because of what they refer to; it only reads.
+        """Return the objects whose pods must be rolled because a reference changed; this activity only reads.
 
-        Whose run is under way, or fails before the workload, reads everything afresh by itself.
+        An object whose run is in progress, or fails before the workload step, reads everything again anyway.
         """
         noted = [held async for held in self._claim_store.noted_references() if held.owner.reference.key > query.after]
         noted.sort(key=lambda held: held.owner.reference.key)
@@ -93,7 +94,7 @@ class ReferenceActivities:
         if custom_object.is_deleting or custom_object.is_paused:
             return False
         phase = custom_object.phase
-        # A pod that waits for its Secret is what failed; of anything else the slow retries must not become quick ones.
+        # A failed Deployment may wait for the changed reference. After other failures, slow retries must stay slow.
         return phase == Phase.RUNNING or (phase == Phase.FAILED and has_failed(custom_object, ConditionType.DEPLOYMENT))
 
 

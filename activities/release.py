@@ -1,4 +1,4 @@
-"""The last step of a cleanup: give the names back, then let the object go."""
+"""The last step of a cleanup: release the names, then remove the finalizer."""
 
 from collections.abc import Sequence
 
@@ -29,12 +29,12 @@ class ReleaseActivities:
 
     @activity.defn
     async def release_object(self, step: CleanupStepInput) -> StepResult:
-        """Give the owner's names back, then remove our finalizer and nobody else's; the second run does nothing.
+        """Release the owner's names, then remove Plattr's finalizer and no other; a second run does nothing.
 
-        A name about which a call was never answered is in quarantine then; the result says when to look again.
+        A name with a lost call goes into quarantine; the result says when to look again.
 
         Raises:
-            Conflict: the object or a claim changed under our hands.
+            Conflict: the object or a claim changed during this attempt.
         """
         estate = step.estate(self._kube.cluster)
         live_uid = await find_live_uid(self._kube, step)
@@ -45,18 +45,18 @@ class ReleaseActivities:
         await self._families.pass_on(step.reference)
         if live_uid is None:
             await self._claim_store.stop_waiting(step.reference)
-        # Last: with the finalizer gone nobody is left to ask for the rest.
+        # Remove the finalizer last: without it, nothing would trigger the rest of the cleanup.
         await self._remove_finalizer(step)
         return StepResult(look_again_at=end)
 
     @activity.defn
     async def report_stuck(self, status: StatusInput) -> StatusResult:
-        """Say on the object why its deletion does not get on, and what is gone already; other conditions stay.
+        """Write to the status why the deletion makes no progress, and what is gone already; other conditions stay.
 
-        An Event tells of a failure, not of what only takes its time.
+        An Event reports only failures, not what merely takes time.
 
         Raises:
-            Conflict: the object changed under our hands.
+            Conflict: the object changed during this attempt.
         """
         resource, reference = custom_resource(status.reference.kind), status.reference
         body = await self._kube.get(resource, reference.name, reference.namespace)
@@ -90,7 +90,7 @@ class ReleaseActivities:
         return StatusResult(phase=Phase.TERMINATING, is_written=True)
 
     async def _mark_retained(self, held: list[HeldClaim]) -> None:
-        """Note that the data behind these stays, for a cleanup that runs when the object is gone."""
+        """Note that the data of these claims stays, for a cleanup that runs after the object is gone."""
         for claim in held:
             if not claim.is_retained:
                 await self._claim_store.acquire(claim.owner, [claim.claim], is_retained=True)
@@ -102,7 +102,7 @@ class ReleaseActivities:
             return
         custom_object = CustomObject.from_api(reference.kind, body)
         finalizers = custom_object.metadata.finalizers
-        # Another incarnation has a cleanup of its own ahead of it.
+        # A newer object of the same name will have its own cleanup.
         if custom_object.metadata.uid != step.uid or not custom_object.is_deleting or FINALIZER not in finalizers:
             return
         path = f"/metadata/finalizers/{finalizers.index(FINALIZER)}"
@@ -115,12 +115,12 @@ class ReleaseActivities:
 
 
 def _of_these(conditions: Sequence[Condition], updates: Sequence[ConditionUpdate]) -> list[ConditionUpdate]:
-    """Return the updates whose condition stands: what an object never had is not said to be gone."""
+    """Return the updates whose condition exists: what an object never had is not reported as gone."""
     standing = {condition.type for condition in conditions}
     return [update for update in updates if update.type in standing]
 
 
 def _is_kept(held: HeldClaim, step: CleanupStepInput) -> bool:
-    # What is in quarantine was given back by an earlier run.
+    # An earlier run has released what is in quarantine.
     is_held = held.quarantined_until is None
     return is_held and is_data(held.claim) and step.retains(held.claim.kind, held.claim.name)

@@ -1,4 +1,4 @@
-"""The rollout: waiting for the Deployment, and saying why it does not come."""
+"""The rollout step: wait for the Deployment, and say why it does not become available."""
 
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -19,22 +19,22 @@ from plattr.status import ConditionUpdate
 from plattr.steps import RolloutInput, StepResult
 from plattr.target import Target
 
-# 20: short enough for a changed spec to be noticed soon, long enough for most rollouts; the workflow calls again.
+# 20 s: short enough to notice a changed spec soon, long enough for most rollouts. The workflow calls again.
 WAIT_SECONDS = 20.0
-# Before that, pods just start; looking at them costs two more calls.
+# 0.5 s: before that, pods only start, and looking at them costs two more calls.
 LOOK_AFTER_SECONDS = 0.5
-# 5: most rollouts are over by then, and their status is written once.
+# 5 s: most rollouts are complete by then, and their status is written once.
 SAY_AFTER_SECONDS = 5.0
-# 3: one is enough to say why; the others are most likely like it.
+# 3: one pod is enough to say why, and the others most likely fail for the same reason.
 PROBED_PODS = 3
-# 1000: as many replicas as an Application may have; whoever makes more under its labels is not looked at.
+# 1000: the most replicas that an Application may have. Further pods with its labels are ignored.
 LOOKED_AT = 1000
-# 100, of 1 MiB together: the kubelet counts in one Event for each probe and its outcome, of 1 kB each.
+# 100, of 1 MiB together: the kubelet writes one Event of 1 kB for each probe and outcome, and counts in it.
 EVENTS_OF_A_POD = 100
 EVENT_BYTES = 2**20
-# By which a ReplicaSet's controller tells its pods from those of the Deployment's other ReplicaSets.
+# By this label a ReplicaSet's controller tells its pods from those of the Deployment's other ReplicaSets.
 HASH_LABEL = "pod-template-hash"
-# 3: a container may restart once, or an image pull fail once, and be well a moment later.
+# 3 s: a container may restart once, or an image pull fail once, and be well a moment later.
 PERSISTED_SECONDS = 3.0
 
 
@@ -44,11 +44,11 @@ class _ReplicaSet(NamedTuple):
 
 
 class _NewPods(NamedTuple):
-    """What of the new pods says why the rollout does not get on; they may be a thousand, of half a megabyte each."""
+    """What the new pods say about a slow rollout; the pods themselves may be a thousand, of half a megabyte each."""
 
     troubles: list[Trouble]
     unready: list[Json]
-    """The first few."""
+    """The first few pods that are not ready."""
 
 
 class RolloutActivities:
@@ -60,10 +60,10 @@ class RolloutActivities:
 
     @activity.defn
     async def await_rollout(self, step: RolloutInput) -> StepResult:
-        """Wait until every replica is new and available; not done after 20 s, or when there is news: call again.
+        """Wait until every replica is new and available, at most 20 s; return not done then, or when there is news.
 
-        It only reads. Troubles of the old ReplicaSet's pods do not count: they are on their way out. A result that is
-        not done brings the condition that is true meanwhile.
+        This activity only reads. It ignores troubles of pods of the old ReplicaSet, because these pods will end. A
+        result that is not done carries the condition that is true meanwhile.
 
         Raises:
             RolloutFailed: the new pods cannot start, or the progress deadline has passed; `cause` says which.
@@ -79,7 +79,7 @@ class RolloutActivities:
             if has_settled(deployment):
                 return StepResult(updates=(_available(deployment),))
             pods = await self._new_pods(target, deployment) if passed >= LOOK_AFTER_SECONDS else _NewPods([], [])
-            # The pods first: what they say is the cause of what the Deployment says.
+            # Put the troubles of the pods first, because they cause those of the Deployment.
             troubles = pods.troubles + (deployment_trouble(deployment) if passed >= LOOK_AFTER_SECONDS else [])
             since = {trouble.place: since.get(trouble.place, passed) for trouble in troubles}
             for trouble in troubles:
@@ -120,7 +120,7 @@ class RolloutActivities:
         async with aclosing(pages):
             async for page in pages:
                 for pod in page.items:
-                    # Labels anybody may copy.
+                    # Check the owner reference, because anybody may copy labels.
                     if all(each["uid"] != newest.uid for each in pod["metadata"].get("ownerReferences", [])):
                         continue
                     found.troubles.extend(pod_troubles(pod))
@@ -145,20 +145,20 @@ class RolloutActivities:
         return None
 
     async def _probe_trouble(self, unready: Sequence[Json]) -> str:
-        """Return what the kubelet says of the probes of pods that are not ready."""
+        """Return what the kubelet says about the probes of pods that are not ready."""
         for pod in unready:
             selector = f"involvedObject.uid={pod['metadata']['uid']},reason={UNHEALTHY_REASON}"
             events = await self._kube.list_small(
                 EVENTS, pod["metadata"]["namespace"], field_selector=selector, count=EVENTS_OF_A_POD, size=EVENT_BYTES
             )
-            # More than the kubelet writes: somebody else did.
+            # None: there are more Events than the kubelet writes, so somebody else wrote them.
             if trouble := probe_trouble(pod, events or []):
                 return trouble
         return ""
 
 
 def _underway(deployment: Json, probes: str) -> ConditionUpdate:
-    """Return what is true of a rollout that goes on; while the old pods serve, it is not known to be bad."""
+    """Return the condition of a rollout in progress; it is not False while the old pods serve."""
     conditions = deployment.get("status", {}).get("conditions", [])
     is_available = any(each["type"] == "Available" and each["status"] == "True" for each in conditions)
     return ConditionUpdate(
@@ -170,7 +170,7 @@ def _underway(deployment: Json, probes: str) -> ConditionUpdate:
 
 
 def _is_news(update: ConditionUpdate, said: ConditionUpdate | None) -> bool:
-    """Tell whether the status is to say it at once; how many replicas are there waits for the next call."""
+    """Tell whether the status must show the update at once; a new count of replicas waits for the next call."""
     return said is None or (update.status, update.reason) != (said.status, said.reason)
 
 

@@ -1,4 +1,4 @@
-"""OpenSearch: where it is, and the index prefix of the application's own, with what bears it."""
+"""The search step: the address of OpenSearch, the application's index prefix, and what bears the prefix."""
 
 from datetime import timedelta
 
@@ -26,7 +26,7 @@ from plattr.target import Target
 
 
 class SearchActivities:
-    """Keep the ConfigMap of search; remove it with the indices."""
+    """Reconcile the ConfigMap of search; delete it together with the indices."""
 
     def __init__(
         self,
@@ -47,10 +47,10 @@ class SearchActivities:
 
     @activity.defn
     async def reconcile_search(self, step: StepInput) -> StepResult:
-        """Record whose the index prefix is, and tell the application of it. The second run writes nothing.
+        """Record who owns the index prefix, and write it into the ConfigMap; a second run writes nothing.
 
         Raises:
-            OwnedElsewhere: the prefix or the ConfigMap is somebody else's.
+            OwnedElsewhere: the prefix or the ConfigMap belongs to another owner.
             Conflict: somebody else recorded the prefix at the same time.
             BackendUnavailable: OpenSearch or the API server cannot be reached.
         """
@@ -70,12 +70,13 @@ class SearchActivities:
     async def delete_search(self, step: CleanupStepInput) -> StepResult:
         """Remove the ConfigMap, and what bears the owner's prefixes: data streams, indices, aliases, templates.
 
-        The prefixes are those that are claimed for the owner and that OpenSearch records as the owner's: a claim
-        is one cluster's, and an object that was refused has its claim all the same. Each thing goes by its whole name,
-        the record last. Not done when the time budget is used up: call again. What is retained stays.
+        A prefix counts as the owner's if it is claimed for the owner and OpenSearch records the owner. The claim alone
+        does not prove it: a claim belongs to one cluster, and even an object that was refused has its claim. Each thing
+        is deleted by its full name, the record last. When the time budget is used up, the result says not done: call
+        again. Retained data stays.
 
         Raises:
-            StillDeleting: a finalizer holds the ConfigMap, or somebody goes on making indices.
+            StillDeleting: a finalizer holds the ConfigMap, or somebody keeps creating indices.
             BackendUnavailable: OpenSearch or the API server cannot be reached.
         """
         is_over = time_is_up(self._cleanup_budget)

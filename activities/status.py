@@ -1,4 +1,4 @@
-"""The last step of a run: what is known goes into the object's status, and what went wrong into Events."""
+"""The last step of a run: write what is known into the object's status, and what went wrong into Events."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ from plattr.ttl import expires_at
 
 
 class StatusActivities:
-    """Keep the status true."""
+    """Write the status of an object."""
 
     def __init__(self, kube: KubeClient, events: EventRecorder, loader: TargetLoader) -> None:
         self._kube = kube
@@ -41,13 +41,13 @@ class StatusActivities:
 
     @activity.defn
     async def write_status(self, status: StatusInput) -> StatusResult:
-        """Write conditions, phase, url and the generation they hold for; nothing when they say so already.
+        """Write conditions, phase, url and the observed generation; write nothing if the status holds them already.
 
-        Works for an object that was refused as well; then the conditions that the run could not look at stay.
+        This also works for an object that was refused. Conditions that the run could not check then stay as they are.
 
         Raises:
             Superseded: the object is being deleted, is paused, was created again, or has a newer spec.
-            Conflict: the object changed under our hands.
+            Conflict: the object changed during this attempt.
         """
         resource, reference = custom_resource(status.reference.kind), status.reference
         body = await self._kube.get(resource, reference.name, reference.namespace)
@@ -56,7 +56,7 @@ class StatusActivities:
         custom_object = CustomObject.from_api(reference.kind, body)
         _ensure_current(status, custom_object)
         if status.is_underway and custom_object.is_settled and not _is_alarming(status.updates):
-            # An autoscaler at work, met by a resync: nothing that ran before has come to harm.
+            # A resync met an autoscaler at work. What ran before still runs.
             return StatusResult(phase=Phase.RUNNING, is_written=False)
         target = await self._target_of(custom_object)
         updates = await observed(self._kube, target, status.updates) if target else status.updates
@@ -85,13 +85,13 @@ class StatusActivities:
         )
         if wanted == custom_object.status:
             return StatusResult(phase=phase, is_written=False)
-        # With the status, not after it: once that is written nobody would know any more that these are news.
+        # Record the Events together with the status. After the status write, no attempt can tell that these are new.
         told = self._tell(custom_object, old, _to_tell(status, updates), phase)
         await all_of((told, self._kube.replace_status(resource, {**body, "status": wanted}, reference.namespace)))
         return StatusResult(phase=phase, is_written=True)
 
     async def _target_of(self, custom_object: CustomObject) -> Target | None:
-        """Return what the object asks for; None when it is refused: the updates say why."""
+        """Return what the object asks for; None when the object is refused, in which case the updates say why."""
         try:
             return await self._loader.target_of(custom_object)
         except (InvalidSpec, ParentNotFound):
@@ -115,7 +115,7 @@ class StatusActivities:
 
 
 def conditions_of(custom_object: CustomObject) -> tuple[Condition, ...]:
-    """Return the conditions that the status holds; those of another version of Plattr are left out."""
+    """Return the conditions in the status, without those that only another version of Plattr knows."""
     known = {str(kind) for kind in ConditionType}
     return tuple(
         Condition.model_validate({"observedGeneration": 0, **condition})
@@ -143,7 +143,7 @@ def with_conditions(
 def with_summary(
     status: Json, old: Sequence[Condition], updates: Sequence[ConditionUpdate], *, generation: int
 ) -> Json:
-    """Return a status with only the conditions that sum the others up made again."""
+    """Return a status in which only the summary conditions are new."""
     untouched = [condition for condition in old if condition.type not in SUMMARY]
     return with_conditions(status, old, updates, generation=generation, untouched=untouched)
 
@@ -166,12 +166,12 @@ def _ensure_current(status: StatusInput, custom_object: CustomObject) -> None:
 def _untouched(
     status: StatusInput, old: Sequence[Condition], updates: Sequence[ConditionUpdate]
 ) -> tuple[Condition, ...]:
-    """Return the conditions of which this run learned nothing."""
+    """Return the conditions about which this run learned nothing."""
     named = {update.type for update in updates}
-    # Those that inform are others' to set and to take back.
+    # Other activities set and remove the informative conditions.
     kept = set(status.unreached) | INFORMATIVE
     if not status.uid:
-        # Refused before any step was known: what ran before runs on.
+        # The object was refused before its steps were known. What ran before keeps running.
         kept = set(ConditionType) - SUMMARY
     return tuple(condition for condition in old if condition.type in kept - named)
 
@@ -181,14 +181,14 @@ def _is_alarming(updates: Sequence[ConditionUpdate]) -> bool:
 
 
 def _to_tell(status: StatusInput, updates: Sequence[ConditionUpdate]) -> Sequence[ConditionUpdate]:
-    """Return what an Event is to tell; not of a rollout that goes on, which is well in the end most of the time."""
+    """Return the updates that need an Event; a rollout in progress needs none, because most rollouts succeed."""
     if not status.is_underway:
         return updates
     return [update for update in updates if update.type not in (ConditionType.DEPLOYMENT, ConditionType.READY)]
 
 
 def _news(old: Sequence[Condition], updates: Sequence[ConditionUpdate]) -> list[ConditionUpdate]:
-    """Return the updates that the status does not say yet; what Ready only repeats is told by its own condition."""
+    """Return the updates that are new to the status, without a Ready that only repeats another condition."""
     before = {condition.type: _as_update(condition) for condition in old}
     own = [update for update in updates if update.type not in INFORMATIVE | SUMMARY]
     said = {(update.reason, update.message) for update in own}
@@ -205,7 +205,7 @@ def _news(old: Sequence[Condition], updates: Sequence[ConditionUpdate]) -> list[
 def _not_reached(
     status: StatusInput, old: Sequence[Condition], updates: Sequence[ConditionUpdate]
 ) -> tuple[ConditionUpdate, ...]:
-    """Return a word for each condition that no run has come to yet."""
+    """Return a waiting update for each condition that no run has reached yet."""
     known = {update.type for update in updates} | {condition.type for condition in old}
     return tuple(
         ConditionUpdate(type=kind, status="Unknown", reason="Waiting", message="a step before it has to succeed first")
@@ -215,7 +215,7 @@ def _not_reached(
 
 
 def _addresses(custom_object: CustomObject, target: Target | None, updates: Sequence[ConditionUpdate]) -> Json:
-    """Return url, namespace and end as the status shows them; the url once something listens there."""
+    """Return url, namespace and end for the status; the url only when its Ingress is ready."""
     addresses: Json = _end(custom_object)
     if target is None:
         return addresses
@@ -227,7 +227,7 @@ def _addresses(custom_object: CustomObject, target: Target | None, updates: Sequ
 
 
 def _end(custom_object: CustomObject) -> Json:
-    """Return when a preview ends; one that is refused, or misses its parent, ends all the same."""
+    """Return when a preview ends; it also ends when it is refused or its parent is missing."""
     if custom_object.kind is not Kind.PREVIEW:
         return {}
     try:

@@ -1,4 +1,4 @@
-"""Buckets: made, kept as the spec asks, and removed with everything in them."""
+"""The storage step: create buckets, keep them as the spec asks, and remove them with all their content."""
 
 import asyncio
 import re
@@ -44,10 +44,10 @@ from plattr.status import ConditionUpdate
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 from plattr.target import Target
 
-# A spec may hold 50 buckets of some ten calls each. Four at once keep that within the activity's 60 s and leave
-# the client's 16 threads to other applications too.
+# A spec may hold 50 buckets, and each takes some ten calls. Four at once fit into the activity's 60 s and leave
+# threads for other applications: the client has 16.
 BUCKETS_AT_ONCE = 4
-# As long as AWS' own, which have 40 characters.
+# As long as AWS's own secret keys, which have 40 characters.
 SECRET_KEY_BYTES = 20
 
 
@@ -73,17 +73,17 @@ class StorageActivities:
 
     @activity.defn
     async def reconcile_storage(self, step: StepInput) -> StepResult:
-        """Bring every bucket of the spec to what it says, and tell the application their names.
+        """Bring every bucket to its spec, and write the bucket names into the application's ConfigMap.
 
-        Each is read first and written only where it differs: owner's tags, public access, ownership, CORS. The
-        second run writes nothing. A bucket that left the spec stays as it is.
+        Each bucket is read first, and written only where it differs: owner's tags, public access, ownership, CORS.
+        A second run writes nothing. A bucket that is no longer in the spec stays as it is.
 
         Raises:
             OwnedElsewhere: a bucket of that name belongs to another account or another owner, or has no owner.
         """
         target = await self._loader.load(step)
         claimed = await self._claimed(estate_of(target.owner))
-        # Before the buckets: a policy names no account that is not there.
+        # Create the account before the buckets, because a bucket policy can only name an account that exists.
         account = await self._keep_account(target)
         limit = asyncio.Semaphore(BUCKETS_AT_ONCE)
 
@@ -94,8 +94,7 @@ class StorageActivities:
                 )
 
         wanted = {target.names.bucket(bucket.name): bucket.public for bucket in target.spec.storage.buckets}
-        # All of them end before the activity does: a bucket still being written to by an attempt that failed
-        # elsewhere would meet the next attempt.
+        # Wait for all buckets, even after a failure. Otherwise the next attempt could meet writes of this attempt.
         outcomes = await asyncio.gather(
             *(reconcile(name, is_public=is_public) for name, is_public in wanted.items()), return_exceptions=True
         )
@@ -112,15 +111,15 @@ class StorageActivities:
     async def delete_storage(self, step: CleanupStepInput) -> StepResult:
         """Remove account, Secret, ConfigMap and the owner's buckets with every version, delete marker and open upload.
 
-        The buckets are those the claim store has for the owner and those that may bear its name; each goes only when
-        its tags name the owner. One of another owner, or of none with something in it, is left as it is. Not
-        done when the time budget is used up: call again, what is gone is gone.
+        The candidates are the buckets that the owner has claimed, and those whose names could be the owner's. A bucket
+        is removed only if its tags name the owner. A bucket of another owner stays, and so does one without an owner
+        that is not empty. When the time budget is used up, the result says not done: call again to continue.
 
-        Those that are retained stay with their content and tags, closed to the public: what is deleted is no
-        longer served. The same object created again opens them again.
+        Retained buckets keep their content and tags, but are closed to the public: deleted data is no longer served.
+        When the same object is created again, it opens the buckets again.
 
         Raises:
-            StillDeleting: somebody keeps writing to a bucket, S3 still shows one that it deleted, or a finalizer
+            StillDeleting: somebody keeps writing to a bucket, S3 still shows a deleted bucket, or a finalizer
                 holds the ConfigMap.
         """
         is_over = time_is_up(self._cleanup_budget)
@@ -128,7 +127,7 @@ class StorageActivities:
         labels = {FEATURE_LABEL: "storage"}
         estate = step.estate(self._kube.cluster)
         if live_uid is None:
-            # First of all: nobody writes to a bucket that is being emptied, or that is retained.
+            # Remove the accounts first, so that nobody writes to a bucket that is being emptied or is retained.
             await self._remove_accounts(estate)
         await remove_owned(self._kube, estate, [SECRETS, CONFIG_MAPS], live_uid=live_uid, labels=labels)
         claimed = await self._claimed(estate)
@@ -142,7 +141,10 @@ class StorageActivities:
         return StepResult()
 
     async def _keep_account(self, target: Target) -> str | None:
-        """Return the access key id of the application's account, which has the Secret's key; None: it has none."""
+        """Return the access key id of the application's account, whose secret key is in the Secret.
+
+        None: S3 has no accounts for applications.
+        """
         if self._s3.accounts is None:
             return None
         owner = target.owner
@@ -157,23 +159,23 @@ class StorageActivities:
         if accounts is None:
             return
         if estate.namespace_uid is None:
-            # Of an object that is gone with its namespace the claims still tell which one that was.
+            # When the object is gone together with its namespace, the claims still know the namespace's uid.
             uids = {held.owner.namespace_uid for held in await self._claim_store.held_by(estate)}
         for uid in sorted(uid for uid in uids if uid is not None):
             await accounts.remove(storage_account(estate.reference, estate.cluster, uid))
 
     async def _secret_key(self, target: Target, key: str) -> str:
-        """Return what the target's Secret has; it is made, or brought up to date, before."""
+        """Return the secret key in the target's Secret, after creating or updating the Secret."""
         name, namespace = target.names.storage_keys, target.names.namespace
         existing = await self._kube.get(SECRETS, name, namespace)
         if existing is None:
             secret = secrets.token_hex(SECRET_KEY_BYTES)
-            # Create only: of two that come here at once one keeps its key, and both use that.
+            # Create, never overwrite: if two attempts race, one key is kept and both use that key.
             if await self._kube.create(SECRETS, build_storage_keys(target, key, secret), namespace) is not None:
                 return secret
             raise Conflict(f"cannot create Secret {name!r} in namespace {namespace!r}: it appears meanwhile")
         ensure_adoptable(SECRETS, existing, target.owner)
-        # Whose account it is the Secret does not decide: whoever may write it may not take another's.
+        # The Secret does not decide which account is used. Whoever can write the Secret must not reach another account.
         secret = _secret_key_in(existing) or secrets.token_hex(SECRET_KEY_BYTES)
         wanted = build_storage_keys(target, key, secret)
         if not holds(existing, wanted):
@@ -183,9 +185,9 @@ class StorageActivities:
     async def _reconcile(
         self, target: Target, bucket: BucketName, account: str | None, *, is_public: bool, is_made: bool
     ) -> bool:
-        """Reconcile one bucket; False: the server has no CORS."""
+        """Reconcile one bucket; return False when the server has no CORS."""
         is_new = await self._own(target.owner, bucket, is_made=is_made)
-        # First of all the settings: a bucket that is to be closed must not stay open because of a later failure.
+        # Set public access first, so that no later failure leaves a bucket open that should be closed.
         partition = await self._s3.partition()
         policy = bucket_policy(bucket, is_public=is_public, account=account, partition=partition)
         if is_public and policy is not None:
@@ -204,7 +206,7 @@ class StorageActivities:
         return True
 
     async def _own(self, owner: Owner, bucket: str, *, is_made: bool) -> bool:
-        """Create the bucket if it is missing, write the owner on it, and return whether it is new."""
+        """Create the bucket if it is missing, write the owner's tags, and return whether the bucket is new."""
         standing, is_new = await self._s3.locate(bucket), False
         if standing is Standing.ABSENT:
             await self._claim_store.note_made(estate_of(owner), Claim(kind=ClaimKind.BUCKET, name=bucket))
@@ -216,21 +218,21 @@ class StorageActivities:
         tags = await self._s3.tags(bucket)
         mark = tagged_mark(tags)
         if mark is None:
-            # Just created, or created by an attempt that died before it wrote the tags. S3 cannot create and tag
-            # at once, so the claim is the proof: it says that there was no such bucket when we set out to make it,
-            # and nobody else has it. Whatever carries a tag or holds anything was made by others all the same.
+            # The bucket is new, or an attempt that died created it before it wrote the tags. S3 cannot create and tag
+            # in one call, so the claim is the proof: when it was noted, no such bucket existed, and nobody else can
+            # hold the claim. Even so, a bucket that carries a tag or holds an object was made by others.
             if tags or not is_made or not (is_new or await self._s3.is_empty(bucket)):
                 ensure_own(f"bucket {bucket!r}", mark, owner)
         else:
             ensure_own(f"bucket {bucket!r}", mark, owner)
-        # PutBucketTagging replaces all tags: a cost tag that somebody added must survive.
+        # PutBucketTagging replaces all tags. Keep the tags that others added, such as a cost tag.
         wanted = tags | owner_tags(owner)
         if tags != wanted:
             await self._s3.put_tags(bucket, wanted)
         return is_new
 
     async def _open(self, bucket: BucketName, policy: dict[str, Any], *, is_new: bool) -> None:
-        """Let anybody read: the block goes first, for it refuses such a policy."""
+        """Let everybody read; lift the public access block first, because it refuses such a policy."""
         is_lifted = False
         with suppress(FeatureMissing):
             if await self._s3.blocks_public_access(bucket) is not None:
@@ -242,12 +244,12 @@ class StorageActivities:
             await self._s3.put_policy(bucket, policy)
         except AccessDenied as error:
             if is_lifted:
-                # S3 takes some moments to forget the block.
+                # S3 enforces a lifted block for some moments longer.
                 raise Conflict(f"{error}, unless its public access block is still in force") from None
             raise AccessDenied(f"{error}, or lift the account's own public access block") from None
 
     async def _close(self, bucket: str, policy: dict[str, Any] | None = None, *, is_new: bool = False) -> None:
-        """Let in nobody but the account, and whom the policy names; the block closes the bucket whatever that says."""
+        """Let in only the account and whom the policy names; the block closes the bucket whatever the policy says."""
         with suppress(FeatureMissing):
             if not await self._s3.blocks_public_access(bucket):
                 await self._s3.block_public_access(bucket)
@@ -266,13 +268,13 @@ class StorageActivities:
         mark = tagged_mark(tags)
         if mark is not None:
             return estate.holds(mark) and mark.uid != live_uid
-        # Without tags: created by an attempt that died, or made by others; see _own.
+        # A bucket without tags was created by an attempt that died, or by others; see _own.
         return not tags and is_made and live_uid is None and await self._s3.is_empty(bucket)
 
     async def _remove(self, bucket: str, is_over: Callable[[], bool]) -> bool:
-        """Empty and delete the bucket; False: the time is up."""
-        # Each round begins with what is left, so that a call after a crash needs to know nothing.
-        # Uploads that stay do not matter: they go with the bucket.
+        """Empty and delete the bucket; return False when the time is up."""
+        # Each pass reads what is left, so a call after a crash needs no memory of earlier calls.
+        # Uploads that stay do not matter, because S3 removes them with the bucket.
         if await self._empty(bucket, self._s3.abort_uploads, is_over) is None:
             return False
         left = await self._empty(bucket, self._s3.delete_page, is_over)
@@ -282,14 +284,14 @@ class StorageActivities:
             raise StillDeleting(_unfit_keys(bucket, len(left)))
         await self._s3.delete_bucket(bucket)
         if await self._s3.locate(bucket) is Standing.OURS:
-            # Not "call me again": that comes at once, and S3 may take seconds to forget a bucket.
+            # Do not return "not done", which is called again at once: S3 may take seconds to forget a bucket.
             raise StillDeleting(f"cannot confirm that bucket {bucket!r} is gone: S3 still shows it")
         return True
 
     async def _empty(
         self, bucket: str, take_page: Callable[[str], Awaitable[Entries]], is_over: Callable[[], bool]
     ) -> Entries | None:
-        """Take page after page out of a bucket; return what is still shown after it was taken. None: the time is up."""
+        """Delete page after page; return what S3 still shows after its deletion, or None when the time is up."""
         last = Entries()
         while shown := await take_page(bucket):
             if shown <= last:
@@ -300,17 +302,17 @@ class StorageActivities:
         return Entries()
 
     async def _claimed(self, estate: Estate) -> dict[str, bool]:
-        """Return the buckets the owner has claimed, and whether it has set out to make them."""
+        """Return the buckets that the owner has claimed, and for each whether the owner set out to create it."""
         return {held.claim.name: held.is_made for held in await self._claim_store.held_by(estate, ClaimKind.BUCKET)}
 
     async def _named_like(self, reference: ObjectReference) -> frozenset[str]:
-        """Return the account's buckets that may be the owner's by their names; only their tags tell."""
+        """Return the account's buckets whose names could be the owner's; only the tags prove it."""
         lists = [await self._s3.list_buckets(prefix) for prefix in possible_bucket_prefixes(reference)]
         return frozenset(name for names in lists for name in names)
 
 
 def _unfit_keys(bucket: str, count: int) -> str:
-    # Never the keys themselves: they are a tenant's text.
+    # Do not show the keys, because they are a tenant's text.
     return (
         f"cannot empty bucket {bucket!r}: S3 says that it deleted {count} object versions and shows them still, as a"
         " server does that cannot show control characters in keys; delete them in the server's own storage"
@@ -318,13 +320,13 @@ def _unfit_keys(bucket: str, count: int) -> str:
 
 
 def _secret_key_in(secret: Json) -> str | None:
-    """Return the Secret's key; None when somebody took it out, or put in what could be guessed."""
+    """Return the Secret's key; None when somebody removed it, or wrote a key that could be guessed."""
     text = b64decode(secret.get("data", {}).get(SECRET_KEY, "")).decode(errors="replace")
     return text if re.fullmatch(r"[A-Za-z0-9/+=]{32,128}", text) else None
 
 
 def _severity(error: BaseException) -> int:
-    """Order errors so that the one that says most about what to do comes first."""
+    """Order errors so that the most helpful error comes first."""
     match error:
         case Refusal():
             return 0

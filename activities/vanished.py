@@ -1,4 +1,4 @@
-"""Objects that are gone although nobody cleaned up after them: somebody took their finalizer off."""
+"""Find objects that are gone without a cleanup, because somebody removed their finalizer."""
 
 from clients.claim_store import ClaimStore
 from clients.kube import KubeClient
@@ -8,14 +8,14 @@ from plattr.objects import Kind, ObjectReference
 
 
 async def find_vanished(kube: KubeClient, claim_store: ClaimStore, namespace: str = "") -> list[ObjectReference]:
-    """Return whose names are still claimed while there is no such object; of one namespace, or of all.
+    """Return the holders of claims whose object is gone, in one namespace or in all.
 
-    What an object retained when it was deleted stays on purpose and does not count.
+    Data that an object retained when it was deleted stays on purpose and does not count.
 
     Raises:
-        BackendRefused: the caller may not read the claim store, or list the objects.
+        BackendRefused: the caller may not read the claim store, or may not list the objects.
     """
-    # The claim store first: whoever claims a name later is no holder here, and an object is older than its claims.
+    # Read the claims before the objects. An object is older than its claims, and claims made later do not count.
     holders = {holder for holder in await claim_store.holders() if namespace in ("", holder.namespace)}
     for kind in Kind:
         async for page in kube.pages(custom_resource(kind), namespace, metadata_only=True):
@@ -27,7 +27,7 @@ async def find_vanished(kube: KubeClient, claim_store: ClaimStore, namespace: st
 
 
 async def _has_vanished(kube: KubeClient, claim_store: ClaimStore, holder: ObjectReference) -> bool:
-    """Look again: a cleanup may have ended between the two lists; it gives the claims back before the object goes."""
+    """Look again, because a cleanup may have ended between the two lists; it releases the claims before the object."""
     if await kube.get(custom_resource(holder.kind), holder.name, holder.namespace) is not None:
         return False
     return any(goes_with_object(held) for held in await claim_store.held_under(holder))

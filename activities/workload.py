@@ -1,4 +1,4 @@
-"""The workload: ServiceAccount, Deployment, Service, Ingresses, autoscaler."""
+"""The workload step: ServiceAccount, Deployment, Service, Ingresses and autoscaler."""
 
 import asyncio
 from collections.abc import Collection, Sequence
@@ -61,15 +61,15 @@ from plattr.status import ConditionUpdate
 from plattr.steps import CleanupStepInput, StepInput, StepResult
 from plattr.target import Target
 
-# 20: pods get 30 s to end by default, most take less; the next attempt goes on waiting.
+# 20 s: pods have 30 s to end by default, and most take less. The next attempt continues to wait.
 WAIT_SECONDS = 20.0
 
-# All that one application serves with. The traffic first, then whoever makes pods, then what the pods use.
+# Everything that serves an application. The traffic goes first, then what makes pods, then what the pods use.
 _REMOVAL_ORDER = (INGRESSES, AUTOSCALERS, DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS)
-# Seven at most are the owner's of a kind, a few kB together. What is more carries copies of its labels: then by name.
+# An owner has at most seven objects of a kind, a few kB together. More are copies of its labels: then read by name.
 _FEW = 16
 _FEW_BYTES = 2**18
-# Names that no longer lead anywhere once the Ingresses are changed; data keeps its names until the cleanup.
+# These names lead nowhere after the Ingresses change. Names of data stay claimed until the cleanup.
 _SERVING = frozenset({ClaimKind.HOST, ClaimKind.INGRESS})
 
 
@@ -85,20 +85,20 @@ class _Wanted:
 
     @property
     def place(self) -> tuple[Resource, str]:
-        """Return where it is to be, in the target's namespace."""
+        """Return the kind and name that the object has in the target's namespace."""
         return self.resource, self.manifest["metadata"]["name"]
 
 
 @dataclass(frozen=True)
 class _Present:
-    """What there is already under the names that matter, whoever's it is, and what the owner has claimed."""
+    """What exists already under the relevant names, no matter who owns it, and what the owner has claimed."""
 
     found: dict[tuple[Resource, str], Json]
     held: list[HeldClaim]
 
 
 class WorkloadActivities:
-    """Keep and remove what runs and serves the application."""
+    """Reconcile and delete what runs and serves the application."""
 
     def __init__(self, loader: TargetLoader, kube: KubeClient, claim_store: ClaimStore, settings: Settings) -> None:
         self._loader = loader
@@ -110,14 +110,14 @@ class WorkloadActivities:
 
     @activity.defn
     async def reconcile_workload(self, step: StepInput) -> StepResult:
-        """Bring the workload to what the spec asks for, and remove what it no longer asks for.
+        """Bring the workload to its spec, and remove what the spec no longer asks for.
 
-        The second run writes nothing. Replicas belong to the autoscaler, data to the other steps: the database
-        Secret stays even when the database is switched off.
+        A second run writes nothing. The autoscaler owns the replicas, and other steps own the data: the database Secret
+        stays even when the database is switched off.
 
         Raises:
-            OwnedElsewhere: one of the names is somebody else's; nothing of the workload has been written.
-            Conflict: what the pods read at their start is not there (any more); nothing of the workload either.
+            OwnedElsewhere: one of the names belongs to another owner. Nothing of the workload has been written.
+            Conflict: something that the pods read at their start is missing. Nothing of the workload has been written.
         """
         target = await self._loader.load(step)
         present, key = await asyncio.gather(self._look(target), self._key.read())
@@ -133,18 +133,18 @@ class WorkloadActivities:
 
     @activity.defn
     async def delete_workload(self, step: CleanupStepInput) -> StepResult:
-        """Remove the workload and wait until its pods are gone, since they hold sessions of the database.
+        """Remove the workload and wait until its pods are gone, because they hold database sessions.
 
-        Missing things are success; what belongs to others stays.
+        A missing object counts as removed; what belongs to others stays.
 
         Raises:
-            StillDeleting: pods still live, or something is held by a finalizer or made again by cert-manager.
+            StillDeleting: pods still live, a finalizer holds something, or cert-manager made something again.
         """
         live_uid = await find_live_uid(self._kube, step)
         estate = step.estate(self._kube.cluster)
         namespaces = await namespaces_of(self._kube, estate)
         await remove_owned(self._kube, estate, _REMOVAL_ORDER, live_uid=live_uid)
-        # The pods of a living incarnation are the same Deployment's and go on.
+        # The pods of a live object come from the same Deployment, so they continue.
         if live_uid is None:
             await remove_certificate(self._kube, step.reference, cluster_issuer=self._settings.cluster_issuer)
             await self._await_no_pods(step.reference, namespaces)
@@ -172,7 +172,7 @@ class WorkloadActivities:
         return wanted
 
     async def _look(self, target: Target) -> _Present:
-        """Read all that the step depends on, at once: that is most of what a step with nothing to do costs."""
+        """Read everything the step depends on, concurrently: when nothing changed, these reads are most of the cost."""
         names = target.names
         own = {(SECRETS, name) for name in secret_names(names)}
         reads = self._reads(target)
@@ -200,13 +200,13 @@ class WorkloadActivities:
     async def _owned(
         self, target: Target, resource: Resource, names: list[str], *, former: Collection[str] = ()
     ) -> dict[tuple[Resource, str], Json]:
-        """Return whatever bears a name that the owner should have, or may have had, of a kind.
+        """Return the objects of one kind that bear a name the owner should have, or may have had.
 
-        One list in place of a call for each: the look at what is settled is most of what the API server is asked.
+        One list replaces a call for each name, because most requests to the API server check settled objects.
         """
         namespace, selector = target.names.namespace, owner_selector(target.owner.reference)
         listed = await self._kube.list_small(resource, namespace, label_selector=selector, count=_FEW, size=_FEW_BYTES)
-        # What has lost its labels is still to be found where it is needed.
+        # Read a needed object by name if the list lacks it: it may have lost its labels.
         sought = [*names, *former] if listed is None else names
         known = {body["metadata"]["name"]: body for body in listed or ()}
         found = {(resource, name): known[name] for name in (*names, *former) if name in known}
@@ -217,21 +217,21 @@ class WorkloadActivities:
         return found
 
     def _reads(self, target: Target) -> list[tuple[Resource, str]]:
-        """Return the Secrets and ConfigMaps that are read by name: the user's own, and the Secrets that steps made."""
+        """Return the Secrets and ConfigMaps to read by name: the user's own, and the Secrets that steps made."""
         found = dict.fromkeys((_REFERABLE[kind], name) for kind, name in references_of(target))
         for secret in self._secrets(target).values():
             found[SECRETS, secret.name(target.names)] = None
         return list(found)
 
     def _secrets(self, target: Target) -> dict[Feature, FeatureSecret]:
-        """Return the Secrets that the steps of the target's features can have made on this platform."""
+        """Return the Secrets that the steps of the target's features may have made on this platform."""
         secrets = {feature: feature.secret for feature in features_of(target) if feature.secret is not None}
         return {feature: secret for feature, secret in secrets.items() if secret.can_exist(self._settings)}
 
     def _checksum(self, target: Target, present: _Present, key: bytes) -> str:
-        """Sum up what the pods read at their start: the Secrets and ConfigMaps of their environment."""
+        """Return the checksum of what the pods read at their start: the Secrets and ConfigMaps of their environment."""
         names = target.names
-        # What the user keeps in `{name}-env`, or refers to, is the user's own; the rest must be this owner's.
+        # The user owns `{name}-env` and what the spec refers to. This object must own all others.
         places = self._reads(target)
         for feature, secret in self._secrets(target).items():
             is_optional = not _is_made(feature, secret, target, present)
@@ -261,13 +261,13 @@ class WorkloadActivities:
         ensure_adoptable(resource, body, target.owner)
 
     def _ensure_all_adoptable(self, target: Target, wanted: Sequence[_Wanted], present: _Present) -> None:
-        """Look at every name before the first write, so that a refusal leaves everything as it was."""
+        """Check every name before the first write, so that a refusal changes nothing."""
         for each in wanted:
             condition = ConditionType.INGRESS if each.resource is INGRESSES else None
             ensure_adoptable(each.resource, present.found.get(each.place), target.owner, condition=condition)
 
     async def _apply(self, target: Target, wanted: Sequence[_Wanted], present: _Present) -> None:
-        # Pods are refused while their ServiceAccount is missing, and the Deployment backs off then.
+        # Apply the ServiceAccount first: without it pods are refused, and the Deployment backs off.
         first = [each for each in wanted if each.resource is SERVICE_ACCOUNTS]
         rest = [each for each in wanted if each.resource is not SERVICE_ACCOUNTS]
         for group in (first, rest):
@@ -283,9 +283,9 @@ class WorkloadActivities:
             )
 
     async def _remove_unwanted(self, target: Target, present: _Present) -> None:
-        """Remove the API Ingress and the ConfigMaps that nothing refers to any more, and give back their names.
+        """Remove the API Ingress and the ConfigMaps that nothing refers to any more, and release their names.
 
-        So are the hosts from before the domain changed.
+        Hosts from before a change of the domain are released too.
         """
         estate, spec = estate_of(target.owner), target.spec
         former_maps = _former_maps(target)
@@ -299,10 +299,10 @@ class WorkloadActivities:
         await self._claim_store.release(estate, former)
 
     async def _note_references(self, target: Target, present: _Present) -> None:
-        """Note which versions this run looked at; whoever finds another one has it run again.
+        """Note which versions this run has read; a later check that finds another version requests a run.
 
-        First: a run that fails after it is tried again by itself, slowly, and reads afresh. Noted last, a Deployment
-        that the API server refuses would have an unnoted version for ever, and a run every minute.
+        The note comes before the writes. A run that fails after the note is retried slowly, and reads everything again.
+        With the note last, a Deployment that the API server refuses would never get a note, and would run every minute.
         """
         claim = workload_claim(target)
         versions = {
@@ -329,7 +329,7 @@ class WorkloadActivities:
         raise StillDeleting(f"cannot finish the deletion of the workload of {reference}: pods still live: {shown}")
 
     async def _living_pods(self, reference: ObjectReference, namespace: str) -> list[str]:
-        """Return their names; a finished pod holds no session."""
+        """Return the names of the living pods; a finished pod holds no session."""
         pages = self._kube.pages(
             PODS,
             namespace,
@@ -337,7 +337,7 @@ class WorkloadActivities:
             field_selector="status.phase!=Succeeded,status.phase!=Failed",
             metadata_only=True,
         )
-        # A pod that somebody made by hand with our labels is not the Deployment's.
+        # A pod that somebody made by hand with these labels does not belong to the Deployment.
         return [
             str(pod["metadata"]["name"])
             async for page in pages
@@ -347,7 +347,7 @@ class WorkloadActivities:
 
 
 def _is_made(feature: Feature, secret: FeatureSecret, target: Target, present: _Present) -> bool:
-    """Tell whether the feature's step made its Secret. A missing ConfigMap is refused by itself."""
+    """Tell whether the feature's step made its Secret; a missing ConfigMap is refused elsewhere."""
     if not feature.has_config_map:
         return True
     body = present.found.get((CONFIG_MAPS, target.names.config_map(feature.step)))
