@@ -1,4 +1,4 @@
-"""Sessions of applications that keep one of ours waiting for a lock: ended after a moment, and named."""
+"""End the sessions of applications that block a session of Plattr, after a grace period, and report them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,26 +10,27 @@ from plattr import sql_removal
 from plattr.database import RECORD_PREFIX
 from plattr.database_removal import Blocker
 
-# 1 s: an honest query of a neighbour's may end by itself; half of the 5 s after which the server gives our wait up
-# are left for two more looks.
+# 1 s: an ordinary query of another application may end by itself. The server ends our wait after 5 s, so half of
+# that time is left for two more checks.
 GRACE_SECONDS = 1.0
 PAUSE_SECONDS = 0.5
 
 
 @asynccontextmanager
 async def ending_blockers(postgres: PostgresClient, pid: int, seen: list[Blocker]) -> AsyncIterator[None]:
-    """End, while the block runs, whatever sessions of applications keep the session `pid` waiting.
+    """End sessions of applications that block the session `pid`, for as long as the `with` block runs.
 
-    Nobody else's session is touched: for those the wait ends with lock_timeout. `seen` has both afterwards.
+    Only sessions of applications are ended. Behind any other session the wait ends with lock_timeout. Afterwards `seen`
+    holds both kinds.
     """
     over = asyncio.Event()
     watching = asyncio.create_task(_watch(postgres, pid, seen, over))
     try:
         yield
     finally:
-        # Not cancelled: a session that it has just ended has to be told of.
+        # Do not cancel the task: it must still report a session that it has just ended.
         over.set()
-        # Its own failure shows in the wait that it did not shorten.
+        # Ignore the task's own failure: it shows as a wait that did not become shorter.
         await asyncio.gather(watching, return_exceptions=True)
 
 

@@ -1,4 +1,4 @@
-"""The key of the checksums on pods: made once, kept in a Secret of Plattr's own namespace."""
+"""The key of the checksums on pods: created once, and stored in a Secret in Plattr's own namespace."""
 
 import base64
 import secrets
@@ -11,12 +11,12 @@ from plattr.errors import BackendRefused, Conflict
 KEY_NAME = "plattr-checksum-key"
 _FIELD = "key"
 _BYTES = 32
-# 5 min: it never changes, unless somebody deletes the Secret.
+# 5 min: the key changes only when somebody deletes the Secret.
 KEPT_SECONDS = 300.0
 
 
 class ChecksumKey:
-    """Reads the key, and makes it where there is none; without it the checksums would all be new once."""
+    """Reads the key, and creates it if there is none. A new key changes every checksum once."""
 
     def __init__(self, kube: KubeClient, namespace: str) -> None:
         self._kube = kube
@@ -24,13 +24,14 @@ class ChecksumKey:
         self._known: tuple[bytes, float] | None = None
 
     async def read(self, *, refresh: bool = False) -> bytes:
-        """Return the key; `refresh`: as the Secret holds it now, for whoever would roll pods.
+        """Return the key; with `refresh`, read the Secret even if the key is cached.
 
-        Else a worker that still knows a deleted key and one that made the next would roll the same pods by turns.
+        A caller that may roll pods must refresh. Otherwise two workers could roll the same pods in turn: one has cached
+        a deleted key, and the second has created a new one.
 
         Raises:
             BackendRefused: the Secret holds no key.
-            Conflict: the Secret was removed while it was made.
+            Conflict: the Secret was removed during its creation.
         """
         if not refresh and self._known is not None and self._known[1] > time.monotonic():
             return self._known[0]
@@ -51,7 +52,7 @@ class ChecksumKey:
             "metadata": {"name": KEY_NAME, "namespace": self._namespace},
             "data": {_FIELD: base64.b64encode(secrets.token_bytes(_BYTES)).decode()},
         }
-        # Two workers may begin at the same time: the first one's counts.
+        # Two workers may create the key at the same time. The first key counts.
         made = await self._kube.create(SECRETS, body, self._namespace)
         found = made or await self._kube.get(SECRETS, KEY_NAME, self._namespace)
         if found is None:

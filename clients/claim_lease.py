@@ -1,4 +1,4 @@
-"""The Lease of a claim: how it is written, and how it is read."""
+"""Write and read the Lease that stores a claim."""
 
 from clients.claim_release import annotation_path
 from clients.quarantine import end_of_late_call, quarantine_end
@@ -18,19 +18,20 @@ from plattr.target import (
 )
 
 CLAIM_KIND_LABEL = f"{GROUP}/claim-kind"
-# The Lease's own name has hyphens where the claimed name may have underscores.
+# The Lease's own name is not enough: it has hyphens where the claimed name may have underscores.
 CLAIMED_NAME_ANNOTATION = f"{GROUP}/claimed-name"
-# Kept here because a person may remove the object by force, and its spec is gone with it.
+# Stored here because a person may remove the object by force, and then its spec is gone too.
 RETAINED_ANNOTATION = f"{GROUP}/retained"
-# The resource itself may not tell: a bucket cannot be created with its tags, and of a realm that an account has
-# lost its rights in Keycloak shows no attributes.
+# The resource itself may not show it. A bucket cannot be created together with its tags. Keycloak shows no attributes
+# of a realm in which the account has lost its rights.
 MADE_ANNOTATION = f"{GROUP}/made"
-# Here, where no tenant can write: whoever names a thousand Secrets on a Deployment must not have them read.
+# Stored here because no tenant can write here. On a Deployment, a tenant could name a thousand Secrets and have Plattr
+# read them.
 REFERENCES_ANNOTATION = f"{GROUP}/references"
 
 
 def build_lease(claim: Claim, owner: Owner, namespace: str, *, is_retained: bool) -> Json:
-    """Return the Lease that stands for an owner's claim."""
+    """Return the Lease that stores an owner's claim."""
     return {
         "apiVersion": LEASES.api_version,
         "kind": LEASES.kind,
@@ -46,7 +47,7 @@ def build_lease(claim: Claim, owner: Owner, namespace: str, *, is_retained: bool
 
 
 def tests_of_holder(estate: Estate) -> list[Json]:
-    """Return the operations that fail a patch of a claim that is not the owner's."""
+    """Return the `test` operations by which a patch fails if another owner holds the claim."""
     parts = [
         ("/spec/holderIdentity", estate.reference.key),
         (annotation_path(OWNER_CLUSTER_ANNOTATION), estate.cluster),
@@ -56,14 +57,14 @@ def tests_of_holder(estate: Estate) -> list[Json]:
 
 
 def holder_mark(lease: Json) -> Mark:
-    """Return whose a claim is: creating decided the holder, so it counts before what an annotation says."""
+    """Return the owner of a claim. The creation set the holder, so the holder counts before the annotations."""
     key = str(lease.get("spec", {}).get("holderIdentity", ""))
     annotated = annotated_mark({OWNER_ANNOTATION: key, **lease["metadata"].get("annotations", {})})
     return annotated.model_copy(update={"key": key}) if annotated else Mark(key=key)
 
 
 def read_claim(lease: Json, reference: ObjectReference) -> HeldClaim:
-    """Return the claim that a Lease of this object's stands for."""
+    """Return the claim that a Lease of this object stores."""
     metadata = lease["metadata"]
     annotations = metadata["annotations"]
     return HeldClaim(

@@ -1,4 +1,4 @@
-"""Giving a name back: whoever was refused for it is noted on its Lease, and woken."""
+"""Release a name. Its Lease lists the objects that were refused the name, and the release wakes their runs."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
@@ -10,21 +10,21 @@ from plattr.errors import Conflict
 from plattr.objects import GROUP, ObjectReference
 from plattr.waiting_list import in_the_way, read_waiting, with_waiting, write_waiting
 
-# Who was refused for the name, and is told when it is given back.
+# The objects that were refused the name. Their runs are woken when the name is released.
 WAITING_ANNOTATION = f"{GROUP}/waiting"
-# On every Lease with that annotation: who waits no more finds the few among all.
+# On every Lease with the waiting annotation. An object that stops waiting finds these few Leases by the label.
 SOUGHT_LABEL = f"{GROUP}/sought"
-# The holder is about to give the name back: whoever asks for it now waits for a moment, instead of being refused.
+# The holder is about to release the name. An object that claims it now waits for a moment and is not refused.
 GIVING_BACK_ANNOTATION = f"{GROUP}/giving-back"
 
-# 10: each means that somebody else has begun to wait for the name, or given it back, in these very milliseconds.
+# 10: a try fails only if another object began to wait for the name, or released it, within the same milliseconds.
 TRIES = 10
 
 Wake = Callable[[ObjectReference], Awaitable[None]]
 
 
 async def wake_nobody(_: ObjectReference) -> None:
-    """For those who give nothing back."""
+    """Wake nothing: the default for a caller that releases no names."""
 
 
 class GivingBack:
@@ -36,13 +36,13 @@ class GivingBack:
         self._wake = wake
 
     async def give_back(self, lease: Json) -> None:
-        """Delete a Lease and wake who waits for its name.
+        """Delete a Lease and wake the objects that wait for its name.
 
-        They are woken before it as well: should this attempt die after the deletion, their runs are open and try again.
-        Meanwhile the mark keeps them from being refused.
+        The waiting objects are woken before the deletion, too. If this attempt dies after the deletion, their runs are
+        already open and try again. Until the deletion, the giving-back annotation keeps them from being refused.
 
         Raises:
-            Conflict: it changes all the time.
+            Conflict: the Lease keeps changing.
         """
         for _ in range(TRIES):
             name, uid = lease["metadata"]["name"], lease["metadata"]["uid"]
@@ -56,8 +56,8 @@ class GivingBack:
                 lease, waiting = marked, waiting_for(marked)
                 await all_of(self._wake(each) for each in waiting)
             try:
-                # The uid: a claim that was released and taken by another since must survive. The version: who began
-                # to wait since we looked must be woken.
+                # The uid protects a claim that was released meanwhile and that another object now holds. The version
+                # makes sure that an object which began to wait meanwhile is woken.
                 version = lease["metadata"]["resourceVersion"]
                 await self._kube.delete(LEASES, name, self._namespace, uid=uid, version=version)
             except Conflict:
@@ -71,9 +71,10 @@ class GivingBack:
         raise Conflict(f"cannot give back the claim {name!r}: it changes all the time")
 
     async def wait(self, lease: Json, reference: ObjectReference) -> bool:
-        """Note that an object waits for the Lease's name; False: the Lease changed under our hands.
+        """Record that an object waits for the Lease's name; False: the Lease changed since it was read.
 
-        Of a list that is full those go whose object is gone: one removed by force has no cleanup that would see to it.
+        If the list is full, the entries of objects that no longer exist are removed. An object that was removed by
+        force has no cleanup to remove its entry.
         """
         waiting = waiting_for(lease)
         gone = await self._gone(in_the_way(waiting, reference))
@@ -81,10 +82,10 @@ class GivingBack:
         return wanted == waiting or await self._write(lease, wanted)
 
     async def stop_waiting(self, reference: ObjectReference) -> None:
-        """Take an object off the lists of all Leases; the second time writes nothing.
+        """Remove an object from the waiting lists of all Leases; a second call writes nothing.
 
         Raises:
-            Conflict: a Lease changes all the time.
+            Conflict: a Lease keeps changing.
         """
         async for page in self._kube.pages(LEASES, self._namespace, label_selector=SOUGHT_LABEL, metadata_only=True):
             await all_of(self._leave(lease, reference) for lease in page.items)
@@ -103,7 +104,7 @@ class GivingBack:
         raise Conflict(f"cannot take {reference} off those that wait for the claim {name!r}: it changes all the time")
 
     async def _write(self, lease: Json, waiting: Sequence[ObjectReference]) -> bool:
-        """Write a Lease's list; False: the Lease changed under our hands."""
+        """Write a Lease's waiting list; False: the Lease changed since it was read."""
         metadata = lease["metadata"]
         labels = {name: text for name, text in metadata.get("labels", {}).items() if name != SOUGHT_LABEL}
         annotations = {name: text for name, text in metadata["annotations"].items() if name != WAITING_ANNOTATION}
@@ -129,7 +130,7 @@ class GivingBack:
         return {reference for reference, verdict in zip(references, verdicts, strict=True) if verdict}
 
     async def is_going(self, lease: Json, holder: ObjectReference | None) -> bool:
-        """Tell whether a Lease's holder is giving the name back at this moment, or is being deleted."""
+        """Tell whether a Lease's holder is releasing the name now, or is being deleted."""
         if GIVING_BACK_ANNOTATION in lease["metadata"].get("annotations", {}):
             return True
         if holder is None:
@@ -139,10 +140,10 @@ class GivingBack:
 
 
 def waiting_for(lease: Json) -> tuple[ObjectReference, ...]:
-    """Return who waits for a Lease's name."""
+    """Return the objects that wait for a Lease's name."""
     return read_waiting(lease["metadata"].get("annotations", {}).get(WAITING_ANNOTATION))
 
 
 def annotation_path(name: str) -> str:
-    """Return an annotation's path; RFC 6901 escapes the slash."""
+    """Return an annotation's JSON pointer; RFC 6901 escapes the slash."""
     return f"/metadata/annotations/{name.replace('/', '~1')}"

@@ -1,4 +1,4 @@
-"""The claim store: one Lease for each external name, in Plattr's own namespace; who created it owns the name."""
+"""The claim store: one Lease for each external name, in Plattr's own namespace. Its creator owns the name."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -47,12 +47,12 @@ from plattr.target import (
 
 
 class Acquisition(NamedTuple):
-    """What an owner has after it asked for its claims."""
+    """What an owner holds after it has acquired its claims."""
 
     new: list[Claim]
-    """Those that it did not hold before."""
+    """The claims that it did not hold before."""
     held: list[HeldClaim]
-    """Those that it held before, asked for or not."""
+    """The claims that it held before, whether requested now or not."""
 
 
 class ClaimStore:
@@ -68,16 +68,16 @@ class ClaimStore:
     async def acquire(
         self, owner: Owner, claims: Sequence[Claim], *, optional: Sequence[Claim] = (), is_retained: bool = False
     ) -> Acquisition:
-        """Make every name the owner's, and the optional ones that are free; writes only what is not so yet.
+        """Claim every name for the owner, and the optional names that are free; write only what differs.
 
-        A claim of the same owner under another uid is adopted: the object was created again.
+        A claim of the same owner under another uid is taken over: the object was created again.
 
         Raises:
-            NameQuarantined: a call about one of the names, made for an object that is gone, may still come true.
-            OwnedElsewhere: another owner holds one of the names; then none is newly claimed. Its `condition` tells
-                which. The object is woken when the name is given back.
-            StillDeleting: the same, by one who is being deleted, or gives the name back just now.
-            Conflict: a claim changed under our hands.
+            NameQuarantined: a call about one of the names, made for a deleted object, may still take effect.
+            OwnedElsewhere: another owner holds one of the names. No new name is claimed then. The error's `condition`
+                tells which name it is. The object is woken when the name is released.
+            StillDeleting: another owner holds one of the names, but is being deleted or is releasing the name now.
+            Conflict: a claim changed since it was read.
         """
         leases = {lease["metadata"]["name"]: lease for lease in await self._leases_of(estate_of(owner))}
         missing = [claim for claim in claims if claim.lease_name not in leases]
@@ -100,17 +100,17 @@ class ClaimStore:
         return Acquisition(new=missing, held=[each for each in held if each.quarantined_until is None])
 
     async def held_by(self, estate: Estate, kind: ClaimKind | None = None) -> list[HeldClaim]:
-        """Return what an owner holds, under any of its uids; of one kind, or all."""
+        """Return the claims of an owner under any of its uids, of one kind or of all kinds."""
         held = [read_claim(lease, estate.reference) for lease in await self._leases_of(estate, kind)]
         return sorted(held, key=lambda one: one.claim.lease_name)
 
     async def held_under(self, reference: ObjectReference) -> list[HeldClaim]:
-        """Return what objects of this name hold, of whichever cluster and namespace: for people to read."""
+        """Return the claims of all objects of this name, in any cluster or namespace uid, for people to read."""
         held = [read_claim(lease, reference) for lease in await self._leases_under(reference)]
         return sorted(held, key=lambda one: one.claim.lease_name)
 
     async def holders(self) -> frozenset[ObjectReference]:
-        """Return who holds any name that goes with its object."""
+        """Return the holders of names that are released together with their object."""
         found = set()
         async for page in self._kube.pages(
             LEASES, self._namespace, label_selector=CLAIM_KIND_LABEL, metadata_only=True
@@ -122,43 +122,45 @@ class ClaimStore:
         return frozenset(found)
 
     async def holder_of(self, claim: Claim) -> ObjectReference | None:
-        """Return whose a name is; None when it is free."""
+        """Return the object that holds a name; None when the name is free."""
         lease = await self._read(claim)
         return None if lease is None else parse_key(holder_mark(lease).key)
 
     async def wait_for(self, claim: Claim, estate: Estate) -> Json | None:
-        """Have an object woken when another gives a name back; return the other's Lease, None: there is none any more.
+        """Have an object woken when the holder releases a name; return the holder's Lease.
+
+        Return None if no other owner holds the name any more.
 
         Raises:
-            Conflict: the claim changes all the time.
+            Conflict: the claim keeps changing.
         """
         for _ in range(TRIES):
             lease = await self._read(claim)
             if lease is None or estate.holds(holder_mark(lease)):
                 return None
-            # Nobody gives back what has no holder.
+            # A claim without a holder is never released, so do not wait for it.
             if not holder_mark(lease).key or await self._giving_back.wait(lease, estate.reference):
                 return lease
         raise Conflict(f"cannot claim {claim.kind} {claim.name!r} for {estate.reference}: it changes all the time")
 
     async def stop_waiting(self, reference: ObjectReference) -> None:
-        """Have an object woken for no name any more; the second time writes nothing.
+        """Stop waking an object for any name; a second call writes nothing.
 
         Raises:
-            Conflict: a claim changes all the time.
+            Conflict: a claim keeps changing.
         """
         await self._giving_back.stop_waiting(reference)
 
     async def marked(self, claim: Claim) -> tuple[Json, Mark] | None:
-        """Return the Lease of a name and whose it is; None when the name is free."""
+        """Return the Lease of a name and its owner mark; None when the name is free."""
         lease = await self._read(claim)
         return None if lease is None else (lease, holder_mark(lease))
 
     async def take_over(self, claim: Claim, lease: Json, owner: Owner, *, is_retained: bool) -> None:
-        """Make another's claim the owner's, as a person asked for.
+        """Move another owner's claim to this owner, because a person asked for it.
 
         Raises:
-            Conflict: it has changed since it was read.
+            Conflict: the claim has changed since it was read.
         """
         wanted, present = build_lease(claim, owner, self._namespace, is_retained=is_retained), lease["metadata"]
         operations: list[Json] = [
@@ -178,27 +180,28 @@ class ClaimStore:
         await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
 
     async def note_made(self, estate: Estate, claim: Claim) -> None:
-        """Note that nothing bore the name and its owner makes what bears it now; the second time writes nothing.
+        """Record that the claim's owner creates the resource of this name; a second call writes nothing.
 
-        To be called before the creation where that cannot say whose the resource is, else after it. A claim that is
-        missing, or somebody else's, stays as it is.
+        Call it only if no resource had the name. Call it before the creation if the creation cannot write the owner
+        mark, otherwise after the creation. A missing claim, or another owner's claim, stays as it is.
         """
         operations = [
             *tests_of_holder(estate),
             {"op": "add", "path": annotation_path(MADE_ANNOTATION), "value": "true"},
         ]
-        # A conflict: it is somebody else's. A patch that changes nothing is none: the API server keeps the version.
+        # A conflict means that another owner holds the claim. A patch that changes nothing causes no conflict: the
+        # API server keeps the resourceVersion.
         with suppress(Conflict):
             await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
 
     async def note_references(self, estate: Estate, claim: Claim, record: str) -> None:
-        """Note what of the user's a run has looked at; a claim that is missing, or somebody else's, stays as it is."""
+        """Record which objects of the user a run has read; a missing or another owner's claim stays as it is."""
         write: Json = {"op": "add", "path": annotation_path(REFERENCES_ANNOTATION), "value": record}
         with suppress(Conflict):
             await self._kube.json_patch(LEASES, claim.lease_name, [*tests_of_holder(estate), write], self._namespace)
 
     async def noted_references(self) -> AsyncIterator[HeldClaim]:
-        """Yield the workloads' names with what of the user's the last run of each looked at."""
+        """Yield the claims of the workloads' names with the user's objects that the last run of each has read."""
         selector = f"{CLAIM_KIND_LABEL}={ClaimKind.INGRESS}"
         async for page in self._kube.pages(LEASES, self._namespace, label_selector=selector, metadata_only=True):
             for lease in page.items:
@@ -208,23 +211,24 @@ class ClaimStore:
                     yield read_claim(lease, holder)
 
     def track_call(self, estate: Estate, claim: Claim) -> AbstractAsyncContextManager[TrackedCall]:
-        """Note on a claim that a call about its name is under way, as `clients.tracked_calls` says."""
+        """Record on a claim that a call about its name is in flight, as `clients.tracked_calls` describes."""
         return self._calls.track(estate, claim)
 
     async def quarantined(self) -> list[tuple[ObjectReference, datetime]]:
-        """Return whose each name in quarantine was, and until when it is in quarantine."""
+        """Return the last holder of each name in quarantine, and when the quarantine ends."""
         leases = await self._kube.list(LEASES, self._namespace, label_selector=QUARANTINE_LABEL)
         ends = [(parse_key(holder_mark(lease).key), quarantine_end(lease)) for lease in leases]
         return [(reference, end) for reference, end in ends if reference is not None and end is not None]
 
     async def release(self, estate: Estate, claims: Sequence[Claim]) -> datetime | None:
-        """Give names back and wake who waits for them; one that is free already, or somebody else's, stays as it is.
+        """Release names and wake the objects that wait for them; free names and other owners' names stay as they are.
 
-        One about which a call was never answered goes into quarantine instead: what comes true late must not meet
-        the next owner's. Returns when the last of them can be given back, by releasing it once more.
+        A name with an unanswered call goes into quarantine instead. If the call takes effect late, it must not change
+        the next owner's resource. The result is the time when the last quarantine ends. The caller then releases the
+        name again.
 
         Raises:
-            Conflict: a claim changed under our hands.
+            Conflict: a claim changed since it was read.
         """
         ends = await all_of(self._release(estate, claim) for claim in claims)
         return max((end for end in ends if end is not None), default=None)
@@ -243,12 +247,12 @@ class ClaimStore:
         return [lease for lease in leases if holder_mark(lease).key == reference.key]
 
     async def _take(self, owner: Owner, missing: Sequence[Claim], *, is_retained: bool) -> None:
-        """Create what the owner does not hold yet; creating is what decides who gets a name.
+        """Create the claims that the owner does not hold yet. The creation decides which owner gets a name.
 
-        At once first, for every new object waits for it. Of two that need the same names each may get one that the
-        other needs: both give theirs back, and try one after the other in the same order, where the first decides.
-        Who holds a name is looked at only when nothing new is held oneself: so of several that met, never all are
-        refused.
+        The first try creates all claims concurrently, because every new object waits for this. Two owners that need the
+        same names may then each get a part of them. Both release their part and try again, name by name in the same
+        order, so that the first name decides. An owner reads who holds a name only after it has released its own new
+        names. Therefore several owners that compete are never all refused.
         """
         for at_once in (True, False):
             created, lost = await self._create(owner, missing, at_once=at_once, is_retained=is_retained)
@@ -257,7 +261,7 @@ class ClaimStore:
             await all_of(self._giving_back.give_back(lease) for lease in created)
             refusals = [refusal for claim in lost if (refusal := await self._refusal(claim, owner)) is not None]
             if refusals:
-                # What no retry mends says more than what only takes its time.
+                # Raise a refusal that no retry can cure before one that only needs time: it tells the person more.
                 raise min(refusals, key=lambda refusal: not isinstance(refusal, OwnedElsewhere))
         names = ", ".join(f"{claim.kind} {claim.name!r}" for claim in lost)
         raise Conflict(f"cannot claim {names} for {owner.reference}: it changes hands")
@@ -265,7 +269,7 @@ class ClaimStore:
     async def _create(
         self, owner: Owner, missing: Sequence[Claim], *, at_once: bool, is_retained: bool
     ) -> tuple[list[Json], list[Claim]]:
-        """Return the Leases that were created, and the claims that others have; in order, the first such ends it."""
+        """Return the created Leases, and the claims that others hold; unless `at_once`, stop at the first of these."""
         created: list[Json] = []
         lost: list[Claim] = []
 
@@ -275,7 +279,7 @@ class ClaimStore:
             if lease is not None:
                 created.append(lease)
                 return
-            # One of the owner's own that has lost its labels is in no list.
+            # The owner may hold the claim already: a Lease that has lost its labels is in no list.
             lease = await self._read(claim)
             if lease is not None and estate_of(owner).holds(holder_mark(lease)):
                 ensure_out_of_quarantine(claim, lease, owner)
@@ -292,14 +296,14 @@ class ClaimStore:
         return created, lost
 
     async def _settle(self, claim: Claim, lease: Json, owner: Owner, *, is_retained: bool) -> None:
-        """Bring labels and annotations of an owner's own Lease to what a new one would have; others' stay."""
+        """Set the labels and annotations of an owner's Lease as on a new one; keep those of other writers."""
         wanted, present = (
             build_lease(claim, owner, self._namespace, is_retained=is_retained)["metadata"],
             lease["metadata"],
         )
         former, noted = present.get("labels", {}), present.get("annotations", {})
         if QUARANTINE_LABEL in former:
-            # It is over, and with it the call that it was for.
+            # The quarantine is over, so the unanswered call can no longer take effect.
             former = {name: text for name, text in former.items() if name != QUARANTINE_LABEL}
             over = (QUARANTINE_ANNOTATION, UNANSWERED_ANNOTATION)
             noted = {name: text for name, text in noted.items() if name not in over}
@@ -333,7 +337,7 @@ class ClaimStore:
             return
         operations = [
             {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
-            # The note, too: a call that was made since would last longer.
+            # A call that was recorded meanwhile would need a longer quarantine.
             {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
             {"op": "add", "path": "/metadata/labels", "value": metadata["labels"] | {QUARANTINE_LABEL: "true"}},
             {"op": "add", "path": "/metadata/annotations", "value": metadata["annotations"] | marks},
@@ -341,10 +345,10 @@ class ClaimStore:
         await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
 
     async def _refusal(self, claim: Claim, owner: Owner) -> OwnedElsewhere | StillDeleting | NameQuarantined | None:
-        """Return why the owner cannot have a name, having noted that it waits for it; None: it may have it by now.
+        """Put the owner on a name's waiting list and return the refusal; None: the name may be free by now.
 
         Raises:
-            Conflict: the claim changes all the time.
+            Conflict: the claim keeps changing.
         """
         lease = await self.wait_for(claim, estate_of(owner))
         return None if lease is None else await self._words_of_refusal(claim, lease, owner)
@@ -354,7 +358,8 @@ class ClaimStore:
     ) -> OwnedElsewhere | StillDeleting | NameQuarantined:
         mark = holder_mark(lease)
         if (end := quarantine_end(lease)) is not None:
-            # Its owner's cleanup looks once more at the end, removes what came, and gives the name back.
+            # At the end of the quarantine the owner's cleanup looks again, removes what a late call made, and releases
+            # the name.
             return quarantined(claim, owner, end)
         error: OwnedElsewhere | StillDeleting
         if await self._giving_back.is_going(lease, parse_key(mark.key)):

@@ -1,20 +1,20 @@
-"""Which cluster this is, as every resource's mark names it."""
+"""The id of this cluster, as the owner marks of all resources name it."""
 
 from clients.kube import KubeClient
 from clients.resources import NAMESPACES
 from plattr.errors import BackendUnavailable
 from plattr.settings import Settings
 
-# It is as old as its cluster, and nobody can remove it.
+# This namespace is as old as its cluster, and cannot be removed.
 _OLDEST_NAMESPACE = "kube-system"
 
 
 async def cluster_id(kube: KubeClient, settings: Settings) -> str:
-    """Return the cluster's name from the settings, else the UID of namespace kube-system.
+    """Return the cluster's id from the settings, or else the UID of namespace kube-system.
 
     Raises:
         BackendUnavailable: the API server cannot be reached.
-        BackendRefused: it does not let the worker read the namespace.
+        BackendRefused: the API server does not let the worker read the namespace.
     """
     if settings.cluster_id is not None:
         return settings.cluster_id

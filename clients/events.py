@@ -1,4 +1,4 @@
-"""Kubernetes Events about Plattr's objects: what `kubectl describe` shows at its end."""
+"""Kubernetes Events about Plattr's objects, which `kubectl describe` shows at its end."""
 
 import hashlib
 import logging
@@ -14,22 +14,23 @@ from telemetry.metrics import EVENTS_LOST
 
 logger = logging.getLogger(__name__)
 
-# The API server's bound on an Event's note; a longer text stands in the condition.
+# The API server's limit for an Event's note. The condition holds the full text.
 # https://github.com/kubernetes/kubernetes/blob/master/pkg/apis/core/validation/events.go
 MESSAGE_LIMIT = 1024
 
 
 class EventRecorder:
-    """Records Events; the same one again only counts up."""
+    """Records Events; a repeated Event only increases its count."""
 
     def __init__(self, kube: KubeClient) -> None:
         self._kube = kube
 
     async def record(self, owner: Owner, *, kind_of: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-        """Record an Event about an object; one that the API server refuses is said in the log and counted.
+        """Record an Event about an object; log and count an Event that the API server refuses.
 
-        Missing rights or a webhook may refuse it for good. The conditions say the same, and no work, no status and no
-        deletion that is due may wait for it. In a namespace that is being deleted there is no place for one.
+        The API server may refuse every Event, because rights are missing or because of a webhook. The conditions hold
+        the same information, so no reconciliation, status update or deletion may depend on the Event. A namespace that
+        is being deleted takes no Events, and a loss there is not counted.
         """
         namespace = owner.reference.namespace
         name = _name(owner, kind_of, reason, message)
@@ -78,6 +79,6 @@ class EventRecorder:
 
 
 def _name(owner: Owner, kind_of: str, reason: str, message: str) -> str:
-    """Return the same name for the same Event, so that it is found again without a cache."""
+    """Return the same name for the same Event, so that a repetition finds it without a cache."""
     text = "\n".join((owner.reference.key, owner.uid, kind_of, reason, message))
     return f"{owner.reference.name}.{hashlib.sha256(text.encode()).hexdigest()[:20]}"

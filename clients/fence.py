@@ -1,7 +1,8 @@
-"""The fence: no write by an attempt that the server may have given up already.
+"""The fence: it stops writes by an attempt that the Temporal server may have timed out already.
 
-A worker that stood still (a stopped machine, a long pause) may wake after Temporal gave its attempt to another
-worker. Every client asks here before each write, so the late one stops instead of undoing the newer one's work.
+A worker that was frozen (a stopped machine, a long pause) may wake after Temporal has started the next attempt on
+another worker. Every client asks the fence before each write. The late attempt therefore stops, and does not undo the
+work of the newer attempt.
 """
 
 import math
@@ -13,10 +14,10 @@ from plattr.retries import ON_ITS_WAY_SECONDS
 
 
 class Lease:
-    """The right of one attempt to write, until a moment that each heartbeat moves on.
+    """The right of one attempt to write, until a time that each heartbeat extends.
 
-    It is one object shared by the attempt and whoever beats for it; all times are time.monotonic's, which goes
-    on while the process is stopped.
+    The attempt and the task that sends its heartbeats share one Lease object. All times come from time.monotonic, which
+    continues while the process is stopped.
     """
 
     def __init__(self, until: float) -> None:
@@ -24,7 +25,7 @@ class Lease:
 
     @property
     def until(self) -> float:
-        """Return when the right ends, by time.monotonic()."""
+        """Return when the right to write ends, by time.monotonic()."""
         return self._until
 
     @property
@@ -33,7 +34,7 @@ class Lease:
         return time.monotonic() < self._until
 
     def renew(self, until: float) -> bool:
-        """Move the end on; False, and nothing moves, when it has passed: a lost lease never comes back."""
+        """Extend the lease; False, without any change, if it has expired: an expired lease stays expired."""
         if not self.is_live:
             return False
         self._until = until
@@ -44,15 +45,15 @@ class Lease:
         self._until = float("-inf")
 
 
-# None: no attempt is running, as in the CLI and in tests of a single step.
+# None: no attempt is running. This is so in the CLI and in tests of a single step.
 lease: ContextVar[Lease | None] = ContextVar("plattr_attempt_lease", default=None)
 
 
 def ensure_live() -> None:
-    """Return while the running attempt may write.
+    """Return if the running attempt may write.
 
     Raises:
-        FencedOff: its lease has run out; nothing was sent.
+        FencedOff: the attempt's lease has expired; nothing was sent.
     """
     held = lease.get()
     if held is not None and not held.is_live:
@@ -60,11 +61,11 @@ def ensure_live() -> None:
 
 
 def seconds_on_the_way() -> float:
-    """Return how long a write that is allowed now may be under way; without an attempt, for ever.
+    """Return how long a write that is allowed now may be in flight; without an attempt, there is no limit.
 
-    A process can freeze between asking `ensure_live` and sending, most of all while it waits for a connection. A
-    client that cannot ask at the very moment of sending gives up after this time instead: the event loop's timers
-    go by the same clock as the fence, and fire before anything else is done when the process wakes.
+    A process can freeze between `ensure_live` and the sending, most of all while it waits for a connection. A client
+    that cannot ask the fence at the moment of sending uses this time as its timeout. The event loop's timers use the
+    same clock as the fence. When the process wakes, they fire before any other work.
     """
     held = lease.get()
     return math.inf if held is None else max(held.until - time.monotonic(), 0) + ON_ITS_WAY_SECONDS

@@ -1,8 +1,8 @@
-"""One installation at a time holds a cluster's id: proved by a chain of tokens that no copy of it can follow.
+"""Let one installation at a time hold a cluster's id. A chain of tokens, which no copy can follow, proves the holder.
 
-A Lease in the cluster's own API server names the token that the row in PostgreSQL has, and the one that comes next.
-Each renewal moves both on, so a copy of etcd knows a token of the past as soon as the original has renewed once more.
-See docs/decisions/0027-whose-a-resource-is.md.
+A Lease in the cluster's own API server names the token in the PostgreSQL row, and the token that comes next. Each
+renewal advances both tokens. A copy of etcd therefore knows only an old token as soon as the original has renewed once
+more. See docs/decisions/0027-whose-a-resource-is.md.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ LEASE_NAME = "plattr-installation"
 TOKEN_ANNOTATION = f"{GROUP}/installation-token"
 NEXT_TOKEN_ANNOTATION = f"{GROUP}/installation-next-token"
 
-# 10 s: a copy of etcd that is older than two of these is never taken for the original.
+# 10 s: a copy of etcd that is older than two renewals never passes for the original.
 RENEW_SECONDS = 10.0
-# 60 s without a renewal, and another may have the id: longer than PostgreSQL or the API server take to restart.
+# 60 s without a renewal free the id for another installation. PostgreSQL and the API server restart in less time.
 LIVE_SECONDS = 60
-# Each is needed only when another worker of this installation renewed in the same moment.
+# A further attempt is needed only if another worker of this installation renewed at the same moment.
 ATTEMPTS = 20
 
 
@@ -52,10 +52,10 @@ class Installation:
         self._known: _Tokens | None = None
 
     async def take(self) -> None:
-        """Return when no other installation holds the id; nothing may be written anywhere before.
+        """Return when no other installation holds the id; before that, nothing may be written to any backend.
 
-        Twice: the second token is one that was made after this worker began, so whoever copied the Lease before
-        cannot know it.
+        It renews twice. The second token was created after this worker began, so an earlier copy of the Lease does not
+        contain it.
 
         Raises:
             ClusterHeldElsewhere: another installation is alive under the id.
@@ -65,14 +65,14 @@ class Installation:
         await self.renew()
 
     async def renew(self) -> None:
-        """Move the token on, in PostgreSQL and then in the Lease; a crash between the two is made up for by the next.
+        """Advance the token in PostgreSQL, then in the Lease; the next renewal repairs a crash between the two.
 
         Raises: as `take` does.
         """
         refused: _Tokens | None = None
         for _ in range(ATTEMPTS):
             tokens = await self._read()
-            # Refused with the Lease as it still is: no worker of ours has moved the row on.
+            # The row refused these tokens, and the Lease still holds them. So no worker of ours has advanced the row.
             if tokens == refused:
                 await self._refuse()
             if await self._renew_row(tokens):
@@ -82,7 +82,7 @@ class Installation:
         raise BackendUnavailable(f"cannot renew Lease {LEASE_NAME!r}: it changes all the time")
 
     async def keep(self) -> NoReturn:
-        """Renew for as long as the process lives; a backend that is away is waited for, and stops no other work.
+        """Renew for as long as the process lives; retry if a backend is away, without stopping any other work.
 
         Raises:
             ClusterHeldElsewhere: another installation has taken the id meanwhile.
@@ -97,11 +97,11 @@ class Installation:
                 logger.warning("cluster id not renewed, trying again", extra={"cause": str(error)})
 
     async def _read(self) -> _Tokens:
-        """Return the Lease's tokens; made again where somebody removed it, with those that this worker remembers."""
+        """Return the Lease's tokens; if somebody removed the Lease, create it again with the remembered tokens."""
         lease = await self._kube.get(LEASES, LEASE_NAME, self._namespace)
         if lease is None:
             tokens = self._known or _Tokens(_new_token(), _new_token())
-            # Of several workers that find none, one makes it.
+            # If several workers find no Lease, one of them creates it.
             lease = await self._kube.create(
                 LEASES, _body(tokens, self._namespace), self._namespace
             ) or await self._kube.get(LEASES, LEASE_NAME, self._namespace)
@@ -135,7 +135,7 @@ class Installation:
             {"op": "add", "path": _path(TOKEN_ANNOTATION), "value": advanced.current},
             {"op": "add", "path": _path(NEXT_TOKEN_ANNOTATION), "value": advanced.next},
         ]
-        # A conflict: another worker of this installation has done it.
+        # A conflict means that another worker of this installation has advanced the Lease.
         with suppress(Conflict):
             if await self._kube.json_patch(LEASES, LEASE_NAME, operations, self._namespace) is not None:
                 self._known = advanced
@@ -151,7 +151,7 @@ class Installation:
 
 
 async def take_cluster(kube: KubeClient, postgres: PostgresClient, settings: Settings) -> Installation:
-    """Find out which cluster this is, and return its installation when no other holds its id; raises as `take` does."""
+    """Find this cluster's id, and return its installation when no other one holds the id; raises as `take` does."""
     kube.cluster = await cluster_id(kube, settings)
     installation = Installation(kube, postgres, settings.lease_namespace)
     await installation.take()

@@ -1,7 +1,7 @@
 """Keycloak's admin API, realm by realm; every failure becomes one of Plattr's errors.
 
-Calls with explicit paths: listing all realms takes minutes on a large server.
-No call is repeated here; Temporal does that, after reading again.
+Calls use explicit paths, because a list of all realms takes minutes on a large server.
+This client repeats no call. Temporal retries, and each attempt reads again first.
 """
 
 import asyncio
@@ -20,24 +20,24 @@ from telemetry import tracing
 
 # 10 s: reads take 10 ms, and 100 ms on a server with 500 realms.
 READ_SECONDS = 10.0
-# 30 s: creating or deleting a realm takes half a second alone, and up to 14 s among fifty at once.
+# 30 s: creating or deleting one realm takes half a second, and up to 14 s if fifty run concurrently.
 WRITE_SECONDS = 30.0
-# 8: Keycloak makes four realms a second however many are asked for, and drops connections at fifty at once.
+# 8: Keycloak creates four realms a second, however many calls wait. It drops connections at fifty concurrent calls.
 CONCURRENCY = 8
 
-# Request Timeout, Too Many Requests, and a server that is starting or not itself.
+# Request Timeout, Too Many Requests, and the answers of a server that is starting or has a failure.
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _MESSAGE_LIMIT = 300
-# Comes with 400 to the loser of a race, also before the winner's realm can be seen.
+# Keycloak sends this text with 400 to the loser of a race, even before the winner's realm is visible.
 _RACE_ON_H2 = "Database operation failed"
 
 
-# Raised before a request is sent.
+# Errors that httpx raises before it sends a request.
 _UNSENT = (ConnectError, ConnectTimeout, PoolTimeout)
 
 
 class OutcomeUnknown(BackendUnavailable):
-    """Raised when a write was sent and no answer came: it may have happened, or still be happening."""
+    """Raised when a write was sent and no answer came: Keycloak may have done it, or may still be doing it."""
 
 
 class KeycloakClient:
@@ -70,8 +70,8 @@ class KeycloakClient:
     async def get_realm(self, realm: str) -> Json | None:
         """Return the realm, or None when it does not exist.
 
-        Of a realm that this account has no rights in Keycloak shows a few fields and no attributes, so a realm
-        without an owner may also be one that we may not see.
+        If the account has no rights in a realm, Keycloak shows a few fields of the realm and no attributes. A realm
+        without an owner mark may therefore be a realm that we may not read.
         """
         response = await self._read(_path(realm), f"read realm {realm!r}")
         if response.status_code == 403:
@@ -80,33 +80,33 @@ class KeycloakClient:
         return found
 
     async def create_realm(self, representation: Json) -> bool:
-        """Create the realm with the clients in its representation. False: it is there already, read and compare."""
+        """Create the realm with the clients in its representation. False: it exists already, read and compare."""
         realm = representation["realm"]
         return await self._create(
             "admin/realms", representation, f"create realm {realm!r}", lambda: self.get_realm(realm)
         )
 
     async def update_realm(self, realm: str, fields: Json) -> None:
-        """Set the given fields, leave the others; `attributes` is replaced as a whole."""
+        """Set the given fields and keep the rest; `attributes` is replaced as a whole."""
         await self._put(_path(realm), f"update realm {realm!r}", {"realm": realm, **fields})
 
     async def delete_realm(self, realm: str) -> bool:
-        """Delete the realm with everything in it. False: it was not there.
+        """Delete the realm with everything in it. False: it did not exist.
 
         Raises:
-            OutcomeUnknown: no answer came; Keycloak may still be at it.
+            OutcomeUnknown: no answer came; Keycloak may still be deleting the realm.
         """
         return await self._delete(_path(realm), f"delete realm {realm!r}")
 
     async def find_client(self, realm: str, client_id: str) -> Json | None:
-        """Return the client by its client id; None when it, or the realm, does not exist."""
+        """Return the client with this client id; None when the client or the realm does not exist."""
         action = f"read client {client_id!r} of realm {realm!r}"
         response = await self._read(_path(realm, "clients"), action, clientId=client_id)
         found: list[Json] = self._json(response, action, or_none=(403, 404)) or []
         return next((client for client in found if client["clientId"] == client_id), None)
 
     async def create_client(self, realm: str, representation: Json) -> bool:
-        """Create the client. False: it is there already, read and compare."""
+        """Create the client. False: it exists already, read and compare."""
         client_id = representation["clientId"]
         return await self._create(
             _path(realm, "clients"),
@@ -116,13 +116,13 @@ class KeycloakClient:
         )
 
     async def update_client(self, realm: str, client: Json, fields: Json) -> None:
-        """Set the given fields of a client that was read, leave the others."""
+        """Set the given fields of a client that was read, and keep the rest."""
         action = f"update client {client['clientId']!r} of realm {realm!r}"
         body = {"clientId": client["clientId"], **fields}
         await self._put(_path(realm, "clients", client["id"]), action, body)
 
     async def list_providers(self, realm: str) -> list[Json]:
-        """Return the realm's identity providers, secrets masked; none when the realm does not exist."""
+        """Return the realm's identity providers with masked secrets; an empty list when the realm does not exist."""
         action = f"list the identity providers of realm {realm!r}"
         response = await self._read(_path(realm, *_PROVIDERS), action)
         found: list[Json] = self._json(response, action, or_none=(403, 404)) or []
@@ -139,18 +139,18 @@ class KeycloakClient:
         return await self._create(_path(realm, *_PROVIDERS), representation, action, find)
 
     async def update_provider(self, realm: str, representation: Json) -> None:
-        """Replace the identity provider; a masked secret keeps the one that Keycloak has."""
+        """Replace the identity provider; a masked secret leaves Keycloak's stored secret unchanged."""
         alias = representation["alias"]
         action = f"update identity provider {alias!r} of realm {realm!r}"
         await self._put(_path(realm, *_PROVIDERS, alias), action, representation)
 
     async def delete_provider(self, realm: str, alias: str) -> bool:
-        """Delete the identity provider. False: it was not there."""
+        """Delete the identity provider. False: it did not exist."""
         path = _path(realm, *_PROVIDERS, alias)
         return await self._delete(path, f"delete identity provider {alias!r} of realm {realm!r}")
 
     async def discover_provider(self, realm: str, provider_id: str, url: str) -> dict[str, str]:
-        """Return the config that Keycloak reads from an oidc or saml provider's metadata; nothing is stored.
+        """Return the config that Keycloak reads from an oidc or saml provider's metadata, and store nothing.
 
         Raises:
             BackendUnavailable: Keycloak cannot reach the address, or finds no metadata there.
@@ -166,7 +166,8 @@ class KeycloakClient:
         response = await self._post(path, body, action)
         if response.status_code == 201:
             return True
-        # Whoever loses a race gets 409 from a Keycloak on PostgreSQL and 400 from one on H2: what is there counts.
+        # The loser of a race gets 409 from a Keycloak on PostgreSQL, and 400 from a Keycloak on H2. So look whether the
+        # resource exists.
         if response.status_code in (400, 409) and await find() is not None:
             return False
         raise self._refusal(response, action)
@@ -213,7 +214,7 @@ class KeycloakClient:
                 away = unavailable(f"cannot {action}: Keycloak at {self._address} cannot be reached: {cause}")
                 raise of_backend(Backend.KEYCLOAK, away) from None
             except LoginFailed as error:
-                # Inside a call too, when its token was refused.
+                # Any call can raise this: it logs in again when Keycloak refuses its token.
                 raise of_backend(Backend.KEYCLOAK, self._login_error(error.code)) from None
 
     def _login_error(self, code: int | None) -> BackendRefused | BackendUnavailable:
@@ -245,7 +246,7 @@ class KeycloakClient:
         code, reason = response.status_code, _reason(response)
         message = f"cannot {action}: Keycloak at {self._address} answered {code}: {reason}"
         if code in _PASSING:
-            # A proxy's answer says nothing of what Keycloak is still doing; its own ends the call.
+            # A proxy's answer does not say whether Keycloak still works on the call. Keycloak's own answer ends it.
             is_own = response.request.method != "GET" and _own_error(response) is not None
             return NothingPending(message) if is_own else BackendUnavailable(message)
         if code in (404, 409) or reason == _RACE_ON_H2:
@@ -267,17 +268,17 @@ def _path(realm: str, *parts: str) -> str:
 
 
 def _cause(error: Exception) -> str:
-    # httpx's texts hold no header and no body.
+    # The texts of httpx contain neither a header nor a body.
     return str(error) or type(error).__name__
 
 
 def _reason(response: Response) -> str:
-    """Return Keycloak's own short text; never the body as it is, it may be a proxy's page."""
+    """Return Keycloak's own short text, but never the raw body, which may be a proxy's page."""
     return _own_error(response) or response.reason_phrase
 
 
 def _own_error(response: Response) -> str | None:
-    """Return what Keycloak says of an error; None: the answer is not in Keycloak's form."""
+    """Return Keycloak's text for an error; None: the answer does not have Keycloak's format."""
     try:
         body = response.json()
     except ValueError:

@@ -1,7 +1,7 @@
-"""Authenticated HTTP to one Keycloak: a token when there is none, a new one when it ends or is refused.
+"""Authenticated HTTP to one Keycloak; a token that is missing, expired or refused is replaced by a new one.
 
-httpx alone. python-keycloak offers its tokens only together with a session of `requests`, its own retries and private
-methods; see docs/decisions/0044-libraries.md.
+It uses httpx alone. python-keycloak offers its tokens only together with a session of `requests`, its own retries and
+private methods; see docs/decisions/0044-libraries.md.
 """
 
 import asyncio
@@ -15,16 +15,16 @@ from clients import fence
 from clients.resources import Json
 from plattr.settings import Settings
 
-# A tenth of the lifetime early: a token must outlast the call that it begins.
+# The last tenth of the lifetime is not used, because a token must outlast the call that it begins.
 USED_FOR = 0.9
 TOKEN_PATH = "realms/master/protocol/openid-connect/token"  # noqa: S105  a path
 
-# What a request can fail with before an answer is there.
+# The errors of a request that got no answer.
 NoAnswer = (HTTPError, InvalidURL)
 
 
 class LoginFailed(Exception):
-    """Raised when Keycloak gives no token; `code` is its answer's, None when the answer is not Keycloak's."""
+    """Raised when Keycloak gives no token; `code` is the answer's status, None when the answer is not Keycloak's."""
 
     def __init__(self, code: int | None) -> None:
         super().__init__(f"the login was answered {code}")
@@ -32,9 +32,9 @@ class LoginFailed(Exception):
 
 
 class KeycloakTransport:
-    """Sends requests as the service account, or as the admin user where there is none.
+    """Sends requests as the service account, or as the admin user if no service account is set.
 
-    It logs in again instead of using refresh tokens: those die with Keycloak's sessions, credentials do not.
+    It logs in again and uses no refresh tokens. A refresh token ends with its Keycloak session; credentials do not.
     """
 
     def __init__(self, settings: Settings, *, connections: int, timeout_seconds: float) -> None:
@@ -53,9 +53,9 @@ class KeycloakTransport:
         """Send one request; a write asks the fence at the moment it goes to the socket.
 
         Raises:
-            LoginFailed: Keycloak refuses the credentials, or is not itself.
-            HTTPError, InvalidURL: there is no answer; `NoAnswer`.
-            FencedOff: the attempt is over.
+            LoginFailed: Keycloak refuses the credentials or has a failure, or something else answers in its place.
+            HTTPError, InvalidURL: no answer came; `NoAnswer` names both.
+            FencedOff: the attempt's lease has expired.
         """
         token = self._token
         if token is None or time.monotonic() >= self._ends:
@@ -75,7 +75,7 @@ class KeycloakTransport:
         )
 
     async def _renew(self, stale: str | None) -> str:
-        """Log in; callers that come meanwhile wait for the same token."""
+        """Log in; concurrent callers wait for the same token."""
         async with self._login:
             if self._token is not None and self._token != stale:
                 return self._token
@@ -87,14 +87,14 @@ class KeycloakTransport:
                 answer = response.json()
                 token, seconds = str(answer["access_token"]), float(answer["expires_in"])
             except (KeyError, TypeError, ValueError):
-                # A proxy in between, or something else that answers 200 without a token.
+                # A proxy or another server answers 200 without a token.
                 raise LoginFailed(None) from None
             self._token, self._ends = token, begun + seconds * USED_FOR
             return token
 
 
 def _grant(settings: Settings) -> tuple[dict[str, str], tuple[str, str]]:
-    """Return the login's form, and who logs in by which settings."""
+    """Return the form of the login, the account that logs in, and the settings that name it."""
     if settings.keycloak_client_id is not None and settings.keycloak_client_secret is not None:
         form = {
             "grant_type": "client_credentials",
@@ -113,6 +113,6 @@ def _grant(settings: Settings) -> tuple[dict[str, str], tuple[str, str]]:
 
 
 async def _ask_fence(event: str, _: Mapping[str, Any]) -> None:
-    """Ask at the moment a write goes to the socket: to wait for a connection can take long."""
+    """Ask the fence when a write goes to the socket, because the wait for a connection can be long."""
     if event == "http11.send_request_headers.started":
         fence.ensure_live()

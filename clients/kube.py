@@ -1,7 +1,7 @@
 """Kubernetes as raw JSON over the library's connection; every failure becomes one of Plattr's errors.
 
-The library gives authentication, TLS, token refresh and the pool. Its typed models stay out: in 37 they raise on
-an unknown field after the write was sent.
+The library provides authentication, TLS, token refresh and the pool. This client does not use its typed models: in
+version 37 they raise on an unknown field after the write was sent.
 """
 
 import json
@@ -23,12 +23,12 @@ from telemetry import tracing
 
 __all__ = ["GoneError", "KubeClient", "Listing", "NamespaceEnding"]
 
-# A watch's bookmarks come every 60 s: ten seconds more without a byte mean that the connection is dead.
+# A watch gets a bookmark every 60 s. Ten more seconds without a byte mean that the connection is dead.
 WATCH_SILENCE_SECONDS = 70.0
 # The size of client-go's pages.
 PAGE_SIZE = 500
-# 8 MiB: fewer objects are asked for when a page is longer. A tenant's object can have 1.5 MB, and 500 of those would be
-# three quarters of a gigabyte before the first was looked at.
+# 8 MiB: if a page is longer, it is requested again with fewer objects. A tenant's object can have 1.5 MB, so 500 of
+# them would take three quarters of a gigabyte before the first is read.
 PAGE_BYTES = 8 * 2**20
 
 _APPLY = "application/apply-patch+yaml"
@@ -39,39 +39,39 @@ _METADATA_OF_ONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1
 
 @dataclass(frozen=True)
 class Listing:
-    """Objects of a resource, all or a page, and the version from which a watch of all goes on without a gap."""
+    """All objects of a resource, or one page, and the version from which a watch continues without a gap."""
 
     items: list[Json]
     resource_version: str
 
 
 class KubeClient(KubeConnection):
-    """One API server. Make it with `connect`; reads return plain JSON, writes pass the fence."""
+    """One API server. Create it with `connect`; reads return plain JSON, and writes ask the fence."""
 
     async def get(
         self, resource: Resource, name: str, namespace: str = "", *, metadata_only: bool = False
     ) -> Json | None:
-        """Return the object, or None when it does not exist; of a Secret's metadata no value leaves the API server."""
+        """Return the object, or None when it does not exist; with `metadata_only` no value of a Secret is sent."""
         path, action = resource.path(namespace, name), f"read {resource.describe(name, namespace)}"
         accept = _METADATA_OF_ONE if metadata_only else JSON
         return await self._call("GET", path, action, resource, accept=accept, or_none=(404,))
 
     async def create(self, resource: Resource, body: Json, namespace: str = "") -> Json | None:
-        """Create the object; None when the name is taken: the caller reads it and compares."""
+        """Create the object; None when the name is taken: the caller reads that object and compares."""
         action = f"create {resource.describe(body['metadata']['name'], namespace)}"
-        # Strict: a misspelt field is a defect of ours and must not vanish silently.
+        # Strict: a misspelt field is an error in our code, so the server must not drop it silently.
         query = {"fieldManager": self._field_manager, "fieldValidation": "Strict"}
         return await self._call(
             "POST", resource.path(namespace), action, resource, query, body=body, or_none=("AlreadyExists",)
         )
 
     async def apply(self, resource: Resource, body: Json, namespace: str = "", *, force: bool = True) -> Json:
-        """Apply the object server-side: create it, or bring the fields that are ours to what `body` says.
+        """Apply the object server-side: create it, or set our fields to the values in `body`.
 
-        Nothing changes, not even the resourceVersion, when they are so already.
+        Nothing changes, not even the resourceVersion, if the fields have these values already.
 
         Raises:
-            Conflict: without `force`, another manager owns a field; or `body` names a uid that is gone.
+            Conflict: without `force`, another manager owns a field; or `body` names a uid that no longer exists.
         """
         name = body["metadata"]["name"]
         action = f"apply {resource.describe(name, namespace)}"
@@ -84,8 +84,8 @@ class KubeClient(KubeConnection):
         """Apply an object that belongs to `owner`; `body` carries the owner's labels and annotations.
 
         Raises:
-            OwnedElsewhere: the name is taken by another owner's object, or by one without an owner.
-            StillDeleting: the old object of this name is on its way out.
+            OwnedElsewhere: the name belongs to another owner's object, or to an object without an owner mark.
+            StillDeleting: the old object of this name is still being deleted.
             Conflict: somebody created or replaced the object between our read and our write.
         """
         existing = await self.get(resource, body["metadata"]["name"], namespace)
@@ -94,15 +94,15 @@ class KubeClient(KubeConnection):
     async def apply_over(
         self, existing: Json | None, resource: Resource, body: Json, owner: Owner, namespace: str = ""
     ) -> Json:
-        """Apply an object over what the caller has just read under its name; raises as `apply_owned` does."""
+        """Apply an object over `existing`, which the caller has just read; raises as `apply_owned` does."""
         if existing is None:
-            # Without force: what appears between the read and this write is not ours.
+            # Without force: an object that appears between the read and this write is not ours.
             return await self.apply(resource, body, namespace, force=False)
         what = resource.describe(body["metadata"]["name"], namespace)
         ensure_own(what, mark_of(existing), owner)
         if is_deleting(existing):
             raise StillDeleting(f"cannot apply {what}: the old one is still being deleted")
-        # The uid makes the server refuse if the object was replaced since we looked whose it is.
+        # With the uid, the server refuses the write if the object was replaced since we read its owner mark.
         metadata = {**body["metadata"], "uid": existing["metadata"]["uid"]}
         return await self.apply(resource, {**body, "metadata": metadata}, namespace)
 
@@ -112,7 +112,7 @@ class KubeClient(KubeConnection):
         """Patch by RFC 6902 operations; None when the object does not exist.
 
         Raises:
-            Conflict: a `test` failed, or a path is not there: read again and compare.
+            Conflict: a `test` failed, or a path does not exist: read again and compare.
         """
         path = resource.path(namespace, name, subresource)
         return await self._call(
@@ -140,10 +140,10 @@ class KubeClient(KubeConnection):
     async def delete(
         self, resource: Resource, name: str, namespace: str = "", *, uid: str | None = None, version: str | None = None
     ) -> bool:
-        """Ask for the object's deletion; its dependents follow in the background. False: it was not there.
+        """Request the object's deletion; its dependents follow in the background. False: it did not exist.
 
         Raises:
-            Conflict: the object of this name has another uid, or resourceVersion.
+            Conflict: the object of this name has another uid or another resourceVersion.
         """
         options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         conditions = {"uid": uid, "resourceVersion": version}
@@ -156,7 +156,7 @@ class KubeClient(KubeConnection):
     async def snapshot(
         self, resource: Resource, namespace: str = "", *, label_selector: str = "", field_selector: str = ""
     ) -> Listing:
-        """Return what `list` returns, with the version to watch from."""
+        """Return the objects that `list` returns, with the version to watch from."""
         items: list[Json] = []
         version = ""
         async for page in self.pages(resource, namespace, label_selector=label_selector, field_selector=field_selector):
@@ -173,17 +173,17 @@ class KubeClient(KubeConnection):
         field_selector: str = "",
         metadata_only: bool = False,
     ) -> AsyncGenerator[Listing]:
-        """Yield what `list` returns in pages of bounded size, for whoever keeps only a little of each object.
+        """Yield the objects that `list` returns, in pages of bounded size. Use it to keep only a part of each object.
 
         Args:
-            resource: what to list.
-            namespace: of one namespace; empty: of all.
-            label_selector: as kubectl's.
-            field_selector: as kubectl's.
-            metadata_only: neither spec nor status nor data; nothing of them leaves the API server.
+            resource: the resource type to list.
+            namespace: the namespace to list; empty: all namespaces.
+            label_selector: as in kubectl.
+            field_selector: as in kubectl.
+            metadata_only: leave out spec, status and data; the API server does not send them.
 
         Raises:
-            GoneError: the pages took so long that the server has forgotten their version: list again.
+            GoneError: the pages took so long that the server no longer keeps their version: list again.
         """
         query = {"labelSelector": label_selector, "fieldSelector": field_selector}
         limit = PAGE_SIZE
@@ -198,7 +198,7 @@ class KubeClient(KubeConnection):
                 limit = min(limit * 2, PAGE_SIZE)
             page: Json = json.loads(text)
             del text
-            # Of metadata alone an empty list is null.
+            # With `metadata_only`, the server sends null for an empty list.
             yield Listing(page["items"] or [], page["metadata"]["resourceVersion"])
             query["continue"] = page["metadata"].get("continue", "")
             if not query["continue"]:
@@ -214,9 +214,10 @@ class KubeClient(KubeConnection):
         count: int,
         size: int,
     ) -> list[Json] | None:
-        """Return what `list` returns, by one call; None: it is more than `count` objects or `size` bytes.
+        """Return the objects that `list` returns, in one call; None: more than `count` objects or `size` bytes match.
 
-        For a few objects of a kind that tenants make too: whoever copies their labels must not fill our memory.
+        Use it for a few objects of a kind that tenants create too. A tenant who copies their labels to many objects
+        must not fill our memory.
         """
         query = {"labelSelector": label_selector, "fieldSelector": field_selector, "limit": str(count)}
         text = await self._page(resource, namespace, query, metadata_only=False, most=size)
@@ -239,7 +240,7 @@ class KubeClient(KubeConnection):
 
         Raises:
             GoneError: the version is too old: list again.
-            BackendUnavailable: the connection broke, or was silent for longer than bookmarks allow.
+            BackendUnavailable: the connection broke, or sent nothing for longer than the interval of bookmarks.
         """
         query = {
             "watch": "true",
@@ -260,18 +261,18 @@ class KubeClient(KubeConnection):
                     raise_for_event(action, resource, event["object"], redact=self._redact)
                 yield event
 
-    # Below every annotation that means the type of this name.
+    # Defined after every annotation that uses the built-in type `list`.
     async def list(
         self, resource: Resource, namespace: str = "", *, label_selector: str = "", field_selector: str = ""
     ) -> list[Json]:
-        """Return all objects that match, of one namespace or of all; items carry no kind of their own."""
+        """Return all objects that match, of one namespace or of all; the items have no `kind` field."""
         listing = await self.snapshot(resource, namespace, label_selector=label_selector, field_selector=field_selector)
         return listing.items
 
     async def _page(
         self, resource: Resource, namespace: str, query: Mapping[str, str], *, metadata_only: bool, most: int | None
     ) -> bytes | None:
-        """Return one page of a list as the server wrote it; None: it has more than `most` bytes."""
+        """Return one page of a list as the server sent it; None: it has more than `most` bytes."""
         action, path = f"list {resource.plural}", resource.path(namespace)
         accept = _METADATA if metadata_only else JSON
         with tracing.span(Backend.KUBERNETES, "request", {"http.request.method": "GET", "url.path": path}):

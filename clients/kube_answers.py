@@ -1,4 +1,4 @@
-"""An answer of the API server as it comes: bounded in size, or line by line."""
+"""Read an answer of the API server while it arrives: with a bounded size, or line by line."""
 
 from collections.abc import AsyncIterator
 
@@ -6,14 +6,14 @@ import aiohttp
 
 
 def abort(response: aiohttp.ClientResponse) -> None:
-    """Drop the connection of an answer whose rest is on its way; an orderly end would wait for all of it."""
+    """Drop the connection of an answer that is still arriving; an orderly end would wait for the rest."""
     if response.connection is not None and response.connection.transport is not None:
         response.connection.transport.abort()
     response.close()
 
 
 async def read(content: aiohttp.StreamReader, most: int | None) -> bytes | None:
-    """Return the whole answer; None as soon as it has become longer than `most`."""
+    """Return the whole answer; None as soon as it is longer than `most`."""
     chunks, size = [], 0
     async for chunk in content.iter_any():
         size += len(chunk)
@@ -24,7 +24,7 @@ async def read(content: aiohttp.StreamReader, most: int | None) -> bytes | None:
 
 
 async def lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Yield an answer's lines as they come; aiohttp's own reading of lines fails at one that outgrows its buffer."""
+    """Yield an answer's lines as they arrive; aiohttp's own line reader fails at a line longer than its buffer."""
     parts: list[bytes] = []
     async for chunk in content.iter_any():
         *ends, rest = chunk.split(b"\n")

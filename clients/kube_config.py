@@ -1,4 +1,4 @@
-"""How to reach the API server: from a kubeconfig, or from the pod's own service account."""
+"""Load the configuration for the API server from a kubeconfig, or from the pod's own service account."""
 
 import asyncio
 import os
@@ -16,8 +16,8 @@ from clients.kube_library import (
 )
 from plattr.errors import MissingSetting
 
-# 16: an open TLS connection takes a third of a megabyte, and one CPU of Python sends no more calls than these answer;
-# 64 made a worker 23 MB larger and no faster. Beyond it calls wait for a connection.
+# 16: an open TLS connection takes a third of a megabyte. One CPU of Python sends no more calls than 16 connections
+# answer; 64 made a worker 23 MB larger and no faster. Further calls wait for a connection.
 POOL_SIZE = 16
 
 
@@ -34,8 +34,8 @@ async def load_configuration(kubeconfig: str | None) -> tuple[Configuration, asy
     # Temporal retries; a hidden retry here would only make an attempt outlive its deadline.
     configuration.retries = None
     configuration.connection_pool_maxsize = POOL_SIZE
-    # Else aiohttp looks for ~/.netrc and for proxies in the environment again for each request, in a thread each:
-    # two changes of thread a call. Whether there is a proxy is found out once, below.
+    # With trust_env, aiohttp looks for ~/.netrc and for proxies in the environment at each request. Each look runs in
+    # a thread, which costs two thread switches a call. The code below looks for a proxy once.
     configuration.client_session_kwargs = {"trust_env": False}
     path = kubeconfig or os.environ.get("KUBECONFIG")
     in_pod = path is None and "KUBERNETES_SERVICE_HOST" in os.environ
@@ -49,11 +49,12 @@ async def load_configuration(kubeconfig: str | None) -> tuple[Configuration, asy
             loader = await load_kube_config(  # type: ignore[no-untyped-call]  # as above
                 path, client_configuration=configuration, persist_config=False
             )
-            # Credentials of an exec plugin (EKS, GKE) live for minutes only; for others the task ends at once.
+            # Credentials of an exec plugin (EKS, GKE) live only for minutes. For other credentials the task ends at
+            # once.
             refreshing = refresh_token(loader, configuration)  # type: ignore[no-untyped-call]  # as above
             refresher = asyncio.create_task(refreshing)
     except yaml.YAMLError:
-        # The parser quotes the line, and that may be the token's.
+        # The parser quotes the line, which may hold the token.
         raise MissingSetting(f"cannot connect to Kubernetes: {source} is not YAML") from None
     except (ConfigException, OSError) as error:
         raise MissingSetting(f"cannot connect to Kubernetes: {source} cannot be used: {error}") from None
@@ -62,6 +63,6 @@ async def load_configuration(kubeconfig: str | None) -> tuple[Configuration, asy
 
 
 def _proxy_from_environment(url: str) -> str | None:
-    """Return the proxy that HTTPS_PROXY and NO_PROXY name for the API server, as every client of Kubernetes has it."""
+    """Return the API server's proxy by HTTPS_PROXY and NO_PROXY, as every client of Kubernetes does."""
     parts = urlsplit(url)
     return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)

@@ -1,4 +1,4 @@
-"""One connection to an API server: requests as JSON, and every failure as one of Plattr's errors."""
+"""One connection to an API server. It sends requests as JSON, and turns every failure into one of Plattr's errors."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from telemetry import tracing
 
 FIELD_MANAGER = "plattr"
 
-# Calls take milliseconds; an API server that needs longer than 15 s is not well, and Temporal tries again.
+# Calls take milliseconds. An API server that needs more than 15 s has a failure, and Temporal retries.
 CONNECT_SECONDS = 5.0
 TOTAL_SECONDS = 15.0
 
@@ -28,7 +28,7 @@ JSON = "application/json"
 
 
 class KubeConnection:
-    """The connection, who is on it, and how it is asked. Make it with `connect`; writes pass the fence."""
+    """The connection and its credentials. Create it with `connect`; writes ask the fence."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class KubeConnection:
         cluster: str = "",
     ) -> None:
         self.cluster = cluster
-        """Which cluster it is, as the marks of its objects' resources name it; empty for whoever marks nothing."""
+        """The cluster's id, as owner marks name it; empty for a process that writes no owner marks."""
         self._api = api
         self._refresher = refresher
         self._field_manager = field_manager
@@ -59,9 +59,9 @@ class KubeConnection:
 
         Args:
             kubeconfig: a file's path; without it KUBECONFIG, the pod's own service account, or ~/.kube/config.
-            field_manager: whose the applied fields are.
-            redact: keep what was sent out of errors; False where they go to the terminal of the person who sent it.
-            cluster: how resources name this cluster, where that is known already.
+            field_manager: the name under which the API server records the fields that this client applies.
+            redact: keep sent values out of errors; False if the errors go to the terminal of the person who sent them.
+            cluster: the cluster's id in owner marks, if it is known already.
 
         Raises:
             MissingSetting: there is no usable configuration.
@@ -76,7 +76,7 @@ class KubeConnection:
         )
 
     async def close(self) -> None:
-        """Close the connections; the client is of no use afterwards."""
+        """Close the connections; the client cannot be used afterwards."""
         if self._refresher is not None:
             self._refresher.cancel()
             await asyncio.gather(self._refresher, return_exceptions=True)
@@ -140,7 +140,7 @@ class KubeConnection:
         accept: str = JSON,
         timeout: aiohttp.ClientTimeout | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        # Not compressed: a megabyte of one letter is a kilobyte on the wire, so its size would be known too late.
+        # Not compressed: a megabyte of one letter is a kilobyte on the wire. Its size would be known too late.
         headers = {"Accept": accept, "Accept-Encoding": "identity"}
         headers |= {"Content-Type": content_type, "User-Agent": self._field_manager}
         parameters = {name: value for name, value in (query or {}).items() if value}
@@ -158,7 +158,7 @@ class KubeConnection:
 
 
 def _unavailable(action: str, error: Exception) -> NoReturn:
-    # The library's text names the host and the cause; it never holds a body or a header.
+    # The library's text names the host and the cause. It never contains a body or a header.
     cause = str(error) or type(error).__name__
     unreachable = BackendUnavailable(f"cannot {action}: the API server cannot be reached: {cause}")
     raise of_backend(Backend.KUBERNETES, unreachable) from None

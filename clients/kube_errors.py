@@ -1,4 +1,4 @@
-"""What the API server's refusals mean to Plattr."""
+"""Turn the API server's refusals into Plattr's errors."""
 
 import json
 from typing import NoReturn
@@ -18,12 +18,13 @@ from plattr.backends import Backend, of_backend
 from plattr.denials import denial, one_line
 from plattr.errors import BackendRefused, BackendUnavailable, Conflict, PlattrError, Transient
 
-# Their fields may hold secrets, and the API server quotes what it finds invalid: only the fields' names pass.
+# Their fields may hold secrets, and the API server quotes invalid values. So only the names of the fields are shown.
 _CONFIDENTIAL = frozenset({SECRETS, CONFIG_MAPS, DEPLOYMENTS, REPLICA_SETS, PODS, APPLICATIONS, PREVIEWS})
 
-# Too Many Requests, Request Timeout, and a server that is not itself.
+# Too Many Requests, Request Timeout, and the answers of a server that has a failure.
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
-# What etcd and the API server's client of it say, with 500, of an object beyond their limits: trying again is vain.
+# etcd and the API server's etcd client answer with these texts, and 500, if an object exceeds their limits. A retry
+# cannot succeed.
 # https://etcd.io/docs/latest/dev-guide/limit/
 _TOO_LARGE = ("request is too large", "message larger than max")
 
@@ -35,7 +36,7 @@ class GoneError(Transient):
 
 
 class NamespaceEnding(BackendRefused):
-    """Raised when something is to be created in a namespace that is being deleted."""
+    """Raised when an object cannot be created because its namespace is being deleted."""
 
     reason = "NamespaceEnding"
 
@@ -50,10 +51,10 @@ def raise_for_status(
     or_none: tuple[int | str, ...] = (),
     redact: bool = True,
 ) -> None:
-    """Raise what an answer of 400 and above means; return for a code or a reason in `or_none`.
+    """Raise the error for an answer of 400 and above; return for a code or a reason in `or_none`.
 
-    A denial is none of those whatever its code: a webhook chooses it, and 404 of one that forbids a deletion does not
-    say that nothing is there.
+    A webhook's denial always raises, whatever its code. The webhook chooses the code: if it forbids a deletion with
+    404, the object may still exist.
     """
     status = _status(text)
     denied = denial(_message(status), sent)
@@ -63,7 +64,7 @@ def raise_for_status(
 
 
 def raise_for_event(action: str, resource: Resource, status: Json, *, redact: bool = True) -> NoReturn:
-    """Raise what an ERROR event of a watch means."""
+    """Raise the error for an ERROR event of a watch."""
     raise _error(action, resource, int(status.get("code", 500)), status, None, redact=redact)
 
 
@@ -98,14 +99,14 @@ def _status(text: bytes) -> Json:
     try:
         status = json.loads(text)
     except ValueError:
-        # A proxy in between answers in HTML.
+        # A proxy between us and the server answers in HTML.
         return {}
     return status if isinstance(status, dict) else {}
 
 
 def _is_failed_patch(status: Json) -> bool:
-    # The API server reports a JSON patch whose `test` failed, or whose path is not there, as a 422 that names
-    # neither object nor field; a validation names both.
+    # The API server answers 422 to a JSON patch whose `test` failed or whose path does not exist. This answer names
+    # neither object nor field; the answer of a failed validation names both.
     # https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/patch.go
     details = status.get("details") or {}
     return not details.get("causes") and not details.get("name")
@@ -118,12 +119,12 @@ def _ends(status: Json) -> bool:
 
 def _cause(resource: Resource, code: int, status: Json, denied: str | None, *, redact: bool) -> str:
     reason = str(status.get("reason") or f"HTTP {code}")
-    # At a person's own terminal there is nobody to hide it from: it quotes what they wrote.
+    # At a person's own terminal nothing needs to be hidden: the message quotes what that person wrote.
     if not redact:
         return one_line(_message(status) or reason)
     if denied is not None:
         return denied
-    # 401 and the like speak of rights and versions; only of a Secret may even they quote too much.
+    # 401 and similar codes are about rights and versions. Only for a Secret may even their message quote too much.
     if resource not in _CONFIDENTIAL or (code in (401, 403, 404, 409, 410) and resource != SECRETS):
         return one_line(_message(status) or reason)
     causes = (status.get("details") or {}).get("causes") or []

@@ -1,8 +1,9 @@
-"""The Kubernetes library's asynchronous client, without what its packages import beside it.
+"""The Kubernetes library's asynchronous client, without the other modules that its packages import.
 
-`kubernetes/__init__.py` imports the synchronous client, with requests, oauthlib and websocket, and
-`kubernetes/aio/__init__.py` the dynamic client and more: a third of a second of CPU and 9 MB, none of which is used
-here. Both packages are therefore entered without their `__init__`; a submodule is imported as ever.
+`kubernetes/__init__.py` imports the synchronous client with requests, oauthlib and websocket.
+`kubernetes/aio/__init__.py` imports the dynamic client and more. Together they cost a third of a second of CPU and
+9 MB, and Plattr uses none of these modules. So this module enters both packages without their `__init__`, and imports
+submodules as usual.
 """
 
 import sys
@@ -12,7 +13,7 @@ from importlib.util import module_from_spec
 
 
 def _enter(package: str, path: Sequence[str] | None) -> Sequence[str]:
-    """Put a package in place without running its `__init__`, unless it was imported already; return its folders."""
+    """Register a package without running its `__init__`, unless it is imported already; return its folders."""
     if package not in sys.modules:
         spec = PathFinder.find_spec(package, path)
         if spec is None:

@@ -1,4 +1,4 @@
-"""NOTIFY, although any session that once listened can keep the server's one queue from being emptied."""
+"""Send NOTIFY, even if a session that listens keeps the server from emptying its one queue of notifications."""
 
 import asyncio
 import logging
@@ -18,20 +18,21 @@ from plattr.database_removal import Blocker
 
 logger = logging.getLogger(__name__)
 
-# 6 s: once in five the server warns whoever comes first, and names the session that is behind. Nothing else shows it,
-# and a guess (the oldest transaction) would let one application have another's ended.
+# 6 s: the server warns once in five seconds. The warning goes to the first session that notifies, and names the session
+# that is behind. Nothing else shows that session. A guess, such as the oldest transaction, would let one application
+# have the session of another application ended.
 WARNED_SECONDS = 6.0
 PAUSE_SECONDS = 0.25
-# Half: from there on the server itself warns.
+# Half: from this usage on, the server itself warns.
 FULL_ENOUGH = 0.5
 
 
 async def notify(postgres: PostgresClient, channel: str, ended: list[Blocker]) -> bool:
-    """Have an application's PostgREST read its schema again; False when the server's queue has no room for that.
+    """Have an application's PostgREST read its schema again; False when the server's queue has no room left.
 
-    The queue is one for all databases, and ends where the slowest session that listens has read to: one that stays in
-    its transaction reads nothing. Where that is an application's it is ended; `ended` has it afterwards, whatever is
-    raised.
+    All databases share one queue. The server empties it only as far as the slowest listening session has read. A
+    session that stays in its transaction reads nothing. If such a session belongs to an application, it is ended.
+    Afterwards `ended` holds it, whatever this function raises.
 
     Raises:
         BackendRefused, BackendUnavailable, Conflict: as the client does.
@@ -57,9 +58,9 @@ async def notify(postgres: PostgresClient, channel: str, ended: list[Blocker]) -
 
 
 async def _try(connection: AsyncConnection[Any], channel: str) -> tuple[bool, int | None]:
-    """Send the NOTIFY; return whether the server took it, and whom it warns of.
+    """Send the NOTIFY; return whether the server accepted it, and the process that its warning names.
 
-    It warns once in five seconds, and only the session that comes first.
+    The server warns once in five seconds, and only the first session that notifies.
     """
     holder: int | None = None
 
@@ -87,13 +88,13 @@ async def _end_holder(connection: AsyncConnection[Any], holder: int) -> list[Blo
 
 
 async def _usage(connection: AsyncConnection[Any]) -> float:
-    """Return how full the queue is; asked, the server also gives back what everybody has read."""
+    """Return how full the queue is; the query also makes the server free what all sessions have read."""
     cursor = await connection.execute("SELECT pg_notification_queue_usage()")
     [(usage,)] = await cursor.fetchall()
     return float(usage)
 
 
 def _process_in(detail: str | None) -> int | None:
-    """Return the process that the server's warning names as the slowest; its text may be in any language."""
+    """Return the slowest process that the server's warning names; the text may be in any language."""
     found = re.findall(r"\d+", detail or "")
     return int(found[0]) if len(found) == 1 else None

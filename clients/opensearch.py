@@ -1,7 +1,7 @@
-"""OpenSearch's REST API, as far as what an application made there has to go; failures become Plattr's errors.
+"""The part of OpenSearch's REST API that removes an application's data; failures become Plattr's errors.
 
-Whatever goes is listed, compared and then named whole: no wildcard is ever sent with a deletion.
-No call is repeated here; Temporal does that, after reading again.
+Everything to delete is listed, compared and then named in full. No deletion ever contains a wildcard.
+This client repeats no call. Temporal retries, and each attempt reads again first.
 """
 
 import asyncio
@@ -19,18 +19,18 @@ from plattr.objects import FrozenModel
 from plattr.settings import Settings
 from telemetry import tracing
 
-# 30 s: to delete an index is a change of the cluster's state, for which all nodes are waited for.
+# 30 s: the deletion of an index changes the cluster's state, and OpenSearch waits until all nodes have the change.
 SECONDS = 30.0
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _REASON_LIMIT = 300
-# A component template that nothing is composed of: the one place for words about a prefix. It is not below the prefix,
-# so that an application which clears away its own leaves it.
+# The record is a component template that no index template uses. OpenSearch has no other place for a text about a
+# prefix. Its name does not begin with the prefix, so an application that deletes its own names leaves the record.
 _RECORD_TEMPLATE = "plattr-owner-"
 _RECORD_FIELD = "plattr"
 
 
 class Trace(FrozenModel):
-    """One thing with a name of its own; `path` is where it is deleted."""
+    """One named resource of an application; `path` is the path of its deletion."""
 
     kind: str
     name: str
@@ -38,11 +38,11 @@ class Trace(FrozenModel):
 
 
 class OpenSearchClient:
-    """One cluster, as its admin."""
+    """One OpenSearch cluster, as its admin."""
 
     def __init__(self, url: SecretStr, *, seconds: float = SECONDS) -> None:
         address = urlsplit(url.get_secret_value())
-        # Without user and password: for messages, and for the requests, which carry them in a header.
+        # The address without user and password, for messages and requests. Requests carry the login in a header.
         place = (address.hostname or "") + (f":{address.port}" if address.port else "")
         self._base = urlunsplit((address.scheme, place, address.path.rstrip("/"), "", ""))
         self._headers = {}
@@ -53,14 +53,14 @@ class OpenSearchClient:
 
     @classmethod
     def connect(cls, settings: Settings) -> Self | None:
-        """Return a client, nothing is sent yet; None when the platform does not manage OpenSearch."""
+        """Return a client without sending anything; None when the platform does not manage OpenSearch."""
         return None if settings.opensearch_admin_url is None else cls(settings.opensearch_admin_url)
 
     async def traces(self, prefix: str) -> list[Trace]:
-        """Return what bears the prefix: data streams, indices, aliases and templates, in the order to delete them.
+        """Return the data streams, indices, aliases and templates with the prefix, in the order to delete them.
 
-        That is the prefix itself, and what begins with it and a hyphen, which no application's own prefix holds:
-        `prod_shop-*` is never `prod_shop_2`'s.
+        A name has the prefix if it equals the prefix, or begins with the prefix and a hyphen. No application's prefix
+        contains a hyphen: `prod_shop-*` never belongs to `prod_shop_2`.
         """
         async with self._session() as session:
             streams = await self._get(session, f"/_data_stream/{prefix}*", "data streams")
@@ -73,7 +73,7 @@ class OpenSearchClient:
             legacy = await self._get(session, f"/_template/{prefix}*", "templates")
         stream_names = [stream["name"] for stream in (streams or {}).get("data_streams", [])]
         index_names = [index["index"] for index in indices or []]
-        # An alias of one's own index goes with that.
+        # The deletion of an index deletes its aliases, too. So only aliases of other indices are listed below.
         pairs = [(index, alias) for index, body in (aliases or {}).items() for alias in body.get("aliases", {})]
         found = [
             *(Trace(kind="data stream", name=name, path=f"/_data_stream/{_q(name)}") for name in stream_names),
@@ -90,7 +90,7 @@ class OpenSearchClient:
         return [trace for trace in found if is_below(trace.name, prefix)]
 
     async def record(self, prefix: str) -> str | None:
-        """Return what is recorded of whose a prefix is, empty when it cannot be read; None: nothing is recorded."""
+        """Return the recorded owner of a prefix, empty when the record is unreadable; None: there is no record."""
         async with self._session() as session:
             body = await self._get(session, _record_path(prefix), "owner's record of a prefix")
         for template in (body or {}).get("component_templates", []):
@@ -99,10 +99,10 @@ class OpenSearchClient:
         return None
 
     async def put_record(self, prefix: str, record: str, *, is_new: bool) -> None:
-        """Record whose a prefix is.
+        """Record the owner of a prefix.
 
         Raises:
-            Conflict: somebody has recorded the first meanwhile.
+            Conflict: with `is_new`, somebody else has created the record since it was read.
         """
         body = {"template": {}, "_meta": {_RECORD_FIELD: record}}
         path = _record_path(prefix) + ("?create=true" if is_new else "")
@@ -110,12 +110,12 @@ class OpenSearchClient:
             await self._send(session, "PUT", path, f"record the owner of prefix {prefix!r}", body=body)
 
     async def delete_record(self, prefix: str) -> None:
-        """Forget whose a prefix is; a missing record is success."""
+        """Delete the record of a prefix's owner; a missing record is success."""
         async with self._session() as session:
             await self._send(session, "DELETE", _record_path(prefix), f"delete the owner's record of {prefix!r}")
 
     async def delete(self, trace: Trace) -> None:
-        """Delete exactly this; a missing one is success."""
+        """Delete exactly this resource; a missing resource is success."""
         action = f"delete {trace.kind} {trace.name!r}"
         async with self._session() as session:
             await self._send(session, "DELETE", trace.path, action)
@@ -135,11 +135,11 @@ class OpenSearchClient:
         *,
         body: Mapping[str, object] | None = None,
     ) -> Any:
-        """Return the answer's body; None for 404."""
+        """Send one request and return the answer's body; None for 404."""
         is_write = method != "GET"
         if is_write:
             fence.ensure_live()
-        # A write waits for its connection as well: it must not be sent long after the fence was asked.
+        # The limit of a write includes the wait for a connection. A write must not go out long after the fence check.
         limit = min(self._seconds, fence.seconds_on_the_way()) if is_write else self._seconds
         try:
             with tracing.span(Backend.OPENSEARCH, "request", {"http.request.method": method}):
@@ -169,7 +169,7 @@ class OpenSearchClient:
 
 
 def is_below(name: str, prefix: str) -> bool:
-    """Tell whether a name is an application's own by its prefix."""
+    """Tell whether a name belongs to the application with this prefix."""
     return name == prefix or name.startswith(f"{prefix}-")
 
 
@@ -190,7 +190,7 @@ def _q(name: str) -> str:
 
 
 def _reason(body: Any) -> str:
-    """Return OpenSearch's own word for it."""
+    """Return OpenSearch's own reason for a refusal."""
     error = body.get("error", body.get("message")) if isinstance(body, dict) else None
     reason = error.get("reason") if isinstance(error, dict) else error
     return str(reason or "no reason given")[:_REASON_LIMIT]

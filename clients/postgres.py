@@ -1,4 +1,4 @@
-"""PostgreSQL as its admin: locked transactions, logins as an application would do them, errors in our words."""
+"""PostgreSQL as its admin: transactions under an owner's lock, test logins as an application, Plattr's errors."""
 
 import asyncio
 import random
@@ -29,26 +29,28 @@ from plattr.settings import Settings
 from telemetry import tracing
 
 CONNECT_SECONDS = 5
-# 10 s: longer than a restart takes, so that an attempt outlives one; the pool tries again after 1, 2 and 4 s.
+# 10 s: longer than a restart of the server, so that an attempt survives a restart. The pool retries after 1, 2 and 4 s.
 POOL_SECONDS = 10.0
-# The pool counts its own attempts up to this and then waits for the next demand: a long outage costs no backoff.
+# The pool retries for this long, and then waits for the next demand. So its backoff does not grow in a long outage.
 RECONNECT_SECONDS = 5.0
 # 10 min: an idle worker holds none of the server's connections.
 IDLE_SECONDS = 600.0
-# 20 s: the server ends a statement after 15 s itself; this is for a server that no longer answers, and a third of
-# the activity's 60 s.
+# 20 s: the server itself ends a statement after 15 s. This limit is for a server that no longer answers. It is a third
+# of the activity's 60 s.
 TRANSACTION_SECONDS = 20.0
-# 10 s, without a connection in hand: a provision takes milliseconds, so an attempt that waits longer waits for one
-# that waits itself, and is tried again by Temporal.
+# 10 s, while the waiting attempt holds no connection. A provision takes milliseconds. After 10 s the attempt that holds
+# the lock is itself waiting for something, so this one fails and Temporal retries it.
 LOCK_SECONDS = 10.0
-# Of two that wait, neither comes always first.
+# Random, so that of two waiting attempts neither always comes first.
 LOCK_PAUSE_SECONDS = (0.02, 0.2)
 
-# Statements take milliseconds. 5 s: an autovacuum gives way to a removal after one; what a tenant keeps locked is
-# tried again by Temporal, not waited for. Provisioning, which asks for no table's lock, is given less (PATIENCE).
-# 10 s: as long as a silent attempt may write at all (activities/interceptor.py). What a worker that froze in its
-# transaction would still send is refused by the server itself, and its lock is free before another takes over at 15 s.
-# search_path: what somebody put into `public` must never stand in for a function of the server's.
+# Statements take milliseconds.
+# lock_timeout 5 s: an autovacuum gives way to a removal after 1 s. If a tenant keeps a lock, the step does not wait
+# longer: Temporal retries it. Provisioning asks for no table's lock, and waits less (activities/database.py).
+# idle_in_transaction_session_timeout 10 s: as long as an attempt without heartbeats may write, see
+# activities/interceptor.py. If a worker freezes in its transaction, the server refuses what the worker sends later. The
+# server frees the worker's lock before another worker takes over at 15 s.
+# search_path: an object that somebody put into `public` must never replace a function of the server.
 _SESSION = """
 SELECT set_config('statement_timeout', '15s', false), set_config('lock_timeout', '5s', false),
     set_config('idle_in_transaction_session_timeout', '10s', false), set_config('search_path', 'pg_catalog', false),
@@ -58,29 +60,29 @@ PATIENCE = "5s"
 _PARAMETERS: Mapping[str, Any] = {
     "connect_timeout": CONNECT_SECONDS,
     "application_name": "plattr",
-    # A connection whose other end vanished without a word is given up after 15 s, not after two hours.
+    # A connection whose other end vanished silently ends after 15 s, not after two hours.
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 2,
     "tcp_user_timeout": 15000,
     "autocommit": True,
-    # Nothing is asked often enough to gain, and poolers between us and the server cannot do it.
+    # No prepared statements: no query repeats often enough to gain, and poolers before the server do not support them.
     "prepare_threshold": None,
 }
 
 
 class PostgresClient:
-    """One PostgreSQL server, as its admin. Make it with `connect`; nothing is sent before the first transaction."""
+    """One PostgreSQL server, as its admin. Create it with `connect`; nothing is sent before the first transaction."""
 
     def __init__(self, settings: Settings, secrets_manager: SecretsManagerClient | None) -> None:
         self._settings = settings
         self._secrets_manager = secrets_manager
         self._address = f"PostgreSQL at {settings.db_host}:{settings.db_port}"
         self._logins = asyncio.Semaphore(settings.db_pool_size)
-        # The address of the server that answered last; with several hosts in the URL, the one that accepts writes.
+        # The address of the server that answered last. If the URL names several hosts, it is the one that takes writes.
         self._server: dict[str, Any] = {}
         self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        # Once is enough for a process; whoever takes the schema away from under it is noticed by the next lock.
+        # One check per process is enough. If somebody drops the schema later, the next lock finds out.
         self._has_private_schema = False
         self._static = self._static_parameters()
         self._pool = AsyncConnectionPool(
@@ -99,7 +101,7 @@ class PostgresClient:
 
     @classmethod
     async def connect(cls, settings: Settings) -> Self:
-        """Return a client; the server may be down, a transaction connects when it begins.
+        """Return a client. The server may be down: a transaction connects only when it begins.
 
         Raises:
             MissingSetting: DB_ADMIN_URL is not a libpq URL, or names another database than DB_NAME.
@@ -112,14 +114,14 @@ class PostgresClient:
         return client
 
     async def close(self) -> None:
-        """Close the connections; the client is of no use afterwards."""
+        """Close the connections; the client cannot be used afterwards."""
         await self._pool.close()
 
     async def ping(self) -> None:
         """Return when the server answers.
 
         Raises:
-            BackendUnavailable: it does not, with the cause.
+            BackendUnavailable: the server does not answer; the error names the cause.
         """
         with self._translated("reach the server"):
             async with asyncio.timeout(TRANSACTION_SECONDS), self._connection() as connection:
@@ -127,7 +129,7 @@ class PostgresClient:
 
     @asynccontextmanager
     async def transaction(self, action: str) -> AsyncIterator[Transaction]:
-        """Open a transaction on the private schema, under no owner's lock; raises as `locked` does."""
+        """Open a transaction on the private schema without an owner's lock; raises as `locked` does."""
         with self._translated(action), tracing.span(Backend.POSTGRESQL, "transaction"):
             async with asyncio.timeout(TRANSACTION_SECONDS), self._connection() as connection:
                 await self._prepare(connection)
@@ -145,17 +147,17 @@ class PostgresClient:
     async def locked(
         self, reference: ObjectReference, action: str, *, patience: str = PATIENCE
     ) -> AsyncIterator[Transaction]:
-        """Open a transaction that no other of the same owner runs beside.
+        """Open a transaction under the owner's lock, so that no second one of this owner runs at the same time.
 
         Args:
-            reference: whose database it is about.
+            reference: the object whose database it is about.
             action: what is being done, as it follows `cannot` in an error.
-            patience: how long a statement may wait for what somebody else has locked, as `lock_timeout` takes it.
+            patience: how long a statement may wait for another session's lock, in the format of `lock_timeout`.
 
         Raises:
             BackendUnavailable: the server cannot be reached or is overloaded.
             Conflict: somebody else wrote at the same time, or holds a lock for too long.
-            BackendRefused: the server says no, as when the admin lacks a right.
+            BackendRefused: the server refuses, for example because the admin lacks a right.
         """
         with self._translated(f"{action} for {reference}"), tracing.span(Backend.POSTGRESQL, "transaction"):
             async with self._locked(reference.key, f"{action} for {reference}", patience) as connection:
@@ -163,12 +165,12 @@ class PostgresClient:
 
     @asynccontextmanager
     async def elsewhere(self, database: str, action: str) -> AsyncIterator[Transaction]:
-        """Open a transaction in another database of the server, with a connection of its own; no lock is held.
+        """Open a transaction in another database of the server, with its own connection and without a lock.
 
         Raises:
             BackendUnavailable: the server cannot be reached, or does not let the admin into that database.
             Conflict: somebody else wrote at the same time, or holds a lock for longer than 5 s.
-            BackendRefused: the server says no, as when the admin lacks a right.
+            BackendRefused: the server refuses, for example because the admin lacks a right.
         """
         with (
             self._translated(f"{action} in database {database!r} (GRANT CONNECT on it to the admin)"),
@@ -179,24 +181,24 @@ class PostgresClient:
                     yield Transaction(connection)
 
     async def ask(self, query: str, action: str, **parameters: object) -> list[dict[str, Any]]:
-        """Return the rows of one query, with a connection of its own: the pool's may all be waiting for the answer."""
+        """Return the rows of one query, with its own connection: the pool's may all be waiting for the answer."""
         with self._translated(action):
             async with asyncio.timeout(TRANSACTION_SECONDS):
                 async with self._own_connection() as connection:
                     return await Transaction(connection).fetch(query, **parameters)
 
     async def forget(self, reference: ObjectReference) -> None:
-        """Remove an owner's lock, when nothing is left that it could guard; the next one who asks makes it again."""
+        """Remove an owner's lock when nothing is left to guard; the next `locked` creates the lock again."""
         async with self.locked(reference, "forget the lock") as transaction:
             fence.ensure_live()
             await transaction.fetch(sql_private.FORGET_OWNER, owner=reference.key)
 
     @asynccontextmanager
     async def _locked(self, owner: str, action: str, patience: str) -> AsyncIterator[AsyncConnection[Any]]:
-        """Hold an owner's lock; while somebody else has it, hold no connection: others have use for that."""
+        """Hold an owner's lock; while another attempt has it, leave the connection to others."""
         at_work = Conflict(f"cannot {action}: another attempt for the same object is at work for {LOCK_SECONDS:.0f} s")
         until = time.monotonic() + LOCK_SECONDS
-        # Those of this process first: of many only one has to ask the server again and again.
+        # The attempts of this process queue here first, so that only one of them polls the server.
         queue = self._queues.setdefault(owner, asyncio.Lock())
         try:
             async with asyncio.timeout(LOCK_SECONDS):
@@ -217,7 +219,7 @@ class PostgresClient:
             async with asyncio.timeout(TRANSACTION_SECONDS), self._connection() as connection:
                 await self._prepare(connection)
                 async with connection.transaction():
-                    # In a statement of its own: the next one's snapshot is then taken after the lock.
+                    # The lock has its own statement, so that the next statement takes its snapshot after the lock.
                     is_mine, is_known = await self._try_lock(connection, owner, patience)
                     if is_mine:
                         yield connection
@@ -247,28 +249,28 @@ class PostgresClient:
         return is_mine, is_known
 
     async def login_failure(self, role: str, password: str) -> LoginFailure | None:
-        """Log in as an application would; return why the server refuses it, None when it works.
+        """Log in as an application would; return why the server refuses the login, None when it works.
 
-        The passwords of roles are not readable for an admin that is no superuser, so trying is the only comparison.
-        The server looks at the password before it looks at anything else about the role. What it says of a password
-        that is wrong for sure is therefore what it says of this one exactly if this one is wrong, too: libpq gives no
-        SQLSTATE of a failed connection, and the text may be in any language.
+        An admin that is no superuser cannot read the passwords of roles, so a login is the only comparison. libpq gives
+        no SQLSTATE of a failed connection, and the text may be in any language. But the server checks the password
+        before anything else about the role. So a second login uses a password that is surely wrong. If and only if the
+        server gives the same answer to both, the first password is wrong, too.
         https://github.com/psycopg/psycopg/issues/1188
 
         Raises:
-            BackendUnavailable: the server was not reached, or had no room, so that nothing is known about the password.
+            BackendUnavailable: the server was not reached, or had no room: nothing is known about the password.
         """
         cause = await self._refusal(role, password)
         if cause is None:
             return None
         of_wrong = await self._refusal(role, secrets.token_hex(16))
-        # Whoever answers the same question differently each time (a proxy with a number in its text) proves nothing:
-        # then it counts as wrong, for giving the role the password it should have does no harm.
+        # A proxy may put a number into its text, and so answer the same login differently each time. Its answers prove
+        # nothing. The password then counts as wrong, because it does no harm to set the role's intended password again.
         is_password = cause == of_wrong or of_wrong != await self._refusal(role, secrets.token_hex(16))
         return LoginFailure(cause=cause, is_password=is_password)
 
     async def room(self, role: str) -> Room:
-        """Return how many connections there are, and how many there may be.
+        """Return how many connections the role and the server have, and how many each may have.
 
         Raises:
             BackendUnavailable: the server cannot be reached.
@@ -293,7 +295,7 @@ class PostgresClient:
                 try:
                     connection = await AsyncConnection.connect(conninfo, **parameters)
                 except OperationalError as error:
-                    # Without a password asked for it was no answer to the password: no server, or one that is full.
+                    # If libpq used no password, the error is no answer to it: the server is away or full.
                     if error.pgconn is None or not error.pgconn.used_password:
                         raise
                     return first_line(error)
@@ -302,7 +304,7 @@ class PostgresClient:
 
     @asynccontextmanager
     async def _own_connection(self, **parameters: str) -> AsyncIterator[AsyncConnection[Any]]:
-        """Open a connection beside the pool's, to the server that answered last."""
+        """Open a connection outside the pool, to the server that answered last."""
         settings = {**_PARAMETERS, **self._server, **parameters}
         async with await AsyncConnection.connect(await self._conninfo(), **settings) as connection:
             await _configure(connection)
@@ -318,12 +320,12 @@ class PostgresClient:
             raise
 
     async def _explain_timeout(self) -> None:
-        """Raise why no connection came: the pool only says that none did."""
+        """Raise the reason why the pool got no connection; the pool's own error does not tell."""
         connection = await AsyncConnection.connect(await self._conninfo(), **_PARAMETERS)
         await connection.close()
 
     async def _conninfo(self) -> str:
-        """Return how to connect; called for every new connection, so that a rotated password is picked up."""
+        """Return the connection parameters; read for every new connection, so that a rotated password is used."""
         if self._secrets_manager is None or self._settings.db_secret_arn is None:
             return make_conninfo(**self._static)
         return make_conninfo(
@@ -338,7 +340,7 @@ class PostgresClient:
         try:
             given = conninfo_to_dict(settings.db_admin_url.get_secret_value())
         except ProgrammingError:
-            # libpq quotes the URL, and the password is in it.
+            # libpq quotes the URL, which contains the password.
             raise MissingSetting("cannot start: setting DB_ADMIN_URL: it is not a libpq URL") from None
         parameters = {**defaults, **given}
         if parameters["dbname"] != settings.db_name:
@@ -350,7 +352,7 @@ class PostgresClient:
 
     @contextmanager
     def _translated(self, action: str) -> Iterator[None]:
-        """Turn the driver's errors into ours, once; `from None`, for theirs quote statements with password hashes."""
+        """Turn the driver's errors into ours, once; `from None`, because they quote statements with password hashes."""
         try:
             yield
         except PlattrError:

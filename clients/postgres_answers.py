@@ -1,34 +1,34 @@
-"""What PostgreSQL says of an application's login, and of the room it has."""
+"""PostgreSQL's answers to an application's login, and about its free connections."""
 
 from plattr.objects import FrozenModel
 
 
 class LoginFailure(FrozenModel):
-    """Why the server does not let an application in."""
+    """Why the server refuses an application's login."""
 
     cause: str
-    """The server's own words."""
+    """The server's own text."""
     is_password: bool
-    """The password is wrong, or has expired; otherwise it is right, and something else is in the way."""
+    """The password is wrong, or has expired. If False, it is right, and the login fails for another reason."""
 
 
 class Room(FrozenModel):
-    """Who has how many connections: the row that `sql.ROOM` returns."""
+    """How many connections the role and the server have and may have: the row that `sql.ROOM` returns."""
 
     role_sessions: int
     role_limit: int
     """-1: no limit."""
     sessions: int
     server_limit: int
-    """Those that are kept for admins are not counted."""
+    """Without the connections that are reserved for admins."""
     may_connect: bool
 
     @property
     def is_role_full(self) -> bool:
-        """Tell whether the role has all it may have."""
+        """Tell whether the role has as many connections as it may have."""
         return 0 <= self.role_limit <= self.role_sessions
 
     @property
     def is_server_full(self) -> bool:
-        """Tell whether applications get no more connections."""
+        """Tell whether the server has no more connections for applications."""
         return self.server_limit <= self.sessions

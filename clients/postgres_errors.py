@@ -1,10 +1,10 @@
-"""What PostgreSQL refuses, and why, in Plattr's words."""
+"""Turn PostgreSQL's refusals into Plattr's errors."""
 
 from psycopg import Error
 
 from plattr.errors import BackendRefused, BackendUnavailable, Conflict, PlattrError
 
-# Somebody else was quicker, or holds a lock; reading again shows what is left to do.
+# Somebody else was quicker, or holds a lock. The next attempt reads again and sees what is left to do.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _CONFLICTS = frozenset(
     {
@@ -24,9 +24,9 @@ _CONFLICTS = frozenset(
 )
 # Connection trouble, resources, shutdown and restart, timeouts (57014 is statement_timeout, 25P03 the idle one).
 _OUTAGES = ("08", "53", "57", "58", "25P03")
-# Resources that waiting brings nobody back: the lock table or the disk is too small for what is asked of it.
+# Resources that do not return by waiting: the lock table or the disk is too small for the demand.
 _LACKING = frozenset({"53100", "53200", "53400"})
-# A bad value and a syntax error quote the text they stumbled over, and that may be a literal.
+# The messages of a bad value and of a syntax error quote the text that failed, and the text may be a literal.
 _QUOTING = ("22", "42601")
 _REMEDIES = {
     "42501": "; give the admin CREATEROLE, CREATE on the database, and ADMIN OPTION on the roles it has to grant",
@@ -34,7 +34,8 @@ _REMEDIES = {
     "53200": "; end the session that has most of pg_locks, or raise the server's max_locks_per_transaction",
     "53400": "; raise the server's limit that it names",
 }
-# libpq tells of a refused connection by text alone, in the language of the server; in another the remedy is missing.
+# libpq reports a refused connection only as text, in the server's language. If this is not English, the error has no
+# remedy.
 _REFUSED = {
     "too many clients already": (
         "; end sessions or raise max_connections; where pg_stat_activity shows fewer, logins that were begun and never"
@@ -45,8 +46,8 @@ _REFUSED = {
 
 
 def translate(action: str, address: str, error: Error) -> PlattrError:
-    """Return Plattr's error for one of the server's or of libpq's."""
-    # Never the statement, the context or the detail: they quote values.
+    """Return Plattr's error for an error of the server or of libpq."""
+    # Never use the statement, the context or the detail: they quote values.
     state = error.sqlstate
     if state is None:
         cause = first_line(error)
@@ -62,5 +63,5 @@ def translate(action: str, address: str, error: Error) -> PlattrError:
 
 
 def first_line(error: Error) -> str:
-    """Return what libpq says of a connection: host, port and cause, never the password."""
+    """Return libpq's text about a failed connection: host, port and cause, never the password."""
     return str(error).partition("\n")[0].strip().removeprefix("connection failed: ")

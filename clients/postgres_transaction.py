@@ -1,4 +1,4 @@
-"""One transaction of PostgreSQL: queries and writes; writes pass the fence."""
+"""One transaction of PostgreSQL, with queries and writes; writes ask the fence."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from plattr import sql
 from plattr.backends import Backend
 from telemetry import tracing
 
-# 16: since then a grant of a role has options, and the right to SET ROLE is one of its own.
+# 16: since this version a grant of a role has options, and SET ROLE needs an option of its own.
 GRANT_OPTIONS_VERSION = 160000
 
 
@@ -31,11 +31,11 @@ class Transaction:
 
     @property
     def pid(self) -> int:
-        """Return the server's process for this session."""
+        """Return the id of the server's process for this session."""
         return self._connection.info.backend_pid
 
     async def fetch(self, query: str, **parameters: object) -> list[dict[str, Any]]:
-        """Return the rows of a query; `set_privilege` and `admin_privilege` are filled in by the server's version."""
+        """Return the rows of a query; the server's version sets `set_privilege` and `admin_privilege`."""
         set_privilege, admin_privilege = (
             ("SET", "SET") if self.has_grant_options else ("MEMBER", "MEMBER WITH ADMIN OPTION")
         )
@@ -51,18 +51,18 @@ class Transaction:
         return await self.fetch(query, **parameters)
 
     async def write(self, statements: Sequence[sql.Statement]) -> None:
-        """Send the statements in one round trip; none, when there are none."""
+        """Send the statements in one round trip; without statements, send nothing."""
         if not statements:
             return
         fence.ensure_live()
-        # Of each its first part, which is text of ours: names and values come after it.
+        # Trace only each statement's first part, which is our own text. Names and values follow it.
         with _span("write", [next(iter(statement)).as_string() for statement in statements]):
             await self._connection.execute(SQL("; ").join(statements))
 
     async def verifier(self, role: str, password: str) -> str:
-        """Return the password as the server keeps it, so that it never crosses the wire or enters a log."""
+        """Return the password as the server stores it: the plain text never crosses the wire or enters a log."""
         encrypt = self._connection.pgconn.encrypt_password
-        # In a thread: 4096 rounds of SHA-256 take milliseconds, and dozens of activities share the loop.
+        # In a thread: 4096 rounds of SHA-256 take milliseconds, and dozens of activities share the event loop.
         return (await asyncio.to_thread(encrypt, password.encode(), role.encode(), b"scram-sha-256")).decode()
 
 

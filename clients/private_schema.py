@@ -1,4 +1,4 @@
-"""Plattr's private schema: made by whichever worker comes first, and looked at by the others."""
+"""Plattr's private schema: the first worker creates it, and every later worker checks it."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ async def ensure_private_schema(connection: AsyncConnection[Any]) -> None:
     """Return when the private schema has all its tables and the admin may use them.
 
     Raises:
-        BackendRefused: it is another role's, or a table of it, and not open to this admin.
-        Conflict: it comes and goes.
+        BackendRefused: another role owns the schema or one of its tables, and this admin has no rights on it.
+        Conflict: somebody else changes the schema at the same time.
     """
     if await _is_whole(connection):
         return
@@ -26,8 +26,9 @@ async def ensure_private_schema(connection: AsyncConnection[Any]) -> None:
         async with connection.transaction():
             await connection.execute(sql_private.CREATE.encode())
     except (UniqueViolation, DuplicateSchema, DuplicateTable, InternalError_):
-        # IF NOT EXISTS does not see what another session is just making, and of two REVOKEs at once one fails (XX000,
-        # "tuple concurrently updated"). The other session has committed by now: all of it, or the next look says so.
+        # IF NOT EXISTS does not see what another session is creating at the same time. Of two concurrent REVOKEs one
+        # fails (XX000, "tuple concurrently updated"). The second session has committed by now. If its schema is not
+        # complete, the next check reports it.
         pass
     if not await _is_whole(connection):
         raise Conflict(f"cannot make schema {PRIVATE_SCHEMA!r}: somebody else changes it at the same time")
@@ -44,7 +45,7 @@ async def _is_whole(connection: AsyncConnection[Any]) -> bool:
             f"cannot use schema {PRIVATE_SCHEMA!r}: it belongs to role {row['owner']}, which was the admin before;"
             f" give it and its tables to the admin of today (ALTER ... OWNER TO), or make him a member of that role"
         )
-    # Made already, so no CREATE brings it about.
+    # These tables exist already, so CREATE cannot give the rights.
     if closed := sorted(sql_private.TABLES.keys() & set(row["closed"])):
         raise BackendRefused(
             f"cannot use {', '.join(closed)} in schema {PRIVATE_SCHEMA!r}: the admin lacks rights on what another role"

@@ -1,7 +1,7 @@
-"""Redis as its admin: users, and the keys that go with one; every failure becomes one of Plattr's errors.
+"""Redis as its admin: users and their keys; every failure becomes one of Plattr's errors.
 
-A connection for each use: a step needs Redis for some milliseconds, and a kept connection would outlive a failover.
-No command is repeated here; Temporal does that, after reading again.
+Each use opens its own connection. A step needs Redis only for milliseconds, and a kept connection would outlive a
+failover. This client repeats no command. Temporal retries, and each attempt reads again first.
 """
 
 import asyncio
@@ -22,35 +22,35 @@ from telemetry import tracing
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-# 5 s: a command takes below a millisecond; a script of somebody's may hold up the server.
+# 5 s: a command takes less than a millisecond, but another client's script may block the server.
 SECONDS = 5.0
-# 10,000: the server is busy with one page for some 3 ms, and serves nobody else meanwhile.
+# 10,000: one page keeps the server busy for some 3 ms, and no other client is served meanwhile.
 SCAN_PAGE = 10_000
-# 500: the keys of one UNLINK, whose values a thread of the server's own frees.
+# 500: the keys of one UNLINK. A separate thread of the server frees their values.
 UNLINK_BATCH = 500
 
 
 class UsersMissing(BackendRefused):
-    """Raised when the server has no users to manage, as ElastiCache, where AWS's own API makes them."""
+    """Raised when the server has no ACL commands, as on ElastiCache, where AWS's own API creates the users."""
 
 
 class RedisClient:
-    """One Redis server, not a cluster: its users are each node's own."""
+    """One Redis server. Clusters are not supported, because each node of a cluster has its own users."""
 
     def __init__(self, url: SecretStr, *, seconds: float = SECONDS) -> None:
         self._url = url
         self._seconds = seconds
         address = urlsplit(url.get_secret_value())
-        # Without user and password, for messages.
+        # The address without user and password, for messages.
         self._place = f"{address.hostname}:{address.port or 6379}"
 
     @classmethod
     def connect(cls, settings: Settings) -> Self | None:
-        """Return a client, nothing is sent yet; None when the platform does not manage Redis."""
+        """Return a client without sending anything; None when the platform does not manage Redis."""
         return None if settings.redis_admin_url is None else cls(settings.redis_admin_url)
 
     async def user(self, name: str) -> RedisUser | None:
-        """Return a user; None when there is none of the name.
+        """Return the user of this name; None when it does not exist.
 
         Raises:
             UsersMissing: the server has no ACL commands.
@@ -71,12 +71,12 @@ class RedisClient:
         async with self._connected(action) as redis:
             for name in await self._call(redis, action, "ACL", "USERS"):
                 reply = await self._call(redis, action, "ACL", "GETUSER", name)
-                # One that has gone meanwhile.
+                # None: the user was deleted after the list was read.
                 found += [] if reply is None else [RedisUser.from_reply(name, _pairs(reply))]
         return found
 
     async def template(self, rules: Rules) -> RedisUser:
-        """Return the user that has the rules' commands and nothing else: it is off, and made when it is missing."""
+        """Return the user that has only the rules' commands; create it if it is missing. The user is switched off."""
         name = template_name(rules.commands)
         found = await self.user(name)
         if found is not None:
@@ -88,7 +88,7 @@ class RedisClient:
         return made
 
     async def set_user(self, rules: Rules) -> None:
-        """Make a user, or make it what it should be, at once or not at all.
+        """Create a user, or set all of its rules, in one atomic command.
 
         Raises:
             UsersMissing: the server has no ACL commands.
@@ -96,10 +96,10 @@ class RedisClient:
         await self._set(rules.name, rules.arguments())
 
     async def lock_user(self, user: RedisUser, record: str) -> None:
-        """Let nobody in as this user any more, and end its connections; whose it is and its database stay.
+        """Lock the user out and end its connections; its owner record and its databases stay.
 
-        Redis ends the connections of a user only when it is deleted or switched off by a file: so it is made again, at
-        once, since nothing else says whose its keys are.
+        Redis ends a user's connections only if the user is deleted, or switched off by a file. So this method deletes
+        the user and creates it again in the same transaction, because nothing else records the owner of its keys.
         """
         action = f"close user {user.name!r}"
         databases = (f"+select|{number}" for number in sorted(user.databases))
@@ -113,14 +113,14 @@ class RedisClient:
             await self._save(redis, action)
 
     async def delete_user(self, name: str) -> None:
-        """Delete a user and end its connections; a missing one is success."""
+        """Delete a user and end its connections; a missing user is success."""
         action = f"delete user {name!r}"
         async with self._connected(action) as redis:
             await self._write(redis, action, "ACL", "DELUSER", name)
             await self._save(redis, action)
 
     async def databases(self) -> list[int]:
-        """Return which logical databases hold keys."""
+        """Return the numbers of the logical databases that hold keys."""
         action = "list the databases"
         async with self._connected(action) as redis:
             text = await self._call(redis, action, "INFO", "keyspace")
@@ -128,9 +128,9 @@ class RedisClient:
         return sorted(int(line[2:].partition(":")[0]) for line in lines if line.startswith("db"))
 
     async def unlink_page(self, database: int, prefix: str, cursor: int) -> int:
-        """Remove those of one page of the database's keys that begin with the prefix; return the next page's cursor.
+        """Remove the keys with this prefix from one page of the database's keys; return the next page's cursor.
 
-        0 begins, and 0 ends: by then every key that was there all the while has been looked at.
+        Begin with cursor 0. The returned cursor 0 means the end: every key that existed all the time was then scanned.
         """
         action = f"remove the keys {prefix}* of database {database}"
         async with self._connected(action, database) as redis:
@@ -159,14 +159,14 @@ class RedisClient:
             await self._save(redis, action)
 
     async def _save(self, redis: "Redis", action: str) -> None:
-        """Have the users kept over a restart, where the server has a file for them; the next run makes lost ones."""
+        """Save the users for a restart if the server has a file for them; otherwise the next run creates lost users."""
         try:
             await self._write(redis, action, "ACL", "SAVE")
         except _NoFile:
             return
 
     async def _write(self, redis: "Redis", action: str, *command: str | bytes | int) -> Any:
-        # The connection stands, so that nothing is waited for between the question and the sending.
+        # The connection is open already, so nothing waits between the fence check and the sending.
         fence.ensure_live()
         return await self._call(redis, action, *command)
 
@@ -183,7 +183,7 @@ class RedisClient:
 
     @asynccontextmanager
     async def _connected(self, action: str, database: int = 0) -> AsyncIterator["Redis"]:
-        # Here and not above: the command line and the workflows do without.
+        # Imported here, not above: the command line and the workflows do not need Redis.
         from redis.asyncio import Redis
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
@@ -193,14 +193,14 @@ class RedisClient:
             self._url.get_secret_value(),
             db=database,
             decode_responses=True,
-            # As the servers of every version answer it.
+            # Servers of every version support protocol 2.
             protocol=2,
             single_connection_client=True,
             socket_timeout=self._seconds,
             socket_connect_timeout=self._seconds,
             retry=Retry(NoBackoff(), 0),
         )
-        # Nobody else's words for what ACL GETUSER and SCAN answer.
+        # Without the library's callbacks, ACL GETUSER and SCAN return the server's own replies.
         redis.response_callbacks.clear()
         try:
             try:
@@ -217,7 +217,7 @@ class RedisClient:
     def _translated(self, action: str, error: Exception) -> PlattrError:
         from redis import exceptions
 
-        # What Redis quotes of a command stands after this, and a command may hold a password's hash.
+        # Cut the text here: then Redis quotes the command, and the command may hold a password's hash.
         text = str(error).partition(", with args")[0].partition("\n")[0]
         match error:
             case exceptions.AuthenticationError() | exceptions.AuthenticationWrongNumberOfArgsError():
@@ -230,7 +230,7 @@ class RedisClient:
             return self._error(action, UsersMissing, f"{text}; it lets nobody manage users")
         if "not configured to use an ACL file" in text:
             return _NoFile(text)
-        # BUSY: somebody's script; READONLY, LOADING, MASTERDOWN: a failover; OOM and MISCONF: full memory or disk.
+        # BUSY: another client's script; READONLY, LOADING, MASTERDOWN: a failover; OOM, MISCONF: full memory or disk.
         if isinstance(error, exceptions.ReadOnlyError | exceptions.OutOfMemoryError) or text.startswith(_PASSING):
             return self._error(action, BackendUnavailable, text)
         return self._error(action, BackendRefused, f"{text}; Redis 7, or Valkey, is needed for users")
@@ -240,14 +240,14 @@ class RedisClient:
 
 
 class _NoFile(BackendRefused):
-    """Raised when the server keeps its users in memory only."""
+    """Raised when the server stores its users in memory only."""
 
 
 _PASSING = ("BUSY", "LOADING", "MASTERDOWN", "MISCONF", "TRYAGAIN", "NOREPLICAS", "CLUSTERDOWN")
 
 
 def _pairs(reply: Any) -> dict[str, Any]:
-    """Return a reply that is a map, which the older protocol sends as one list."""
+    """Return a reply that is a map; protocol 2 sends the map as one flat list."""
     if isinstance(reply, dict):
         return reply
     return dict(zip(reply[::2], reply[1::2], strict=True))

@@ -21,11 +21,11 @@ class Resource:
 
     @property
     def api_version(self) -> str:
-        """Return what manifests call `apiVersion`."""
+        """Return the value of `apiVersion` in manifests."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
-        """Return the API server's path of an object, or of a list; without a namespace: of all."""
+        """Return the API server's path of an object or of a list; without a namespace, the list covers all."""
         parts = [f"/apis/{self.group}" if self.group else "/api", self.version]
         if self.namespaced and namespace:
             parts += ["namespaces", quote(namespace, safe="")]
@@ -53,7 +53,8 @@ RESOURCE_QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota")
 LIMIT_RANGES = Resource("", "v1", "limitranges", "LimitRange")
 AUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
-# Its name is empty: the path of a group's version alone answers what it serves, and 404 where it is not installed.
+# The plural is empty: the path of a group's version alone lists the resources of the group, and answers 404 if the
+# group is not installed.
 CERT_MANAGER = Resource("cert-manager.io", "v1", "", "APIResourceList", namespaced=False)
 CERTIFICATES = Resource("cert-manager.io", "v1", "certificates", "Certificate")
 APPLICATIONS = Resource(GROUP, VERSION, Kind.APPLICATION.plural, Kind.APPLICATION)

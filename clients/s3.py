@@ -1,4 +1,4 @@
-"""S3, AWS' own or a compatible server's, through boto3 in threads of its own."""
+"""S3, of AWS or of a compatible server, through boto3 in a thread pool of its own."""
 
 import asyncio
 import contextvars
@@ -31,32 +31,32 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 Answer = TypeVar("Answer")
-# What a page of a bucket showed: keys, each with its version's or its upload's id.
+# The content of one page of a bucket: keys, each with the id of its version or of its upload.
 Entries = frozenset[tuple[str, str]]
 
-# 3 and 10 s: S3 answers these calls in milliseconds, and the activity must still be able to say what failed
-# within its start-to-close of 60 s.
+# 3 and 10 s: S3 answers these calls in milliseconds. The activity must still have time to report the failure within
+# its start-to-close timeout of 60 s.
 CONNECT_SECONDS = 3
 READ_SECONDS = 10
-# 16 threads, and as many connections: a call takes 5 to 50 ms, so some 500 calls a second, more than one event
-# loop of Python asks for. They are S3's alone, so that a server that hangs starves nothing else.
+# 16 threads, and as many connections: a call takes 5 to 50 ms. That makes some 500 calls a second, more than one event
+# loop of Python needs. Only S3 uses these threads, so an S3 server that hangs blocks no other backend.
 THREADS = 16
-# DeleteObjects takes at most 1,000, and a page of ListObjectVersions holds as many.
+# DeleteObjects takes at most 1,000 keys, and a page of ListObjectVersions holds as many.
 BATCH_SIZE = 1000
-# Where S3 takes no batch: a few at once, so that one bucket does not hold every thread.
+# If the server takes no batch, a few calls run concurrently, so that one bucket does not occupy every thread.
 SINGLE_CALLS_AT_ONCE = 8
 
-# S3's own region has no LocationConstraint: naming it is refused.
+# This region has no LocationConstraint: S3 refuses a call that names it.
 _DEFAULT_REGION = "us-east-1"
 _AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
-# What servers that want another checksum than botocore sends, or forbid batches, answer to DeleteObjects.
-# MalformedXML: a key with a control character has no form in XML. https://github.com/aws/aws-sdk-java-v2/issues/5805
+# Answers to DeleteObjects of servers that want another checksum than botocore sends, or that forbid batches.
+# MalformedXML: XML cannot represent a key with a control character. https://github.com/aws/aws-sdk-java-v2/issues/5805
 _NO_BATCH = frozenset({"MissingContentMD5", "InvalidRequest", "InvalidDigest", "NotImplemented", "MalformedXML"})
 _GONE_KEYS = frozenset({"NoSuchKey", "NoSuchVersion"})
 
 
 class Standing(StrEnum):
-    """Whose account a bucket name is in."""
+    """Which account has a bucket name."""
 
     ABSENT = "absent"
     OURS = "ours"
@@ -64,17 +64,17 @@ class Standing(StrEnum):
 
 
 class S3Client:
-    """One S3 account in one region; connects at its first call, and every method's errors are Plattr's."""
+    """One S3 account in one region. It connects at its first call; every method raises Plattr's errors."""
 
     def __init__(self, settings: Settings, *, session: boto3.Session | None = None) -> None:
         """Take the address and the region from the settings, the credentials from boto3's own chain.
 
         Args:
-            settings: AWS_REGION, where buckets are made; AWS_ENDPOINT_URL, a compatible server, called by path style.
-            session: other credentials than the process' own (IRSA, environment, files).
+            settings: AWS_REGION, where buckets are created; AWS_ENDPOINT_URL, a compatible server with path-style URLs.
+            session: other credentials than the process's own (IRSA, environment, files).
 
         Raises:
-            MissingSetting: AWS_ENDPOINT_URL is no address.
+            MissingSetting: AWS_ENDPOINT_URL is not an address.
         """
         self._region = settings.aws_region
         self._endpoint_url = checked_endpoint("AWS_ENDPOINT_URL", settings.aws_endpoint_url)
@@ -82,7 +82,7 @@ class S3Client:
         self._is_aws = host is None or host.endswith(_AWS_DOMAINS)
         self._session = session
         self.accounts = S3Accounts(settings, session=session) if settings.s3_accounts == "versitygw" else None
-        """The server's own accounts; None where the applications' credentials are somebody else's affair."""
+        """The server's own accounts; None if Plattr does not manage the applications' credentials."""
         self._connections: tuple[Boto3S3, Boto3Sts | None] | None = None
         self._connecting = threading.Lock()
         self._account_id: str | None = None
@@ -90,7 +90,7 @@ class S3Client:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="s3")
 
     def close(self) -> None:
-        """Close connections and threads; the client is of no use afterwards."""
+        """Close connections and threads; the client cannot be used afterwards."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self.accounts is not None:
             self.accounts.close()
@@ -100,17 +100,17 @@ class S3Client:
 
     @property
     def boto(self) -> "Boto3S3":
-        """Return boto3's client; made at the first use, which looks for credentials and may take a second."""
+        """Return boto3's client; the first use creates it, looks for credentials, and may take a second."""
         return self._connect()[0]
 
     async def partition(self) -> str:
-        """Return the first part of every ARN here: aws, aws-cn, aws-us-gov."""
+        """Return the partition of this region, as ARNs name it: aws, aws-cn, aws-us-gov."""
         return str((await self._in_thread(self._connect))[0].meta.partition)
 
     def _connect(self) -> "tuple[Boto3S3, Boto3Sts | None]":
         with self._connecting:
             if self._connections is None:
-                # Making a boto3 session's clients is not safe in threads, hence the lock.
+                # The lock is needed because a boto3 session's clients cannot be created safely in several threads.
                 session = self._session or boto3.Session(region_name=self._region)
                 config = Config(
                     connect_timeout=CONNECT_SECONDS,
@@ -118,11 +118,11 @@ class S3Client:
                     # Temporal retries; a hidden retry would only make an attempt outlive its deadline.
                     retries={"total_max_attempts": 1, "mode": "standard"},
                     max_pool_connections=THREADS,
-                    # Older compatible servers refuse the checksums that botocore adds where S3 asks for none.
+                    # Older compatible servers refuse the optional checksums that botocore would add.
                     request_checksum_calculation="when_required",
                     response_checksum_validation="when_required",
                     s3={"addressing_style": "path"} if self._endpoint_url else {},
-                    # botocore would send STS to AWS_ENDPOINT_URL as well, which here is S3's address.
+                    # Otherwise botocore would send STS calls to AWS_ENDPOINT_URL, too, which here is S3's address.
                     ignore_configured_endpoint_urls=True,  # type: ignore[call-arg]  # unknown to the stubs
                 )
                 s3 = session.client("s3", region_name=self._region, endpoint_url=self._endpoint_url, config=config)
@@ -132,17 +132,17 @@ class S3Client:
             return self._connections
 
     async def locate(self, bucket: str) -> Standing:
-        """Return whose the name is, by reading only.
+        """Return which account has the name, without any write.
 
         Raises:
-            AccessDenied: the bucket is our account's, and yet the worker may not look at it.
+            AccessDenied: the bucket belongs to our account, but the worker may not read it.
         """
         try:
             if await self._call(calls.HEAD_BUCKET, bucket, absent=("404",)) is None:
                 return Standing.ABSENT
         except AccessDenied:
-            # Another account's bucket, or a right of ours that is missing. One that opens as soon as our account
-            # is not named is another's; of the rest, our account's own list has those that are ours.
+            # Either another account has the bucket, or the worker lacks a right. If the bucket opens as soon as the
+            # call does not name our account, another account has it. Otherwise our account's own list decides.
             if await self._opens_for_strangers(bucket) or bucket not in await self.list_buckets(bucket):
                 return Standing.FOREIGN
             raise
@@ -151,21 +151,22 @@ class S3Client:
         return Standing.OURS
 
     async def list_buckets(self, prefix: str) -> list[str]:
-        """Return the account's buckets that begin so."""
+        """Return the account's buckets whose names begin with the prefix."""
         names: list[str] = []
         page: Json = {}
         while True:
             following = {"ContinuationToken": page["ContinuationToken"]} if page else {}
             page = await self._expect(calls.LIST_BUCKETS, Prefix=prefix, **following)
-            # Some servers do not know the parameter and list everything.
+            # Some servers do not know the parameter `Prefix`, and list everything.
             names += [entry["Name"] for entry in page.get("Buckets", []) if entry["Name"].startswith(prefix)]
             if not page.get("ContinuationToken"):
                 return names
 
     async def create(self, bucket: str) -> bool:
-        """Create the bucket; False: the name is another account's, and no retry will change that.
+        """Create the bucket; False: another account has the name, and a retry does not help.
 
-        True says nothing about who made it: in us-east-1 S3 answers 200 for a bucket that we own already.
+        True does not mean that this call created the bucket: in us-east-1 S3 answers 200 for a bucket that we own
+        already.
         """
         place = {} if self._region == _DEFAULT_REGION else {"LocationConstraint": self._region}
         settings = {"CreateBucketConfiguration": place} if place else {}
@@ -199,7 +200,7 @@ class S3Client:
         await self._call(calls.PUT_CORS, bucket, CORSConfiguration={"CORSRules": list(rules)})
 
     async def policy(self, bucket: str) -> Json | None:
-        """Return the bucket's policy; None when it has none."""
+        """Return the bucket's policy; None when the bucket has none."""
         answer = await self._call(calls.GET_POLICY, bucket, absent=("NoSuchBucketPolicy",))
         policy: Json | None = json.loads(answer["Policy"]) if answer and answer.get("Policy") else None
         return policy
@@ -213,13 +214,13 @@ class S3Client:
         await self._call(calls.DELETE_POLICY, bucket, absent=("NoSuchBucketPolicy",))
 
     async def blocks_public_access(self, bucket: str) -> bool | None:
-        """Tell whether public access is blocked in every way; None: in none."""
+        """Tell whether public access is blocked in every way; None: it is blocked in no way."""
         answer = await self._call(calls.GET_BLOCK, bucket, absent=("NoSuchPublicAccessBlockConfiguration",))
         block = (answer or {}).get("PublicAccessBlockConfiguration", {})
         return block == ACCESS_BLOCK if any(block.values()) else None
 
     async def block_public_access(self, bucket: str) -> None:
-        """Block public access in every way: whatever the policy says, only accounts get in."""
+        """Block public access in every way: only accounts get access, whatever the policy allows."""
         await self._call(calls.PUT_BLOCK, bucket, PublicAccessBlockConfiguration=ACCESS_BLOCK)
 
     async def allow_public_access(self, bucket: str) -> None:
@@ -227,13 +228,13 @@ class S3Client:
         await self._call(calls.DELETE_BLOCK, bucket, absent=("NoSuchPublicAccessBlockConfiguration",))
 
     async def ownership(self, bucket: str) -> str | None:
-        """Return who owns objects that others write: BucketOwnerEnforced, or with ACLs."""
+        """Return the rule for the owner of objects that other accounts write: BucketOwnerEnforced, or one with ACLs."""
         answer = await self._call(calls.GET_OWNERSHIP, bucket, absent=("OwnershipControlsNotFoundError",))
         rules = (answer or {}).get("OwnershipControls", {}).get("Rules", [])
         return rules[0]["ObjectOwnership"] if rules else None
 
     async def put_ownership(self, bucket: str, ownership: str) -> None:
-        """Set who owns objects that others write."""
+        """Set the rule for the owner of objects that other accounts write."""
         rules = {"Rules": [{"ObjectOwnership": ownership}]}
         await self._call(calls.PUT_OWNERSHIP, bucket, OwnershipControls=rules)
 
@@ -245,8 +246,8 @@ class S3Client:
         return not (await self._expect(calls.LIST_UPLOADS, bucket, MaxUploads=1)).get("Uploads")
 
     async def abort_uploads(self, bucket: str) -> Entries:
-        """Abort the open uploads of one page; return what was on it."""
-        # Unlike for objects, botocore does not ask for this by itself: a control character has no form in XML.
+        """Abort the open uploads of one page; return the page's entries."""
+        # XML cannot represent a control character. botocore requests this encoding for objects, but not for uploads.
         page = await self._expect(calls.LIST_UPLOADS, bucket, EncodingType="url")
         is_encoded = page.get("EncodingType") == "url"
         uploads = [
@@ -258,13 +259,13 @@ class S3Client:
         return frozenset(uploads)
 
     async def delete_page(self, bucket: str) -> Entries:
-        """Delete the object versions and delete markers of one page for good; return what was on it.
+        """Delete the object versions and delete markers of one page permanently; return the page's entries.
 
-        That S3 answers yes says little: a server that shows a key otherwise than it is, as some do with control
-        characters, deletes nothing. Only what a page shows next tells.
+        A success answer does not prove a deletion. Some servers show a key with control characters in a wrong form, and
+        then delete nothing. Only the next page shows whether the entries are gone.
 
         Raises:
-            BackendRefused: S3 keeps some: a right is missing, or they are under retention.
+            BackendRefused: S3 keeps some entries, because a right is missing or a retention period still runs.
         """
         page = await self._expect(calls.LIST_VERSIONS, bucket, MaxKeys=BATCH_SIZE)
         entries = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
@@ -283,10 +284,10 @@ class S3Client:
         return shown
 
     async def delete_bucket(self, bucket: str) -> None:
-        """Delete the empty bucket; one that is gone is fine.
+        """Delete the empty bucket; a missing bucket is success.
 
         Raises:
-            StillDeleting: it is not empty any more.
+            StillDeleting: the bucket is not empty any more.
         """
         await self._call(calls.DELETE_BUCKET, bucket, absent=("NoSuchBucket",))
 
@@ -307,9 +308,9 @@ class S3Client:
         return True
 
     async def _account(self) -> str | None:
-        """Return what `ExpectedBucketOwner` is for our account; None on a server without accounts.
+        """Return the value of `ExpectedBucketOwner` for our account; None on a server without accounts.
 
-        AWS tells the number only through STS, which compatible servers lack; they give it with the bucket list.
+        AWS tells the account id only through STS. Compatible servers have no STS, and send the id with the bucket list.
         """
         if not self._knows_account:
             if self._is_aws:
@@ -334,10 +335,10 @@ class S3Client:
         names_owner: bool = True,
         **parameters: Any,
     ) -> Json | None:
-        """Call S3 in a thread; None for the codes in `absent`, an empty answer for those in `present`."""
+        """Call S3 in a thread; return None for the codes in `absent`, and an empty answer for those in `present`."""
         if bucket:
             parameters["Bucket"] = bucket
-            # Without it a write would also work on a bucket of that name that another account opened to us.
+            # Without the owner, a write would also reach another account's bucket of this name that is open to us.
             if names_owner and (account := await self._account()) is not None:
                 parameters["ExpectedBucketOwner"] = account
 
@@ -355,20 +356,20 @@ class S3Client:
                 return None
             if code and code in present:
                 return {}
-            # From None: botocore quotes addresses and whole answers, and the cause would go into the history.
+            # From None: botocore quotes addresses and whole answers, and Temporal would store the cause in the history.
             raise of_backend(Backend.S3, translate(error, operation, bucket, is_aws=self._is_aws)) from None
 
     async def _in_thread(self, call: Callable[[], Answer]) -> Answer:
-        # The fence is a context variable, and a thread of a pool has a context of its own.
+        # The fence is a context variable, and a pool thread does not share our context.
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, call)
 
 
 def _ask_fence(request: AWSPreparedRequest, **_: Any) -> None:
-    """Let no write pass whose attempt is over.
+    """Stop a write whose attempt's lease has expired.
 
-    botocore calls this when a request is signed and goes to the socket next: between the call and here lie a queue
-    for a thread and milliseconds of work, in which a process can freeze.
+    botocore calls this function when the request is signed, immediately before it goes to the socket. Between the
+    client's call and this function lie a queue for a thread and milliseconds of work, in which a process can freeze.
     """
     if request.method not in ("GET", "HEAD"):
         fence.ensure_live()

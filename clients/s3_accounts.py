@@ -1,6 +1,6 @@
-"""The accounts of an S3 server that has its own: versitygw's, by its admin API.
+"""The accounts of an S3 server that manages them itself: versitygw, through its admin API.
 
-https://github.com/versity/versitygw/wiki/Admin-APIs; its requests are signed as S3's are, and its bodies are XML.
+Requests are signed as for S3, and bodies are XML: https://github.com/versity/versitygw/wiki/Admin-APIs
 """
 
 import asyncio
@@ -24,27 +24,27 @@ from plattr.errors import BackendRefused, BackendUnavailable, MissingSetting
 from plattr.settings import Settings
 from telemetry import tracing
 
-# As S3's own client: its calls take milliseconds.
+# The timeouts of the S3 client, because these calls take milliseconds, too.
 CONNECT_SECONDS = 3
 READ_SECONDS = 10
-# Few: an account is looked at once in a run.
+# 4: a run checks an account only once.
 THREADS = 4
-# Of its three roles the one that owns nothing and makes nothing: bucket policies alone say what it may do.
+# Of versitygw's three roles, `user` can neither own nor create buckets. Bucket policies alone define its rights.
 ROLE = "user"
 
 
 class S3Accounts:
-    """Makes, checks and removes accounts; the worker's own must have the role `admin`."""
+    """Creates, checks and removes accounts; the worker's own account must have the role `admin`."""
 
     def __init__(self, settings: Settings, *, session: boto3.Session | None = None) -> None:
         """Take the address from the settings, the credentials from boto3's own chain.
 
         Args:
-            settings: S3_ACCOUNTS_URL, or else AWS_ENDPOINT_URL, where S3 itself is served too.
-            session: other credentials than the process' own.
+            settings: S3_ACCOUNTS_URL, or else AWS_ENDPOINT_URL, if one address serves S3 and the accounts.
+            session: other credentials than the process's own.
 
         Raises:
-            MissingSetting: there is no address.
+            MissingSetting: no address is set.
         """
         endpoint = checked_endpoint("AWS_ENDPOINT_URL", settings.aws_endpoint_url)
         if endpoint is None:
@@ -63,7 +63,7 @@ class S3Accounts:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="s3-accounts")
 
     def close(self) -> None:
-        """Close connections and threads; the client is of no use afterwards."""
+        """Close connections and threads; the client cannot be used afterwards."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._http.close()
 
@@ -75,12 +75,12 @@ class S3Accounts:
         return status == 200
 
     async def put(self, key: str, secret: str) -> None:
-        """Make the account, or give the one that is there this key.
+        """Create the account, or set this secret on the existing account.
 
         Raises:
-            BackendRefused: the worker's account is no admin.
+            BackendRefused: the worker's account is not an admin.
         """
-        # Letters, digits and what base64 has: nothing of it means anything in XML.
+        # Key and secret consist of letters, digits and base64 characters, none of which needs escaping in XML.
         content = f"<Access>{key}</Access><Secret>{secret}</Secret><Role>{ROLE}</Role>"
         action = f"make account {key!r} of S3"
         status = await self._administer(action, "create-user", f"<Account>{content}</Account>")
@@ -92,10 +92,10 @@ class S3Accounts:
             raise _refused(action, status)
 
     async def remove(self, key: str) -> None:
-        """Remove the account; one that is gone is fine.
+        """Remove the account; a missing account is success.
 
         Raises:
-            BackendRefused: the worker's account is no admin.
+            BackendRefused: the worker's account is not an admin.
         """
         action = f"remove account {key!r} of S3"
         status = await self._administer(action, "delete-user", "", access=key)
@@ -107,7 +107,7 @@ class S3Accounts:
         return await self._call(action, "PATCH", address, body, None)
 
     async def _call(self, action: str, method: str, address: str, body: str, credentials: Credentials | None) -> int:
-        """Send one signed request and return the answer's status; None: with the worker's own credentials."""
+        """Send one signed request and return its status; without `credentials`, sign with the worker's own."""
         content = body.encode()
 
         def send() -> int:
@@ -116,7 +116,7 @@ class S3Accounts:
             request = AWSRequest(method=method, url=address, data=content, headers=headers)
             SigV4Auth(signed_by, "s3", self._region).add_auth(request)
             if method != "GET":
-                # As late as can be, as for S3's own calls.
+                # Ask the fence as late as possible, as for S3's own calls.
                 fence.ensure_live()
             status: int = self._http.send(request.prepare()).status_code
             return status
@@ -126,7 +126,7 @@ class S3Accounts:
             with tracing.span(Backend.S3, "call", {"rpc.method": method, "url.path": address.partition("?")[0]}):
                 status = await asyncio.get_running_loop().run_in_executor(self._threads, context.run, send)
         except (HTTPClientError, BotoCoreError) as error:
-            # From None, and the class only: a request's text has a key in it.
+            # From None, and only the class: the text of a request contains a key.
             cause = type(error).__name__
             unreachable = BackendUnavailable(f"cannot {action}: it cannot be reached: {cause}; check AWS_ENDPOINT_URL")
             raise of_backend(Backend.S3, unreachable) from None
@@ -137,7 +137,7 @@ class S3Accounts:
     def _own(self, action: str) -> Credentials:
         with self._looking:
             if self._credentials is None:
-                # Making a session is not safe in threads.
+                # The lock is needed because a session cannot be created safely in several threads.
                 session = self._session or boto3.Session(region_name=self._region)
                 self._credentials = session.get_credentials()
             if self._credentials is None:

@@ -1,4 +1,4 @@
-"""What S3's refusals mean to Plattr, and which right each call needs."""
+"""Turn S3's refusals into Plattr's errors, and name the right that each call needs."""
 
 from dataclasses import dataclass
 
@@ -17,18 +17,18 @@ from plattr.errors import BackendRefused, BackendUnavailable, Conflict, PlattrEr
 
 
 class FeatureMissing(BackendRefused):
-    """Raised when the server does not implement the call; S3-compatible servers lack some."""
+    """Raised when the server does not implement the call; S3-compatible servers lack some calls."""
 
 
 class AccessDenied(BackendRefused):
-    """Raised when the worker lacks a right, or the bucket is another account's: S3 tells them apart for nobody."""
+    """Raised when the worker lacks a right, or another account has the bucket: S3's answer is the same for both."""
 
 
 @dataclass(frozen=True)
 class Operation:
     """One call of S3's API.
 
-    `method` is the name in boto3, `doing` the words for people, `right` the IAM action it needs.
+    `method` is the name in boto3, `doing` the text for error messages, and `right` the IAM action that the call needs.
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
     """
 
@@ -61,7 +61,7 @@ LIST_UPLOADS = Operation("list_multipart_uploads", "list the open uploads of", "
 ABORT_UPLOAD = Operation("abort_multipart_upload", "abort an upload to", "s3:AbortMultipartUpload")
 
 # The codes are S3's own. https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-# HEAD answers carry no body: botocore gives the status as their code.
+# HEAD answers carry no body, so botocore reports the status as their code.
 _CONFLICTS = frozenset({"OperationAborted", "ConditionalRequestConflict", "BucketAlreadyOwnedByYou", "NoSuchBucket"})
 _OVERLOADED = frozenset({"SlowDown", "RequestTimeout", "RequestLimitExceeded", "Throttling", "ThrottlingException"})
 _NO_LOGIN = frozenset(
@@ -70,29 +70,29 @@ _NO_LOGIN = frozenset(
 _DENIED = frozenset({"AccessDenied", "AllAccessDisabled", "AccessDeniedException", "403", "Forbidden"})
 _MISSING = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
 
-# Longer than any of S3's own sentences; a proxy in between may answer with a page.
+# Longer than every message of S3 itself. A proxy between us and S3 may answer with a whole page.
 _MESSAGE_LIMIT = 300
 
 
 def code_of(error: ClientError) -> str:
-    """Return S3's code of the error: AccessDenied; for HEAD the status: 403."""
+    """Return S3's code of the error, such as AccessDenied; for HEAD it is the status, such as 403."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def translate(error: Exception, operation: Operation, bucket: str, *, is_aws: bool) -> PlattrError:
-    """Return what an error of botocore means to Plattr; its text holds no credential.
+    """Return Plattr's error for an error of botocore; its text contains no credential.
 
     Args:
         error: a ClientError or another error of botocore.
-        operation: what was called.
-        bucket: for which bucket; empty for the account's own calls.
+        operation: the call that failed.
+        bucket: the bucket of the call; empty for a call about the account.
         is_aws: whether the server is AWS itself, which has every feature.
     """
     what = f"cannot {operation.doing} " + (f"bucket {bucket!r}" if bucket else "this account")
     if isinstance(error, ClientError):
         return _translate_answer(error, operation, what, is_aws=is_aws)
     if isinstance(error, HTTPClientError | ConnectionError):
-        # Only the class: the text quotes the address, and that may hold a user and a password.
+        # Only the class: the text quotes the address, which may contain a user and a password.
         return BackendUnavailable(f"{what}: S3 cannot be reached: {type(error).__name__}; check AWS_ENDPOINT_URL")
     if isinstance(error, NoCredentialsError | PartialCredentialsError | UnauthorizedSSOTokenError):
         return BackendRefused(f"{what}: the worker has no AWS credentials; give it an IRSA role or access keys")
@@ -102,7 +102,7 @@ def translate(error: Exception, operation: Operation, bucket: str, *, is_aws: bo
 
 
 def kept_objects(code: str, count: int, bucket: str) -> PlattrError:
-    """Return what it means that DeleteObjects answered 200 and kept some objects.
+    """Return the error for a DeleteObjects call that answered 200 but kept some objects.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
     """
@@ -116,7 +116,7 @@ def _translate_answer(error: ClientError, operation: Operation, what: str, *, is
     code = code_of(error)
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     message = str(error.response.get("Error", {}).get("Message", ""))[:_MESSAGE_LIMIT].rstrip(". ")
-    # MinIO takes a subresource it does not know for the bucket itself and answers MalformedXML.
+    # MinIO handles an unknown subresource as the bucket itself, and answers MalformedXML.
     if code in _MISSING or status == 501 or (code == "MalformedXML" and not is_aws):
         return FeatureMissing(f"{what}: this S3 server does not implement it: {code}")
     if code in _CONFLICTS:
@@ -126,7 +126,7 @@ def _translate_answer(error: ClientError, operation: Operation, what: str, *, is
     if code in _OVERLOADED or status >= 500 or status == 429:
         return BackendUnavailable(f"{what}: S3 answered {code or status}")
     if code in _NO_LOGIN:
-        # Their messages are left out: some servers quote the key or the string that was signed.
+        # Leave the message out: some servers quote the key or the string that was signed.
         return BackendRefused(f"{what}: S3 does not accept the worker's credentials: {code}; renew them")
     if code in _DENIED or status == 403:
         right = "sts:AssumeRoleWithWebIdentity" if error.operation_name.startswith("AssumeRole") else operation.right

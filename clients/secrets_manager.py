@@ -1,4 +1,4 @@
-"""AWS Secrets Manager: the admin's login to PostgreSQL."""
+"""Read the admin's PostgreSQL login from AWS Secrets Manager."""
 
 import asyncio
 import json
@@ -17,15 +17,15 @@ from telemetry import tracing
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient as Boto3Client
 
-# A call takes some 50 ms; the caller is a connection that Temporal tries again.
+# A call takes some 50 ms. The caller opens a connection for an attempt, which Temporal retries.
 _CONFIG = Config(connect_timeout=5, read_timeout=5, retries={"total_max_attempts": 2, "mode": "standard"})
 
-# The shape that RDS itself writes and rotates, by libpq's names.
+# The format of the secrets that RDS itself writes and rotates, with libpq's name for each key.
 # https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_secret_json_structure.html
 _KEYS = {"username": "user", "password": "password", "host": "host", "port": "port", "dbname": "dbname"}
 _NEEDED = ("username", "password")
 
-# No permission, no such secret, no key to open it: a retry soon changes nothing.
+# No permission, no such secret, or no key to decrypt it: a quick retry does not help.
 _REFUSALS = frozenset(
     {
         "AccessDeniedException",
@@ -39,19 +39,19 @@ _REFUSALS = frozenset(
 
 
 class SecretsManagerClient:
-    """Reads secrets; credentials and an address of its own come from boto3's environment.
+    """Reads secrets; boto3 takes the credentials, and an address if one is set, from the environment.
 
-    S3's address, AWS_ENDPOINT_URL, is no longer there: see worker/__main__.py.
+    AWS_ENDPOINT_URL, the address of S3, is no longer in the environment: see worker/__main__.py.
     """
 
     def __init__(self, region: str) -> None:
         self._region = region
 
     async def database_parameters(self, arn: str) -> dict[str, str]:
-        """Return the libpq parameters that a secret of RDS's shape holds; user and password are always there.
+        """Return the libpq parameters in a secret of RDS's format; user and password are always included.
 
         Raises:
-            BackendRefused: there is no such secret, no right to read it, or it has another shape.
+            BackendRefused: the secret does not exist, may not be read, or has another format.
             BackendUnavailable: the service cannot be reached or is overloaded.
         """
         with tracing.span(Backend.SECRETS_MANAGER, "read"):
@@ -70,7 +70,7 @@ class SecretsManagerClient:
 
     @cached_property
     def _client(self) -> "Boto3Client":
-        # Made in the thread of the first call: it loads the service's model, which takes some 100 ms.
+        # Created in the thread of the first call, because it loads the service's model, which takes some 100 ms.
         return boto3.session.Session().client("secretsmanager", region_name=self._region, config=_CONFIG)
 
     def _read(self, arn: str) -> str:
@@ -82,7 +82,8 @@ class SecretsManagerClient:
             refusal = kind(f"cannot read the database login from {arn}: Secrets Manager answers {code}")
             raise of_backend(Backend.SECRETS_MANAGER, refusal) from None
         except (BotoCoreError, ResponseParserError) as error:
-            # The second is no BotoCoreError: what a proxy answers, to this call or to that of a pod's role to STS.
+            # ResponseParserError is no BotoCoreError. A proxy's answer causes it, either to this call or to the call to
+            # STS for a pod's role.
             cause = f"{type(error).__name__}: {error}".partition("\n")[0]
             away = BackendUnavailable(f"cannot read the database login from {arn}: {cause}")
             raise of_backend(Backend.SECRETS_MANAGER, away) from None

@@ -1,4 +1,4 @@
-"""The connection to Temporal, and the one way to start a run or to signal it."""
+"""The connection to Temporal, and the only functions that start or signal a run."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -30,12 +30,12 @@ NAME_ATTRIBUTE = SearchAttributeKey.for_keyword("PlattrName")
 ENVIRONMENT_ATTRIBUTE = SearchAttributeKey.for_keyword("PlattrEnvironment")
 PHASE_ATTRIBUTE = SearchAttributeKey.for_keyword("PlattrPhase")
 
-# 10 s: the server answers in milliseconds; beyond that the caller's own back-off is better than waiting.
+# 10 s: the server answers in milliseconds. If it takes longer, the caller's own backoff is better than waiting.
 RPC_TIMEOUT = timedelta(seconds=10)
 CONNECT_TIMEOUT = timedelta(seconds=5)
 
-# What begins which workflow, by the object's kind and whether it is being deleted. Names, not classes:
-# the names are history and never change, and the callers here need none of the workflows' code.
+# The workflow type by the object's kind, and by whether the object is being deleted. Names, not classes: Temporal's
+# histories contain the names, so they never change. This module then needs none of the workflows' code.
 _WORKFLOWS = {
     (Kind.APPLICATION, False): "ProvisionApplication",
     (Kind.APPLICATION, True): "CleanupApplication",
@@ -43,14 +43,15 @@ _WORKFLOWS = {
     (Kind.PREVIEW, True): "CleanupPreview",
 }
 
-# Lower numbers come first; 3 is the server's default. Thousands of previews may end in one second, and whoever applies
-# an Application meanwhile must not stand in their queue; workflows/options.py has the end itself stand behind both.
-# Among equals the server takes turns between the namespaces (matching.enableFairness), so that a team that applies
-# hundreds of objects does not keep another's single one waiting. Activities inherit both from their run.
+# Lower numbers come first; 3 is the server's default. Thousands of previews may end within one second. An Application
+# that is applied meanwhile must not wait behind them. workflows/options.py gives the end of a preview a priority after
+# both. At equal priority the server serves the namespaces in turn (matching.enableFairness). So a team that applies
+# hundreds of objects does not delay another team's single object. Activities inherit priority and fairness from their
+# run.
 # https://docs.temporal.io/develop/task-queue-priority-fairness
 _PRIORITIES = {Kind.APPLICATION: 3, Kind.PREVIEW: 4}
 
-# The server's answers that no quick retry changes: a missing search attribute or namespace, missing rights.
+# Answers that no quick retry changes: a search attribute or the namespace is missing, or rights are missing.
 _REFUSALS = frozenset(
     {
         RPCStatusCode.INVALID_ARGUMENT,
@@ -70,12 +71,12 @@ async def connect_temporal(
 
     Args:
         lazy: connect at the first call, so that a process starts while Temporal is away; a Worker needs False.
-        environment: read instead of the process's own environment.
-        runtime: where the client's metrics go.
+        environment: the environment to read in place of the process's own.
+        runtime: the runtime that collects the client's metrics.
 
     Raises:
         MissingSetting: the configuration cannot be read.
-        BackendUnavailable: not lazy, and the server cannot be reached.
+        BackendUnavailable: the server cannot be reached (only if not lazy).
     """
     try:
         config = ClientConfig.load_client_connect_config(override_env_vars=environment)
@@ -114,27 +115,27 @@ async def start_run(
     timeout: timedelta | None = None,
     result_type: type | None = None,
 ) -> WorkflowHandle[Any, Any]:
-    """Start a run. Every run that does not begin inside another run begins here. Needs no worker to be up.
+    """Start a run. Every run starts here, unless another run starts it. No worker needs to be up.
 
     Args:
         client: the connection.
-        workflow: the type's name.
-        argument: what the run is told.
-        workflow_id: a closed run of this id never stands in the way.
+        workflow: the name of the workflow type.
+        argument: the workflow's input.
+        workflow_id: the workflow id; a closed run with this id does not prevent the start.
         summary: the line that the UI shows beside the run.
-        doing: what fails when the start fails, for the error's text.
-        reference: the object that the run is for: it gives search attributes, priority and fairness key.
-        priority: of a run that is for no single object.
-        on_open: what happens when a run of this id is open.
-        signal: is sent with the start.
-        task_queue: where a worker takes the run from.
-        timeout: the run ends after it, whatever it waits for.
-        result_type: of the handle's result.
+        doing: the action, for the text of the error if the start fails.
+        reference: the object of the run; it gives the search attributes, the priority and the fairness key.
+        priority: the priority of a run that is not for a single object.
+        on_open: what happens if a run with this id is open.
+        signal: the signal to send with the start.
+        task_queue: the task queue from which a worker takes the run.
+        timeout: the execution timeout; the run ends after it, whatever it waits for.
+        result_type: the type of the handle's result.
 
     Raises:
-        WorkflowAlreadyStartedError: a run of this id is open, and `on_open` is FAIL.
-        BackendUnavailable: the server did not take it; start it again.
-        BackendRefused: the server refuses, as for a search attribute that it does not know.
+        WorkflowAlreadyStartedError: a run with this id is open, and `on_open` is FAIL.
+        BackendUnavailable: the server did not accept the start; start the run again.
+        BackendRefused: the server refuses, for example because it does not know a search attribute.
     """
     try:
         return await client.start_workflow(
@@ -166,11 +167,11 @@ async def request_reconcile(
 ) -> None:
     """Signal the object's run that something changed; start the run if there is none (signal-with-start).
 
-    A run that is open gets the signal whatever its type, and reads the object itself.
+    An open run of any type gets the signal, and reads the object itself.
 
     Raises:
-        BackendUnavailable: the server did not take it; request it again.
-        BackendRefused: the server refuses, as for a search attribute that it does not know.
+        BackendUnavailable: the server did not accept the request; request the reconcile again.
+        BackendRefused: the server refuses, for example because it does not know a search attribute.
     """
     await start_run(
         client,
@@ -187,16 +188,16 @@ async def request_reconcile(
 
 
 async def start_cleanup(client: Client, reference: ObjectReference, *, uid: str = "", cascade: bool = False) -> bool:
-    """Start a cleanup that a person asks for; False when a run of the object is open.
+    """Start a cleanup that a person asked for; False when a run of the object is open.
 
     Args:
         client: the connection.
         reference: the object.
-        uid: of the object to delete; empty when it is gone.
-        cascade: what others made of its data goes as well.
+        uid: the uid of the object to delete; empty if the object no longer exists.
+        cascade: also remove what others created from the object's data.
 
     Raises:
-        BackendUnavailable: the server did not take it.
+        BackendUnavailable: the server did not accept the start.
         BackendRefused: the server refuses.
     """
     try:
@@ -221,21 +222,21 @@ async def start_cleanup(client: Client, reference: ObjectReference, *, uid: str 
 
 
 async def request_purge(client: Client, reference: ObjectReference, *, cascade: bool = False) -> None:
-    """Have everything removed that an object which is gone has left, retained data as well (signal-with-start).
+    """Request the removal of everything that a deleted object has left, retained data included (signal-with-start).
 
-    Without an open run a cleanup starts. An open run becomes the cleanup when it finds its object gone.
+    If no run is open, a cleanup starts. An open run becomes the cleanup when it finds that its object is deleted.
 
     Args:
         client: the connection.
         reference: the object.
-        cascade: what others made of its data goes as well.
+        cascade: also remove what others created from the object's data.
 
     Raises:
-        BackendUnavailable: the server did not take it; request it again.
+        BackendUnavailable: the server did not accept the request; request the purge again.
         BackendRefused: the server refuses.
     """
     run = RunInput(namespace=reference.namespace, name=reference.name, by_hand=True, purge=True, cascade=cascade)
-    # Whatever run has the id by then: `cascade` before `purge`, so that no round purges without it.
+    # The signals may reach an open run. Send `cascade` before `purge`, so that no round purges without the cascade.
     for signal in [CASCADE_SIGNAL, PURGE_SIGNAL] if cascade else [PURGE_SIGNAL]:
         await start_run(
             client,
@@ -251,17 +252,17 @@ async def request_purge(client: Client, reference: ObjectReference, *, cascade: 
 
 
 def is_cleanup(name: str) -> bool:
-    """Tell whether a workflow of this name takes an object down."""
+    """Tell whether a workflow type of this name is a cleanup."""
     return name in {_WORKFLOWS[kind, True] for kind in Kind}
 
 
 def object_priority(reference: ObjectReference) -> Priority:
-    """Return the priority of an object's runs; among equals the namespaces take turns."""
+    """Return the priority of an object's runs; at equal priority the server serves the namespaces in turn."""
     return Priority(priority_key=_PRIORITIES[reference.kind], fairness_key=reference.namespace)
 
 
 def search_attributes(reference: ObjectReference) -> TypedSearchAttributes:
-    """Return what a run is found by in Temporal's UI from its start on."""
+    """Return the search attributes by which Temporal's UI finds a run from its start on."""
     return TypedSearchAttributes(
         [
             SearchAttributePair(NAMESPACE_ATTRIBUTE, reference.namespace),
@@ -276,7 +277,7 @@ def _summary(reference: ObjectReference, *, is_deleting: bool) -> str:
 
 
 def translated(error: RPCError | RuntimeError, doing: str) -> PlattrError:
-    """Return Plattr's error for one of Temporal's; the lazy client's connecting raises RuntimeError."""
+    """Return Plattr's error for an error of Temporal; a lazy client that cannot connect raises RuntimeError."""
     cause = " ".join(str(error).split())
     if isinstance(error, RPCError) and error.status in _REFUSALS:
         return BackendRefused(f"cannot {doing}: Temporal refuses: {cause}")

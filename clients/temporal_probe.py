@@ -1,4 +1,4 @@
-"""Whether Temporal is there: asked regularly, for the readiness of worker and watcher."""
+"""Ask Temporal regularly whether it is up, for the readiness of worker and watcher."""
 
 import asyncio
 import logging
@@ -11,20 +11,20 @@ from clients.temporal import RPC_TIMEOUT
 
 logger = logging.getLogger(__name__)
 
-# Asked this often; three missed answers make a process unready.
+# The interval of the health checks. Three missed answers make a process unready.
 PROBE_SECONDS = 10.0
 SILENCE_SECONDS = 35.0
 
 
 class TemporalProbe:
-    """Remembers when Temporal answered last."""
+    """Records when Temporal last answered."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._answered_at: float | None = None
 
     def heard(self) -> None:
-        """Take note of an answer that came to somebody else."""
+        """Record an answer from Temporal; other callers report the answers to their own calls here."""
         self._answered_at = time.monotonic()
 
     def silence(self) -> str | None:
@@ -34,7 +34,7 @@ class TemporalProbe:
         return None
 
     async def run(self) -> None:
-        """Ask for ever."""
+        """Ask Temporal at the interval, until the task is cancelled."""
         while True:
             try:
                 if await self._client.service_client.check_health(timeout=RPC_TIMEOUT):

@@ -1,4 +1,4 @@
-"""Calls that a backend may carry out long after the worker that made them died or gave up."""
+"""Track calls that a backend may carry out long after the calling worker has died or timed out."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -18,14 +18,14 @@ from plattr.marks import Estate
 
 @dataclass
 class TrackedCall:
-    """A call under way; its maker says what became of it."""
+    """A call in flight; the caller records its result here."""
 
     is_made: bool = False
-    """Nothing bore the name, and the call made what bears it now."""
+    """No resource had the name, and the call created the resource that has it now."""
 
 
 class TrackedCalls:
-    """Keeps a note on a claim while a call about its name is under way."""
+    """Keeps an annotation on a claim while a call about its name is in flight."""
 
     def __init__(self, kube: KubeClient, namespace: str) -> None:
         self._kube = kube
@@ -33,13 +33,13 @@ class TrackedCalls:
 
     @asynccontextmanager
     async def track(self, estate: Estate, claim: Claim) -> AsyncIterator[TrackedCall]:
-        """Note on a claim that a call about its name is under way; the note goes when the call is answered.
+        """Annotate a claim while a call about its name is in flight; remove the annotation when the call is answered.
 
-        For a backend that does what it was asked long after the asker died or gave up: whoever has to be sure that
-        nothing comes any more finds the note. An earlier one, of another call, stays.
+        Use it for a backend that may carry out a call long after the caller has died or timed out. The annotation shows
+        that a call may still take effect. The annotation of an earlier call stays.
 
         Raises:
-            Conflict: the claim changed under our hands; then nothing was called.
+            Conflict: the claim changed since it was read; the call was not sent.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         earlier = await self._note_unanswered(estate, claim, now)
@@ -47,18 +47,19 @@ class TrackedCalls:
         try:
             yield call
         except PlattrError as error:
-            # The others: not answered, not by the backend itself, or not for good.
+            # After any other error the annotation stays: the call has no answer, or no final answer of the backend
+            # itself.
             if isinstance(error, NothingPending) or not isinstance(error, BackendUnavailable | StillDeleting):
                 await self._note_answered(estate, claim, earlier, call)
             raise
         await self._note_answered(estate, claim, earlier, call)
 
     async def _note_unanswered(self, estate: Estate, claim: Claim, since: str) -> str | None:
-        """Write the note and return the one before; a claim that is missing, or somebody else's, stays as it is."""
+        """Write the annotation and return its earlier value; a missing or another owner's claim stays as it is."""
         note = annotation_path(UNANSWERED_ANNOTATION)
         write: Json = {"op": "add", "path": note, "value": since}
         with suppress(Conflict):
-            # A note that is not there equals null.
+            # In a `test`, a missing annotation equals null.
             operations = [*tests_of_holder(estate), {"op": "test", "path": note, "value": None}, write]
             await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
             return None
@@ -73,10 +74,10 @@ class TrackedCalls:
         note = annotation_path(UNANSWERED_ANNOTATION)
         operations = [*tests_of_holder(estate), {"op": "add", "path": note, "value": earlier or ""}]
         if earlier is None:
-            # Added before it is removed: to remove what is not there would fail the whole patch.
+            # The patch adds the annotation before it removes it, because removing a missing path fails the whole patch.
             operations.append({"op": "remove", "path": note})
         if call.is_made:
             operations.append({"op": "add", "path": annotation_path(MADE_ANNOTATION), "value": "true"})
-        # A conflict: the claim is somebody else's by now.
+        # A conflict means that another owner holds the claim by now.
         with suppress(Conflict):
             await self._kube.json_patch(LEASES, claim.lease_name, operations, self._namespace)
