@@ -1,1 +1,1 @@
-"""Logs, metrics, traces and probes of the processes."""
+"""Logs, metrics, traces and probes of Plattr's processes."""

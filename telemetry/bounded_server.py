@@ -1,22 +1,23 @@
-"""Bounds of a small HTTP server: how long a connection may last, and how many there may be.
+"""Limit a small HTTP server: how long a connection may last, and how many may be open.
 
-aiohttp waits for ever for a request's headers, and keeps as many connections as there are files. Whoever reaches the
-port could hold thousands open with a byte a minute each, until probes and scrapers get none.
+aiohttp waits without a limit for a request's headers, and keeps as many connections as the process may open files.
+A client that reaches the port could hold thousands of connections open, each with a byte a minute, until probes and
+scrapers get none.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Any
 
-# 10 s for all of a connection: header, answer, and the reader's taking it. Prometheus gives up after as long, and a
-# probe after less.
+# 10 s for a whole connection: the header, the answer, and the time in which the client reads the answer. Prometheus
+# times out after 10 s, too, and a probe sooner.
 CONNECTION_SECONDS = 10.0
-# 32: probes and scrapers come one at a time, and each for milliseconds.
+# 32: probes and scrapers connect one at a time, and each only for milliseconds.
 MOST_CONNECTIONS = 32
 
 
 class OpenConnections:
-    """The connections that are open; makes the protocol of each new one."""
+    """The open connections, and the factory for the protocol of each new connection."""
 
     def __init__(
         self,
@@ -35,25 +36,25 @@ class OpenConnections:
         return _Bounded(self._make(), self)
 
     def begin(self, transport: asyncio.Transport) -> None:
-        """Take a connection; above the bound the oldest goes: a real request is answered long before it is that."""
+        """Add a connection; at the limit, end the oldest: a real request is answered long before it is the oldest."""
         if len(self._open) >= self._most:
             self._end(next(iter(self._open)))
         loop = asyncio.get_running_loop()
         self._open[transport] = loop.call_later(self._seconds, self._end, transport)
 
     def lose(self, transport: asyncio.Transport) -> None:
-        """Forget a connection that is closed."""
+        """Remove a closed connection."""
         if (timer := self._open.pop(transport, None)) is not None:
             timer.cancel()
 
     def _end(self, transport: asyncio.Transport) -> None:
         self.lose(transport)
-        # Not closed: that would wait until the other side has taken what it has not read.
+        # Abort, not close: a close would wait until the client has read the rest of the answer.
         transport.abort()
 
 
 class _Bounded(asyncio.Protocol):
-    """Hands everything on to the protocol that does the work."""
+    """Passes every event on to the protocol that serves the connection."""
 
     def __init__(self, inner: asyncio.Protocol, connections: OpenConnections) -> None:
         self._inner = inner

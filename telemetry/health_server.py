@@ -14,14 +14,14 @@ from telemetry.bounded_server import OpenConnections
 
 logger = logging.getLogger(__name__)
 
-# None: fine; a text: the reason why not, in words.
+# Returns None if the check passes, else the reason as text.
 Check = Callable[[], str | None]
-# More metrics, in the text format 0.0.4.
+# Returns additional metrics in the text format 0.0.4.
 Read = Callable[[], Awaitable[bytes]]
 
 
 class HealthServer:
-    """Serve /metrics, /healthz (alive) and /readyz (able to do its work); the checks run at each request."""
+    """Serves /metrics, /healthz (alive) and /readyz (able to work); the checks run at each request."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class HealthServer:
         *,
         more: Read | None = None,
     ) -> None:
-        """Take the checks, the metrics of `registry`, and those that `more` returns."""
+        """Use the checks, the metrics of `registry`, and the metrics that `more` returns."""
         self._host = host
         self._port = port
         self._registry = registry
@@ -45,16 +45,16 @@ class HealthServer:
 
     @property
     def port(self) -> int:
-        """Return the port it listens on, which the system chose if 0 was asked for."""
+        """Return the port that the server listens on; the system chooses a port if the given one is 0."""
         if self._server is None or not self._server.sockets:
             return self._port
         return int(self._server.sockets[0].getsockname()[1])
 
     async def start(self) -> None:
-        """Begin to listen.
+        """Start listening.
 
         Raises:
-            MissingSetting: the port cannot be had.
+            MissingSetting: the server cannot listen on the port.
         """
         application = web.Application()
         application.add_routes(
@@ -64,7 +64,8 @@ class HealthServer:
                 web.get("/readyz", _endpoint(self._ready)),
             ]
         )
-        # 2 s: a scrape that hangs must not hold up the end of the process. No connection waits for a second request.
+        # shutdown_timeout 2 s: a scrape that hangs must not delay the end of the process. keepalive_timeout 0: no
+        # connection waits for a second request.
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=2, keepalive_timeout=0)
         await self._runner.setup()
         if self._runner.server is None:
@@ -80,7 +81,7 @@ class HealthServer:
         logger.info("health server started", extra={"host": self._host, "port": self.port})
 
     async def stop(self) -> None:
-        """Stop listening; harmless when it never started."""
+        """Stop listening; do nothing if the server never started."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -89,7 +90,8 @@ class HealthServer:
             self._runner = None
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        # What is appended comes in the plain format, which every scraper takes; so both are in that.
+        # The additional metrics come in the plain text format, so the registry's metrics use this format, too. Every
+        # scraper accepts it.
         accepted = "" if self._more else request.headers.get("Accept", "")
         encode, content_type = choose_encoder(accepted)
         body = encode(self._registry)

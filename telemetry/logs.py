@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, and no word of an exception that is not Plattr's own."""
+"""Structured logs: one JSON object a line, without the texts of exceptions that are not Plattr's own."""
 
 import logging
 import sys
@@ -16,10 +16,10 @@ _CHATTY = ("aiohttp", "boto3", "botocore", "httpx", "kubernetes", "psycopg", "re
 
 
 class LogFormatter(JsonFormatter):
-    """Write a record as one JSON object a line: the constant message, and the fields given as `extra`.
+    """Writes a record as one JSON object a line: the constant message, and the fields given as `extra`.
 
-    Of an exception it writes where it happened. Its words only when they are ours: drivers quote statements,
-    and a statement may hold a password.
+    For an exception it writes where the exception was raised. It writes the text only if the exception is ours: drivers
+    quote statements, and a statement may hold a password.
     """
 
     def __init__(self) -> None:
@@ -33,13 +33,13 @@ class LogFormatter(JsonFormatter):
         )
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields as they are written."""
-        # The time first: that is how people read a log.
+        """Return the fields in the order and form in which they are written."""
+        # The time comes first, because people read a log by time.
         return {"time": log_data.pop("time"), **log_data, "level": str(log_data["level"]).lower()}
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-        """Add what an exception may say in place of the library's full text of it."""
-        # The library writes an exception's words, whoever's they are.
+        """Add the permitted fields of an exception in place of the library's full text."""
+        # The library writes the text of every exception, even of one that is not ours.
         message_dict.pop("exc_info", None)
         super().add_fields(log_data, record, message_dict)
         if record.exc_info and record.exc_info[1] is not None:
@@ -47,11 +47,11 @@ class LogFormatter(JsonFormatter):
 
 
 def configure_logging(level: str, stream: TextIO | None = None) -> None:
-    """Send every logger's records to one stream, the standard error unless another is given."""
+    """Send every logger's records to one stream; the default is the standard error."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(LogFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # At DEBUG they write whole requests, credentials included; at INFO a line for every call.
+    # At DEBUG these loggers write whole requests, credentials included. At INFO they write a line for every call.
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -60,7 +60,7 @@ def _describe(error: BaseException, trace: TracebackType | None) -> dict[str, An
     described: dict[str, Any] = {"error": type(error).__name__}
     if isinstance(error, PlattrError | FailureError):
         described["cause"] = str(error)
-    # 12: the innermost frames say where; the outermost are the event loop's.
+    # 12: the innermost frames show where the exception was raised. The outermost frames belong to the event loop.
     described["trace"] = [
         f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)[-12:]
     ]

@@ -1,4 +1,4 @@
-"""What the worker counts, in the process's one registry; docs/operating.md says what each is good for."""
+"""The worker's metrics in the process's one registry; docs/operating.md explains the use of each."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -6,7 +6,7 @@ STEP_SECONDS = Histogram(
     "plattr_step_duration_seconds",
     "How long an attempt of a step took",
     ["step", "outcome"],
-    # From an idempotent look (some 10 ms) to START_TO_CLOSE (60 s), where the server gives an attempt up.
+    # From an attempt that finds nothing to do (some 10 ms) to START_TO_CLOSE (60 s), when the server times it out.
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60),
 )
 STEP_ATTEMPTS = Counter(
