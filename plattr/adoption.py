@@ -1,4 +1,4 @@
-"""Taking over what bears an object's names and is marked as somebody else's: what a person is asked, and answers."""
+"""Adoption: taking over resources that have an object's names and another owner's mark, after a person's approval."""
 
 import hashlib
 
@@ -13,9 +13,9 @@ class Adoptable(FrozenModel):
 
     what: str
     holder: str
-    """Whose it is, in words that are safe to show."""
+    """The owner that the mark names, in words that are safe to show."""
     fingerprint: str
-    """Of its mark: what a person approved is taken over only while it is just so."""
+    """Of its mark. An approved resource is taken over only while its mark is unchanged."""
 
     @classmethod
     def of(cls, what: str, mark: Mark | None, holder: str) -> "Adoptable":
@@ -25,19 +25,19 @@ class Adoptable(FrozenModel):
 
 
 class AdoptionInput(FrozenModel):
-    """Look for what an object could take over, and take over what a person approved of it."""
+    """Look for what an object could take over, and take over what a person has approved."""
 
     reference: ObjectReference
     approved: tuple[Adoptable, ...] = Field(default=())
-    """Empty: only look."""
+    """Empty: look only."""
 
 
 class Adoption(FrozenModel):
     """What there was to take over."""
 
     found: tuple[Adoptable, ...] = ()
-    """What could be taken over, and has not been."""
+    """What could be taken over, but has not been."""
     taken: tuple[Adoptable, ...] = ()
-    """What was approved and is another's no more."""
+    """What was approved and now belongs to the object."""
     obstacles: tuple[str, ...] = ()
-    """What bears a name of the object's and cannot be taken over, and why."""
+    """What has one of the object's names but cannot be taken over, and why."""

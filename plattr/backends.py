@@ -1,4 +1,4 @@
-"""What the clients talk to, in the words of errors, metrics and traces."""
+"""The backends that the clients talk to, as errors, metrics and traces name them."""
 
 from enum import StrEnum
 from typing import TypeVar
@@ -9,7 +9,7 @@ Error = TypeVar("Error", bound=PlattrError)
 
 
 class Backend(StrEnum):
-    """One of the servers outside."""
+    """One of the external servers."""
 
     KUBERNETES = "kubernetes"
     POSTGRESQL = "postgresql"
@@ -22,10 +22,10 @@ class Backend(StrEnum):
 
 
 def of_backend(backend: Backend, error: Error) -> Error:
-    """Return the error with the mark of the backend that it comes from, for the metrics."""
+    """Return the error, marked with the backend that it comes from, for the metrics."""
     error.backend = backend
     return error
 
 
 class NothingPending(BackendUnavailable):
-    """Raised when a backend did not do what it was asked and will not do it later: it was not asked, or said so."""
+    """Raised when a call had no effect and will have none: the backend never got it, or said so."""

@@ -1,4 +1,4 @@
-"""What a bucket has to look like: its owner's tags, its CORS rules and its policy, and how to compare them."""
+"""How a bucket has to be: its owner's tags, its CORS rules and its policy, and how to compare them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from plattr.objects import Owner
 from plattr.settings import Settings
 from plattr.target import Target
 
-# S3 allows letters, digits, spaces and + - = . _ : / @ in a tag's value: an owner's key fits as it is.
+# A tag's value in S3 may hold letters, digits, spaces and + - = . _ : / @. So an owner's key needs no encoding.
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/tagging-managing.html
 OWNER_TAG = "plattr-owner"
 OWNER_UID_TAG = "plattr-owner-uid"
@@ -30,14 +30,15 @@ ACCESS_BLOCK = {
     "RestrictPublicBuckets": True,
 }
 
-# What an application's own account may do in its buckets.
+# What an application's own account may do with the objects in its buckets.
 OBJECT_ACTIONS = (
     *("s3:GetObject", "s3:GetObjectAttributes", "s3:PutObject", "s3:DeleteObject"),
     *("s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"),
 )
 LIST_ACTIONS = ("s3:ListBucket", "s3:ListBucketMultipartUploads", "s3:GetBucketLocation")
 
-# What a page in a browser needs: every method on its own objects, and an hour between two preflight requests.
+# What a page in a browser needs: every method on the application's own objects, and an hour between two preflight
+# requests.
 CORS_METHODS = ("GET", "PUT", "POST", "DELETE", "HEAD")
 CORS_MAX_AGE_SECONDS = 3600
 
@@ -55,7 +56,7 @@ def owner_tags(owner: Owner) -> dict[str, str]:
 
 
 def tagged_mark(tags: Mapping[str, str]) -> Mark | None:
-    """Return the owner that a bucket's tags name; None when they name none."""
+    """Return the owner that a bucket's tags name; None when there is no such tag."""
     if OWNER_TAG not in tags:
         return None
     return Mark(
@@ -81,7 +82,7 @@ def cors_rules(target: Target) -> list[dict[str, Any]]:
 
 
 def public_read_policy(bucket: BucketName, *, partition: str) -> dict[str, Any]:
-    """Return the policy by which anybody may read the bucket's objects, and nobody may list them.
+    """Return the policy that lets anybody read the bucket's objects, but not list them.
 
     Args:
         bucket: the bucket.
@@ -102,13 +103,14 @@ def public_read_policy(bucket: BucketName, *, partition: str) -> dict[str, Any]:
 
 
 def bucket_policy(bucket: BucketName, *, is_public: bool, account: str | None, partition: str) -> dict[str, Any] | None:
-    """Return the policy of a bucket; None: it is to have none.
+    """Return the policy of a bucket; None when it is to have no policy.
 
     Args:
         bucket: the bucket.
         is_public: whether anybody may read its objects.
-        account: the access key id of the application's account, where it has one: the objects are its to read, write
-            and list. No tags, policy, ACL, CORS or old versions: by those a bucket would be another's, or open.
+        account: the access key id of the application's account, if it has one. This account may read, write and list
+            the objects. It has no right on tags, policy, ACL, CORS or old versions. With these it could give the bucket
+            another owner's mark, or open it.
         partition: the first part of its ARN: aws, aws-cn, aws-us-gov.
     """
     policy = public_read_policy(bucket, partition=partition)
@@ -123,23 +125,23 @@ def bucket_policy(bucket: BucketName, *, is_public: bool, account: str | None, p
 
 
 def is_same_cors(some: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether two lists of rules mean the same; order within a rule and its ID mean nothing."""
+    """Tell whether two lists of rules mean the same; the order within a rule and its ID mean nothing."""
     return [_plain_rule(rule) for rule in some] == [_plain_rule(rule) for rule in other]
 
 
 def is_same_policy(some: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
-    """Tell whether two policies mean the same; servers give back one value or a list of one as they like."""
+    """Tell whether two policies mean the same; a server may return a single value as a value or as a list."""
     return bool(_plain_policy(some) == _plain_policy(other))
 
 
 def storage_values(target: Target, settings: Settings) -> dict[str, str]:
-    """Return the variables of the application's buckets; credentials are the pod's own affair (IRSA).
+    """Return the variables of the application's buckets; credentials come from the pod (IRSA).
 
-    S3 has no limit on an object's size that a bucket could carry, so `maxFileSize` is for the application to
-    keep: as the limit of the uploads it signs. It gets the number of bytes.
+    A bucket in S3 cannot limit the size of an object. So the application has to enforce `maxFileSize` on the uploads
+    that it signs. Its variable holds the number of bytes.
 
     Raises:
-        MissingSetting: S3_PUBLIC_ENDPOINT or AWS_ENDPOINT_URL is no address, or holds credentials.
+        MissingSetting: S3_PUBLIC_ENDPOINT or AWS_ENDPOINT_URL is not an address, or holds credentials.
     """
     public = checked_endpoint("S3_PUBLIC_ENDPOINT", settings.s3_public_endpoint)
     endpoint = public or checked_endpoint("AWS_ENDPOINT_URL", settings.aws_endpoint_url)
@@ -158,7 +160,7 @@ def checked_endpoint(setting: str, endpoint: str | None) -> str | None:
     """Return the address of an S3 server without a trailing slash; None stays None.
 
     Raises:
-        MissingSetting: it is no http(s) address, or holds credentials.
+        MissingSetting: it is not an http(s) address, or holds credentials.
     """
     if endpoint is None:
         return None
@@ -167,7 +169,7 @@ def checked_endpoint(setting: str, endpoint: str | None) -> str | None:
         is_plain = address.scheme in ("http", "https") and address.hostname and address.username is None
     except ValueError:
         is_plain = False
-    # The value itself stays out of the message: a bad one may be bad because it holds a password.
+    # The message does not show the value: a value may be bad because it holds a password.
     if not is_plain:
         raise MissingSetting(
             f"cannot use setting {setting}: it must begin with http:// or https:// and hold no credentials, since"

@@ -1,7 +1,7 @@
-"""Certificates: which hosts one is good for, and whether cert-manager made its Secret for an Ingress of ours.
+"""Certificates: which hosts one is valid for, and whether cert-manager made its Secret for an Ingress of ours.
 
-cert-manager's ingress-shim makes a Certificate by the name in the Ingress's `tls.secretName`, which the Ingress owns;
-the Secret that it fills has no owner, and stays. https://cert-manager.io/docs/usage/ingress/
+The ingress-shim of cert-manager creates a Certificate, named by the Ingress's `tls.secretName`. The Ingress owns this
+Certificate. The Secret that the Certificate fills has no owner, and stays. https://cert-manager.io/docs/usage/ingress/
 """
 
 from collections.abc import Collection, Mapping
@@ -23,9 +23,9 @@ def is_by_cert_manager(annotations: Mapping[str, str]) -> bool:
 
 
 def is_for_our_ingress(secret_name: str, annotations: Mapping[str, str], *, cluster_issuer: str) -> bool:
-    """Tell whether a Secret has the form of one that an Ingress of ours asked for.
+    """Tell whether a Secret looks like one that an Ingress of ours requested.
 
-    By its Certificate's name, which ingress-shim makes the Secret's, and by the platform's own issuer.
+    Its Certificate has the Secret's name, since ingress-shim names both alike. Its issuer is the platform's own.
     """
     form = {
         CERTIFICATE_NAME_ANNOTATION: secret_name,
@@ -36,7 +36,7 @@ def is_for_our_ingress(secret_name: str, annotations: Mapping[str, str], *, clus
 
 
 def covers(names: Collection[str], host: str) -> bool:
-    """Tell whether a certificate for these names is good for the host; a wildcard stands for one label."""
+    """Tell whether a certificate for these names is valid for the host; a wildcard stands for one label."""
     known = {name.lower() for name in names}
     return host in known or f"*.{host.partition('.')[2]}" in known
 
@@ -47,7 +47,7 @@ def alt_names(annotations: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def names_in(pem: bytes) -> tuple[str, ...] | None:
-    """Return the DNS names of a certificate; None when it is none. Of a chain the first counts."""
+    """Return the DNS names of a certificate; None when it is not a certificate. Of a chain, the first counts."""
     try:
         certificate = x509.load_pem_x509_certificate(pem)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

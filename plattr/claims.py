@@ -1,8 +1,8 @@
-"""Claims: who holds a name that can exist only once on the platform; first come keeps it.
+"""Claims: who holds a name that can exist only once on the platform; the first claim wins.
 
-Each claim is a Lease in Plattr's own namespace, created before the resource it stands for. Creating is atomic,
-so two objects can never both believe that a schema, bucket, realm or host is theirs, and the claims of an owner
-are the inventory that a cleanup works from, even when the object is long gone.
+Each claim is a Lease in Plattr's own namespace, created before the resource it stands for. Creating a Lease is atomic.
+So two objects can never both believe that they own a schema, bucket, realm or host. A cleanup takes the claims of an
+owner as its inventory, even when the object is long gone.
 """
 
 from collections.abc import Collection
@@ -15,7 +15,7 @@ from plattr.target import Target
 
 
 class Claim(FrozenModel):
-    """One name that an owner needs for itself; `name` is the name as its backend knows it."""
+    """One name that an owner needs for itself; `name` is the name in its backend."""
 
     kind: ClaimKind
     name: str
@@ -24,7 +24,7 @@ class Claim(FrozenModel):
     def lease_name(self) -> str:
         """Return the Lease's name; injective, since SQL names hold no hyphen and the others no underscore.
 
-        The kind stands last: a schema may end in an underscore, and a Lease's name not in a hyphen.
+        The kind stands last: a schema's name may end in an underscore, but a Lease's name must not end in a hyphen.
         """
         return f"{self.name.replace('_', '-')}-{self.kind}"
 
@@ -35,42 +35,42 @@ class HeldClaim(FrozenModel):
     claim: Claim
     owner: Owner
     is_retained: bool = False
-    """The owner's deletionPolicy was Retain when it last asked: what the name stands for outlives the object."""
+    """The owner's deletionPolicy was Retain when it last claimed the name: the named resource outlives the object."""
     is_made: bool = False
-    """Nothing bore the name when the owner set out to make it: what bears it since is the owner's, marked or not."""
+    """Nothing had the name when the owner set out to make it. A resource of this name is the owner's, marked or not."""
     unanswered_until: datetime | None = None
-    """Until when a call about the name may come true whose answer never came; the note outlives that moment."""
+    """Until when an unanswered call about the name may still take effect. The note outlives that moment."""
     references: str = ""
-    """Of the workload's own name: what of the user's its last run looked at; see plattr/references.py."""
+    """Only for the workload's own name: which of the user's objects its last run saw; see plattr/references.py."""
     quarantined_until: datetime | None = None
-    """The owner is gone and has given the name back; nobody has it before that call can come true no more."""
+    """The owner is gone and has released the name. No object gets the name while that call may still take effect."""
 
     @property
     def may_be_made(self) -> bool:
-        """Tell whether what bears the name may be the owner's making: a call without an answer may have made it."""
+        """Tell whether the owner may have made what has the name: a call without an answer may have made it."""
         return self.is_made or self.unanswered_until is not None
 
 
 def is_data(claim: Claim) -> bool:
-    """Tell whether what bears the name can outlive its object."""
+    """Tell whether what has the name can outlive its object."""
     return is_data_kind(claim.kind)
 
 
 def goes_with_object(held: HeldClaim) -> bool:
-    """Tell whether the end of its object gives this name back: all but retained data, and names in quarantine."""
+    """Tell whether the object's end releases the name: true except for retained data and names in quarantine."""
     return held.quarantined_until is None and not (held.is_retained and is_data(held.claim))
 
 
 def outliving(held: Collection[HeldClaim], uid: str) -> tuple[Claim, ...]:
-    """Return what earlier incarnations retained and this one has not adopted: its end must not be theirs.
+    """Return what earlier objects of this name retained and this one has not adopted; its cleanup must spare that.
 
-    What it adopted has its uid, and follows its own deletionPolicy.
+    What this object adopted has its uid, and follows its own deletionPolicy.
     """
     others = [each for each in held if each.owner.uid != uid]
-    # Of a feature that was switched off before, the claim still tells the policy of that time.
+    # If a feature was disabled before, its claim still tells the policy of that time.
     retaining = {each.owner.uid for each in others if each.is_retained}
     kept = {each.claim for each in others if each.owner.uid in retaining and is_data(each.claim)}
-    # Roles own the tables of their environment's schemas, whatever those are called.
+    # Roles own the tables in their environment's schemas, whatever the names of these schemas.
     environments = {_environment(claim) for claim in kept if claim.kind is ClaimKind.SCHEMA}
     kept |= {
         each.claim for each in held if each.claim.kind is ClaimKind.ROLES and _environment(each.claim) in environments
@@ -79,7 +79,7 @@ def outliving(held: Collection[HeldClaim], uid: str) -> tuple[Claim, ...]:
 
 
 def _environment(claim: Claim) -> str:
-    # An Application's names in PostgreSQL begin with it, and previews retain nothing.
+    # An Application's names in PostgreSQL begin with its environment. Previews retain nothing.
     return claim.name.partition("_")[0]
 
 
@@ -94,21 +94,21 @@ def claims_of(target: Target) -> tuple[Claim, ...]:
 
 
 def host_claim(target: Target) -> Claim:
-    """Return the claim of the host that an object is served at, which it asks for one of."""
+    """Return the claim of the host that an object is served at; each object asks for one."""
     return Claim(kind=ClaimKind.HOST, name=target.names.host)
 
 
 def workload_claim(target: Target) -> Claim:
-    """Return the claim of the workload's own name, which every object has exactly one of."""
+    """Return the claim of the workload's own name; each object has exactly one."""
     return Claim(kind=ClaimKind.INGRESS, name=f"{target.names.namespace}.{target.names.stem}")
 
 
 def previews_claim(application: str) -> Claim:
-    """Return the claim of the names that previews of an application of this name have, whatever its namespace."""
+    """Return the claim of the names that previews of an application of this name have, in any namespace."""
     return Claim(kind=ClaimKind.PREVIEWS, name=application)
 
 
 def other_families(target: Target) -> tuple[str, ...]:
-    """Return the applications, other than the target's own, whose previews could bear one of the target's names."""
+    """Return the other applications whose previews could have one of the target's names."""
     own = target.parent if target.is_preview else target.owner.reference.name
     return tuple(sorted(preview_families(target.names, target.spec) - {own}))

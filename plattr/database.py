@@ -1,4 +1,4 @@
-"""What an application's database looks like: who owns it, how it differs from the spec, and what brings it there."""
+"""An application's database: who owns it, how it differs from the spec, and what corrects the difference."""
 
 import json
 from urllib.parse import quote
@@ -10,7 +10,7 @@ from plattr.settings import Settings
 from plattr.sql_access import ACCESS_BATCH, Routine
 from plattr.target import Target
 
-# Every comment of ours begins so; anything else on a schema or role is somebody else's.
+# Every comment of ours begins so. Any other comment on a schema or role is somebody else's.
 RECORD_PREFIX = "plattr:"
 
 
@@ -39,7 +39,7 @@ class DatabaseState(FrozenModel):
 
 
 class Pending(FrozenModel):
-    """What of anon's access is still to be brought about: the row that `sql_access.ACCESS` returns."""
+    """What of anon's access still has to be applied: the row that `sql_access.ACCESS` returns."""
 
     tables: tuple[str, ...] = ()
     routines: tuple[Routine, ...] = ()
@@ -51,7 +51,7 @@ class Pending(FrozenModel):
 
 
 class Wanted(FrozenModel):
-    """What is asked for beside the target's own fields."""
+    """What is asked for in addition to the target's own fields."""
 
     verifier: str | None
     """The SCRAM form of the password; needed when the app role is missing."""
@@ -63,7 +63,7 @@ class Wanted(FrozenModel):
 
 def owner_record(owner: Owner) -> str:
     """Return the comment that says whose a schema or role is."""
-    # In this order: what a cleanup looks for stands first.
+    # In this order, because a cleanup searches for the beginning of the record.
     return RECORD_PREFIX + json.dumps(
         {
             "cluster": owner.cluster,
@@ -75,16 +75,16 @@ def owner_record(owner: Owner) -> str:
 
 
 def record_beginning(estate: Estate) -> str:
-    """Return what the record of every incarnation of this owner begins with, and no other owner's does."""
+    """Return how every record of this owner begins, whatever its uid; no other owner's record begins so."""
     owner = Owner(reference=estate.reference, uid="", cluster=estate.cluster, namespace_uid=estate.namespace_uid or "")
     beginning = owner_record(owner).removesuffix('"}')
     return beginning if estate.namespace_uid is not None else beginning.removesuffix('", "uid": "')
 
 
 def anon_record(target: Target) -> str:
-    """Return the comment of the anon role: whose it is, and which access was applied to which schema.
+    """Return the comment of the anon role: its owner, and which access was applied to which schema.
 
-    Only here: a schema's comment is its owner's to write, and a role's is not.
+    Only a role's comment can say so: a schema's owner can write the schema's comment, but not a role's.
     """
     record = json.loads(owner_record(target.owner).removeprefix(RECORD_PREFIX))
     return RECORD_PREFIX + json.dumps(
@@ -93,9 +93,9 @@ def anon_record(target: Target) -> str:
 
 
 def adopted_record(comment: str | None, owner: Owner) -> str:
-    """Return the record of a new owner that says of anon's access what the old one does.
+    """Return the record of a new owner, with the old record's words about anon's access.
 
-    Otherwise it would be applied again, and what the schema's owner took from anon would come back.
+    Without these words the access would be applied again, and anon would regain what the schema's owner revoked.
     """
     record = json.loads(owner_record(owner).removeprefix(RECORD_PREFIX))
     texts = {field: _text_in(comment, field) for field in ("schema", "access")}
@@ -103,9 +103,9 @@ def adopted_record(comment: str | None, owner: Owner) -> str:
 
 
 def is_access_due(state: DatabaseState, target: Target) -> bool:
-    """Tell whether anon's access has to be applied: to what is new, or because the spec says something else.
+    """Tell whether anon's access has to be applied: to new roles or schemas, or because the spec has changed.
 
-    Never because it differs: what the owner took away from anon, or gave him, stays.
+    A difference on the server is no reason: what the owner revoked from anon, or granted to anon, stays.
     """
     return (
         not (state.app_exists and state.schema_exists)
@@ -115,20 +115,20 @@ def is_access_due(state: DatabaseState, target: Target) -> bool:
 
 
 def closes_routines(state: DatabaseState, target: Target) -> bool:
-    """Tell whether functions that everybody may call are closed now.
+    """Tell whether to close the functions that everybody may call now.
 
-    Once for a schema, and not again when the spec changes: what the owner opened afterwards stays open.
+    They are closed once for a schema, and not again when the spec changes. What the owner opened afterwards stays open.
     """
     return not state.app_exists or recorded_schema(state.anon_comment) != target.names.schema_name
 
 
 def recorded_schema(comment: str | None) -> str | None:
-    """Return the schema to which the anon role's comment says that access was applied last."""
+    """Return the schema to which access was applied last, by the anon role's comment."""
     return _text_in(comment, "schema")
 
 
 def recorded_access(comment: str | None) -> str | None:
-    """Return the access that was applied to it."""
+    """Return the access that was applied last, by the anon role's comment."""
     return _text_in(comment, "access")
 
 
@@ -157,10 +157,10 @@ def _text_in(comment: str | None, field: str) -> str | None:
 
 
 def refuse_foreign(state: DatabaseState, target: Target) -> None:
-    """Return when all that exists under the target's names is its own.
+    """Refuse what exists under the target's names and is not the target's own.
 
     Raises:
-        OwnedElsewhere: the schema or a role belongs to somebody else, or nobody is recorded as its owner.
+        OwnedElsewhere: the schema or a role belongs to somebody else, or no owner is recorded.
     """
     for what, comment in existing_records(state, target).items():
         ensure_own(what, recorded_mark(comment), target.owner)
@@ -169,7 +169,7 @@ def refuse_foreign(state: DatabaseState, target: Target) -> None:
 def existing_records(state: DatabaseState, target: Target) -> dict[str, str | None]:
     """Return the comment that counts for each thing that exists under the target's names."""
     names = target.names
-    # The owning role's record first: the application itself can overwrite the schema's.
+    # The owning role's record comes first, because the application itself can overwrite the schema's.
     schema_record = (
         state.schema_owner_comment if recorded_mark(state.schema_owner_comment) is not None else state.schema_comment
     )
@@ -184,12 +184,12 @@ def existing_records(state: DatabaseState, target: Target) -> dict[str, str | No
 def missing_statements(
     state: DatabaseState, target: Target, wanted: Wanted, pending: Pending | None
 ) -> list[sql.Statement]:
-    """Return what brings the server from `state` to the target, in order; empty when nothing differs.
+    """Return the statements that bring the server from `state` to the target; empty when nothing differs.
 
     Args:
         state: what the server holds, all of it the target's own.
         target: what is asked for.
-        wanted: what else is.
+        wanted: what is asked for in addition.
         pending: what of anon's access is to be applied now; None when none is due.
     """
     statements = [*_roles(state, target, wanted), *_schema(state, target)]
@@ -197,12 +197,12 @@ def missing_statements(
         statements += _access(state, target, pending)
     record = anon_record(target)
     if pending is not None and not pending.is_whole:
-        # Not applied yet, and what was applied before must not be forgotten meanwhile.
+        # The access is not applied completely yet. Meanwhile keep the record of what was applied before.
         record = state.anon_comment or owner_record(target.owner)
     if state.anon_comment != record:
         statements.append(sql.comment_on_role(target.names.anon_role, record))
     if state.group_exists and _lacks_group(state, wanted):
-        # Last: from 16 on it locks the group, which all share, to the end of the transaction.
+        # Last: from 16 on, this statement locks the group to the end of the transaction, and all applications share it.
         statements.append(
             sql.join_group(sql.APPLICATIONS_ROLE, target.names.app_role, has_options=wanted.has_grant_options)
         )
@@ -221,7 +221,7 @@ def _roles(state: DatabaseState, target: Target, wanted: Wanted) -> list[sql.Sta
         ),
         (state.anon_can_login, sql.set_login(anon, allowed=False)),
         (state.app_comment != record, sql.comment_on_role(app, record)),
-        # With createrole_self_grant set the server has done it already, and this is a no-op.
+        # With createrole_self_grant set, the server has granted this already, and the statement changes nothing.
         (_lacks(state, has_it=state.admin_has_app), sql.join_admin(app, has_options=has_options)),
         (_lacks(state, has_it=state.admin_has_anon), sql.join_admin(anon, has_options=has_options)),
         (not state.app_has_search_path, sql.set_search_path(app, target.names.schema_name)),
@@ -240,7 +240,7 @@ def _lacks_group(state: DatabaseState, wanted: Wanted) -> bool:
 
 
 def _lacks(state: DatabaseState, *, has_it: bool) -> bool:
-    # A superuser may do everything as it is; making it a member of each role would only be clutter.
+    # A superuser may do everything already. Making it a member of each role would only be clutter.
     return not state.admin_is_superuser and not has_it
 
 
@@ -276,8 +276,8 @@ def database_environment(target: Target, settings: Settings, password: str, chan
     """Return the keys of the database Secret, in plain text."""
     names = target.names
     host = f"[{settings.db_host}]" if ":" in settings.db_host else settings.db_host
-    # Not the seed's ?search_path=: libpq refuses a parameter it does not know. No options= either, which RDS Proxy and
-    # some drivers refuse: the role's own search_path leads to the schema.
+    # Without the seed's ?search_path=, because libpq refuses a parameter that it does not know. Without options= too,
+    # because RDS Proxy and some drivers refuse it. The role's own search_path leads to the schema.
     query = f"?sslmode={settings.db_sslmode}" if settings.db_sslmode is not None else ""
     url = (
         f"postgresql://{names.app_role}:{quote(password, safe='')}@{host}:{settings.db_port}"

@@ -1,4 +1,4 @@
-"""What an owner has in the database, what others made of it, and what removes it."""
+"""What an owner has in the database, what others made of it, and the statements that remove it."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -10,7 +10,7 @@ from plattr.database import recorded_mark, recorded_owner
 from plattr.errors import BackendRefused, HeldByDependents
 from plattr.objects import FrozenModel, ObjectReference, Owner, parse_key
 
-# So many things or sessions are named in a message; the rest is counted.
+# A message names this many things or sessions, and counts the rest.
 NAMED_AT_MOST = 5
 
 
@@ -37,7 +37,7 @@ class Place(FrozenModel):
 
     name: str
     admin: str
-    """As SQL takes it."""
+    """Quoted as SQL needs it."""
     is_open: bool
     """False: nobody may connect."""
     may_connect: bool
@@ -50,7 +50,7 @@ class Inventory(FrozenModel):
     roles: tuple[OwnedRole, ...]
 
     def without(self, uid: str | None) -> Self:
-        """Return what is not of this incarnation of the owner."""
+        """Return what does not carry this uid."""
         if uid is None:
             return self
         return self.model_copy(
@@ -61,7 +61,7 @@ class Inventory(FrozenModel):
         )
 
     def without_names(self, *, schemas: Collection[str], roles: Collection[str]) -> Self:
-        """Return what bears none of these names."""
+        """Return what has none of these names."""
         return self.model_copy(
             update={
                 "schemas": tuple(schema for schema in self.schemas if schema.name not in schemas),
@@ -96,14 +96,14 @@ class Inventory(FrozenModel):
 
 
 class Dependent(FrozenModel):
-    """A thing of somebody else that would go with the owner's: a row of `sql_dependents.DEPENDENTS`."""
+    """A thing of another owner that would go with the owner's: a row of `sql_dependents.DEPENDENTS`."""
 
     kind: str | None
     identity: str | None
     role: str | None
     record: str | None
     holds: bool
-    """False: it names the owner's thing by its object id alone, and goes with it."""
+    """False: it names the owner's thing by object id alone, and goes with it."""
 
     @property
     def name(self) -> str:
@@ -117,7 +117,7 @@ class Dependent(FrozenModel):
 
 
 class Candidate(FrozenModel):
-    """A thing of the owner's that a statement of its own drops: a row of `sql_dependents.CANDIDATES`."""
+    """A thing of the owner's that one statement can drop: a row of `sql_dependents.CANDIDATES`."""
 
     class_id: int
     object_id: int
@@ -128,12 +128,12 @@ class Candidate(FrozenModel):
 
     @property
     def drop(self) -> sql.Statement:
-        """Return the statement; what nothing depends on goes only if that is still so when it goes."""
+        """Return the statement; RESTRICT when nothing depends on the thing, so that a new dependent stops the drop."""
         return sql_removal.of_server(f"{self.statement} {'RESTRICT' if self.locks == 1 else 'CASCADE'}")
 
 
 class Piece(FrozenModel):
-    """A thing of somebody else's that has no right to hold a deletion: a row of `sql_dependents.PIECES_BY_ID`."""
+    """A thing of another owner that has no right to hold a deletion: a row of `sql_dependents.PIECES_BY_ID`."""
 
     object_id: int
     locks: int
@@ -149,7 +149,7 @@ class Piece(FrozenModel):
 
 
 class Blocker(FrozenModel):
-    """A session of another role that was in the way: a row of `sql_removal.END_BLOCKERS` or `END_STRANGERS`."""
+    """A session of another role that blocked a removal: a row of `sql_removal.END_BLOCKERS` or `END_STRANGERS`."""
 
     pid: int
     role: str
@@ -166,7 +166,7 @@ Weighed = TypeVar("Weighed", Candidate, Piece)
 
 
 def chosen(candidates: Iterable[Weighed], *, locks: int) -> list[Weighed]:
-    """Return, in their order, those that one transaction can drop without taking more locks than that."""
+    """Return, in their order, the candidates that one transaction can drop with at most this many locks."""
     some = []
     for candidate in candidates:
         if candidate.locks <= locks:
@@ -181,7 +181,7 @@ def drop_statements(some: Sequence[Candidate]) -> list[sql.Statement]:
 
 
 def lock_statements(some: Sequence[Candidate]) -> list[sql.Statement]:
-    """Return what keeps others from making anything more of the candidates; PostgreSQL can lock tables only."""
+    """Return what keeps others from building on the candidates; PostgreSQL can lock tables only."""
     tables = [candidate.identity for candidate in some if candidate.is_lockable]
     return [sql_removal.lock_tables(tables)] if tables else []
 
@@ -201,12 +201,12 @@ def locking_statements(inventory: Inventory, *, has_grant_options: bool) -> list
 def emptying_statements(
     inventory: Inventory, *, occupied: Collection[int] = (), cascade: bool = False
 ) -> list[sql.Statement]:
-    """Return what removes the last of what an owner has, but for the roles: the schemas first.
+    """Return what removes the last of what an owner has, except the roles: the schemas first.
 
-    A schema that was empty is not dropped with what somebody has put into it since.
+    A schema that was empty is dropped without CASCADE: what somebody has put into it since must not go with it.
 
-    The seed's REVOKE and ALTER DEFAULT PRIVILEGES have nothing left to do: the schema takes its tables' grants with
-    it, and DROP OWNED the defaults. See docs/decisions/0012-schema-dropped-first.md.
+    The seed's REVOKE and ALTER DEFAULT PRIVILEGES are unnecessary here: the schema's end removes the grants on its
+    tables, and DROP OWNED the defaults. See docs/decisions/0012-schema-dropped-first.md.
     """
     return [
         *(sql_removal.drop_schema(schema.name, cascade=schema.oid in occupied) for schema in inventory.schemas),
@@ -215,21 +215,21 @@ def emptying_statements(
 
 
 def role_statements(inventory: Inventory) -> list[sql.Statement]:
-    """Return what removes the roles, when nothing names them any more."""
+    """Return what removes the roles, once nothing names them any more."""
     return [sql_removal.drop_role(role) for role in inventory.role_names]
 
 
 def shown(text: str) -> str:
-    """Return a name that a tenant chose as it may stand in a condition, an Event or the UI, which reads Markdown.
+    """Return a tenant's name in a form that is safe in a condition, an Event and the UI, which reads Markdown.
 
-    A name that PostgreSQL has to quote may hold anything; of it only letters, digits, `_` and `-` are kept.
+    A name that PostgreSQL has to quote may hold anything. Of such a name, only letters, digits, `_` and `-` are kept.
     """
     parts = re.split(r'("(?:[^"]|"")*")', text)
     plain = [
         re.sub(r"[^A-Za-z0-9_-]", "?", part[1:-1]) if part.startswith('"') and len(part) > 1 else _plain(part)
         for part in parts
     ]
-    # 200: two names of 63 bytes and what is between them.
+    # 200: two names of 63 bytes and the words between them.
     return "".join(plain)[:200]
 
 
@@ -243,7 +243,7 @@ def owner_in(record: str | None) -> Owner | None:
 
 
 def thing_named(kind: str | None, identity: str | None) -> str:
-    """Return what a thing is, in words that are safe to show; it may have gone meanwhile."""
+    """Return what a thing is, in words that are safe to show; the thing may be gone by now."""
     return shown(f"{kind or 'something'} {identity or 'that is gone'}")
 
 
@@ -261,7 +261,7 @@ def held(reference: ObjectReference, dependents: Sequence[Dependent]) -> HeldByD
 
 
 def shut(reference: ObjectReference, place: Place) -> BackendRefused:
-    """Return why a deletion cannot go on in another database."""
+    """Return why a deletion cannot continue in another database."""
     name = quoted(place.name)
     remedy = f"GRANT CONNECT ON DATABASE {name} TO {place.admin}"
     if not place.is_open:
@@ -273,7 +273,7 @@ def shut(reference: ObjectReference, place: Place) -> BackendRefused:
 
 
 def listed(dependents: Sequence[Dependent]) -> str:
-    """Return the things by whom they belong to, as many as a message can hold."""
+    """Return the things, grouped by their owners, as many as a message can hold."""
     some = sorted(dependents[:NAMED_AT_MOST], key=lambda dependent: dependent.holder)
     parts = [
         f"{', '.join(each.name for each in group)} of {holder}"

@@ -1,4 +1,4 @@
-"""What of the API server's refusals may be quoted: the words of admission, never the values that it echoes."""
+"""What may be quoted of the API server's refusals: the words of admission, never the values that they repeat."""
 
 import base64
 import binascii
@@ -6,21 +6,21 @@ import json
 import re
 from collections.abc import Iterator
 
-# A policy's own message has at most 5 kB; this is what fits on a screen.
+# A policy's own message has at most 5 kB. This many characters fit on a screen.
 # https://github.com/kubernetes/apiserver/blob/master/pkg/apis/cel/config.go
 QUOTE_LIMIT = 1000
-# 6: shorter values are words of the language (true, prod, 3000), and a text without them could not be read.
+# 6: shorter values are ordinary words (true, prod, 3000). A text without these words could not be read.
 _WITHHELD_FROM = 6
 
-# Only at the beginning, before anything that a tenant may have written: a value that the API server echoes may hold
-# the same words.
+# Matches only at the beginning, before anything that a tenant may have written. A value that the API server repeats may
+# hold the same words.
 # https://github.com/kubernetes/apiserver/blob/master/pkg/admission/errors.go
 # https://github.com/kubernetes/apiserver/blob/master/pkg/admission/plugin/policy/validating/dispatcher.go
 # https://github.com/kubernetes/apiserver/blob/master/pkg/admission/plugin/webhook/errors/statuserror.go
 _DENIED = re.compile(
     r'(?:[a-z0-9.\-/]+(?: "[^"]*")? is forbidden: |admission webhook "[^"]+" (?:denied the request|does not support ))'
 )
-# Beyond its name it quotes what the webhook's server answered, whatever that is.
+# After the webhook's name, the message quotes any answer of the webhook's server.
 _UNREACHED = re.compile(r'Internal error occurred: (failed calling webhook "[^"]+")')
 
 
@@ -29,7 +29,7 @@ def denial(message: str, sent: object = None) -> str | None:
 
     Args:
         message: the API server's message, or a controller's that quotes it.
-        sent: what was to be written; its secrets and variables are withheld, for a policy's message may hold them.
+        sent: what was to be written; its secrets and variables are withheld, because a policy's message may hold them.
     """
     if unreached := _UNREACHED.match(message):
         return one_line(unreached[1])
@@ -41,13 +41,13 @@ def denial(message: str, sent: object = None) -> str | None:
 
 
 def one_line(text: str, limit: int = QUOTE_LIMIT) -> str:
-    """Return a text as one line of printable characters, of at most so many."""
+    """Return a text as one line of at most `limit` printable characters."""
     line = " ".join(printable(text).split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def printable(text: str) -> str:
-    """Return a text with a blank for each character that is none to read: it could command a terminal."""
+    """Return a text with a blank for each unprintable character, since such a character could command a terminal."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 

@@ -1,4 +1,4 @@
-"""What applications are told about the managed services: addresses, never credentials."""
+"""The variables that tell applications about the managed services: addresses, never credentials."""
 
 from urllib.parse import SplitResult, urlsplit
 
@@ -13,7 +13,7 @@ _DEFAULT_PORTS = {"redis": REDIS_PORT, "rediss": REDIS_PORT, "http": OPENSEARCH_
 
 
 def redis_values(target: Target, settings: Settings, *, database: int | None = None) -> dict[str, str]:
-    """Return the variables of Redis, without a user's; the in-cluster service's when no managed endpoint is set.
+    """Return the variables of Redis without a user; of the in-cluster service when no managed endpoint is set.
 
     Raises:
         MissingSetting: REDIS_ENDPOINT is neither host[:port] nor a redis:// or rediss:// address.
@@ -31,7 +31,7 @@ def redis_values(target: Target, settings: Settings, *, database: int | None = N
 
 
 def search_values(target: Target, settings: Settings) -> dict[str, str]:
-    """Return the variables of OpenSearch; the in-cluster service's when no managed endpoint is set.
+    """Return the variables of OpenSearch; of the in-cluster service when no managed endpoint is set.
 
     Raises:
         MissingSetting: OPENSEARCH_ENDPOINT is neither host[:port] nor an http:// or https:// address.
@@ -50,7 +50,7 @@ def _parse(setting: str, endpoint: str, *, schemes: tuple[str, str]) -> SplitRes
         is_whole = address.scheme in schemes and address.hostname and (address.port is None or address.port > 0)
     except ValueError:
         is_whole = False
-    # The value itself stays out of the message: a bad one may be bad because it holds a password.
+    # The message does not show the value: a value may be bad because it holds a password.
     if not is_whole:
         raise MissingSetting(
             f"cannot use setting {setting}: it must be host[:port] or an address that begins with"

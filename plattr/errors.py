@@ -1,7 +1,7 @@
-"""What can go wrong, sorted by what mends it.
+"""What can go wrong, sorted by its remedy.
 
-The sort decides what the workflow does: a `Refusal` ends the run, an `Unmet` need is tried again slowly,
-a `Transient` fault is tried again by the table of the seed, and `Superseded` means: read the object again.
+The sort decides what the workflow does. A `Refusal` ends the run. An `Unmet` need is retried slowly. A `Transient`
+fault is retried by the seed's table. `Superseded` means that the run must read the object again.
 """
 
 import re
@@ -17,28 +17,28 @@ class PlattrError(Exception):
     """Base of every error Plattr raises on purpose.
 
     The message is one line for a person: cannot + verb + what + where + cause + remedy. It never holds
-    a secret: it goes to the workflow history, the object's condition and an Event.
+    a secret, because the workflow history, the object's condition and an Event show it.
     """
 
     reason: ClassVar[str] = "Error"
     condition: str | None = None
-    """The ConditionType that the raiser knows to be False, where it knows better than the step does."""
+    """The ConditionType that is False, when the raiser knows it better than the step does."""
     again_at: datetime | None = None
-    """When trying again can help, where that is known."""
+    """When a retry can help, if that is known."""
     backend: str | None = None
-    """Which backend's answer, or silence, the error is; None when it is the object's or ours."""
+    """The backend that answered, or failed to answer; None when the error is the object's or ours."""
 
 
 class Refusal(PlattrError):
-    """Raised when no retry can mend the cause: the spec, or what somebody else owns, has to change."""
+    """Raised when no retry can help: the spec, or what somebody else owns, has to change."""
 
 
 class Unmet(PlattrError):
-    """Raised when something outside has to happen first: tried again slowly, or at the next change."""
+    """Raised when something outside has to happen first: retried slowly, or at the next change."""
 
 
 class Transient(PlattrError):
-    """Raised when trying again soon may help: network, conflict, overload, a server that restarts."""
+    """Raised when a retry may help soon: network, conflict, overload, a server that restarts."""
 
 
 class InvalidSpec(Refusal):
@@ -47,7 +47,7 @@ class InvalidSpec(Refusal):
     reason = "InvalidSpec"
 
     def __init__(self, field: str, rule: str) -> None:
-        """Keep the field apart, so that tests and conditions need not parse the message."""
+        """Keep the field separately, so that tests and conditions need not parse the message."""
         super().__init__(f"cannot accept {field}: {rule}")
         self.field = field
 
@@ -59,7 +59,7 @@ class NameTooLong(InvalidSpec):
 
 
 class OwnedElsewhere(Refusal):
-    """Raised when a resource exists with another owner, or with none; it is never adopted or changed."""
+    """Raised when a resource has another owner, or none; Plattr never adopts or changes such a resource."""
 
     reason = "OwnedElsewhere"
 
@@ -71,32 +71,32 @@ class MissingSetting(Refusal):
 
 
 class BackendRefused(Unmet):
-    """Raised when a backend says no for a reason that a quick retry will not change (rights, quota)."""
+    """Raised when a backend refuses for a reason that a quick retry does not change (rights, quota)."""
 
     reason = "BackendRefused"
 
 
 class ClusterHeldElsewhere(BackendRefused):
-    """Raised when another installation is alive under this cluster's id: nothing may be written under it."""
+    """Raised when another installation is alive under this cluster's id, so nothing may be written under it."""
 
     reason = "ClusterHeldElsewhere"
 
 
 class HeldByDependents(Unmet):
-    """Raised when what is to be removed is what somebody else's things depend on; names them."""
+    """Raised when somebody else's things depend on what is to be removed; names these things."""
 
     reason = "HeldByDependents"
 
 
 class TooManyPreviews(Unmet):
-    """Raised when a namespace has as many previews as the platform allows it; one that goes makes room."""
+    """Raised when a namespace has as many previews as the platform allows; the end of a preview makes room."""
 
     reason = "TooManyPreviews"
     condition = "Ready"
 
 
 class ProviderCredentialsMissing(Unmet):
-    """Raised when an identity provider is asked for whose credentials the platform does not have."""
+    """Raised when the spec names an identity provider and the platform has no credentials for it."""
 
     reason = "ProviderCredentialsMissing"
 
@@ -105,17 +105,17 @@ class ParentNotFound(Unmet):
     """Raised when a preview names an Application that does not exist in its namespace."""
 
     reason = "ParentNotFound"
-    # Whichever step noticed it: no feature is at fault.
+    # Any step may notice this. No feature is at fault.
     condition = "Ready"
 
 
 class NameQuarantined(Unmet):
-    """Raised when no object may have a name yet: a call about it was never answered, and may still come true."""
+    """Raised when no object may have a name yet: a call about it was never answered, and may still take effect."""
 
     reason = "NameQuarantined"
 
     def __init__(self, message: str, until: datetime) -> None:
-        """Keep the moment apart, so that the run starts again then and not at its next turn."""
+        """Keep the moment, so that the run starts again then and does not wait for its next round."""
         super().__init__(message)
         self.again_at = until
 
@@ -133,20 +133,20 @@ class Conflict(Transient):
 
 
 class StillDeleting(Transient):
-    """Raised when a deletion was asked for and has not finished yet."""
+    """Raised when a deletion was requested and has not finished yet."""
 
     reason = "StillDeleting"
 
 
 class RolloutFailed(Transient):
-    """Raised when the Deployment does not become available; `cause` is the pods' own word for it."""
+    """Raised when the Deployment does not become available; `cause` is the reason that its pods give."""
 
     reason = "RolloutFailed"
 
     def __init__(self, message: str, cause: str = "RolloutFailed") -> None:
         """Take the reason (CrashLoopBackOff, ImagePullBackOff, ProgressDeadlineExceeded) from the pods."""
         super().__init__(message)
-        # A kubelet may say anything; one odd word must not make the whole status unacceptable.
+        # A kubelet may report any word. An unusual one must not make the API server refuse the whole status.
         self.cause = cause if re.fullmatch(REASON_PATTERN, cause) else self.reason
 
 
@@ -157,11 +157,11 @@ class Superseded(PlattrError):
 
 
 class FencedOff(PlattrError):
-    """Raised before a write whose attempt has outlived its deadline: another worker may act already."""
+    """Raised before a write when the attempt is past its deadline: another worker may already be active."""
 
     reason = "FencedOff"
 
 
 def reason_of(error: PlattrError) -> str:
-    """Return the PascalCase reason that the condition carries for this error."""
+    """Return the PascalCase reason that the condition has for this error."""
     return error.cause if isinstance(error, RolloutFailed) else error.reason

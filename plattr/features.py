@@ -1,8 +1,8 @@
-"""What an application can have: one `Feature` for each backend, and everything that follows from the list of them.
+"""What an application can have: one `Feature` for each backend, and everything that follows from this list.
 
 Both orders, conditions, claims, retained data, injected variables, ConfigMaps and Secrets derive from `FEATURES`.
-docs/adding-a-reconciler.md lists the few files that a new feature needs besides; tests/domain/test_features.py fails
-for each of them that is forgotten. The functions read `FEATURES` at each call, so that the test can add to it.
+docs/adding-a-reconciler.md lists the few other files that a new feature needs. tests/domain/test_features.py fails
+for each of these files that is forgotten. The functions read `FEATURES` at each call, so that the test can add to it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from plattr.objects import Kind
 
 if TYPE_CHECKING:
-    # Specs and names depend on this module: a spec refuses the variables that a feature injects.
+    # Specs and names import this module, because a spec refuses the variables that a feature injects.
     from collections.abc import Callable, Iterable, Mapping
 
     from plattr.naming import Names
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Step(StrEnum):
-    """The steps of a run, in the words that the UI, the CLI and the history use."""
+    """The steps of a run, by the names that the UI, the CLI and the history show."""
 
     CLAIM = "claim"
     DATABASE = "database"
@@ -65,8 +65,8 @@ class Step(StrEnum):
 class ConditionType(StrEnum):
     """What can be true of an object.
 
-    The first three sum the others up, as kstatus, hence Flux, Helm and Argo CD, reads them. RECONCILING and STALLED are
-    there only while they are True.
+    The first three summarize the others, as kstatus (and so Flux, Helm and Argo CD) reads them. RECONCILING and STALLED
+    exist only while they are True.
     """
 
     READY = "Ready"
@@ -83,14 +83,14 @@ class ConditionType(StrEnum):
 
 
 class ClaimKind(StrEnum):
-    """What a claim is about."""
+    """What kind of name a claim is for."""
 
     SCHEMA = "schema"
     ROLES = "roles"
     BUCKET = "bucket"
     REALM = "realm"
     REDIS = "redis"
-    # The number of a logical database, where each application has one of its own.
+    # The number of a logical database, where each application has its own.
     REDIS_DATABASE = "redisdb"
     SEARCH = "search"
     HOST = "host"
@@ -103,26 +103,26 @@ class ClaimKind(StrEnum):
     def condition(self) -> ConditionType:
         """Return the condition that is False when another object holds the name."""
         owners = [feature.condition for feature in FEATURES if self in feature.claim_kinds]
-        # The other kinds are names that the application is served under.
+        # The other kinds are names under which the application is served.
         return owners[0] if owners else ConditionType.INGRESS
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSecret:
-    """The Secret that a feature's step makes for the pods, beside the ConfigMap or instead of one."""
+    """The Secret that a feature's step makes for the pods, with the ConfigMap or instead of it."""
 
     name: Callable[[Names], str]
     is_optional: bool = False
     """Some platforms make none, and the pods start without it."""
     can_exist: Callable[[Settings], bool] = lambda _: True
-    """By the settings: where it cannot exist nobody looks for it."""
+    """By the settings. Where the Secret cannot exist, Plattr does not look for it."""
     is_made: Callable[[Mapping[str, str]], bool] = lambda _: True
-    """By the values of the feature's ConfigMap: where a Secret was made, it must be there."""
+    """By the values of the feature's ConfigMap. If a Secret was made, it must exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Feature:
-    """What an application has in one backend, and what the rest of Plattr has to know about it."""
+    """What an application has in one backend, and what the rest of Plattr must know about it."""
 
     step: Step
     """Its value is the field of the spec, and the end of the ConfigMap's name."""
@@ -131,18 +131,18 @@ class Feature:
     kinds: frozenset[Kind] = frozenset(Kind)
     """The kinds of objects that can have the feature."""
     claim_kinds: tuple[ClaimKind, ...] = ()
-    """The kinds of its claims. The first is the kind that a person is told of when data is kept."""
+    """The kinds of its claims. When data is kept, messages name the first kind."""
     claims: Callable[[Names, ApplicationSpec], Iterable[tuple[ClaimKind, str]]] = lambda _names, _spec: ()
     """The names that the feature needs for itself, when it is enabled."""
     keeps_data: bool = False
-    """What bears the claimed names is data: it outlives the disabled feature and, with Retain, the object."""
+    """The claimed names stand for data. The data outlives the disabled feature and, with Retain, the object."""
     variables: tuple[str, ...] = ()
     """Patterns of the environment variables that it injects; a spec must not set them."""
     has_config_map: bool = False
     """Its step makes a ConfigMap that the pods read."""
     secret: FeatureSecret | None = None
     blocks: bool = True
-    """The steps after it wait until it succeeds. Otherwise the pods start without its ConfigMap."""
+    """The steps after it wait until it succeeds. If False, the pods start without its ConfigMap."""
 
     def is_part_of(self, target: Target) -> bool:
         """Tell whether the target has the feature."""
@@ -167,7 +167,7 @@ FEATURES: tuple[Feature, ...] = (
         claims=lambda names, _: [
             (ClaimKind.SCHEMA, names.schema_name),
             (ClaimKind.ROLES, names.sql_stem),
-            # The only name of one application that can be another's own: `shop` has shop-api, and so has `shop-api`.
+            # The only derived name that can be another application's own: `shop` has shop-api, and so has `shop-api`.
             (ClaimKind.INGRESS, f"{names.namespace}.{names.api_ingress}"),
         ],
         keeps_data=True,
@@ -204,7 +204,7 @@ FEATURES: tuple[Feature, ...] = (
         keeps_data=True,
         variables=("AUTH_(ISSUER_URL|CLIENT_ID)",),
         has_config_map=True,
-        # An application whose logins are down for a while is still better up than absent.
+        # An application whose logins fail for a while is still better than no application.
         # Source: docs/decisions/0006-auth-failures.md.
         blocks=False,
     ),
@@ -217,7 +217,7 @@ FEATURES: tuple[Feature, ...] = (
         keeps_data=True,
         variables=("REDIS_(URL|HOST|PORT|PREFIX|USERNAME|PASSWORD)",),
         has_config_map=True,
-        # Only where the platform has users of Redis: then the address is in the Secret and not in the ConfigMap.
+        # Only where the platform has Redis users. The address is then in the Secret, not in the ConfigMap.
         secret=FeatureSecret(
             name=lambda names: names.redis_secret,
             is_optional=True,
@@ -274,7 +274,7 @@ def cleanup_order(kind: Kind) -> tuple[Step, ...]:
 
 
 def is_data_kind(kind: ClaimKind) -> bool:
-    """Tell whether what bears such a name can outlive its object."""
+    """Tell whether the resource under a name of this kind can outlive its object."""
     return any(feature.keeps_data and kind in feature.claim_kinds for feature in FEATURES)
 
 

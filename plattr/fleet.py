@@ -1,4 +1,4 @@
-"""What the resync of the whole fleet and its activities tell each other: references, never objects."""
+"""The messages between the resync of the whole fleet and its activities: references, never objects."""
 
 from datetime import timedelta
 from typing import Literal
@@ -7,16 +7,16 @@ from pydantic import Field
 
 from plattr.objects import FrozenModel, ObjectReference
 
-# A Temporal Schedule and the runs it begins; people type these on Temporal's command line.
+# A Temporal Schedule and the runs that it starts. People type these ids on Temporal's command line.
 SCHEDULE_ID = "plattr-resync-fleet"
 RESYNC_ID = "resync-fleet"
 RESTORE_ID = "restore-fleet"
 REFERENCES_SCHEDULE_ID = "plattr-look-at-references"
 REFERENCES_ID = "look-at-references"
 
-# 0.8: the next period must not find this one still at work, or the overlap policy skips it.
+# 0.8: the resync must end before the next period begins. Otherwise the overlap policy skips that period.
 SPREAD_OF_INTERVAL = 0.8
-# A tenth: several platforms that share a Keycloak or a database do not begin in the same second.
+# A tenth: several platforms that share a Keycloak or a database must not begin in the same second.
 JITTER_OF_INTERVAL = 0.1
 
 
@@ -28,19 +28,19 @@ class Member(FrozenModel):
 
 
 class FleetRun(FrozenModel):
-    """The argument of ResyncFleet: request a reconcile of every object, evenly spread over a while."""
+    """The argument of ResyncFleet: request a reconcile of every object, evenly spread over a time."""
 
     spread: timedelta = timedelta(0)
     purpose: Literal["resync", "restore"] = "resync"
-    """resync: every step of every object. restore: begin the runs that Temporal has lost: those of previews,
-    which are their timers, and of objects that have not settled."""
+    """resync: every step of every object. restore: start the runs that Temporal has lost. These are the runs of
+    previews, which hold their timers, and of objects that have not settled."""
     after: str = ""
-    """The key of the last object that was asked to reconcile; carried through continue-as-new."""
+    """The key of the last object whose reconcile was requested; continue-as-new carries it."""
     pause: timedelta | None = None
-    """Between two objects; worked out on the first page and kept, so that the period keeps its length."""
+    """Between two objects; computed on the first page and kept, so that the period keeps its length."""
     requested: int = 0
     refused: int = 0
-    """Objects whose reconcile request Temporal refused; passed over."""
+    """Objects whose reconcile request Temporal refused; they are skipped."""
 
 
 class FleetQuery(FrozenModel):
@@ -52,7 +52,7 @@ class FleetQuery(FrozenModel):
 
 
 class FleetPage(FrozenModel):
-    """One page, and how many objects there are from it on."""
+    """One page, and how many objects are left from this page on."""
 
     members: tuple[Member, ...]
     remaining: int
@@ -60,7 +60,7 @@ class FleetPage(FrozenModel):
 
 
 class FleetBatch(FrozenModel):
-    """Request a reconcile of these, one after the other, with a pause before each but the first."""
+    """Request a reconcile of these objects one after the other, with a pause before each but the first."""
 
     members: tuple[Member, ...]
     purpose: Literal["resync", "restore"]
@@ -68,7 +68,7 @@ class FleetBatch(FrozenModel):
 
 
 class FleetProgress(FrozenModel):
-    """How many of a batch had their turn: fewer than it holds when the worker stops."""
+    """How many objects of a batch were handled: fewer than it holds when the worker stops."""
 
     requested: int
     refused: tuple[Member, ...] = ()
@@ -76,7 +76,7 @@ class FleetProgress(FrozenModel):
 
 
 class ReferencesQuery(FrozenModel):
-    """Ask for the objects, in the order of their keys, whose pods refer to what has changed since they were rolled."""
+    """Find the objects, in the order of their keys, whose pods refer to things that changed since their rollout."""
 
     after: str = ""
     limit: int = Field(ge=1)
@@ -84,7 +84,7 @@ class ReferencesQuery(FrozenModel):
 
 
 class ChangedReferences(FrozenModel):
-    """Those that are to be looked at again, and how to go on."""
+    """The objects to reconcile again, and where to continue."""
 
     members: tuple[Member, ...] = ()
     looked_at: int = 0
@@ -105,7 +105,7 @@ def pause_between(spread: timedelta, objects: int) -> timedelta:
 
 
 def batch_size(pause: timedelta, longest: timedelta, limit: int) -> int:
-    """Return how many objects one activity reconcile requests, so that it ends within `longest`; at least one."""
+    """Return how many objects one activity handles, so that it ends within `longest`; at least one."""
     if pause <= timedelta(0):
         return limit
     return max(1, min(limit, longest // pause))

@@ -1,7 +1,7 @@
-"""Which hosts an object may be served at: the platform's own are refused, and a namespace may be kept to its domains.
+"""Which hosts an object may have: never the platform's own, and perhaps only those of its namespace's domains.
 
-Where two claims meet the claim store decides; these are hosts that no claim knows: whoever serves a page at one of
-them is taken for the platform by its users, their browsers and its clients.
+The claim store decides between two objects. These rules are about hosts that no claim knows. Users, their browsers and
+their clients would take a page at such a host for the platform's.
 """
 
 import re
@@ -12,8 +12,8 @@ from plattr.errors import InvalidSpec
 from plattr.objects import FrozenModel
 from plattr.spec import HOST_PATTERN, Environment
 
-# What platforms usually serve beside the applications, and what clients look up by themselves below any domain.
-# https://www.rfc-editor.org/rfc/rfc8461 (mta-sts); wpad hands its readers a proxy.
+# Names that platforms usually serve beside the applications, and names that clients look up by themselves in any
+# domain. https://www.rfc-editor.org/rfc/rfc8461 (mta-sts); wpad gives a proxy to its readers.
 RESERVED_LABELS = frozenset(
     {
         *("auth", "keycloak", "sso", "login", "oauth2-proxy", "vault"),
@@ -23,35 +23,36 @@ RESERVED_LABELS = frozenset(
     }
 )
 
-# In an allow-list: every namespace that is not named.
+# In an allow-list: every namespace that the list does not name.
 ANY_NAMESPACE = "*"
 
 
 class HostRules(FrozenModel):
-    """The installation's rules; without any the built-in ones hold.
+    """The installation's rules; without them, the built-in rules hold.
 
-    A pattern is a host, or `*.` and a suffix: everything below that host, and not the host itself.
+    A pattern is a host, or `*.` and a suffix. The second form covers everything below that host, but not the
+    host itself.
     """
 
     reserved: tuple[str, ...] = ()
-    """Patterns of what belongs to the platform, beside the built-in ones."""
+    """Patterns of the platform's own hosts, in addition to the built-in ones."""
     by_namespace: dict[str, tuple[str, ...]] | None = None
-    """Which domains the objects of a namespace may ask for, as patterns; None: any."""
+    """The domains that the objects of a namespace may use, as patterns; None: any domain."""
 
     def ensure_free(self, host: str, *, base_domain: str, field: str) -> None:
-        """Return when the host may be an object's.
+        """Refuse a host that an object may not have.
 
         Raises:
-            InvalidSpec: it is the platform's own; names `field`.
+            InvalidSpec: the host is the platform's own; names `field`.
         """
         if is_among(host, (*_built_in(base_domain), *self.reserved)):
             raise InvalidSpec(field, f"{host!r} belongs to the platform itself; choose another")
 
     def ensure_allowed(self, domain: str, namespace: str) -> None:
-        """Return when objects of the namespace may ask for this domain.
+        """Refuse a domain that objects of the namespace may not use.
 
         Raises:
-            InvalidSpec: the installation does not list it for the namespace.
+            InvalidSpec: the installation does not list the domain for the namespace.
         """
         if self.by_namespace is None:
             return
@@ -66,15 +67,15 @@ class HostRules(FrozenModel):
 
 
 def is_among(host: str, patterns: Collection[str]) -> bool:
-    """Tell whether a host is one of the patterns'."""
+    """Tell whether a host matches one of the patterns."""
     return any(host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern for pattern in patterns)
 
 
 def parse_patterns(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return patterns as they are compared: hosts, or `*.` and a suffix, which may be of one label.
+    """Return the patterns, checked and ready to compare: hosts, or `*.` and a suffix, which may have one label.
 
     Raises:
-        ValueError: one is neither.
+        ValueError: a pattern is neither.
     """
     patterns = tuple(text.strip() for text in texts)
     for pattern in patterns:
@@ -84,22 +85,22 @@ def parse_patterns(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def hosts_in(address: str) -> tuple[str, ...]:
-    """Return the hosts of a setting: of a URL, of `host:port`, or of the several that libpq takes."""
+    """Return the hosts in a setting: in a URL, in `host:port`, or in a list of several for libpq."""
     authority = re.split(r"[/?#]", address.partition("://")[2] or address, maxsplit=1)[0].rpartition("@")[2]
     parameters = [value for name, value in parse_qsl(address.partition("?")[2]) if name == "host"]
     places = [place for part in (authority, *parameters) for place in part.split(",")]
-    # Clients take a host in any case, and with the root's dot.
+    # Clients accept a host in upper or lower case, and with the root's dot.
     return tuple(host for place in places if (host := place.partition(":")[0].strip().lower().rstrip(".")))
 
 
 def below(host: str, base_domain: str) -> tuple[str, ...]:
-    """Return the patterns of a host with everything below it; only of the host where the applications are below."""
+    """Return the patterns of a host and all below it; only the host itself where the applications are below it."""
     return (host,) if f".{base_domain}".endswith(f".{host}") else (host, f"*.{host}")
 
 
 def _built_in(base_domain: str) -> list[str]:
     patterns = [base_domain]
-    # Each is above other applications' hosts, and cookies set there reach them all.
+    # Each of these is above other applications' hosts. A cookie that is set there reaches them all.
     patterns += [f"{environment}.{base_domain}" for environment in Environment]
     for label in sorted(RESERVED_LABELS):
         patterns += below(f"{label}.{base_domain}", base_domain)

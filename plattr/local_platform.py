@@ -1,11 +1,11 @@
-"""Where the local platform tells of itself: `stack/` writes it, and the commands read it without importing `stack`."""
+"""Where the local platform keeps its state: `stack/` writes it, and commands read it without importing `stack`."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-# Below the state folder. The supervisor holds the lock for as long as it lives, however it ends.
+# Below the state folder. The supervisor holds the lock as long as it lives, and releases it however it ends.
 SUPERVISOR_LOCK = Path("run/supervisor.lock")
-# Private to the user, as everything in `run`: the settings hold credentials.
+# Private to the user, like everything in `run`, because the settings hold credentials.
 COMMAND_SETTINGS = Path("run/commands.json")
 
 

@@ -1,7 +1,7 @@
-"""What a resource says of whose it is, and whether that is so for an object: one rule for every backend.
+"""Owner marks: which owner a resource names, and whether this is a given object; one rule for every backend.
 
-Two clusters may share a backend, and a namespace may be made again under its old name: the object's key alone says
-neither which cluster's nor which namespace's it is. See docs/decisions/0027-whose-a-resource-is.md.
+Two clusters may share a backend, and a namespace may be created again under its old name. So the object's key alone
+does not say which cluster or namespace a resource belongs to. See docs/decisions/0027-whose-a-resource-is.md.
 """
 
 import re
@@ -9,12 +9,12 @@ import re
 from plattr.errors import OwnedElsewhere
 from plattr.objects import NO_OWNER, UNREADABLE_OWNER, FrozenModel, ObjectReference, Owner, parse_key
 
-# A UID fits, and so does a name that people give: it is a tag's, an annotation's and a comment's value.
+# It fits a UID and a name that people choose. It becomes the value of a tag, an annotation and a comment.
 CLUSTER_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 
 
 class Mark(FrozenModel):
-    """The owner that a resource names. Tenants can write some of them, so no text of it goes into a message unread."""
+    """The owner that a resource names. Tenants can write some marks, so a message quotes no mark unchecked."""
 
     key: str
     cluster: str = ""
@@ -28,12 +28,12 @@ class Mark(FrozenModel):
 
 
 class Estate(FrozenModel):
-    """All that an object has, in whichever incarnation: what a cleanup may look for."""
+    """All that an object has, under any uid: what a cleanup may look for."""
 
     reference: ObjectReference
     cluster: str
     namespace_uid: str | None
-    """None: of every namespace that has borne the name; a person asked for all that is left, or it is gone."""
+    """None: every namespace that has had the name. A person asked for all that is left, or the namespace is gone."""
 
     def holds(self, mark: Mark | None) -> bool:
         """Tell whether a resource with this mark belongs to it."""
@@ -45,12 +45,12 @@ class Estate(FrozenModel):
 
 
 def estate_of(owner: Owner) -> Estate:
-    """Return the estate of a living owner: of its own namespace alone."""
+    """Return the estate of a living owner, in its own namespace alone."""
     return Estate(reference=owner.reference, cluster=owner.cluster, namespace_uid=owner.namespace_uid)
 
 
 def ensure_own(what: str, mark: Mark | None, owner: Owner) -> None:
-    """Return when a resource that bears a name of the owner's is its own.
+    """Refuse a resource that has one of the owner's names but is not the owner's.
 
     Raises:
         OwnedElsewhere: it belongs to another object, another cluster or an earlier namespace, or has no owner.
@@ -67,12 +67,12 @@ def foreign(what: str, mark: Mark | None, owner: Owner) -> OwnedElsewhere:
 def owned_elsewhere(
     what: str, owner: Owner, holder: str, remedy: str = "choose another name or remove it"
 ) -> OwnedElsewhere:
-    """Return the refusal of a resource that is another's; its text is written here alone."""
+    """Return the refusal of a resource that belongs to another owner; no other function writes its text."""
     return OwnedElsewhere(f"cannot adopt {what} for {owner.reference}: it belongs to {holder}; {remedy}")
 
 
 def holder_words(mark: Mark | None, owner: Owner) -> str:
-    """Return whose a resource is, as another owner sees it; nothing of it that Plattr would not write is quoted."""
+    """Return the owner of a resource in words for another owner; quotes only what Plattr itself would write."""
     if mark is None or not mark.key:
         return NO_OWNER
     if parse_key(mark.key) is None:

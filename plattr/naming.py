@@ -1,6 +1,6 @@
-"""Every name Plattr gives to anything, and the limits of each; no other module builds one.
+"""Every name that Plattr gives to anything, and the limit of each; no other module builds names.
 
-Nothing is ever truncated: two applications whose names agree in the first 63 bytes would share a schema.
+Plattr never truncates a name: two applications whose names agree in the first 63 bytes would share a schema.
 """
 
 import re
@@ -23,18 +23,18 @@ HostName = NewType("HostName", str)
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 NAME_LIMIT = 63
 
-# Where Plattr keeps what it has to remember in the database; no application's name leads to it, since these have a
-# prefix of `_PREFIXES` or end in `_pr` and a number.
+# Where Plattr keeps its own records in the database. No application's schema can have this name: an application's names
+# have a prefix of `_PREFIXES`, or end in `_pr` and a number.
 PRIVATE_SCHEMA = SchemaName("plattr_private")
 
-# Keycloak's own realm, and the clients that it puts into every realm.
+# Keycloak's own realm, and the clients that Keycloak creates in every realm.
 # https://www.keycloak.org/docs/latest/server_admin/#the-master-realm
 RESERVED_REALM = "master"
 RESERVED_CLIENTS = frozenset(
     {"account", "account-console", "admin-cli", "broker", "realm-management", "security-admin-console"}
 )
 
-# The quota, the limits and the network policy of a preview's namespace, which holds one of each.
+# The name of the quota, the limits and the network policy in a preview's namespace, which holds one of each.
 PREVIEW_LIMITS = "plattr-preview"
 
 _PREFIXES = {
@@ -53,7 +53,7 @@ def tls_secret_of(stem: str) -> str:
 class Names(FrozenModel):
     """Every name of one Application or preview.
 
-    `stem` is the workload's name; `sql_stem` the SQL roles' and the index prefix's beginning, and the user of Redis.
+    `stem` is the workload's name. `sql_stem` begins the SQL roles and is the prefix of indices and the user of Redis.
     """
 
     namespace: str
@@ -77,7 +77,7 @@ class Names(FrozenModel):
 
     @property
     def database_secret(self) -> str:
-        """Return the name of the Secret that is the password's only home."""
+        """Return the name of the Secret that holds the password; it is stored nowhere else."""
         return f"{self.stem}-db"
 
     @property
@@ -106,7 +106,7 @@ class Names(FrozenModel):
 
     @property
     def user_env(self) -> str:
-        """Return the name of the Secret or ConfigMap that `plattr env set` keeps."""
+        """Return the name of the Secret or ConfigMap that `plattr env set` writes."""
         return f"{self.stem}-env"
 
     @property
@@ -116,7 +116,7 @@ class Names(FrozenModel):
 
     @property
     def anon_role(self) -> RoleName:
-        """Return the role PostgREST takes for requests without a token."""
+        """Return the role that PostgREST uses for requests without a token."""
         return roles_of(self.sql_stem)[1]
 
     @property
@@ -140,7 +140,7 @@ def application_names(
     """Return the names of an Application.
 
     Raises:
-        InvalidSpec: the object's own name cannot carry the others.
+        InvalidSpec: the other names cannot be built from the object's own name.
         NameTooLong: a derived name exceeds its limit.
     """
     check_object_name(reference.name)
@@ -165,14 +165,14 @@ def application_names(
 
 
 def preview_names(preview: PreviewSpec, parent: ApplicationSpec, *, base_domain: str) -> Names:
-    """Return the names of a preview; they depend on its spec alone, never on the parent's existence.
+    """Return the names of a preview; they depend on its spec alone, not on whether the parent exists.
 
     Raises:
-        InvalidSpec: the parent's name cannot carry the others.
+        InvalidSpec: the other names cannot be built from the parent's name.
         NameTooLong: a derived name exceeds its limit.
     """
     names = _preview_names(preview, base_domain=base_domain)
-    # The only names without a prefix of ours before them.
+    # Only these names have none of our prefixes.
     if parent.database.enabled and names.sql_stem.startswith("pg_"):
         raise InvalidSpec(
             "spec.applicationRef",
@@ -201,7 +201,7 @@ def _preview_names(preview: PreviewSpec, *, base_domain: str) -> Names:
 def deployment_place(reference: ObjectReference, spec: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return namespace and name of an object's Deployment, from its spec as the API server holds it.
 
-    None: a preview's spec names no Application or pull request.
+    None: a preview's spec does not name an Application or a pull request.
     """
     if reference.kind is Kind.APPLICATION:
         return reference.namespace, reference.name
@@ -212,21 +212,21 @@ def deployment_place(reference: ObjectReference, spec: Mapping[str, Any]) -> tup
 
 
 def possible_realms(reference: ObjectReference) -> tuple[RealmName, ...]:
-    """Return the realms an Application of this name can have, one an environment; a preview has none."""
+    """Return the realms that an Application of this name can have, one per environment; a preview has none."""
     if reference.kind is not Kind.APPLICATION:
         return ()
     return tuple(_realm(reference.name, environment) for environment in Environment)
 
 
 def possible_bucket_prefixes(reference: ObjectReference) -> tuple[str, ...]:
-    """Return how the buckets of an Application of this name can begin, one an environment; a preview has none."""
+    """Return the possible bucket prefixes of an Application of this name, one per environment; a preview has none."""
     if reference.kind is not Kind.APPLICATION:
         return ()
     return tuple(_bucket_prefix(prefix, reference.name) for prefix in _PREFIXES.values())
 
 
 def preview_families(names: Names, spec: ApplicationSpec) -> frozenset[str]:
-    """Return the applications whose previews could bear one of these names, as `shop-pr42` is a preview of `shop`."""
+    """Return the applications whose previews could have one of these names: `shop-pr42` is a preview of `shop`."""
     families: set[str] = set()
     if spec.auth.enabled:
         families |= _families(names.realm)
@@ -245,10 +245,10 @@ def preview_families(names: Names, spec: ApplicationSpec) -> frozenset[str]:
 
 
 def check_object_name(name: str, field: str = "metadata.name") -> None:
-    """Refuse a name of an object that cannot be a label, a Service's name or the beginning of an SQL name.
+    """Refuse an object's name that cannot be a label, a Service's name or the beginning of an SQL name.
 
     Raises:
-        InvalidSpec: naming the field.
+        InvalidSpec: the name breaks a rule; names the field.
     """
     if len(name) > NAME_LIMIT:
         raise NameTooLong(field, f"{name!r} has {len(name)} bytes; the limit is {NAME_LIMIT}")
@@ -259,17 +259,17 @@ def check_object_name(name: str, field: str = "metadata.name") -> None:
 
 
 def preview_object_name(application: str, number: int) -> str:
-    """Return what the command line calls the PreviewEnvironment of a pull request; any other name works as well."""
+    """Return the name that the command line gives a pull request's PreviewEnvironment; any other name works too."""
     return f"{application}-pr-{number}"
 
 
 def adoption_id(reference: ObjectReference) -> str:
-    """Return the id of the run that takes resources over for an object."""
+    """Return the id of the run that adopts resources for an object."""
     return f"adopt/{reference.key}"
 
 
 def workflow_id(reference: ObjectReference) -> str:
-    """Return the id under which every run of this object goes: one id is the lock of the object."""
+    """Return the id of every run of this object; the common id is the object's lock."""
     kind = "application" if reference.kind is Kind.APPLICATION else "preview"
     return f"{kind}/{reference.namespace}/{reference.name}"
 
@@ -282,8 +282,9 @@ def roles_of(sql_stem: str) -> tuple[RoleName, RoleName]:
 def storage_account(reference: ObjectReference, cluster: str, namespace_uid: str) -> str:
     """Return the access key id of an object's account on an S3 server.
 
-    A digest, since such a server keeps no owner with an account: it is another object's, another cluster's and an
-    earlier namespace's for nobody. Else whoever makes a namespace again would have the key to the buckets of before.
+    Such a server records no owner with an account. So the id is a digest of cluster, namespace uid and key: no other
+    object, cluster or earlier namespace has it. Otherwise a person who creates a namespace again would get the key to
+    the buckets of the earlier one.
     """
     owner = "\n".join((cluster, namespace_uid, reference.key))
     return f"plattr-{sha256(owner.encode()).hexdigest()[:32]}"
@@ -292,13 +293,13 @@ def storage_account(reference: ObjectReference, cluster: str, namespace_uid: str
 def role_arn(template: str, names: Names) -> str:
     """Return the IAM role of the application's ServiceAccount, by `IRSA_ROLE_ARN_TEMPLATE`.
 
-    The namespace and the name are the ServiceAccount's, as they stand in the subject of its tokens.
+    Namespace and name are the ServiceAccount's, as in the subject of its tokens.
     """
     return template.replace("{namespace}", names.namespace).replace("{name}", names.stem)
 
 
 def redis_prefix(user: str) -> str:
-    """Return what the keys of a user of Redis begin with; no user's name holds a colon, so none begins another's."""
+    """Return how the keys of a Redis user begin; no name holds a colon, so no prefix begins another user's."""
     return f"{user}:"
 
 
@@ -308,7 +309,7 @@ def bucket_variable(name: str) -> str:
 
 
 def bucket_size_variable(name: str) -> str:
-    """Return the environment variable that carries the size, in bytes, that a bucket's files should not exceed."""
+    """Return the environment variable that carries the maximum size of a bucket's files, in bytes."""
     return f"S3_MAX_FILE_SIZE_{name.upper().replace('-', '_')}"
 
 
@@ -325,7 +326,7 @@ def _bucket_prefix_of_previews() -> str:
 
 
 def _families(name: str) -> set[str]:
-    # SQL names have underscores where the others have hyphens, and no application's name has one.
+    # SQL names have underscores where other names have hyphens. No application's name has an underscore.
     match = re.fullmatch(r"(.+)-pr[1-9][0-9]*", name.replace("_", "-"))
     return {match[1]} if match else set()
 
@@ -345,13 +346,13 @@ def _sql(name: str) -> str:
 def _check_reserved(realm: RealmName, name: str) -> None:
     if realm == RESERVED_REALM:
         raise InvalidSpec("metadata.name", f"realm {realm!r} is Keycloak's own; choose another name")
-    # Whatever suffix the platform gives its clients: a name that is good must be good on every platform.
+    # Refused whatever suffix the platform gives its clients: a valid name must be valid on every platform.
     if name in RESERVED_CLIENTS:
         raise InvalidSpec("metadata.name", f"client {name!r} is in every realm of Keycloak; choose another name")
 
 
 def _checked(names: Names, spec: ApplicationSpec, field_of_name: str) -> Names:
-    """Refuse what exceeds a limit; only names of features in use count."""
+    """Refuse a name that exceeds its limit; only names of features in use count."""
     used: list[tuple[str, str, int]] = [
         (field_of_name, names.namespace, NAME_LIMIT),
         (field_of_name, names.stem, NAME_LIMIT),
@@ -370,7 +371,7 @@ def _checked(names: Names, spec: ApplicationSpec, field_of_name: str) -> Names:
             for index, bucket in enumerate(spec.storage.buckets)
         ]
     for field, name, limit in used:
-        # len counts characters; every name here is ASCII by its pattern, so they are bytes too.
+        # len counts characters. The patterns allow only ASCII, so each character is one byte.
         if len(name) > limit:
             raise NameTooLong(field, f"the derived name {name!r} has {len(name)} bytes; the limit is {limit}")
     for label in names.host.split("."):

@@ -1,4 +1,4 @@
-"""References to the custom resources, and their object."""
+"""References to the custom resources, and the objects themselves."""
 
 import re
 from datetime import datetime
@@ -14,13 +14,14 @@ API_VERSION = f"{GROUP}/{VERSION}"
 FINALIZER = f"{GROUP}/cleanup"
 PAUSED_ANNOTATION = f"{GROUP}/paused"
 
-# A Service's name begins with a letter; so do SQL names made of it.
+# A Service's name begins with a letter, and so do the SQL names that Plattr derives from an object's name.
 OBJECT_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
 UNREADABLE_OWNER = "an unreadable owner"
 NO_OWNER = "nobody that Plattr knows"
 _KEY_PATTERN = re.compile(
-    # A namespace, and a name that Plattr takes: DNS labels of at most 63 characters. `\Z`: `$` takes a newline as well.
+    # A namespace, and a name that Plattr accepts: DNS labels of at most 63 characters. `\Z`, since `$` accepts a
+    # newline.
     r"(?P<namespace>[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)/(?P<kind>[A-Za-z]+)/(?P<name>[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?)\Z"
 )
 
@@ -44,7 +45,7 @@ class Kind(StrEnum):
 
 
 class ObjectReference(FrozenModel):
-    """Which object: what the workflows carry instead of the object itself."""
+    """Which object: workflows carry this reference instead of the object itself."""
 
     kind: Kind = Kind.APPLICATION
     namespace: str = Field(min_length=1)
@@ -52,7 +53,7 @@ class ObjectReference(FrozenModel):
 
     @property
     def key(self) -> str:
-        """Return `{namespace}/{kind}/{name}`, the owner that every external resource carries."""
+        """Return `{namespace}/{kind}/{name}`, the owner that every external resource names."""
         return f"{self.namespace}/{self.kind}/{self.name}"
 
     def __str__(self) -> str:
@@ -60,7 +61,7 @@ class ObjectReference(FrozenModel):
 
 
 def parse_key(text: str) -> ObjectReference | None:
-    """Return which object a key is of; None: it is no key that Plattr would write."""
+    """Return the object that a key names; None when Plattr would not write such a key."""
     match = _KEY_PATTERN.match(text)
     if match is None or match["kind"] not in set(Kind):
         return None
@@ -68,10 +69,10 @@ def parse_key(text: str) -> ObjectReference | None:
 
 
 def owner_named(mark: object) -> str | None:
-    """Return the key in an owner's mark, as a resource carries it; None: it carries none.
+    """Return the key in a resource's owner mark; None when it has no mark.
 
-    Tenants can write on what is theirs: comments, tags, annotations. What is no key becomes `UNREADABLE_OWNER`, which
-    is no object's, so that nothing they write there is quoted in a condition, an Event, the UI or a terminal.
+    Tenants can write the comments, tags and annotations of their own resources. A mark that is not a key becomes
+    `UNREADABLE_OWNER`, which names no object. So no condition, Event, UI or terminal shows what they write there.
     """
     if mark is None or mark == "":
         return None
@@ -79,9 +80,9 @@ def owner_named(mark: object) -> str | None:
 
 
 class Owner(FrozenModel):
-    """Whose a resource is: the object, which incarnation of it, and of which cluster and namespace it is.
+    """The owner of a resource: the object, its uid, and the cluster and namespace that it belongs to.
 
-    Empty is what no cluster and no namespace has: it matches nothing that a worker has marked.
+    An empty cluster or namespace uid matches nothing that a worker has marked.
     """
 
     reference: ObjectReference
@@ -109,9 +110,9 @@ class Metadata(FrozenModel):
 
 
 class CustomObject(FrozenModel):
-    """An object as the API server holds it, its spec not yet validated.
+    """An object as the API server holds it; its spec is not yet validated.
 
-    A spec that the models refuse must still be deletable, so cleanup works from the object alone.
+    Plattr must be able to delete an object whose spec the models refuse. So cleanup works from this object alone.
     """
 
     kind: Kind
@@ -119,30 +120,31 @@ class CustomObject(FrozenModel):
     spec: dict[str, Any] = Field(default_factory=dict)
     status: dict[str, Any] = Field(default_factory=dict)
     cluster: str = ""
-    """Whose object it is; the API server does not tell: set by whoever makes something for it."""
+    """The cluster that the object belongs to. The API server does not tell it. A caller that makes something for the
+    object sets it."""
     namespace_uid: str = ""
 
     @classmethod
     def from_api(cls, kind: Kind, body: dict[str, Any]) -> Self:
-        """Read the API server's answer; list items carry no kind of their own, so it is given."""
+        """Read the API server's answer; the caller gives the kind, because list items do not carry it."""
         parts = {part: body[part] for part in ("metadata", "spec", "status") if body.get(part) is not None}
         return cls.model_validate({**parts, "kind": kind})
 
     @property
     def reference(self) -> ObjectReference:
-        """Return which object this is."""
+        """Return the reference to this object."""
         return ObjectReference(kind=self.kind, namespace=self.metadata.namespace, name=self.metadata.name)
 
     @property
     def owner(self) -> Owner:
-        """Return the owner that this object's resources carry."""
+        """Return the owner that this object's resources name."""
         return Owner(
             reference=self.reference, uid=self.metadata.uid, cluster=self.cluster, namespace_uid=self.namespace_uid
         )
 
     @property
     def environment(self) -> str:
-        """Return `preview` for a preview, and what an Application's spec says."""
+        """Return `preview` for a preview, and the environment in the spec for an Application."""
         return "preview" if self.kind is Kind.PREVIEW else str(self.spec.get("environment", ""))
 
     @property
@@ -152,7 +154,7 @@ class CustomObject(FrozenModel):
 
     @property
     def observed_generation(self) -> int:
-        """Return the generation that the status speaks of; 0 before the first run."""
+        """Return the generation that the status belongs to; 0 before the first run."""
         return int(self.status.get("observedGeneration") or 0)
 
     @property
@@ -168,7 +170,7 @@ class CustomObject(FrozenModel):
 
     @property
     def has_finalizer(self) -> bool:
-        """Tell whether Plattr's finalizer holds the object's deletion."""
+        """Tell whether Plattr's finalizer blocks the object's deletion."""
         return FINALIZER in self.metadata.finalizers
 
     @property
@@ -178,10 +180,10 @@ class CustomObject(FrozenModel):
 
     @property
     def is_paused(self) -> bool:
-        """Tell whether a person asked Plattr to keep its hands off the object."""
+        """Tell whether a person has told Plattr not to touch the object."""
         return self.metadata.annotations.get(PAUSED_ANNOTATION, "").lower() == "true"
 
     @property
     def is_settled(self) -> bool:
-        """Tell whether the last run for this very spec ended in Running."""
+        """Tell whether the last run for exactly this spec ended in Running."""
         return not self.is_deleting and self.observed_generation == self.metadata.generation and self.phase == "Running"

@@ -1,4 +1,4 @@
-"""What a preview was built from: its Application as it was taken over, kept in the preview's own status."""
+"""The Application that a preview was built from: a copy of its spec, kept in the preview's own status."""
 
 from typing import Any, Self
 
@@ -10,7 +10,7 @@ STATUS_FIELD = "parent"
 
 
 class Parent(FrozenModel):
-    """An Application as it was when a preview took it over; what becomes of it afterwards is not the preview's."""
+    """An Application as it was when a preview copied it; later changes of the Application do not reach the preview."""
 
     uid: str
     generation: int = Field(ge=0)
@@ -24,7 +24,7 @@ class Parent(FrozenModel):
 
 
 def taken_parent(preview: CustomObject) -> Parent | None:
-    """Return what the preview was built from; None before its first claim, or by a Plattr that kept nothing."""
+    """Return what the preview was built from; None before its first claim, or if an earlier Plattr kept no copy."""
     try:
         return Parent.model_validate(preview.status.get(STATUS_FIELD))
     except ValidationError:
@@ -32,6 +32,6 @@ def taken_parent(preview: CustomObject) -> Parent | None:
 
 
 def with_parent(preview: CustomObject, parent: Parent) -> CustomObject:
-    """Return the preview as its status will be once the parent has been written down."""
+    """Return the preview as its status will be after the parent has been written."""
     status = {**preview.status, STATUS_FIELD: parent.model_dump(mode="json", by_alias=True)}
     return preview.model_copy(update={"status": status})

@@ -1,4 +1,4 @@
-"""Reading what the kubelet says of a pod's probes, in words of our own: whoever may write Events may forge one."""
+"""What the kubelet says about a pod's probes, in words of our own: anyone who may write Events can forge one."""
 
 import re
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ _SILENCE = re.compile(r"(?i)deadline exceeded|timed? ?out")
 
 
 def is_unready(pod: Json) -> bool:
-    """Tell whether the pod has a container that its probes may be at fault for."""
+    """Tell whether the pod has a container that is not ready, perhaps because of its probes."""
     return bool(_unready(pod))
 
 
 def probe_trouble(pod: Json, events: Sequence[Json]) -> str:
-    """Return why a pod is not ready, by its newest Event of a failed probe; empty when there is none.
+    """Return why a pod is not ready, by its newest Event of a failed probe; empty when there is no such Event.
 
     Args:
         pod: as the API server holds it.

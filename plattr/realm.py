@@ -1,4 +1,4 @@
-"""What an application's Keycloak realm looks like: representations as Keycloak's admin API takes them.
+"""An application's Keycloak realm: the representations as Keycloak's admin API takes them.
 
 Source of the fields: https://www.keycloak.org/docs-api/latest/rest-api/index.html
 """
@@ -19,22 +19,22 @@ OWNER_ATTRIBUTE = "plattr.owner"
 OWNER_UID_ATTRIBUTE = "plattr.ownerUid"
 OWNER_CLUSTER_ATTRIBUTE = "plattr.ownerCluster"
 OWNER_NAMESPACE_UID_ATTRIBUTE = "plattr.ownerNamespaceUid"
-# In a provider's config: says that Plattr made it, and from which credentials.
+# In a provider's config: Plattr made this provider, and from these credentials.
 FINGERPRINT = "plattrFingerprint"
 
-# Providers whose addresses Keycloak does not know by itself; it reads them from the provider's metadata.
+# Keycloak does not know the addresses of these providers. It reads them from the provider's metadata.
 DISCOVERED = frozenset({Provider.OIDC, Provider.SAML})
 
 
 def build_realm(target: Target) -> Representation:
-    """Return the fields of the realm that are Plattr's; the others are the realm's administrators'."""
+    """Return the realm's fields that belong to Plattr; the other fields belong to the realm's administrators."""
     return {
         "realm": target.names.realm,
         "displayName": target.names.stem,
         "enabled": True,
         "registrationAllowed": False,
         "bruteForceProtected": True,
-        # external: plain HTTP from private addresses only, which is what an ingress forwards.
+        # external: Keycloak accepts plain HTTP only from private addresses. An ingress forwards from such an address.
         "sslRequired": "external",
         "attributes": build_owner_attributes(target.owner),
     }
@@ -51,7 +51,7 @@ def build_owner_attributes(owner: Owner) -> dict[str, str]:
 
 
 def build_client(target: Target) -> Representation:
-    """Return the fields of the public client that are Plattr's: authorization code with PKCE and nothing else."""
+    """Return the public client's fields that belong to Plattr: authorization code with PKCE and nothing else."""
     return {
         "clientId": target.names.client_id,
         "protocol": "openid-connect",
@@ -66,18 +66,18 @@ def build_client(target: Target) -> Representation:
         "webOrigins": [target.names.url],
         "attributes": {
             "pkce.code.challenge.method": "S256",
-            # "+": the redirect URIs hold for the way out too; without it every logout redirect is refused.
+            # "+": the redirect URIs are valid for logouts too. Without it, Keycloak refuses every logout redirect.
             "post.logout.redirect.uris": "+",
         },
     }
 
 
 def build_provider(provider: Provider, credentials: ProviderCredentials) -> Representation:
-    """Return the fields of an identity provider that can be compared: all but the secret, which is never shown."""
+    """Return an identity provider's fields that can be compared: all but the secret, which Keycloak never shows."""
     config = {FINGERPRINT: fingerprint(credentials)}
     if provider is Provider.SAML:
         config |= {
-            # Follows the provider's signing keys; without any, everybody could forge a login.
+            # Follows the provider's signing keys. Without them, anybody could forge a login.
             "validateSignature": "true",
             "useMetadataDescriptorUrl": "true",
             "metadataDescriptorUrl": credentials.issuer_url,
@@ -90,7 +90,7 @@ def build_provider(provider: Provider, credentials: ProviderCredentials) -> Repr
 
 
 def metadata_url(provider: Provider, credentials: ProviderCredentials) -> str:
-    """Return where a discovered provider describes itself; SAML's setting is that very address."""
+    """Return where a discovered provider describes itself; for SAML the setting holds this very address."""
     if provider is Provider.SAML:
         return credentials.issuer_url
     # https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfig
@@ -98,18 +98,18 @@ def metadata_url(provider: Provider, credentials: ProviderCredentials) -> str:
 
 
 def fingerprint(credentials: ProviderCredentials) -> str:
-    """Return what tells whether Keycloak holds these credentials; it shows a secret as asterisks only.
+    """Return the fingerprint by which to compare credentials with Keycloak, which shows a secret as asterisks only.
 
-    Readable by the realm's administrators, so it is short: 32 bits notice a change, and cannot cost
-    a provider's random secret of 128 bits and more anything that matters. Without a salt on purpose:
-    many realms with many salts would tell 32 bits each, this way all of them tell the same.
+    The realm's administrators can read the fingerprint, so it is short. 32 bits suffice to notice a change. They reveal
+    nothing that matters about a provider's random secret of 128 bits or more. The missing salt is deliberate: many
+    realms with many salts would reveal 32 bits each, but without a salt all of them reveal the same 32 bits.
     """
     parts = (credentials.client_id, credentials.client_secret.get_secret_value(), credentials.issuer_url)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
 
 
 def mark_of(realm: Mapping[str, Any]) -> Mark | None:
-    """Return a realm's owner; None when it has none, or Keycloak may not show us its attributes."""
+    """Return a realm's owner; None when it has none, or when Keycloak may not show us its attributes."""
     attributes = realm.get("attributes", {})
     if OWNER_ATTRIBUTE not in attributes:
         return None
@@ -122,14 +122,14 @@ def mark_of(realm: Mapping[str, Any]) -> Mark | None:
 
 
 def is_visible(realm: Mapping[str, Any]) -> bool:
-    """Tell whether Keycloak shows the realm whole: to an account without rights in it, it shows no attributes."""
+    """Tell whether Keycloak shows the whole realm; it shows no attributes to an account without rights in the realm."""
     return "attributes" in realm
 
 
 def changes(actual: Mapping[str, Any], wanted: Mapping[str, Any]) -> Representation:
     """Return the wanted fields that differ, ready to be sent; empty when there is nothing to do.
 
-    A map is compared by the wanted keys alone and comes back whole, the others' keys in it; lists are sets.
+    Of a map only the wanted keys are compared. The map is returned whole, with the keys of others. Lists are sets.
     """
     return {
         field: _merged(actual.get(field), value) for field, value in wanted.items() if _differs(actual, field, value)

@@ -1,4 +1,4 @@
-"""What an application's user of Redis may do, whose it is, and how Redis tells."""
+"""An application's user of Redis: what it may do, whose it is, and how Redis shows it."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,13 @@ from plattr.database import owner_record
 from plattr.objects import FrozenModel, Owner
 from plattr.target import Target
 
-# What works on keys, channels and one's own connection, by category, so that what a later Redis adds is not granted
-# by itself. The rest takes out what reaches beyond one's own keys:
-# - @admin and @dangerous: the server itself, everybody's keys at once (KEYS, FLUSHALL, SORT ... GET), other clients.
-# - SCAN, RANDOMKEY, DBSIZE and PUBSUB name no key, so no right on keys holds them back: they tell others' names.
-# - CLIENT TRACKING in its broadcasting mode tells of every key that anybody changes.
-# - A function is the server's, not its maker's: others would call what one put in its place. SCRIPT FLUSH and KILL
-#   are everybody's scripts; EVAL itself sees only what its caller may see, from Redis 7 on.
+# Commands on keys, channels and the client's own connection, by category, so that nothing that a later Redis adds is
+# granted by itself. The rest removes what reaches beyond the user's own keys:
+# - @admin and @dangerous reach the server itself, all keys at once (KEYS, FLUSHALL, SORT ... GET) and other clients.
+# - SCAN, RANDOMKEY, DBSIZE and PUBSUB name no key, so no right on keys restricts them: they reveal others' names.
+# - CLIENT TRACKING in its broadcasting mode reveals every key that anybody changes.
+# - A function belongs to the server, not to its maker: others would call what one user put in its place.
+# - SCRIPT FLUSH and KILL affect everybody's scripts. EVAL itself sees only what its caller may see, from Redis 7 on.
 _COMMANDS = (
     *("+@string", "+@hash", "+@list", "+@set", "+@sortedset", "+@stream", "+@bitmap", "+@hyperloglog", "+@geo"),
     *("+@keyspace", "+@pubsub", "+@transaction", "+@scripting", "+@connection", "+time"),
@@ -31,16 +31,16 @@ class RedisUser(FrozenModel):
     is_on: bool
     needs_no_password: bool
     passwords: tuple[str, ...]
-    """Their SHA-256 in hex: Redis keeps no others."""
+    """The SHA-256 of each in hex: Redis keeps nothing else of a password."""
     keys: frozenset[str]
     channels: frozenset[str]
     commands: str
-    """In words of the server's own: not those it was told, and not the same in every version."""
+    """In the server's own words. These differ from the words that it was told, and between versions."""
     has_selectors: bool = False
 
     @classmethod
     def from_reply(cls, name: str, reply: Mapping[str, Any]) -> "RedisUser":
-        """Read the answer to ACL GETUSER: of patterns one text from Redis 7 on, a list before."""
+        """Read the answer to ACL GETUSER; patterns are one text from Redis 7 on, and a list before."""
         flags = reply.get("flags", [])
         return cls(
             name=name,
@@ -55,25 +55,25 @@ class RedisUser(FrozenModel):
 
     @property
     def databases(self) -> frozenset[int]:
-        """Return the logical databases that it alone may select."""
+        """Return the logical databases that are the only ones the user may select."""
         numbers = (word.removeprefix("+select|") for word in self.commands.split() if word.startswith("+select|"))
         return frozenset(int(number) for number in numbers if number.isdecimal())
 
     @property
     def record(self) -> str | None:
-        """Return the owner's record that the user carries; None: it is none of Plattr's."""
-        # A pattern of 7 and later begins with its sigil.
+        """Return the owner's record that the user carries; None: the user is not Plattr's."""
+        # From Redis 7 on, a pattern begins with its sigil.
         names = (channel.removeprefix("&") for channel in self.channels)
         return next((name for name in names if name.startswith(_RECORD_BEGINNING)), None)
 
 
 _RECORD_BEGINNING = "plattr:"
-# A user that is named so is a template: always off, and of no application.
+# A user whose name begins so is a template: always off, and of no application.
 TEMPLATE_BEGINNING = "plattr-rules-"
 
 
 class Rules(FrozenModel):
-    """What a user is to be, as Redis is told it."""
+    """What a user is to be, in the words that Redis is told."""
 
     name: str
     password_digest: str
@@ -82,12 +82,12 @@ class Rules(FrozenModel):
     commands: tuple[str, ...]
 
     def arguments(self) -> tuple[str, ...]:
-        """Return what follows ACL SETUSER and the name; all at once, so that there is no user without its owner."""
+        """Return the arguments of ACL SETUSER after the name; one command, so that no user is without its owner."""
         channels = (f"&{pattern}" for pattern in self.channel_patterns)
         return ("reset", "on", f"#{self.password_digest}", f"~{self.key_pattern}", *channels, *self.commands)
 
     def are_met_by(self, user: RedisUser, template: RedisUser) -> bool:
-        """Tell whether the user is what it should be; the template has the same commands, in the server's words."""
+        """Tell whether the user is as it should be; the template has the same commands, in the server's words."""
         return (
             user.is_on
             and not user.needs_no_password
@@ -102,11 +102,11 @@ class Rules(FrozenModel):
 def user_rules(
     target: Target, password: str, extra_commands: Sequence[str] = (), *, database: int | None = None
 ) -> Rules:
-    """Return what the application's user is to be: kept to its prefix, or to a logical database.
+    """Return the rules of the application's user: limited to its key prefix, or to a logical database.
 
-    Redis has no right on a database. But it lets a command be allowed with one first argument only, and without SELECT
-    of others, MOVE and COPY, nobody reaches any but this one and 0, where every connection begins and no application
-    is. Deprecated since 7, and there in all versions.
+    Redis has no right on a database. But Redis can allow a command with one first argument only. This has been
+    deprecated since 7, and exists in all versions. Without MOVE, COPY and SELECT of other databases, a user reaches its
+    own database and 0 only. Every connection begins in 0, and no application has its data there.
     """
     prefix = target.names.redis_prefix
     extra = tuple(f"+{command}" for command in extra_commands)
@@ -124,7 +124,8 @@ def user_rules(
 def password_digest(password: str) -> str:
     """Return what Redis keeps of a password.
 
-    Of 32 random bytes a plain hash tells nothing, and in this form no log or MONITOR of Redis shows the password.
+    A plain hash of 32 random bytes reveals nothing. No log or MONITOR of Redis shows the password when Plattr sends
+    its hash.
     """
     return hashlib.sha256(password.encode()).hexdigest()
 
@@ -132,19 +133,19 @@ def password_digest(password: str) -> str:
 def channel_record(owner: Owner) -> str:
     """Return the channel that says whose a user is.
 
-    A user of Redis carries no comment. It may carry a right on a channel that nobody uses, and only an admin can
-    change that. A pattern holds no blanks, which the record has only between its parts.
+    A user of Redis carries no comment. But it may carry a right on a channel that nobody uses, and only an admin can
+    change that right. A pattern cannot hold blanks. The record has blanks only between its parts.
     """
     return owner_record(owner).replace(" ", "")
 
 
 def template_name(commands: Sequence[str]) -> str:
-    """Return the name of the user, always off, whose commands are these rules in the server's words."""
+    """Return the name of the user, always off, that shows these rules in the server's words."""
     return f"{TEMPLATE_BEGINNING}{hashlib.sha256(' '.join(commands).encode()).hexdigest()[:12]}"
 
 
 def secret_values(target: Target, addresses: Mapping[str, str], password: str) -> dict[str, str]:
-    """Return what the application's Secret holds; the rest of the addresses is no secret.
+    """Return what the application's Secret holds; the other addresses are not secret.
 
     Args:
         target: whose it is.

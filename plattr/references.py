@@ -16,7 +16,7 @@ CONFIG_MAP = "ConfigMap"
 
 
 def references_of(target: Target) -> tuple[Reference, ...]:
-    """Return the Secrets and ConfigMaps of the user's own that the pods read at their start, there or not."""
+    """Return the user's own Secrets and ConfigMaps that the pods read at their start, whether they exist or not."""
     names = target.names
     variables = [variable.secret_key_ref.name for variable in target.spec.env_vars if variable.secret_key_ref]
     found = {(CONFIG_MAP, names.user_env), (SECRET, names.user_env), *((SECRET, name) for name in variables)}
@@ -24,17 +24,17 @@ def references_of(target: Target) -> tuple[Reference, ...]:
 
 
 def version_of(body: Json | None) -> str:
-    """Return which version of an object this is; empty for one that is not there."""
+    """Return which version of an object this is; empty for an object that does not exist."""
     return "" if body is None else f"{body['metadata']['uid']}/{body['metadata']['resourceVersion']}"
 
 
 def as_record(versions: Mapping[Reference, str]) -> str:
-    """Return the text that says what the last run looked at."""
+    """Return the text that records what the last run saw."""
     return json.dumps({f"{kind}/{name}": version for (kind, name), version in sorted(versions.items())})
 
 
 def from_record(text: str) -> dict[Reference, str]:
-    """Return what a text of `as_record` says."""
+    """Return what a text of `as_record` records."""
     return {(kind, name): version for (kind, _, name), version in _parts(text)}
 
 

@@ -1,4 +1,4 @@
-"""When Plattr tries again, and how long a step may take: every such number, in one place.
+"""When Plattr retries, and how long a step may take: every such number, in one place.
 
 | what failed | first pause | at most | how often |
 |---|---|---|---|
@@ -11,7 +11,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-# 10: beyond it every bound here has long been reached, and the power would only grow.
+# 10: before this many doublings, every limit here is reached. More would only make the power grow.
 _MOST_DOUBLINGS = 10
 
 
@@ -35,30 +35,30 @@ class Backoff:
         return timedelta(seconds=self.seconds(failures))
 
 
-# The seed's table: three retries after the first attempt, after 1, 2 and 4 s, never more than 30 s. Temporal's server
-# has no jitter of its own: activities/interceptor.py draws it.
+# The seed's table: three retries, 1, 2 and 4 s after the previous attempt, never more than 30 s.
+# Temporal's server adds no jitter, so activities/interceptor.py does.
 # https://github.com/temporalio/temporal/blob/main/service/history/workflow/retry.go
 STEP = Backoff(first=1, longest=30)
 STEP_ATTEMPTS = 4
 STEP_JITTER = (0.5, 1.5)
-# The slow retry after the quick ones: a database failover takes 10 to 30 s, an outage minutes or hours.
+# The slow retry follows the quick ones: a database failover takes 10 to 30 s, an outage takes minutes or hours.
 ROUND = Backoff(first=30, longest=600)
 # client-go's reflector. https://github.com/kubernetes/client-go/blob/master/tools/cache/reflector.go
 WATCH = Backoff(first=0.8, longest=30)
 WATCH_JITTER = (0.5, 1.0)
-# 10 s: the longest that a process stays away after the server is back.
+# 10 s: the longest time that a process waits after the server is back.
 CONNECT = Backoff(first=0.5, longest=10)
 
-# 60 s: the slowest single call is Keycloak's deletion of a realm, given 30 s, and a step may need two of these.
+# 60 s: the slowest single call deletes a Keycloak realm and may take 30 s. A step may need two such calls.
 ATTEMPT = timedelta(seconds=60)
-# A third of it: the call that is in flight at the end of a cleanup's budget may take up to 20 s more.
+# A third of the attempt: the call in flight at the end of a cleanup's budget may take up to 20 s more.
 CLEANUP_BUDGET = ATTEMPT / 3
-# 15 s: how long a dead worker goes unnoticed.
+# 15 s: the longest time before a worker's death is noticed.
 HEARTBEAT_TIMEOUT = timedelta(seconds=15)
-# 1 s: an attempt is noticed as dead within the heartbeat timeout, and learns soon that it is preempted.
+# 1 s: the server notices a dead attempt within the heartbeat timeout, and an attempt soon learns that it is preempted.
 BEAT_SECONDS = 1.0
-# 10 s after the last beat that the server took, an attempt stops writing.
+# 10 s after the last heartbeat that the server accepted, an attempt stops writing.
 FENCE_SECONDS = 10.0
-# 5 s: from the end of an attempt's right to write until another may begin; a write that was allowed has to be over by
-# then.
+# 5 s: from the end of an attempt's right to write until another attempt may begin. A write that was allowed must end
+# within this time.
 ON_ITS_WAY_SECONDS = HEARTBEAT_TIMEOUT.total_seconds() - FENCE_SECONDS

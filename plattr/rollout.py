@@ -1,4 +1,4 @@
-"""Reading a rollout: what a Deployment and its pods, as the API server holds them, say about it."""
+"""What a Deployment and its pods, as the API server holds them, say about a rollout."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ Json = dict[str, Any]
 
 REVISION_ANNOTATION = "deployment.kubernetes.io/revision"
 
-# Why a container waits when it will not start by waiting longer. Others (ContainerCreating, PodInitializing) pass.
+# Reasons of a waiting container that more waiting does not help. Others (ContainerCreating, PodInitializing) pass.
 # https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/images/types.go
 # https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/kuberuntime/kuberuntime_container.go
 _STUCK_REASONS = frozenset(
@@ -29,18 +29,18 @@ _STUCK_REASONS = frozenset(
 
 
 class Trouble(FrozenModel):
-    """Why a rollout does not get on, in the words of Kubernetes."""
+    """Why a rollout does not progress, in the words of Kubernetes."""
 
     place: tuple[str, str]
-    """The pod and its container, or the Deployment: the same trouble keeps its place while its reason changes."""
+    """The pod and its container, or the Deployment. A trouble keeps its place while its reason changes."""
     cause: str
     message: str
     is_final: bool = False
-    """True when waiting on cannot help; the others may pass in a moment."""
+    """True when more waiting cannot help; other troubles may pass in a moment."""
 
 
 def has_settled(deployment: Json) -> bool:
-    """Tell whether every replica is of the newest template and available, and no old one is left.
+    """Tell whether every replica has the newest template and is available, and no old replica is left.
 
     Source: https://github.com/kubernetes/kubectl/blob/master/pkg/polymorphichelpers/rollout_status.go
     """
@@ -70,7 +70,7 @@ def progress_of(deployment: Json) -> str:
 
 
 def new_replica_set(deployment: Json, replica_sets: Iterable[Json]) -> Json | None:
-    """Return the Deployment's ReplicaSet of the newest template; None until its controller has made it."""
+    """Return the Deployment's ReplicaSet of the newest template; None until the controller has created it."""
     if not _is_observed(deployment):
         return None
     revision = deployment["metadata"].get("annotations", {}).get(REVISION_ANNOTATION)
@@ -84,7 +84,7 @@ def new_replica_set(deployment: Json, replica_sets: Iterable[Json]) -> Json | No
 
 
 def pod_troubles(pod: Json) -> list[Trouble]:
-    """Return what keeps the containers of a pod from starting, or the pod from a node."""
+    """Return what keeps a pod's containers from starting, or keeps the pod off a node."""
     name, status = pod["metadata"]["name"], pod.get("status", {})
     containers: Sequence[Json] = status.get("initContainerStatuses", []) + status.get("containerStatuses", [])
     troubles = [trouble for container in containers for trouble in _container_troubles(name, container)]
@@ -96,14 +96,15 @@ def pod_troubles(pod: Json) -> list[Trouble]:
 
 
 def deployment_trouble(deployment: Json) -> list[Trouble]:
-    """Return what the Deployment itself says against its rollout, the pods aside."""
+    """Return what the Deployment itself reports against its rollout, without its pods."""
     if not _is_observed(deployment):
         return []
     conditions = {condition["type"]: condition for condition in deployment.get("status", {}).get("conditions", [])}
     failure, progressing = conditions.get("ReplicaFailure", {}), conditions.get("Progressing", {})
     troubles = []
     if failure.get("status") == "True":
-        # Of a denial the controller quotes all; else the API server may have echoed a variable's value.
+        # The controller quotes the whole denial. Any other message may hold a variable's value that the API server
+        # repeats.
         cause = denial(str(failure.get("message", "")), deployment["spec"])
         message = f"its pods are refused: {cause or 'the API server finds them invalid'}"
         troubles.append(_of_deployment(failure.get("reason") or "ReplicaFailure", message))
@@ -129,7 +130,7 @@ def _container_troubles(pod: str, container: Json) -> list[Trouble]:
 
 def _why(cause: str, container: Json, waiting: Json) -> str:
     if cause == "CrashLoopBackOff":
-        # Not the termination message: it is the application's own text and may hold anything.
+        # Without the termination message: it is the application's own text and may hold anything.
         ended = container.get("lastState", {}).get("terminated") or {}
         return (
             f"it ended with exit code {ended.get('exitCode', 'unknown')} ({ended.get('reason', 'Error')})"

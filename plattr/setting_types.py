@@ -1,4 +1,4 @@
-"""Settings that are more than a word: lists with commas, JSON, and a template; a chart's maps arrive as JSON."""
+"""Settings that are more than one word: lists with commas, JSON, and a template; a chart passes maps as JSON."""
 
 import json
 import re
@@ -9,14 +9,14 @@ from pydantic import AfterValidator, BeforeValidator
 from plattr.hosts import parse_patterns
 from plattr.objects import GROUP
 
-# A role of IAM by its path and name, whose characters they are. Between the placeholders stands one that neither a
-# namespace nor a name has: else team-a's shop and team's a-shop would have one role.
+# An IAM role's path and name, with the characters that IAM allows. A character that neither a namespace nor a name has
+# must stand between the placeholders. Otherwise the shop of team-a and the a-shop of team would have one role.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
 _ROLE_TEMPLATE = re.compile(
     r"arn:aws[a-z-]*:iam::[0-9]{12}:role/"
     r"X*(\{namespace\}X*[+=,.@_/]X*\{name\}|\{name\}X*[+=,.@_/]X*\{namespace\})X*".replace("X", "[A-Za-z0-9+=,.@_/-]")
 )
-# Pod Security decides what runs in the namespace, and Plattr's own and Kubernetes' say whose it is.
+# The pod-security keys decide what may run in the namespace. Plattr's own keys and Kubernetes' say whose it is.
 _RESERVED_KEYS = re.compile(rf"(.*\.)?(pod-security\.kubernetes\.io|{re.escape(GROUP)}|kubernetes\.io|k8s\.io)/.*")
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
 _KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -51,7 +51,7 @@ def _check_role(value: str) -> str:
 
 def _parse_quota(value: Any) -> Any:
     hard = _parse_json(value)
-    # YAML has `pods: 8` as a number, and Kubernetes takes both.
+    # YAML reads `pods: 8` as a number. Kubernetes accepts both a number and a text.
     return {key: str(each) for key, each in hard.items()} if isinstance(hard, dict) else hard
 
 

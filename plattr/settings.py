@@ -1,4 +1,4 @@
-"""The platform's settings; the processes pass their environment in, nothing here reads it."""
+"""The platform's settings; the processes pass their environment in, and nothing here reads it."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
@@ -30,23 +30,23 @@ from plattr.setting_types import (
 )
 from plattr.spec import Provider
 
-# In lower case, as an Ingress wants it; one label will do for a local platform.
+# In lower case, as an Ingress requires it. One label suffices for a local platform.
 DOMAIN_PATTERN = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
-# As `info,client|setinfo`: a command or a part of one, as Redis names them.
+# As in `info,client|setinfo`: a command or a subcommand, as Redis names them.
 COMMANDS_PATTERN = r"^([a-z]+(\|[a-z-]+)?(,[a-z]+(\|[a-z-]+)?)*)?$"
 URL_PATTERN = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/\S*)?$"
 
 Url = Annotated[str, StringConstraints(pattern=URL_PATTERN)]
 
-# How a setting that holds an address ends. All but the one the worker itself listens at are the platform's hosts.
+# The endings of settings that hold an address. All are hosts of the platform, except the worker's own listen address.
 _ADDRESS_ENDINGS = ("_url", "_endpoint", "_host", "_address")
 _LISTENS_AT = "metrics_host"
-# What is below these is served by them as well: realms by Keycloak, and S3 has a host for each bucket.
+# These servers serve hosts below their own as well: Keycloak the realms, and S3 a host for each bucket.
 _WITH_ALL_BELOW = ("auth_url", "keycloak_url", "aws_endpoint_url", "s3_public_endpoint")
 
 
 class ProviderCredentials(FrozenModel):
-    """What an identity provider gave the platform."""
+    """The credentials that an identity provider gave the platform."""
 
     client_id: str
     client_secret: SecretStr
@@ -54,9 +54,9 @@ class ProviderCredentials(FrozenModel):
 
 
 class WatcherSettings(BaseModel):
-    """What the watcher needs: it talks to Kubernetes and Temporal only, and is given no other credentials.
+    """The settings of the watcher, which talks to Kubernetes and Temporal only and gets no other credentials.
 
-    Temporal's own variables (TEMPORAL_ADDRESS, TEMPORAL_API_KEY, ...) are read by temporalio.envconfig.
+    temporalio.envconfig reads Temporal's own variables (TEMPORAL_ADDRESS, TEMPORAL_API_KEY, ...).
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
@@ -72,7 +72,7 @@ class WatcherSettings(BaseModel):
         """Read the settings from environment-like names; an empty value counts as not set.
 
         Raises:
-            MissingSetting: one line that names the first setting that is missing or bad.
+            MissingSetting: the first setting that is missing or bad, named in one line.
         """
         values = {name.lower(): value for name, value in mapping.items() if value != ""}
         known = {name: value for name, value in values.items() if name in cls.model_fields}
@@ -95,27 +95,27 @@ class Settings(WatcherSettings):
     db_host: str
     db_port: int = Field(default=5432, ge=1, le=65535)
     db_name: str = "plattr"
-    # 5: one provision uses one connection for some 15 ms; see docs/scaling.md before raising it.
+    # 5: one provision uses one connection for some 15 ms. See docs/scaling.md before you raise it.
     db_pool_size: int = Field(default=5, ge=1, le=100)
-    # 11: PostgREST listens on one and has a pool of five, the application has as many.
+    # 11: PostgREST listens on one and has a pool of five. The application has five as well.
     db_connections_per_pod: int = Field(default=11, ge=3, le=1000)
-    # 100: half of what the smallest managed servers take, so that no application alone fills one.
+    # 100: half of what the smallest managed servers allow, so that no application alone fills such a server.
     db_connections_max: int = Field(default=100, ge=4, le=100000)
-    # How applications are told to connect; None leaves it to their driver.
+    # The sslmode in the applications' connection URL. None leaves it to their driver.
     db_sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] | None = None
     aws_region: str = "us-east-1"
     aws_endpoint_url: Url | None = None
-    # Where applications reach S3, when that differs from where the worker does.
+    # Where applications reach S3, if the worker uses another address.
     s3_public_endpoint: Url | None = None
-    # How resources name this cluster; without it the UID of its namespace kube-system.
+    # The name of this cluster in owner marks. Without it, the UID of the namespace kube-system.
     cluster_id: str | None = Field(default=None, pattern=CLUSTER_PATTERN)
-    # Servers with accounts of their own, where each application gets one.
+    # The kind of S3 server that has accounts of its own. Each application gets an account there.
     s3_accounts: Literal["none", "versitygw"] = "none"
     s3_accounts_url: Url | None = None
     base_domain: str = Field(min_length=3, pattern=DOMAIN_PATTERN)
     reserved_hosts: HostPatterns = ()
     domains_by_namespace: DomainLists | None = None
-    # Read by the libraries; here only because an application must not be served at their hosts.
+    # The libraries read these. They are here only because no application may be served at their hosts.
     temporal_address: str = "localhost:7233"
     otel_exporter_otlp_endpoint: str | None = None
     keycloak_url: Url
@@ -146,7 +146,7 @@ class Settings(WatcherSettings):
     ingress_profile: Literal["nginx", "traefik"] = "nginx"
     tls_certificates: Literal["cert-manager", "none"] = "cert-manager"
     cluster_issuer: str = "letsencrypt"
-    # A page on 8080 that any user may serve, and without arguments: agnhost, for one, only sleeps then.
+    # A page on 8080 that any user may serve, without arguments. Without arguments agnhost, for example, only sleeps.
     placeholder_image: str = "nginxinc/nginx-unprivileged:1.27-alpine"
     placeholder_port: int = Field(default=8080, ge=1, le=65535)
     irsa_role_arn_template: RoleTemplate | None = None
@@ -158,10 +158,10 @@ class Settings(WatcherSettings):
     previews_per_namespace: int | None = Field(default=None, ge=1)
     # 3: see worker/run_limiter.py; docs/scaling.md says when more help.
     runs_at_once: int = Field(default=3, ge=1, le=200)
-    # 180: a thousand Applications with two buckets each then cost no backend, the API server included, five requests a
-    # second; see tests/activities/test_resync_cost.py.
+    # 180: a thousand Applications with two buckets each then cost each backend, the API server included, less than five
+    # requests a second. See tests/activities/test_resync_cost.py.
     resync_interval_minutes: int = Field(default=180, ge=1)
-    # 60: what a thousand Applications cost then is in docs/decisions/0031.
+    # 60: docs/decisions/0031 has the cost of a thousand Applications at this interval.
     references_interval_seconds: int = Field(default=60, ge=5)
 
     @model_validator(mode="after")
@@ -185,7 +185,7 @@ class Settings(WatcherSettings):
 
     @property
     def host_rules(self) -> HostRules:
-        """Return which hosts no object is served at, every one that a setting names among them."""
+        """Return which hosts no object may have; they include every host that a setting names."""
         named = {name: getattr(self, name) for name in type(self).model_fields if name.endswith(_ADDRESS_ENDINGS)}
         named["auth_url"] = self.issuer_base
         patterns = set(self.reserved_hosts)
@@ -200,26 +200,27 @@ class Settings(WatcherSettings):
 
     @property
     def redis_commands(self) -> tuple[str, ...]:
-        """Return the commands that every application's user of Redis may use besides."""
+        """Return the additional commands that every application's Redis user may use."""
         return tuple(command for command in self.redis_extra_commands.split(",") if command)
 
     @property
     def asked_issuer(self) -> str | None:
-        """Return the ClusterIssuer that the Ingresses ask for a certificate; None: TLS is somebody else's affair."""
+        """Return the ClusterIssuer that the Ingresses name for a certificate; None: something else handles TLS."""
         return self.cluster_issuer if self.tls_certificates == "cert-manager" else None
 
     @property
     def issuer_base(self) -> str:
-        """Return the public address below which the realms are served."""
+        """Return the public address below which Keycloak serves the realms."""
         return (self.auth_url or f"https://auth.{self.base_domain}").rstrip("/")
 
     def provider_credentials(self, provider: Provider) -> ProviderCredentials | None:
-        """Return what the platform has for a provider; None when it is incomplete."""
+        """Return the platform's credentials for a provider; None when they are incomplete."""
         client_id: str | None = getattr(self, f"idp_{provider}_client_id")
         secret: SecretStr | None = getattr(self, f"idp_{provider}_client_secret")
         issuer: str | None = getattr(self, f"idp_{provider}_issuer_url", "")
         if provider is Provider.SAML:
-            # SAML has no client secret: the provider is known by its metadata, whose keys sign its logins.
+            # SAML has no client secret. The provider's metadata identifies it, and the keys in the metadata sign its
+            # logins.
             return (
                 ProviderCredentials(client_id=client_id or "", client_secret=SecretStr(""), issuer_url=issuer)
                 if issuer
@@ -231,7 +232,7 @@ class Settings(WatcherSettings):
 
 
 def _check_admin_url(setting: str, url: SecretStr, schemes: tuple[str, str]) -> None:
-    """Refuse an address that no client takes; the address stays out of the message, it holds a password."""
+    """Refuse an address that no client accepts; the message omits the address, because it holds a password."""
     try:
         address = urlsplit(url.get_secret_value())
         is_good = address.scheme in schemes and bool(address.hostname) and (address.port or 1) > 0

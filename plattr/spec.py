@@ -1,4 +1,4 @@
-"""The specs of both custom resources; the CRDs in deploy/crds say the same, and a test compares them."""
+"""The specs of both custom resources; the CRDs in deploy/crds state the same rules, and a test compares them."""
 
 import json
 import re
@@ -13,11 +13,11 @@ from plattr.features import is_injected
 from plattr.objects import OBJECT_NAME_PATTERN, FrozenModel
 from plattr.ttl import DEFAULT_TTL, Ttl, parse_ttl
 
-# Every pattern means the same to Rust (pydantic), to Go (the API server) and to Python: `$` only at the very end
-# (so fullmatch in Python), ASCII classes only, since Rust's \s is Unicode's and Go's is not.
+# Every pattern means the same to Rust (pydantic), to Go (the API server) and to Python. `$` stands only at the very end
+# (so Python uses fullmatch). Classes are ASCII only, because Rust's \s means Unicode and Go's does not.
 
-# A host name: labels of at most 63 characters, the last one no number, so that it is never an IP address,
-# which an Ingress refuses. https://www.rfc-editor.org/rfc/rfc1123#section-2.1
+# A host name: labels of at most 63 characters. The last label does not begin with a digit, so a host is never an IP
+# address, which an Ingress refuses. https://www.rfc-editor.org/rfc/rfc1123#section-2.1
 HOST_PATTERN = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
 # 248: a Lease's name has at most 253 bytes, and the claim of a host is the Lease `{host}-host`.
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names
@@ -26,7 +26,7 @@ SCHEMA_PATTERN = r"^[a-z][a-z0-9_]*$"
 BUCKET_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 ENV_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 SIZE_PATTERN = r"^[1-9][0-9]*(Ki|Mi|Gi|K|M|G)?$"
-# S3 takes one * in an origin. https://docs.aws.amazon.com/AmazonS3/latest/API/API_CORSRule.html
+# S3 accepts one * in an origin. https://docs.aws.amazon.com/AmazonS3/latest/API/API_CORSRule.html
 ORIGIN_PATTERN = r"^(\*|https?://[A-Za-z0-9.*-]+(:[0-9]{1,5})?)$"
 # A path of RFC 3986, without query and fragment. https://www.rfc-editor.org/rfc/rfc3986#section-3.3
 PATH_PATTERN = r"^/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*$"
@@ -34,24 +34,24 @@ IMAGE_PATTERN = r"^[!-~]+$"
 # https://kubernetes.io/docs/concepts/configuration/secret/#restriction-names-data
 REFERENCE_NAME_PATTERN = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
 REFERENCE_KEY_PATTERN = r"^[-._A-Za-z0-9]+$"
-# Endings that AWS keeps for itself; a bucket's S3 name ends in a hyphen and the spec's name.
+# Endings that AWS reserves. A bucket's S3 name ends in a hyphen and the bucket's name in the spec.
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 RESERVED_BUCKET_ENDINGS = ("-s3alias", "--ol-s3", "--x-s3", "--table-s3", "-an")
 
-# Names that load code into, or reroute, every process of a container.
+# Names of variables that load code into every process of a container, or reroute such processes.
 FORBIDDEN_ENV = re.compile(r"^(LD_.*|PATH|NODE_OPTIONS|PYTHON.*)$")
 Spec = TypeVar("Spec", bound="SpecModel")
 ImageRef = Annotated[str, StringConstraints(pattern=IMAGE_PATTERN, max_length=1024)]
 
 
 class SpecModel(FrozenModel):
-    """Part of a spec: a field the CRD does not know is an error, not a surprise."""
+    """Part of a spec; a field that the CRD does not know is an error."""
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
 
 
 class Framework(StrEnum):
-    """How the image was built; it decides where the probes ask by default."""
+    """How the image was built; decides the default path of the probes."""
 
     NEXTJS = "nextjs"
     RAILS = "rails"
@@ -59,7 +59,7 @@ class Framework(StrEnum):
     DOCKER = "docker"
 
 
-# Rails makes /up for every new application; a web server, and Next.js, answer at the root.
+# Rails creates /up in every new application. A web server, and Next.js, answer at the root.
 # https://guides.rubyonrails.org/7_1_release_notes.html
 HEALTH_PATHS = {Framework.DOCKER: "/healthz", Framework.RAILS: "/up", Framework.NEXTJS: "/", Framework.STATIC: "/"}
 
@@ -74,7 +74,7 @@ class Environment(StrEnum):
 
 
 class Provider(StrEnum):
-    """Identity providers the platform can hold credentials of."""
+    """Identity providers that the platform can hold credentials for."""
 
     GOOGLE = "google"
     GITHUB = "github"
@@ -89,8 +89,8 @@ class SecretKeyRef(SpecModel):
     key: Annotated[str, StringConstraints(pattern=REFERENCE_KEY_PATTERN, max_length=253)]
 
 
-# 128 Ki: half a megabyte at the most. An object has 1.5 MB, a Deployment and a preview's status repeat the values, and
-# Linux passes a process a few megabytes of environment.
+# 128 Ki: half a megabyte at the most. An object may have 1.5 MB, and a Deployment and a preview's status repeat the
+# values. Linux passes a process a few megabytes of environment.
 ENV_LIMIT = 131072
 
 
@@ -115,7 +115,7 @@ class EnvVar(SpecModel):
 
 
 class Cors(SpecModel):
-    """Which origins browsers may call the buckets from; none given: the application's own."""
+    """The origins from which browsers may call the buckets; by default the application's own."""
 
     origins: tuple[Annotated[str, StringConstraints(pattern=ORIGIN_PATTERN, max_length=253)], ...] = Field(
         default=(), max_length=50
@@ -123,7 +123,7 @@ class Cors(SpecModel):
 
 
 class Migrations(SpecModel):
-    """Where the repository keeps its migrations; read by the CLI, not by the reconcilers."""
+    """Where the repository keeps its migrations; the CLI reads this, the reconcilers do not."""
 
     path: str = Field(default="./migrations", max_length=1024)
     engine: Literal["prisma", "knex", "raw"]
@@ -135,8 +135,8 @@ class DatabaseSpec(SpecModel):
     enabled: bool
     schema_name: Annotated[str, StringConstraints(pattern=SCHEMA_PATTERN, max_length=63)] | None = None
     migrations: Migrations | None = None
-    # Of the public API, which has no login: whether anon reads what the application makes. None takes back what
-    # Plattr granted, and nothing else.
+    # Whether anon, the role of the public API without a login, may read what the application makes. `none` takes back
+    # what Plattr granted, and nothing else.
     anon_access: Literal["read", "none"] = "read"
 
     @model_validator(mode="after")
@@ -147,7 +147,7 @@ class DatabaseSpec(SpecModel):
 
 
 class BucketSpec(SpecModel):
-    """One bucket; public means that anybody may read its objects."""
+    """One bucket; public lets anybody read its objects."""
 
     name: Annotated[str, StringConstraints(pattern=BUCKET_PATTERN, max_length=50)]
     public: bool = False
@@ -192,7 +192,7 @@ class AuthSpec(SpecModel):
 
 
 class ServiceSpec(SpecModel):
-    """A managed service of which the application gets only the address: redis, search."""
+    """A managed service of which the application gets the address only: redis, search."""
 
     enabled: bool
 
@@ -212,7 +212,7 @@ class ScalingSpec(SpecModel):
 
 
 class HealthCheck(SpecModel):
-    """Where the probes ask; without a path where the framework answers by itself."""
+    """The path of the probes; not needed where the framework has a default."""
 
     path: Annotated[str, StringConstraints(pattern=PATH_PATTERN, max_length=1024)] | None = None
 
@@ -239,7 +239,7 @@ class ApplicationSpec(SpecModel):
 
     @property
     def health_path(self) -> str:
-        """Return where the probes ask."""
+        """Return the path of the probes."""
         return self.health_check.path or HEALTH_PATHS[self.framework]
 
     @model_validator(mode="after")
@@ -251,7 +251,7 @@ class ApplicationSpec(SpecModel):
 
     @model_validator(mode="after")
     def _env_values_fit(self) -> Self:
-        # Code points, as CEL counts them.
+        # len counts code points, and so does CEL.
         if sum(len(variable.value or "") for variable in self.env_vars) > ENV_LIMIT:
             raise ValueError(f"envVars values have more than {ENV_LIMIT} characters together")
         return self
@@ -271,7 +271,7 @@ def parse_application_spec(spec: dict[str, Any]) -> ApplicationSpec:
     """Validate an Application's spec.
 
     Raises:
-        InvalidSpec: the first rule that is broken, with its field.
+        InvalidSpec: the spec breaks a rule; names the first such rule and its field.
     """
     return _parse(ApplicationSpec, spec)
 
@@ -280,13 +280,13 @@ def parse_preview_spec(spec: dict[str, Any]) -> PreviewSpec:
     """Validate a PreviewEnvironment's spec.
 
     Raises:
-        InvalidSpec: the first rule that is broken, with its field.
+        InvalidSpec: the spec breaks a rule; names the first such rule and its field.
     """
     return _parse(PreviewSpec, spec)
 
 
 def preview_ttl(spec: dict[str, Any]) -> str:
-    """Return the ttl of a preview's spec whose other fields may break a rule: it has an end all the same.
+    """Return the ttl in a preview's spec, even if other fields break a rule: the preview needs an end all the same.
 
     Raises:
         InvalidSpec: the ttl itself breaks the rule.
@@ -301,13 +301,13 @@ def preview_ttl(spec: dict[str, Any]) -> str:
 
 def _parse(model: type[Spec], spec: dict[str, Any]) -> Spec:
     try:
-        # Strict and from JSON, as the API server reads it: "2" is no number there, and "yes" no boolean.
-        # By alias only: target_cpu is our own word and no field of the object.
+        # Strict and from JSON, as the API server reads it: "2" is not a number there, and "yes" is not a boolean.
+        # By alias only, because target_cpu is Python's name and not a field of the object.
         return model.model_validate_json(json.dumps(spec), strict=True, by_alias=True, by_name=False)
     except TypeError:
         raise InvalidSpec("spec", "it holds a value that JSON cannot carry; quote it") from None
     except ValidationError as error:
-        # Only the place and the rule: the value itself may be an environment variable's secret.
+        # Only the field and the rule. The value itself may be a secret in an environment variable.
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field = "spec" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
         raise InvalidSpec(field, first["msg"].removeprefix("Value error, ")) from None

@@ -1,6 +1,6 @@
-"""Every SQL text that Plattr sends but to remove, composed and quoted by psycopg; the rest is in `sql_removal.py`.
+"""Every SQL text that Plattr sends except the removals (`sql_removal.py`), composed and quoted by psycopg.
 
-Utility statements take no bind parameters, so names go in as identifiers and values as literals.
+Utility statements take no bind parameters. So names go in as identifiers, and values as literals.
 """
 
 from typing import LiteralString
@@ -11,12 +11,12 @@ from plattr.naming import RoleName, SchemaName
 
 Statement = Composed
 
-# CONNECT goes through one group role: a grant per application rewrites the database's one catalogue row, and
-# fails with XX000 when several come at once (measured: 25 of 60 at 50 sessions).
+# All applications get CONNECT through one group role. A grant per application rewrites the database's single catalogue
+# row, and fails with XX000 when several come at once (measured: 25 of 60 at 50 sessions).
 APPLICATIONS_ROLE = "plattr_apps"
 
-# Everything reconcile_database compares, in one round trip; a row of plattr.database.DatabaseState.
-# `set_privilege` is SET where the server knows it (16 and later), else MEMBER; `admin_privilege` is SET, too, else
+# Everything that reconcile_database compares, in one round trip; a row of plattr.database.DatabaseState.
+# `set_privilege` is SET where the server knows it (16 and later), else MEMBER. `admin_privilege` is SET there too, else
 # MEMBER WITH ADMIN OPTION, as `join_admin` grants it.
 STATE = """
 SELECT
@@ -48,15 +48,15 @@ LEFT JOIN pg_roles AS pg_group ON pg_group.rolname = %(group)s
 WHERE admin.rolname = current_user
 """
 
-# Where everybody may connect, a tenant can name another's role, which then cannot be dropped.
+# Databases that every role may connect to. There a tenant can name another tenant's role, which then cannot be dropped.
 OPEN_DATABASES = """
 SELECT datname AS name FROM pg_database
 WHERE datallowconn AND datname <> current_database() AND has_database_privilege('public', oid, 'CONNECT')
 ORDER BY datname
 """
 
-# How full the server and a role are. What is reserved for others is no room for an application; the second reserve
-# exists from 16 on.
+# How full the server and a role are. Connections that are reserved for others are no room for an application. The
+# second reserve exists from 16 on.
 ROOM = """
 SELECT
     (SELECT count(*) FROM pg_stat_activity AS session WHERE session.usesysid = role.oid) AS role_sessions,
@@ -85,7 +85,7 @@ def limit_connections(role: RoleName, connections: int) -> Statement:
 
 
 def create_group_role(role: RoleName) -> Statement:
-    """Return the statement that makes a role nobody logs in as."""
+    """Return the statement that makes a role that cannot log in."""
     return compose("CREATE ROLE {} NOLOGIN", Identifier(role))
 
 
@@ -95,12 +95,12 @@ def set_login(role: str, *, allowed: bool) -> Statement:
 
 
 def set_password(role: RoleName, verifier: str) -> Statement:
-    """Return the statement that gives a role its password and lifts an expiry, which looks like a wrong password."""
+    """Return the statement that gives a role its password and lifts its expiry, which looks like a wrong password."""
     return compose("ALTER ROLE {} PASSWORD {} VALID UNTIL 'infinity'", Identifier(role), Literal(verifier))
 
 
 def set_search_path(role: RoleName, schema: SchemaName) -> Statement:
-    """Return the statement by which a role's sessions find their schema."""
+    """Return the statement that sets the search path of a role's sessions to their schema."""
     return compose("ALTER ROLE {} SET search_path TO {}", Identifier(role), Identifier(schema))
 
 
@@ -115,11 +115,11 @@ def comment_on_schema(schema: SchemaName, comment: str) -> Statement:
 
 
 def join_admin(role: str, *, has_options: bool) -> Statement:
-    """Return the statement by which the admin may act as a role; the options exist from PostgreSQL 16 on.
+    """Return the statement that lets the admin act as a role; the options exist from PostgreSQL 16 on.
 
-    Who makes a role there gets ADMIN alone, which is too little for AUTHORIZATION, REASSIGN and DROP OWNED. Who made
-    it before 16 gets nothing, and needs no ADMIN there; after an upgrade nobody but a superuser could give it to him,
-    and without it he could neither change nor drop the role.
+    From 16 on, the creator of a role gets ADMIN alone, which is too little for AUTHORIZATION, REASSIGN and DROP OWNED.
+    Before 16, the creator gets nothing, and needs no ADMIN. But after an upgrade only a superuser could grant him
+    ADMIN, and without ADMIN he could neither change nor drop the role.
     """
     options = " WITH INHERIT TRUE, SET TRUE" if has_options else " WITH ADMIN OPTION"
     return compose(f"GRANT {{}} TO CURRENT_USER{options}", Identifier(role))
@@ -131,10 +131,10 @@ def grant_role(role: str, member: RoleName) -> Statement:
 
 
 def join_group(group: str, member: RoleName, *, has_options: bool) -> Statement:
-    """Return the statement that gives `member` what the group may do, and not the right to act as the group.
+    """Return the statement that gives `member` the group's privileges, but not the right to act as the group.
 
-    Who may SET ROLE to a role that all applications share can leave large objects there for others. Before 16 the one
-    cannot be had without the other.
+    A member that may SET ROLE to the group that all applications share can leave large objects there for others. Before
+    16, a member cannot have the privileges without that right.
     """
     options = " WITH INHERIT TRUE, SET FALSE" if has_options else ""
     return compose(f"GRANT {{}} TO {{}}{options}", Identifier(group), Identifier(member))
@@ -151,7 +151,7 @@ def own_schema(schema: SchemaName, owner: RoleName) -> Statement:
 
 
 def reload_postgrest(channel: str) -> Statement:
-    """Return the statement by which the PostgREST of one application reads its schema again."""
+    """Return the statement that makes the PostgREST of one application read its schema again."""
     return compose("NOTIFY {}, 'reload schema'", Identifier(channel))
 
 

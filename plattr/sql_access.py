@@ -1,4 +1,4 @@
-"""The SQL texts that give anon, the public API, what the spec says: applied once, and again when the spec changes."""
+"""The SQL texts that give anon, the public API, the spec's access: applied once, and again when the spec changes."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,12 @@ from plattr.naming import RoleName, SchemaName
 from plattr.objects import FrozenModel
 from plattr.sql import Statement, compose
 
-# 500 at a time: a GRANT locks each table from 18 on, and the lock table is everybody's.
+# 500 at a time: a GRANT locks each table from 18 on, and the whole server shares the lock table.
 ACCESS_BATCH = 500
 
-# What is still to be granted or revoked, the application's own only: what a third role made in the schema, and another
-# application is one, is not the admin's to give away. Only what the owner himself granted can be revoked for him.
+# What is still to be granted or revoked, of the application's own things only. What a third role made in the schema is
+# not the admin's to give away, and another application is such a role. On the owner's behalf, only a grant by the owner
+# himself can be revoked.
 ACCESS = """
 SELECT
     ARRAY(
@@ -50,8 +51,8 @@ LEFT JOIN pg_roles AS anon ON anon.rolname = %(anon)s
 WHERE ns.nspname = %(schema)s
 """
 
-# Functions that anon may not call, for the developer to know. Names of a tenant go into a condition only where they are
-# plain words.
+# Functions that anon may not call, for the developer to know. A condition shows only names that are plain words,
+# because a tenant chooses them.
 CLOSED_ROUTINES = """
 SELECT
     count(*) AS count,
@@ -90,13 +91,16 @@ def grant_select(schema: SchemaName, tables: Sequence[str], role: RoleName) -> S
 
 
 def revoke_select(schema: SchemaName, tables: Sequence[str], role: RoleName) -> Statement:
-    """Return the statement that keeps a role from reading these tables, and whom it let read them."""
+    """Return the statement that keeps a role, and the roles that it let in, from reading these tables."""
     names = SQL(", ").join(Identifier(schema, table) for table in tables)
     return compose("REVOKE SELECT ON TABLE {} FROM {} CASCADE", names, Identifier(role))
 
 
 def grant_select_on_new_tables(schema: SchemaName, creator: RoleName, role: RoleName) -> Statement:
-    """Return the statement that lets a role read what `creator` will make; without FOR ROLE it means the admin's."""
+    """Return the statement that lets a role read what `creator` will make.
+
+    Without FOR ROLE, the statement would mean what the admin will make.
+    """
     return compose(
         "ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {} GRANT SELECT ON TABLES TO {}",
         Identifier(creator),
@@ -106,7 +110,7 @@ def grant_select_on_new_tables(schema: SchemaName, creator: RoleName, role: Role
 
 
 def revoke_select_on_new_tables(schema: SchemaName, creator: RoleName, role: RoleName) -> Statement:
-    """Return the statement that takes the same back."""
+    """Return the statement that takes back what `grant_select_on_new_tables` gives."""
     return compose(
         "ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {} REVOKE SELECT ON TABLES FROM {}",
         Identifier(creator),
@@ -116,16 +120,17 @@ def revoke_select_on_new_tables(schema: SchemaName, creator: RoleName, role: Rol
 
 
 def close_new_routines(creator: RoleName) -> Statement:
-    """Return the statement that keeps everybody from calling what `creator` will make, unless he says otherwise.
+    """Return the statement that keeps everybody from calling what `creator` will make, unless the creator allows it.
 
-    Without IN SCHEMA: what PUBLIC has by the server's default can be taken away for all schemas only; with it
-    nothing happens, silently. https://www.postgresql.org/docs/current/sql-alterdefaultprivileges.html
+    The statement has no IN SCHEMA. PUBLIC has this right by the server's default, which can be revoked for all schemas
+    only. With IN SCHEMA, the statement silently does nothing.
+    https://www.postgresql.org/docs/current/sql-alterdefaultprivileges.html
     """
     return compose("ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC", Identifier(creator))
 
 
 def close_routines(schema: SchemaName, routines: Sequence[Routine]) -> Statement:
-    """Return the statement that keeps whoever the owner has not let from calling these."""
+    """Return the statement that keeps every role without a grant of the owner's from calling these routines."""
     signatures = SQL(", ").join(
         SQL("{}({})").format(
             Identifier(schema, routine.name),

@@ -1,7 +1,8 @@
-"""The SQL texts about whoever names a thing by its object id alone, without any right on it.
+"""The SQL texts about dependencies by object id alone, which need no right on the thing.
 
-`'16384'::regclass` is such a name. It asks for no right on the schema or the table, and makes a dependency all the
-same. It does not hold the deletion of the table. Whoever wrote the name itself was let in by the owner, and holds it.
+`'16384'::regclass` names a table by its object id. PostgreSQL checks no right on the schema or the table, but records a
+dependency. This dependency does not hold the deletion of the table. A role that writes the table's name itself has its
+access from the owner, so its dependency holds the deletion.
 """
 
 # The types whose constants make a dependency: find_expr_references_walker in PostgreSQL's dependency.c. They are
@@ -27,13 +28,14 @@ _EXPRESSIONS = """
     UNION ALL SELECT concat(stxexprs) FROM pg_statistic_ext
         WHERE dep.classid = 'pg_statistic_ext'::regclass AND oid = dep.objid
 """
-# The four bytes of the object id as PostgreSQL prints those of a constant: some compilers give them a sign. The lowest
-# byte comes first on every platform of Plattr's; elsewhere nothing is found, and the dependency holds.
+# The four bytes of the object id, as PostgreSQL prints the bytes of a constant. Some compilers give them a sign. The
+# lowest byte comes first on every platform that Plattr runs on. On another platform the pattern finds nothing, and the
+# dependency holds.
 _BYTE = "(SELECT format('(%%s|%%s)', byte, byte - 256) FROM (VALUES ({byte})) AS one (byte))"
 _BYTES = ", ".join(_BYTE.format(byte=f"dep.refobjid::bigint >> {shift} & 255") for shift in (0, 8, 16, 24))
 
-# Whether `dep` is a dependency by an object id alone, of an application that has no right on the thing now. With the
-# texts of who owns the dependent thing and the other.
+# Whether `dep` is a dependency by object id alone, of an application that has no right on the thing now. The two
+# `owner_of_...` texts are queries for the owner of the dependent thing and for the owner of the thing.
 IS_BY_ID = f"""
 dep.deptype = 'n' AND dep.refobjsubid = 0
 AND dep.refclassid IN (
@@ -77,8 +79,8 @@ AND EXISTS (
     )
 )
 """  # noqa: S608  texts of ours alone
-# Whether it can be ended and the dependent thing stays, without its default, expression or check. What depends on that
-# thing stays as well.
+# Whether the dependency can end while the dependent thing stays, without its default, expression or check. Things that
+# depend on the dependent thing stay as well.
 IS_SEVERABLE = """
 dep.classid = 'pg_constraint'::regclass
 OR dep.classid = 'pg_type'::regclass AND EXISTS (SELECT FROM pg_type WHERE oid = dep.objid AND typtype = 'd')
@@ -88,8 +90,9 @@ OR dep.classid = 'pg_attrdef'::regclass AND EXISTS (
 )
 """
 
-# What ends these dependencies, piece by piece, the newest first. What has no statement here goes by the CASCADE of what
-# it depends on. `doors` are the schemas that have to be opened to us for it, with their owners. {judged} has `closure`.
+# The statements that end these dependencies, piece by piece, newest first. A thing without a statement here goes by the
+# CASCADE of a thing that it depends on. `doors` are the schemas, with their owners, that the statement needs opened to
+# us. {judged} defines `closure`.
 PIECES = """
 WITH RECURSIVE {judged}, stranger AS MATERIALIZED (
     SELECT classid, objid, objsubid, max(state) AS state FROM closure GROUP BY classid, objid, objsubid

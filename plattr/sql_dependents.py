@@ -1,11 +1,11 @@
 """The SQL texts that follow pg_depend: what others made of an owner's things, and what can be dropped by itself.
 
-Names in the answers are a tenant's words, quoted by the server, and with their schema.
+Names in the answers are a tenant's words. The server quotes them, and adds their schema.
 """
 
 from plattr import sql_by_id
 
-# Everything that is directly the owner's in this database: his roles own it, or it lies in his schemas.
+# Everything in this database that is directly the owner's: his roles own it, or it lies in his schemas.
 _SEEDS = """
 SELECT classid, objid FROM pg_shdepend
 WHERE refclassid = 'pg_authid'::regclass AND refobjid = ANY (%(roles)s) AND deptype = 'o'
@@ -29,13 +29,13 @@ WHERE refclassid = 'pg_namespace'::regclass AND refobjid = ANY (%(schemas)s) AND
 UNION
 SELECT 'pg_namespace'::regclass, schema.oid FROM unnest(%(schemas)s::oid[]) AS schema (oid)
 """
-# These alone: what one transaction is about to drop.
+# Only what one transaction is about to drop.
 _CHOSEN = (
     "SELECT chosen.classid, chosen.objid FROM unnest(%(classes)s::oid[], %(objects)s::oid[]) AS chosen (classid, objid)"
 )
 
-# All that DROP ... CASCADE of the seeds would take, as pg_depend has it. A part takes its whole with it: a view's
-# rule the view (i), a member its extension (e).
+# All that DROP ... CASCADE of the seeds would drop, by pg_depend. A part takes its whole with it: a view's rule takes
+# the view (i), an extension's member takes the extension (e).
 _CLOSURE = """
 closure (classid, objid, objsubid) AS (
     SELECT classid, objid, 0 FROM ({seeds}) AS seed
@@ -53,8 +53,9 @@ closure (classid, objid, objsubid) AS (
 )
 """
 
-# The same with a state: what an owner of others' would lose by name holds the deletion. What depends on the seeds by an
-# object id alone goes with them, and all that depends on it; or it is severed from them and stays.
+# The same closure, with a state for each thing. A thing of another owner that depends by name holds the deletion. A
+# thing that depends on the seeds by object id alone does not. It goes with the seeds, and so do its own dependents, or
+# it is severed from the seeds and stays.
 _HOLDS, _GOES, _SEVERED = 2, 1, 0
 _JUDGED_CLOSURE = """
 closure (classid, objid, objsubid, state) AS (
@@ -78,8 +79,8 @@ closure (classid, objid, objsubid, state) AS (
 )
 """
 
-# Whose a thing is, and in which schema.
-# What has an owner of its own: the catalogue, and the columns of owner and schema.
+# The owner and the schema of each thing. These things have an owner of their own: the catalogue, and the columns of
+# owner and schema.
 _OWNED = (
     ("pg_class", "relowner", "relnamespace"),
     ("pg_proc", "proowner", "pronamespace"),
@@ -97,7 +98,7 @@ _OWNED = (
     ("pg_foreign_server", "srvowner", "NULL"),
     ("pg_event_trigger", "evtowner", "NULL"),
 )
-# A part has no owner but its whole's: the part's catalogue, the column that refers to the whole, the whole's catalogue.
+# A part has its whole's owner: the part's catalogue, the column that refers to the whole, the whole's catalogue.
 _PARTS = (
     ("pg_constraint", "conrelid", "pg_class"),
     ("pg_constraint", "contypid", "pg_type"),
@@ -113,7 +114,7 @@ _PARTS = (
 _COLUMNS = {catalogue: f"{owner}, {namespace}" for catalogue, owner, namespace in _OWNED} | {
     "pg_publication": "pubowner, NULL"
 }
-# A cast has no owner. Whoever has a type that takes part in it and is not to go is the one who loses it.
+# A cast has no owner. It counts as a thing of the owner of a type that takes part in it and is not dropped.
 _OF_CASTS = """
     SELECT typowner, typnamespace FROM pg_cast JOIN pg_type AS whole ON whole.oid IN (castsource, casttarget)
         WHERE {classid} = 'pg_cast'::regclass AND pg_cast.oid = {objid} AND whole.oid >= 16384
@@ -121,7 +122,7 @@ _OF_CASTS = """
 
 
 def _owners(classid: str, objid: str) -> str:
-    """Return the query of owner and schema of what two columns name."""
+    """Return the query for owner and schema of the thing that two columns name."""
     queries = [
         f"SELECT {_COLUMNS[catalogue]} FROM {catalogue}"  # noqa: S608  texts of ours alone
         f" WHERE {classid} = '{catalogue}'::regclass AND oid = {objid}"
@@ -135,8 +136,9 @@ def _owners(classid: str, objid: str) -> str:
     return "\n    UNION ALL ".join([*queries, _OF_CASTS.format(classid=classid, objid=objid)])
 
 
-# What others have made of the owner's things. Outside of his schemas that is whatever his roles do not own; inside,
-# what another application owns: the rest there goes with the schema. Default privileges are no more than a setting.
+# What others have made of the owner's things. Outside his schemas, this is whatever his roles do not own. Inside his
+# schemas, it is only what another application owns: the rest there goes with the schema. Default privileges do not
+# count, because they are only a setting.
 _DEPENDENTS = """
 WITH RECURSIVE {closure}, foreign_thing AS MATERIALIZED (
     SELECT closure.classid, closure.objid, closure.objsubid, owned.owner, record.description AS record,
@@ -204,18 +206,18 @@ def _dependents(seeds: str) -> str:
 
 DEPENDENTS = _dependents(_SEEDS)
 DEPENDENTS_OF_CHOSEN = _dependents(_CHOSEN)
-# What to drop of those that depend on the owner's things by object ids alone.
+# The statements that drop what depends on the owner's things by object id alone.
 PIECES_BY_ID = sql_by_id.PIECES.format(judged=_judged(_SEEDS), holds=_HOLDS)
-# So many are read; the message names fewer.
+# The query reads at most this many. The message names fewer.
 DEPENDENTS_MOST = 200
 
 _CLOSURE_OF_CANDIDATE = _CLOSURE.format(seeds="SELECT candidate.classid, candidate.objid")
 
-# As many are looked at for one transaction; a table takes six locks or more.
+# The query weighs this many candidates for one transaction. A table takes six locks or more.
 CANDIDATES_AT_ONCE = 100
 
-# What can be dropped by a statement of its own, the newest first: what was made later depends on what was there, and
-# seldom the other way round. `locks` is how much would go with it, counted no further than `bound`.
+# The things that one statement can drop, newest first: a newer thing depends on older ones, and seldom the reverse.
+# `locks` counts what would go with the thing, up to `bound`.
 CANDIDATES = f"""
 WITH owned AS ({_SEEDS}), candidate AS MATERIALIZED (
     SELECT owned.classid, owned.objid FROM owned

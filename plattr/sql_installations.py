@@ -1,13 +1,13 @@
 """The SQL texts of the row by which one installation holds a cluster's id; see docs/decisions/0027.
 
-One statement decides, by the server's own clock: whoever shows the token that the row has, or finds the row forgotten,
-writes the next one.
+One statement decides, by the server's own clock. An installation may write the next token in two cases: it shows the
+token in the row, or the row has not been renewed for too long.
 """
 
 from plattr.naming import PRIVATE_SCHEMA
 from plattr.sql_private import INSTALLATIONS_TABLE
 
-# A row: it is renewed. None: another has renewed it within the last `seconds`.
+# A row: the installation has renewed it. None: another installation has renewed it within the last `seconds`.
 RENEW = f"""
 INSERT INTO {PRIVATE_SCHEMA}.{INSTALLATIONS_TABLE} AS held (cluster, token, renewed)
 VALUES (%(cluster)s, %(next)s, now())
@@ -16,7 +16,7 @@ WHERE held.token IN (%(current)s, %(next)s) OR held.renewed < now() - make_inter
 RETURNING token
 """  # noqa: S608  names of ours
 
-# How long ago a cluster's installation was last seen; no row: never.
+# How many seconds ago a cluster's installation was last seen. No row: never.
 SILENT_SECONDS = f"""
 SELECT extract(epoch FROM now() - renewed)::int AS seconds
 FROM {PRIVATE_SCHEMA}.{INSTALLATIONS_TABLE} WHERE cluster = %(cluster)s

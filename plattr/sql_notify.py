@@ -1,9 +1,10 @@
-"""The SQL text that ends who keeps the server's queue of notifications from being emptied."""
+"""The SQL text that ends the sessions that keep the server's notification queue from being emptied."""
 
-# Whom the server named, if it is an application's, and what else its role has had in a transaction for a second: the
-# server names one in five seconds. Only a role that carries a record of ours is an application's, and nobody but the
-# admin can write one. `xact_start`, and not the state: a session whose client reads nothing is "idle" and yet in a
-# transaction. Of all databases, for the queue is.
+# Ends the session that the server named, if its role is an application's. Ends also the sessions of this role that have
+# been in a transaction for over a second, since the server names only one session in five seconds. Only the admin can
+# write a record on a role, so only a role with a record of ours is an application's.
+# `xact_start` decides, not the state: a session whose client reads nothing is "idle" and yet in a transaction.
+# The query covers all databases, because they share the queue.
 END_HOLDER = """
 WITH holder AS MATERIALIZED (
     SELECT role.oid, role.rolname, record.description

@@ -1,6 +1,6 @@
-"""The SQL texts of Plattr's private schema: what it keeps in the database, where no tenant reaches.
+"""The SQL texts of Plattr's private schema: what Plattr keeps in the database, where no tenant has access.
 
-A lock must not be one that a tenant's session can take, so it is a row here and no advisory lock: see
+A tenant's session must not be able to take one of Plattr's locks. So a lock is a row here, not an advisory lock: see
 docs/decisions/0026-locks-are-rows.md.
 """
 
@@ -8,21 +8,21 @@ from collections.abc import Mapping
 
 from plattr.naming import PRIVATE_SCHEMA
 
-# One row an owner, locked to the end of a transaction. Measured with 50 sessions on 15.18 and 18.6: the same owner
-# eight times at once fails 233 to 250 of 480 without a lock (42710, 23505, XX000) and 0 of 480 with one; different
-# owners fail 0 of 750 either way, so one lock for all would only make them wait for each other.
+# One row an owner, locked until the transaction ends. Measured with 50 sessions on 15.18 and 18.6: with the same owner
+# eight times at once, 233 to 250 of 480 fail without a lock (42710, 23505, XX000), and 0 of 480 with one. With
+# different owners, 0 of 750 fail either way. One lock for all would only make owners wait for each other.
 LOCKS_TABLE = "locks"
-# One row a cluster: which installation of that name is alive; see plattr/sql_installations.py.
+# One row a cluster id: which installation under this id is alive; see plattr/sql_installations.py.
 INSTALLATIONS_TABLE = "installations"
 
-# Each table by its name; whoever adds one here has it made at the next start of a worker.
+# Each table by its name. A worker creates a table that is added here at its next start.
 TABLES: Mapping[str, str] = {
     LOCKS_TABLE: f"CREATE TABLE IF NOT EXISTS {PRIVATE_SCHEMA}.{LOCKS_TABLE} (owner text PRIMARY KEY)",
     INSTALLATIONS_TABLE: f"CREATE TABLE IF NOT EXISTS {PRIVATE_SCHEMA}.{INSTALLATIONS_TABLE}"
     " (cluster text PRIMARY KEY, token text NOT NULL, renewed timestamptz NOT NULL)",
 }
 
-# What is there, and whether this admin may use it. CREATE is asked for where a table is missing only.
+# Which tables exist, and whether this admin may use them. The right to CREATE is needed only where a table is missing.
 _MAY_USE = " AND ".join(
     f"has_table_privilege(class.oid, '{right}')" for right in ("SELECT", "INSERT", "UPDATE", "DELETE")
 )
@@ -39,7 +39,7 @@ SELECT
 FROM pg_namespace AS ns WHERE ns.nspname = '{PRIVATE_SCHEMA}'
 """  # noqa: S608  a name of ours
 
-# The REVOKEs are the server's default; said all the same, for an admin may have default privileges of his own.
+# The REVOKEs repeat the server's default, because an admin may have default privileges of his own.
 CREATE = "; ".join(
     [
         f"CREATE SCHEMA IF NOT EXISTS {PRIVATE_SCHEMA}",
@@ -49,8 +49,8 @@ CREATE = "; ".join(
     ]
 )
 
-# SKIP LOCKED: whoever finds the lock held gives his connection back and comes again. `is_known` tells a row that
-# is held from one that nobody has made yet.
+# SKIP LOCKED: a caller that finds the lock held returns its connection and tries again later. `is_known` tells a held
+# row from a row that does not exist yet.
 TRY_LOCK = f"""
 WITH mine AS (SELECT FROM {PRIVATE_SCHEMA}.{LOCKS_TABLE} WHERE owner = %(owner)s FOR UPDATE SKIP LOCKED)
 SELECT
@@ -58,7 +58,7 @@ SELECT
     EXISTS (SELECT FROM {PRIVATE_SCHEMA}.{LOCKS_TABLE} WHERE owner = %(owner)s) AS is_known,
     set_config('lock_timeout', %(patience)s, true)
 """  # noqa: S608  names of ours
-# In a transaction of its own that ends at once: two that make the same row wait for each other's end.
+# Runs in its own transaction, which ends at once: two sessions that insert the same row wait for each other's end.
 KNOW_OWNER = f"INSERT INTO {PRIVATE_SCHEMA}.{LOCKS_TABLE} (owner) VALUES (%(owner)s) ON CONFLICT DO NOTHING"  # noqa: S608
-# By its holder. Whoever comes meanwhile finds the row held, and makes it again afterwards.
+# The lock's holder runs this. A caller that comes meanwhile finds the row held, and creates it again afterwards.
 FORGET_OWNER = f"DELETE FROM {PRIVATE_SCHEMA}.{LOCKS_TABLE} WHERE owner = %(owner)s RETURNING owner"  # noqa: S608

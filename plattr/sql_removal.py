@@ -1,7 +1,7 @@
 """The SQL texts that find what an owner has, what others made of it, and remove it.
 
-Names in the answers are a tenant's words. The statements that the server itself puts together here have every one of
-them quoted by it; `search_path` is pg_catalog alone, so all are written out with their schema.
+Names in the answers are a tenant's words. The server quotes every name in the statements that it composes here. With
+`search_path` set to pg_catalog alone, the server writes each name with its schema.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from psycopg.sql import SQL, Composed, Identifier
 
 from plattr.sql import Statement, compose
 
-# What an owner has, found by the comments alone. The comment on a schema's owning role counts before the one on
-# the schema: an application owns its schema and can write anything there, but not on its role.
+# What an owner has, found by the comments alone. The comment on a schema's owning role counts before the schema's own.
+# An application owns its schema and can write any comment there, but it cannot write one on its role.
 OWNED_ROLES = """
 SELECT
     role.oid::bigint AS oid,
@@ -41,18 +41,18 @@ WHERE starts_with(found.record, %(beginning)s)
 ORDER BY found.name
 """
 
-# usesysid: background workers have none, and ending one of those fails with 42501.
-# 2000 ms: a healthy backend ends within a few; the rest of the wait is for one that is swapped out.
+# usesysid: background workers have none, and ending one of them fails with 42501.
+# 2000 ms: a healthy backend ends within a few. The rest of the wait is for a backend that is swapped out.
 END_SESSIONS = """
 SELECT pid, pg_terminate_backend(pid, 2000) FROM pg_stat_activity
 WHERE usesysid = ANY (%(roles)s) AND pid <> pg_backend_pid()
 """
-# A transaction keeps the list of sessions that it read first.
+# Within a transaction the server repeats the list of sessions that it read first.
 FORGET_SESSIONS = "SELECT pg_stat_clear_snapshot()"
 COUNT_SESSIONS = "SELECT count(*) AS sessions FROM pg_stat_activity WHERE usesysid = ANY (%(roles)s)"
 
-# Who keeps our session `pid` waiting. Only a role that carries a record of ours is an application's, and only that
-# is ended: nobody but the admin can write a record on a role.
+# The sessions that block our session `pid`. Only the admin can write a record on a role, so only a role with a record
+# of ours is an application's. Only sessions of such roles are ended.
 END_BLOCKERS = """
 SELECT session.pid, role.rolname AS role, record.description AS record,
     CASE WHEN starts_with(record.description, %(prefix)s) THEN pg_terminate_backend(session.pid) ELSE false END
@@ -62,7 +62,7 @@ JOIN pg_stat_activity AS session ON session.pid = blocker.pid
 JOIN pg_roles AS role ON role.oid = session.usesysid
 LEFT JOIN pg_shdescription AS record ON record.objoid = role.oid AND record.classoid = 'pg_authid'::regclass
 """
-# No application has anything to do in a database other than Plattr's.
+# An application has no business in a database other than Plattr's.
 END_STRANGERS = """
 SELECT session.pid, role.rolname AS role, record.description AS record,
     pg_terminate_backend(session.pid, 2000) AS ended
@@ -72,9 +72,9 @@ JOIN pg_shdescription AS record ON record.objoid = role.oid AND record.classoid 
 WHERE session.datname = current_database() AND starts_with(record.description, %(prefix)s)
 """
 
-# The locks that one transaction of ours may take. Dropping a thing locks it and all that depends on it, and the lock
-# table is one for the whole server: 6,400 places by default, and whoever finds none cannot even connect. Ten
-# removals at once must leave most of them free.
+# The most locks that one transaction of ours may take. Dropping a thing locks it and everything that depends on it. The
+# whole server shares one lock table with 6,400 places by default. A client that finds no place cannot even connect. Ten
+# removals at once must leave most places free.
 LOCKS_AT_ONCE = 300
 
 # Large objects live outside every schema, and each takes a lock.
@@ -84,7 +84,8 @@ SELECT count(lo_unlink(oid)) AS unlinked FROM (
 ) AS batch
 """
 
-# What a table has so much of that it cannot go at once: references first, for a key cannot go before them.
+# The parts of a table that has too many to be dropped at once. Foreign keys come first: the keys that they refer to
+# cannot be dropped before them.
 PARTS = """
 SELECT part.statement FROM (
     SELECT 0 AS rank,
@@ -115,7 +116,7 @@ ORDER BY part.rank
 LIMIT %(most)s
 """
 
-# Policies of others that name the roles: DROP OWNED would lock all their tables at once.
+# Policies on others' tables that name the roles. DROP OWNED would lock all these tables at once.
 POLICIES = """
 SELECT CASE
     WHEN rest.names IS NULL THEN format('DROP POLICY %%I ON %%s', policy.polname, policy.polrelid::regclass)
@@ -136,11 +137,13 @@ WHERE policy.oid IN (
 LIMIT %(most)s
 """
 
-# Grants to the roles by somebody who is not the owner but was given the right to grant. DROP OWNED, which acts as the
-# owner, leaves these. The grantor takes his own back: only what he granted, by name, or the server takes somebody else
-# for the grantor; as himself, for the admin counts as any of those whose member he is. He has to be let into the
-# schemas in which the names are looked up. One statement for each thing: what the first takes away with CASCADE,
-# another's grantor no longer has. Members of the owner come first: CASCADE ends at them.
+# Grants to the roles by a grantor who is not the owner, but has the grant option. DROP OWNED acts as the owner and
+# leaves these grants. So each grantor revokes his own grants:
+# - The statement lists only what the grantor granted. Otherwise the server takes another role for the grantor.
+# - The statement runs as the grantor himself, because the admin counts as every role that he is a member of.
+# - The grantor needs access to the schemas in which the server looks the names up.
+# - Each thing gets one statement. Its CASCADE may take away grants that another grantor would revoke.
+# - Members of the owner come first, because CASCADE ends at them.
 REGRANTS = """
 WITH granted AS MATERIALIZED (
     SELECT DISTINCT classid, objid FROM pg_shdepend
@@ -210,8 +213,8 @@ ORDER BY regrant.kind, regrant.name, pg_has_role(regrant.grantor, regrant.owner,
 LIMIT %(most)s
 """
 
-# In which other databases something is the roles', or names them, and whether the admin gets in there: what the server
-# says to whom it does not let in has no SQLSTATE, and looks like an outage.
+# The other databases in which the roles own something or are named, and whether the admin may connect there. The
+# server's answer to a refused connection has no SQLSTATE and looks like an outage.
 OTHER_DATABASES = """
 SELECT DISTINCT database.datname AS name, quote_ident(current_user) AS admin, database.datallowconn AS is_open,
     has_database_privilege(database.oid, 'CONNECT') AS may_connect
@@ -221,12 +224,12 @@ WHERE dependency.refclassid = 'pg_authid'::regclass AND dependency.refobjid = AN
     AND database.datname <> current_database()
 ORDER BY name
 """
-# Which schemas still hold something: what belongs to no application and cannot be dropped by itself.
+# The schemas that still hold something: things that belong to no application and that no statement of their own drops.
 OCCUPIED_SCHEMAS = """
 SELECT DISTINCT refobjid::bigint AS oid FROM pg_depend
 WHERE refclassid = 'pg_namespace'::regclass AND refobjid = ANY (%(schemas)s) AND deptype = 'n'
 """
-# What still names the roles here or in what all databases share, when all that is ours to remove is gone.
+# What still names the roles, here or in the catalogues that all databases share, after Plattr has removed all it may.
 HOLDERS = """
 SELECT named.type AS kind, named.identity FROM pg_shdepend AS dependency
 CROSS JOIN LATERAL pg_identify_object(dependency.classid, dependency.objid, dependency.objsubid) AS named
@@ -238,22 +241,22 @@ LIMIT %(most)s
 
 
 def of_server(text: str) -> Statement:
-    """Return a statement that one of the queries above put together, with every name in it quoted by the server."""
+    """Return a statement that one of the queries above composed; the server has quoted every name in it."""
     return Composed([SQL(text)])
 
 
 def as_role(role: str, statement: Statement) -> Statement:
-    """Return the statement, done as another role within the transaction."""
+    """Return the statement, run as another role within the transaction."""
     return compose("SET LOCAL ROLE {}; {}; SET LOCAL ROLE NONE", Identifier(role), statement)
 
 
 def revocation(grantor: str, text: str, doors: Sequence[tuple[str, str]]) -> list[Statement]:
-    """Return what does a statement of `REGRANTS`, its grantor let into the schemas (owner, name) just for that."""
+    """Return a statement of `REGRANTS`, with the grantor let into the schemas (owner, name) only for it."""
     return let_in(grantor, doors, as_role(grantor, of_server(text)))
 
 
 def let_in(role: str, doors: Sequence[tuple[str, str]], statement: Statement) -> list[Statement]:
-    """Return the statement, with the role let into the schemas (owner, name) just for that."""
+    """Return the statement, with the role let into the schemas (owner, name) only for it."""
     names = [(owner, (Identifier(schema), Identifier(role))) for owner, schema in doors]
     return [
         *(as_role(owner, compose("GRANT USAGE ON SCHEMA {} TO {}", *pair)) for owner, pair in names),
@@ -263,21 +266,21 @@ def let_in(role: str, doors: Sequence[tuple[str, str]], statement: Statement) ->
 
 
 def lock_tables(names: Sequence[str]) -> Statement:
-    """Return the statement by which nobody can make anything of these tables any more; their names are the server's."""
+    """Return the statement that stops everyone from building on these tables; the server quoted the names."""
     text = ", ".join(f"ONLY {name}" for name in names)
     return compose("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", of_server(text))
 
 
 def drop_schema(schema: str, *, cascade: bool) -> Statement:
-    """Return the statement that drops a schema; with `cascade` all that is in it, and what depends on that."""
+    """Return the statement that drops a schema; with `cascade` also what is in it, and what depends on that."""
     text: LiteralString = "DROP SCHEMA IF EXISTS {} CASCADE" if cascade else "DROP SCHEMA IF EXISTS {} RESTRICT"
     return compose(text, Identifier(schema))
 
 
 def drop_owned(roles: Sequence[str], *, cascade: bool) -> Statement:
-    """Return the statement that drops what roles own in this database, and what was granted to them there.
+    """Return the statement that drops what roles own in this database, and revokes what was granted to them there.
 
-    Never REASSIGN OWNED, as the seed has it: see docs/decisions/0025-nothing-of-a-tenant-is-the-admins.md.
+    The seed uses REASSIGN OWNED. Plattr never does: see docs/decisions/0025-nothing-of-a-tenant-is-the-admins.md.
     """
     names = SQL(", ").join(Identifier(role) for role in roles)
     return compose("DROP OWNED BY {} CASCADE" if cascade else "DROP OWNED BY {} RESTRICT", names)

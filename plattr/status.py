@@ -1,4 +1,4 @@
-"""Conditions and the phase they add up to."""
+"""Conditions, and the phase that summarizes them."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -11,11 +11,11 @@ from plattr.errors import REASON_PATTERN
 from plattr.features import ConditionType
 from plattr.objects import CustomObject, FrozenModel
 
-# The API server's own bound on a condition's message.
+# The API server's own limit on a condition's message.
 # https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1/types.go
 MESSAGE_LIMIT = 32768
 
-# Checked where a update is made, not when the API server refuses the whole status for it.
+# Checked when an update is created. Otherwise the API server would refuse the whole status later.
 Reason = Annotated[str, StringConstraints(pattern=REASON_PATTERN, max_length=1024)]
 
 
@@ -29,9 +29,9 @@ class Phase(StrEnum):
     TERMINATING = "Terminating"
 
 
-# Conditions that inform and do not decide the phase.
+# Conditions that inform and do not affect the phase.
 INFORMATIVE = frozenset({ConditionType.EXPIRING})
-# Conditions that follow from the others. A update of READY says why the object as a whole is not.
+# Conditions that follow from the others. An update of READY says why the object as a whole is not ready.
 # https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md
 SUMMARY = frozenset({ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED})
 
@@ -39,7 +39,7 @@ _UNDER_WAY = "a run is under way"
 
 
 class ConditionUpdate(FrozenModel):
-    """What a step found out: a condition without its bookkeeping."""
+    """What a step reports for one condition, without the condition's bookkeeping."""
 
     type: ConditionType
     status: Literal["True", "False", "Unknown"]
@@ -48,7 +48,7 @@ class ConditionUpdate(FrozenModel):
 
 
 class Condition(FrozenModel):
-    """A condition as it stands in the object's status."""
+    """A condition as the object's status holds it."""
 
     type: ConditionType
     status: Literal["True", "False", "Unknown"]
@@ -66,12 +66,12 @@ def has_failed(custom_object: CustomObject, kind: ConditionType) -> bool:
 def summary(
     updates: Iterable[ConditionUpdate], *, retries_exhausted: bool, is_refused: bool
 ) -> tuple[ConditionUpdate, ...]:
-    """Return the conditions that sum the others up: Ready, and why it is not.
+    """Return the conditions that summarize the others: Ready, and why it is not True.
 
     Args:
-        updates: every condition of the object; one of READY is the cause that counts for the whole.
-        retries_exhausted: the retries of what is False are used up.
-        is_refused: no retry can mend it.
+        updates: every condition of the object; an update of READY among them is the cause that counts for the whole.
+        retries_exhausted: the retries of the False conditions are used up.
+        is_refused: no retry can help.
     """
     ready = _ready(list(updates))
     if ready.status == "True":
@@ -84,13 +84,13 @@ def summary(
 
 
 def begun() -> tuple[ConditionUpdate, ...]:
-    """Return what sums up an object whose run has begun."""
+    """Return the summary of an object whose run has begun."""
     ready = ConditionUpdate(type=ConditionType.READY, status="Unknown", reason="Provisioning", message=_UNDER_WAY)
     return ready, _reconciling("Provisioning", _UNDER_WAY)
 
 
 def ending() -> tuple[ConditionUpdate, ...]:
-    """Return what sums up an object that is being deleted."""
+    """Return the summary of an object that is being deleted."""
     message = "it is being deleted"
     ready = ConditionUpdate(type=ConditionType.READY, status="False", reason="Terminating", message=message)
     return ready, _reconciling("Terminating", message)
@@ -101,7 +101,7 @@ def derive_phase(updates: Iterable[ConditionUpdate], *, retries_exhausted: bool)
 
     Args:
         updates: its conditions, among them Ready.
-        retries_exhausted: the retries of what is False are used up.
+        retries_exhausted: the retries of the False conditions are used up.
 
     Source: docs/api.md, Status.
     """
@@ -135,10 +135,10 @@ def _reconciling(reason: str, message: str) -> ConditionUpdate:
 def merge_conditions(
     old: Sequence[Condition], updates: Sequence[ConditionUpdate], *, generation: int, now: datetime
 ) -> tuple[Condition, ...]:
-    """Return the new conditions, one a type; a condition that no update names any more is dropped.
+    """Return the new conditions, one of each type; a condition that no update names any more is dropped.
 
-    `last_transition_time` moves only when the status changes, so that people can see since when. Of two updates
-    of one type the later one counts: the API server refuses a second condition of a type.
+    `last_transition_time` changes only with the status, so that people can see since when it holds. Of two updates of
+    one type the later one counts, because the API server refuses a second condition of a type.
     """
     before = {condition.type: condition for condition in old}
     latest = {update.type: update for update in updates}

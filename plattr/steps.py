@@ -1,6 +1,6 @@
-"""What the workflows and the activities tell each other: one input and one result a message.
+"""The messages between the workflows and the activities: one input and one result for each activity.
 
-Nothing here may hold a secret, and no spec travels through it: a variable's value may be one.
+No message may hold a secret. No message carries a spec, because a variable's value may be a secret.
 """
 
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from plattr.marks import Estate
 from plattr.objects import FrozenModel, Kind, ObjectReference
 from plattr.status import ConditionUpdate, Phase
 
-# Signals and the query, as people type them on Temporal's command line.
+# The signals and the query, as people type them on Temporal's command line.
 CHANGED_SIGNAL = "changed"
 RESYNC_SIGNAL = "resync"
 REPAIR_SIGNAL = "repair"
@@ -27,42 +27,42 @@ TASK_QUEUE = "plattr"
 
 
 class Remedy(StrEnum):
-    """What mends an error; decides what the workflow does next."""
+    """What helps against an error; decides what the workflow does next."""
 
     RETRY = "retry"
-    """Tried again by the seed's table, then slowly."""
+    """Retried by the seed's table, then slowly."""
     WAIT = "wait"
-    """Something outside has to happen first: tried again slowly, or at the next change."""
+    """Something outside has to happen first: retried slowly, or at the next change."""
     CHANGE = "change"
-    """Only a change of the object, or of what somebody else owns, helps: the run fails."""
+    """Only a change of the object helps, or of what somebody else owns: the run fails."""
     REREAD = "reread"
-    """The object moved on: read it again and start again."""
+    """The object has changed: read it and start again."""
 
 
 class Problem(FrozenModel):
-    """An activity's error as it crosses into the workflow; the failure's only detail."""
+    """An activity's error, as the workflow receives it; the failure's only detail."""
 
     reason: str
     message: str
     remedy: Remedy
     condition: ConditionType | None = None
-    """Set when the error knows its condition better than the step does (a claim held elsewhere)."""
+    """Set when the error knows its condition better than the step does, as for a claim that another object holds."""
     again_at: datetime | None = None
-    """When trying again can help, where that is known."""
+    """When a retry can help, if that is known."""
 
 
 class ClaimInput(FrozenModel):
-    """Read the object and make it ours."""
+    """Read the object, add the finalizer and claim the names."""
 
     reference: ObjectReference
     every_step: bool = False
-    """Run all steps even when the generation is settled: resync, repair."""
+    """Run all steps even when the generation is settled, as for a resync or a repair."""
     take_over: bool = False
-    """Build a preview from its parent as it is now, not as it was: resync."""
+    """Build a preview from its parent's current spec, not from the copy in its status, as for a resync."""
 
 
 class ClaimResult(FrozenModel):
-    """What the object asks for now, as far as the workflow has to know it."""
+    """What the object asks for now, as far as the workflow needs it."""
 
     verdict: Literal["proceed", "settled", "deleting", "gone", "paused"]
     uid: str = ""
@@ -71,7 +71,7 @@ class ClaimResult(FrozenModel):
     steps: tuple[Step, ...] = ()
     """The provisioning steps to run, in order, without claim, rollout and status."""
     kept: tuple[ConditionUpdate, ...] = ()
-    """True conditions of features that are disabled now and whose data is kept."""
+    """True conditions of features that are now disabled and whose data is kept."""
 
 
 class StepInput(FrozenModel):
@@ -86,24 +86,24 @@ class RolloutInput(StepInput):
     """Wait for the rollout of exactly this spec."""
 
     said: ConditionUpdate | None = None
-    """What the status says of it so far; None: nothing yet."""
+    """What the status says of the rollout so far; None: nothing yet."""
 
 
 class StepResult(FrozenModel):
-    """A step that is done, and the conditions that became true by it."""
+    """A finished step, and the conditions that it made true."""
 
     updates: tuple[ConditionUpdate, ...] = ()
     is_done: bool = True
-    """False when the step used up its time and wants to be called again: rollout, storage cleanup."""
+    """False when the step used up its time and must be called again: rollout, storage cleanup."""
     waiting_for: str = ""
     left: str = ""
-    """Of a cleanup: what bears the object's names and stays, since nothing says that it is the object's."""
+    """For a cleanup: what has the object's names and stays, because nothing says that it belongs to the object."""
     look_again_at: datetime | None = None
-    """Of a cleanup: a call that was never answered may come true until then, and what it makes has to go as well."""
+    """For a cleanup: until when a call without an answer may still take effect. Its result must be removed too."""
 
 
 class StatusInput(FrozenModel):
-    """Write what is known into the object's status."""
+    """Write the known facts into the object's status."""
 
     reference: ObjectReference
     uid: str = ""
@@ -111,15 +111,16 @@ class StatusInput(FrozenModel):
     generation: int = 0
     updates: tuple[ConditionUpdate, ...] = ()
     unreached: tuple[ConditionType, ...] = ()
-    """Conditions of steps this run did not come to: what the status says of them stays, or Unknown/Waiting."""
+    """Conditions of steps that this run did not reach. They keep their status, or become Unknown/Waiting."""
     retries_exhausted: bool = False
-    """The retries of what is False are used up: phase Failed."""
+    """The retries of the False conditions are used up: phase Failed."""
     is_refused: bool = False
-    """No retry can mend it: the condition Stalled says why."""
+    """No retry can help: the condition Stalled says why."""
     removed: tuple[ConditionUpdate, ...] = ()
-    """Of a cleanup: conditions of what it has removed already; one that the status does not have is left out."""
+    """For a cleanup: conditions of what it has already removed. Conditions that the status does not have are
+    omitted."""
     is_underway: bool = False
-    """The run goes on and tells what it has seen so far of the rollout."""
+    """The run continues, and reports what it has seen of the rollout so far."""
 
 
 class StatusResult(FrozenModel):
@@ -130,32 +131,32 @@ class StatusResult(FrozenModel):
 
 
 class CleanupInput(FrozenModel):
-    """Begin a cleanup: find out what it is for."""
+    """Begin a cleanup: find out what it has to remove."""
 
     reference: ObjectReference
     delete_object: bool = False
-    """Delete the object first if it is still there: a cleanup started by hand, an expired preview."""
+    """Delete the object first if it still exists: a cleanup by hand, or an expired preview."""
     uid: str = ""
-    """Which incarnation to delete: one that took the name since somebody looked must live; empty: any."""
+    """The uid of the object to delete. An object that took the name since somebody looked must live. Empty: any uid."""
     purge: bool = False
-    """What was to be retained goes as well, as long as no object has the name."""
+    """Remove what should be retained as well, as long as no object has the name."""
 
 
 class CleanupPlan(FrozenModel):
     """What a cleanup has to do."""
 
     verdict: Literal["proceed", "recreated"]
-    """recreated: another, living object has the name now; it adopts what is left."""
+    """recreated: another, living object has the name now. It adopts what is left."""
     steps: tuple[Step, ...] = ()
-    """The steps to run, in order; none for an object that is recreated."""
+    """The steps to run, in order; none for an object that was created again."""
     uid: str = ""
     namespace_uid: str | None = None
-    """Of which namespace; None: it is gone, or a person asked for all that is left."""
+    """The namespace's uid; None: the namespace is gone, or a person asked for all that is left."""
     retain: bool = False
     purge: bool = False
-    """No object has the name, and a person asked for all that is left: every later round has to know that."""
+    """No object has the name, and a person asked for all that is left. Every later round must know that."""
     outliving: tuple[Claim, ...] = ()
-    """What an earlier incarnation retained and this one did not adopt."""
+    """What an earlier object of this name retained and this one did not adopt."""
 
 
 class CleanupStepInput(FrozenModel):
@@ -163,37 +164,37 @@ class CleanupStepInput(FrozenModel):
 
     reference: ObjectReference
     uid: str = ""
-    """The incarnation that is being removed; empty when the object is gone. A resource of the same owner
-    under another UID goes too, unless that UID is alive."""
+    """The uid of the object that is being removed; empty when the object is gone. Resources of the same owner under
+    another uid go too, unless an object with that uid is alive."""
     namespace_uid: str | None = None
-    """Of which namespace; None: of any that has borne the name."""
+    """The namespace's uid; None: every namespace that has had the name."""
     retain: bool = False
     outliving: tuple[Claim, ...] = ()
-    """Names whose resources are retained although the rest goes."""
+    """Names whose resources are retained although the rest is removed."""
     cascade: bool = False
-    """An operator lets what others made of the owner's data go with it: `plattr cleanup --cascade`."""
+    """An operator allows the removal of what others made of the owner's data: `plattr cleanup --cascade`."""
 
     def estate(self, cluster: str) -> Estate:
-        """Return whose things go; never those of another cluster."""
+        """Return whose things are removed; never those of another cluster."""
         return Estate(reference=self.reference, cluster=cluster, namespace_uid=self.namespace_uid)
 
     def retains(self, kind: ClaimKind, name: str) -> bool:
-        """Tell whether what bears the name stays, closed to everybody, until its owner is created again."""
+        """Tell whether what has the name stays, closed to everybody, until its owner is created again."""
         return self.retain or Claim(kind=kind, name=name) in self.outliving
 
 
 class Lifetime(FrozenModel):
-    """Until when a preview lives, and what its status says of that."""
+    """How long a preview lives, and what its status says of its end."""
 
     uid: str
     expires_at: datetime
     warn_at: datetime
     warning: Literal["none", "current", "stale"] = "none"
-    """The condition Expiring: it does not stand, it names this end, or one that has moved since."""
+    """The condition Expiring: none: it is absent; current: it names this end; stale: it names an earlier end."""
 
 
 class PreviewLifetime(FrozenModel):
-    """A preview's end, read from the object; the run's clock follows it."""
+    """A preview's end, as read from the object; the run's timer follows it."""
 
     verdict: Literal["alive", "paused", "deleting", "gone"]
     lifetime: Lifetime | None = None
@@ -201,17 +202,17 @@ class PreviewLifetime(FrozenModel):
 
 
 class ExpiryInput(FrozenModel):
-    """Warn of a preview's end, take the warning back, or delete the object: exactly this incarnation with this end."""
+    """Warn of a preview's end, withdraw the warning, or delete the object, for exactly this uid and this end."""
 
     reference: ObjectReference
     uid: str
     expires_at: datetime
     is_due: bool = True
-    """Whether the warning is to stand. The run's clock decides: a worker's own may go behind the server's."""
+    """Whether the warning is to stand. The run's clock decides, because a worker's clock may be behind the server's."""
 
 
 class PendingRequest(FrozenModel):
-    """How much the next round does, even if the spec is settled."""
+    """What the next round has to do, even if the spec is settled."""
 
     every_step: bool = False
     take_over: bool = False
@@ -223,22 +224,22 @@ class PendingRequest(FrozenModel):
 
 
 class RunState(FrozenModel):
-    """What a run has to remember. Continue-as-new carries it whole; everything else is read from the object again."""
+    """What a run has to remember; continue-as-new carries it, and the run reads everything else from the object."""
 
     round: int = 1
-    """How often the slow retry has started again; the length of the next pause follows from it."""
+    """How often the slow retry has started again. It determines the length of the next pause."""
     request: PendingRequest = PendingRequest()
-    """What no round has served yet."""
+    """What no round has handled yet."""
     cascade: bool = False
-    """What others made of the object's data goes with it, in this run or the cleanup that it becomes."""
+    """Remove what others made of the object's data too, in this run or in the cleanup that it becomes."""
     delete_object: bool = False
-    """The cleanup has still to delete the object."""
+    """The cleanup still has to delete the object."""
     uid: str = ""
-    """Which incarnation the cleanup deletes; empty: whichever has the name."""
+    """The uid of the object that the cleanup deletes; empty: any object of the name."""
     purge: bool = False
     """The cleanup removes retained data as well."""
     left: tuple[str, ...] = ()
-    """What the cleanup could not remove, since nothing says whose it is."""
+    """What the cleanup could not remove, because nothing says whose it is."""
 
 
 class RunInput(FrozenModel):
@@ -251,17 +252,17 @@ class RunInput(FrozenModel):
     by_hand: bool = True
     """False when the watcher or another run started it. A cleanup by hand also deletes a living object."""
     uid: str = ""
-    """Which incarnation a cleanup by hand deletes; empty: whichever has the name."""
+    """The uid of the object that a cleanup by hand deletes; empty: any object of the name."""
     purge: bool = False
-    """A cleanup removes what was to be retained as well, and deletes no object: `plattr cleanup --orphan`."""
+    """A cleanup removes what should be retained as well, and deletes no object: `plattr cleanup --orphan`."""
     cascade: bool = False
-    """What others made of the object's data goes with it, in this run or the cleanup that it becomes:
+    """Remove what others made of the object's data too, in this run or in the cleanup that it becomes:
     `plattr cleanup --cascade`."""
     state: RunState | None = None
-    """What the run carries over from an earlier history, in place of the fields above; nobody types it."""
+    """What the run carries over from an earlier history, instead of the fields above; people never type it."""
 
     def initial_state(self) -> RunState:
-        """Return what the run remembers when it begins."""
+        """Return what the run remembers at its start."""
         if self.state is not None:
             return self.state
         return RunState(

@@ -1,4 +1,4 @@
-"""What one run works towards: the effective application, the same for an Application and a preview."""
+"""The state that one run works towards: the effective application, the same for an Application and a preview."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,7 @@ OWNER_UID_ANNOTATION = f"{GROUP}/owner-uid"
 OWNER_CLUSTER_ANNOTATION = f"{GROUP}/owner-cluster"
 OWNER_NAMESPACE_UID_ANNOTATION = f"{GROUP}/owner-namespace-uid"
 
-# A preview runs few pods and lets them work harder.
+# A preview runs few pods, each at a higher load.
 PREVIEW_SCALING = ScalingSpec.model_validate({"min": 1, "max": 2, "targetCPU": 80})
 
 
@@ -42,10 +42,10 @@ class Target(FrozenModel):
     spec: ApplicationSpec
     names: Names
     parent: str = ""
-    """A preview's Application, in the owner's namespace."""
+    """The Application of a preview, in the owner's namespace."""
     pull_request: int | None = None
     dropped_variables: tuple[str, ...] = ()
-    """Variables of the parent that came from Secrets and are not copied into a preview."""
+    """Variables of the parent that come from Secrets; a preview does not get them."""
 
     @property
     def is_preview(self) -> bool:
@@ -59,17 +59,17 @@ class Target(FrozenModel):
 
     @property
     def selector_labels(self) -> dict[str, str]:
-        """Return the labels that pods are selected by; they never change, a selector is immutable."""
+        """Return the labels that select the pods; they never change, because a selector is immutable."""
         return {NAME_LABEL: self.names.stem, KIND_LABEL: self.owner.reference.kind.lower()}
 
     @property
     def annotations(self) -> dict[str, str]:
-        """Return the annotations that say whose a Kubernetes object is."""
+        """Return the annotations that name the owner of a Kubernetes object."""
         return owner_annotations(self.owner)
 
 
 def owner_labels(reference: ObjectReference) -> dict[str, str]:
-    """Return the labels by which everything of one owner is found in Kubernetes."""
+    """Return the labels that find everything of one owner in Kubernetes."""
     return {
         MANAGED_BY_LABEL: "plattr",
         KIND_LABEL: reference.kind.lower(),
@@ -79,7 +79,7 @@ def owner_labels(reference: ObjectReference) -> dict[str, str]:
 
 
 def owner_annotations(owner: Owner) -> dict[str, str]:
-    """Return the annotations that name an owner and its incarnation."""
+    """Return the annotations that name an owner and its uid."""
     return {
         OWNER_ANNOTATION: owner.reference.key,
         OWNER_UID_ANNOTATION: owner.uid,
@@ -89,7 +89,7 @@ def owner_annotations(owner: Owner) -> dict[str, str]:
 
 
 def mark_of(body: Mapping[str, Any]) -> Mark | None:
-    """Return the mark of a Kubernetes object; None: it names no owner."""
+    """Return the mark of a Kubernetes object; None when it names no owner."""
     return annotated_mark(body["metadata"].get("annotations") or {})
 
 
@@ -115,7 +115,7 @@ def application_target(
         custom_object: the Application.
         base_domain: the platform's domain.
         client_suffix: what the platform appends to OIDC client ids.
-        hosts: the installation's rules of hosts; None: the built-in ones.
+        hosts: the installation's rules for hosts; None: the built-in rules.
 
     Raises:
         InvalidSpec: a rule is broken; no backend has been called yet.
@@ -138,12 +138,12 @@ def preview_target(
         custom_object: the PreviewEnvironment.
         parent: the spec of the Application it names, as the API server holds it.
         base_domain: the platform's domain.
-        hosts: the installation's rules of hosts; None: the built-in ones.
+        hosts: the installation's rules for hosts; None: the built-in rules.
 
     Raises:
         InvalidSpec: a rule is broken, in the preview or in its parent.
     """
-    # No other name is made of it, but it is the value of a label.
+    # No other name derives from this name, but it becomes the value of a label.
     naming.check_object_name(custom_object.metadata.name)
     preview = parse_preview_spec(custom_object.spec)
     application = parse_application_spec(parent)
@@ -162,7 +162,7 @@ def preview_target(
 
 
 def _effective(preview: PreviewSpec, parent: ApplicationSpec) -> tuple[ApplicationSpec, tuple[str, ...]]:
-    # A Secret of the parent lives in the parent's namespace and is the parent's trust; never copied.
+    # A Secret of the parent stays in the parent's namespace. Only the parent is trusted with it, so it is never copied.
     kept: tuple[EnvVar, ...] = tuple(v for v in parent.env_vars if v.secret_key_ref is None)
     dropped = tuple(v.name for v in parent.env_vars if v.secret_key_ref is not None)
     spec = parent.model_copy(
@@ -195,7 +195,7 @@ def _check_secret_references(spec: ApplicationSpec, names: Names) -> None:
             continue
         for own in secret_names(names):
             ending = own.removeprefix(names.stem)
-            # Any other such Secret of the namespace is, or may become, another application's password.
+            # Any other such Secret in the namespace holds, or may later hold, another application's password.
             if reference.name.endswith(ending) and reference.name != own:
                 raise InvalidSpec(
                     f"spec.envVars[{index}].secretKeyRef.name",

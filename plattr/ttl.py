@@ -9,9 +9,9 @@ from pydantic import AfterValidator, Field
 # Source: docs/api.md, PreviewEnvironment.
 DEFAULT_TTL = "72h"
 TTL_PATTERN = r"^[1-9][0-9]*(m|h|d)$"
-# 30 days: a preview is for one pull request; what lives longer is an Application.
+# 30 days: a preview is for one pull request. What lives longer is an Application.
 MAX_TTL = timedelta(days=30)
-# 8: keeps a number of a million digits from ever being multiplied.
+# 8: prevents the multiplication of a number with a million digits.
 TTL_LENGTH = 8
 TTL_RULE = "must be a whole number followed by m, h or d, at least 1m and at most 30d, as in 72h"
 
@@ -22,7 +22,7 @@ def parse_ttl(text: str) -> timedelta:
     """Return the duration that a ttl such as `5m`, `72h` or `3d` names.
 
     Raises:
-        ValueError: with the rule, when it does not parse or exceeds 30 days.
+        ValueError: the text does not parse, or exceeds 30 days; states the rule.
     """
     if len(text) > TTL_LENGTH or not re.fullmatch(TTL_PATTERN, text):
         raise ValueError(f"ttl {text[:20]!r} {TTL_RULE}")
@@ -37,18 +37,18 @@ def _checked(text: str) -> str:
     return text
 
 
-# The pattern stands in the JSON schema only: one rule for a person is better than pydantic's several.
+# The pattern stands in the JSON schema only: a person reads one rule more easily than pydantic's several messages.
 Ttl = Annotated[
     str, AfterValidator(_checked), Field(json_schema_extra={"pattern": TTL_PATTERN, "maxLength": TTL_LENGTH})
 ]
 
 
 def expires_at(created: datetime, ttl: str) -> datetime:
-    """Return when a preview ends: its creation plus its ttl, whatever happened in between."""
+    """Return when a preview ends: its creation plus its ttl, regardless of later events."""
     return created + parse_ttl(ttl)
 
 
 def warn_at(created: datetime, ttl: str) -> datetime:
-    """Return when people are warned of a preview's end: an hour before, or at 90 % of a ttl below 10 hours."""
+    """Return when to warn people of a preview's end: an hour before, or at 90 % of a ttl below 10 hours."""
     duration = parse_ttl(ttl)
     return created + duration - min(timedelta(hours=1), duration / 10)

@@ -1,4 +1,4 @@
-"""The HorizontalPodAutoscaler: the only one who sets the number of replicas."""
+"""The HorizontalPodAutoscaler: nothing else sets the number of replicas."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from plattr.target import Target
 
 
 def build_autoscaler(target: Target) -> dict[str, Any]:
-    """Return the autoscaler with the spec's bounds and its CPU target."""
+    """Return the autoscaler with the spec's limits and its CPU target."""
     scaling = target.spec.scaling
     return {
         "apiVersion": "autoscaling/v2",

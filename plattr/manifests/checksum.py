@@ -1,4 +1,4 @@
-"""The checksum that rolls the pods when what they read at their start has changed."""
+"""The checksum that rolls the pods when the content that they read at their start has changed."""
 
 import hashlib
 import hmac
@@ -12,8 +12,8 @@ CHECKSUM_ANNOTATION = "platform.internal/config-checksum"
 def config_checksum(secrets: Iterable[dict[str, Any]], config_maps: Iterable[dict[str, Any]], key: bytes) -> str:
     """Return a hex digest over Secrets and ConfigMaps as the API server holds them; their order does not matter.
 
-    Their content counts, and neither version nor labels: whoever marks a Secret must not roll the pods. Under a key,
-    for everybody who may read a pod sees the checksum, and a value of few bits could be guessed from a plain one.
+    Only their content counts, not their version or labels: a label on a Secret must not roll the pods. The digest has a
+    key, because everybody who may read a pod sees it. From a plain digest, a value of few bits could be guessed.
     """
     parts = {f"secret/{_name(secret)}": _content(secret) for secret in secrets}
     parts |= {f"configmap/{_name(config_map)}": _content(config_map) for config_map in config_maps}
@@ -21,9 +21,9 @@ def config_checksum(secrets: Iterable[dict[str, Any]], config_maps: Iterable[dic
 
 
 def summed(body: dict[str, Any]) -> dict[str, Any]:
-    """Return what stands for a Secret or a ConfigMap in a checksum: its name and version, and a digest as content.
+    """Return a stand-in for a Secret or a ConfigMap in a checksum: name, version, and a digest as content.
 
-    For whoever reads five hundred of them, of a megabyte each, which must not be in memory together.
+    A caller may read five hundred of them, of a megabyte each. Memory must not hold all of these at once.
     """
     metadata = {field: body["metadata"][field] for field in ("name", "uid", "resourceVersion")}
     digest = hashlib.sha256(json.dumps(_content(body), sort_keys=True).encode()).hexdigest()

@@ -8,17 +8,17 @@ from plattr.manifests.metadata import build_metadata
 from plattr.manifests.pod import Placeholder, build_pod_spec
 from plattr.target import Target
 
-# 300: an image of 1 GB is pulled in a minute or two, and the startup probe allows two more.
+# 300: the pull of an image of 1 GB takes a minute or two, and the startup probe allows two more.
 PROGRESS_DEADLINE_SECONDS = 300
 
 
 def build_deployment(target: Target, *, placeholder: Placeholder, checksum: str, postgrest_pool: int) -> dict[str, Any]:
-    """Return the Deployment; without `replicas`, which belong to the autoscaler.
+    """Return the Deployment, without `replicas`, because the autoscaler sets them.
 
     Args:
         target: what to run.
         placeholder: the page to show while the spec names no image.
-        checksum: of what the pods read at their start; a new one rolls them.
+        checksum: of what the pods read at their start; a new checksum rolls the pods.
         postgrest_pool: how many connections each sidecar's pool may have.
     """
     return {
@@ -33,7 +33,7 @@ def build_deployment(target: Target, *, placeholder: Placeholder, checksum: str,
             },
             "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
             "template": {
-                # No owner's UID on the pods: adopting them for a re-created object would roll them.
+                # The pods do not carry the owner's UID. Otherwise adoption by a re-created object would roll them.
                 "metadata": {"labels": target.labels, "annotations": {CHECKSUM_ANNOTATION: checksum}},
                 "spec": build_pod_spec(target, placeholder, postgrest_pool=postgrest_pool),
             },

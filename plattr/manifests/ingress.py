@@ -13,14 +13,14 @@ TRAEFIK_MIDDLEWARE = "plattr-strip-api-rest"
 
 
 class Path(FrozenModel):
-    """One path of a rule and how it is matched."""
+    """One path of a rule, and how the controller matches it."""
 
     path: str
     path_type: Literal["Exact", "Prefix", "ImplementationSpecific"]
 
 
 class IngressProfile(FrozenModel):
-    """What an ingress controller wants to be told, and how it takes `/api/rest` off a path."""
+    """What an ingress controller needs to know, and how it strips `/api/rest` from a path."""
 
     class_name: str
     annotations: dict[str, str]
@@ -37,8 +37,8 @@ def ingress_profile(name: Literal["nginx", "traefik"], *, platform_namespace: st
             api_annotations={"nginx.ingress.kubernetes.io/rewrite-target": "/$2"},
             api_paths=(Path(path="/api/rest(/|$)(.*)", path_type="ImplementationSpecific"),),
         )
-    # Traefik's Ingress provider rewrites through a Middleware only. Its definition is the same for every application,
-    # so it is installed once with the platform and named here: Plattr needs no right to write Traefik's resources.
+    # Traefik's Ingress provider rewrites paths only by a Middleware. The Middleware is the same for every application.
+    # So the platform installs it once, and Plattr only names it and needs no right to write Traefik's resources.
     # https://doc.traefik.io/traefik/reference/routing-configuration/kubernetes/ingress/
     return IngressProfile(
         class_name="traefik",
@@ -51,18 +51,19 @@ def ingress_profile(name: Literal["nginx", "traefik"], *, platform_namespace: st
                 f"{platform_namespace}-{TRAEFIK_MIDDLEWARE}@kubernetescrd"
             )
         },
-        # Two paths: Traefik's prefix `/api/rest` alone would match `/api/restaurants` as well.
+        # Two paths: Traefik's prefix `/api/rest` alone would also match `/api/restaurants`.
         api_paths=(Path(path="/api/rest", path_type="Exact"), Path(path="/api/rest/", path_type="Prefix")),
     )
 
 
 def build_ingress(target: Target, *, profile: IngressProfile, cluster_issuer: str | None) -> dict[str, Any]:
-    """Return the Ingress that leads to the application; it is the one that asks for the certificate.
+    """Return the Ingress that leads to the application; only this Ingress requests the certificate.
 
-    Without an issuer no Secret is named either: the controller's own certificate, or what stands before it, serves TLS.
+    Without an issuer it names no Secret either. Then the controller's own certificate, or what stands before the
+    controller, serves TLS.
     """
-    # Only one of the two carries the issuer: cert-manager makes one Certificate for the Secret they share, and
-    # refuses it to the second Ingress that asks.
+    # Only one of the two Ingresses names the issuer. cert-manager creates one Certificate for their common Secret, and
+    # refuses the second Ingress that asks for it.
     return _build(
         target,
         target.names.stem,
@@ -75,7 +76,7 @@ def build_ingress(target: Target, *, profile: IngressProfile, cluster_issuer: st
 
 
 def build_api_ingress(target: Target, *, profile: IngressProfile, cluster_issuer: str | None) -> dict[str, Any]:
-    """Return the Ingress that leads to PostgREST, which sees the path without `/api/rest`."""
+    """Return the Ingress that leads to PostgREST; PostgREST sees the path without `/api/rest`."""
     return _build(
         target,
         target.names.api_ingress,

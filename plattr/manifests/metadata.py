@@ -17,7 +17,7 @@ def build_metadata(
     labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return name, namespace, the owner's labels and annotations, and the given ones beside them."""
+    """Return name, namespace, the owner's labels and annotations, and the additional ones given."""
     return {
         "name": name,
         "namespace": target.names.namespace,

@@ -16,15 +16,15 @@ POD_SECURITY_LABEL = "pod-security.kubernetes.io/enforce"
 def build_namespace(
     target: Target, *, labels: Mapping[str, str] | None = None, annotations: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Return the preview's namespace; the API server admits only `restricted` pods to it.
+    """Return the preview's namespace; the API server admits only `restricted` pods there.
 
     Args:
         target: the preview.
-        labels: the installation's own, as for a mesh; ours win.
+        labels: the installation's own, for example for a mesh; Plattr's own win.
         annotations: likewise.
 
     Raises:
-        ValueError: the target is not a preview; an Application lives where its object does.
+        ValueError: the target is not a preview; an Application lives in its object's namespace.
     """
     if not target.is_preview:
         raise ValueError(f"cannot build a namespace for {target.owner.reference}: only previews have their own")

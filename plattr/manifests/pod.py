@@ -1,4 +1,4 @@
-"""The pod of an application: its own container, and PostgREST beside it where there is a database."""
+"""The pod of an application: its own container, and PostgREST beside it if the application has a database."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ POSTGREST_CONTAINER = "postgrest"
 POSTGREST_IMAGE = "postgrest/postgrest:v12.2.3"
 
 # 1000: the user of the Node image, of the Dockerfile that Rails generates, and of the PostgREST image. Without a
-# number, `runAsNonRoot` refuses every image whose user is root or has a name only. No group goes with it: an image
-# that does not know the user runs in group 0, as images made for arbitrary users expect.
+# number, `runAsNonRoot` refuses every image whose user is root or has only a name. The group is not set: an image that
+# does not know the user runs in group 0, as images for arbitrary users expect.
 RUN_AS_USER = 1000
 
 
@@ -33,7 +33,7 @@ def build_pod_spec(target: Target, placeholder: Placeholder, *, postgrest_pool: 
     return {
         "serviceAccountName": target.names.stem,
         "automountServiceAccountToken": False,
-        # Otherwise a Service named redis would put REDIS_PORT=tcp://... beside the variables that Plattr injects.
+        # Otherwise a Service named redis would add REDIS_PORT=tcp://... to the variables that Plattr injects.
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
@@ -67,12 +67,12 @@ def _app_container(target: Target, placeholder: Placeholder) -> dict[str, Any]:
         },
         "securityContext": _security_context(),
     }
-    # The placeholder knows nothing of the application's health path.
+    # The placeholder does not serve the application's health path.
     return container | _probes(target.spec.health_path) if image else container
 
 
 def _app_env(target: Target, port: int) -> list[dict[str, Any]]:
-    # Rails, Next.js and most servers made for containers listen where PORT says.
+    # Rails, Next.js and most servers for containers listen on the port in PORT.
     env: list[dict[str, Any]] = [{"name": "PORT", "value": str(port)}]
     if target.spec.database.enabled:
         env += [
@@ -91,7 +91,7 @@ def _env_var(variable: EnvVar) -> dict[str, Any]:
 
 def _app_env_from(target: Target) -> list[dict[str, Any]]:
     names = target.names
-    # The last source wins: what the user keeps in `{name}-env` cannot replace what Plattr injects.
+    # The last source wins: the user's values in `{name}-env` cannot replace what Plattr injects.
     sources: list[dict[str, Any]] = [
         {"configMapRef": {"name": names.user_env, "optional": True}},
         {"secretRef": {"name": names.user_env, "optional": True}},
@@ -112,7 +112,7 @@ def _source(name: str, *, is_optional: bool) -> dict[str, Any]:
 def _probes(path: str) -> dict[str, Any]:
     request = {"httpGet": {"path": path, "port": HTTP_PORT_NAME}, "timeoutSeconds": 3}
     return {
-        # 60 x 2 s: a Rails application may take two minutes to boot; until then the others do not ask.
+        # 60 x 2 s: a Rails application may take two minutes to boot. Until then the other probes do not run.
         "startupProbe": request | {"periodSeconds": 2, "failureThreshold": 60},
         "readinessProbe": request | {"periodSeconds": 5, "failureThreshold": 2},
         "livenessProbe": request | {"periodSeconds": 10, "failureThreshold": 3},
@@ -132,14 +132,14 @@ def _postgrest_container(target: Target, pool: int) -> dict[str, Any]:
             {"name": "PGRST_SERVER_PORT", "value": str(POSTGREST_PORT)},
             {"name": "PGRST_DB_POOL", "value": str(pool)},
             {"name": "PGRST_DB_CHANNEL_ENABLED", "value": "true"},
-            # Its own: on one that all share, anybody's NOTIFY has every sidecar of the platform read its schema again.
+            # A channel of its own. On a common channel, any NOTIFY would make every sidecar read its schema again.
             _from_secret("PGRST_DB_CHANNEL", names.database_secret, "DB_CHANNEL"),
         ],
         "resources": {
             "requests": {"cpu": "50m", "memory": "64Mi"},
             "limits": {"cpu": "200m", "memory": "128Mi"},
         },
-        # The port only, not the database behind it: an outage there must not take the application's pages away.
+        # The port only, not the database behind it: a database outage must not take the application's pages down.
         "readinessProbe": {"tcpSocket": {"port": POSTGREST_PORT_NAME}, "periodSeconds": 5},
         "securityContext": _security_context() | {"readOnlyRootFilesystem": True},
     }
@@ -150,10 +150,10 @@ def _from_secret(name: str, secret: str, key: str) -> dict[str, Any]:
 
 
 def _container_port(name: str, port: int) -> dict[str, Any]:
-    # The protocol is part of the key by which server-side apply merges ports, so it is never left to its default.
+    # Server-side apply merges ports by a key that includes the protocol. So the protocol is always set explicitly.
     return {"name": name, "containerPort": port, "protocol": "TCP"}
 
 
 def _security_context() -> dict[str, Any]:
-    # No readOnlyRootFilesystem for the application: Next.js and Rails write caches beside their code.
+    # Without readOnlyRootFilesystem for the application, because Next.js and Rails write caches beside their code.
     return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}

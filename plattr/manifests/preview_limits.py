@@ -1,6 +1,6 @@
-"""What keeps a preview within bounds in the namespace that it has for itself: quota, limits, network policy.
+"""The limits of a preview in its own namespace: quota, limit range, network policy.
 
-Else a quota on the parent's namespace is escaped by as many previews as one likes.
+Without them, users could avoid a quota on the parent's namespace by creating many previews.
 """
 
 from typing import Any
@@ -17,13 +17,13 @@ def build_resource_quota(target: Target, hard: dict[str, str]) -> dict[str, Any]
 
 
 def build_limit_range(target: Target, limits: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the LimitRange; its defaults are for containers that name no resources, which a quota refuses."""
+    """Return the LimitRange; its defaults are for containers without resources, which a quota refuses."""
     metadata = build_metadata(target, PREVIEW_LIMITS)
     return {"apiVersion": "v1", "kind": "LimitRange", "metadata": metadata, "spec": {"limits": limits}}
 
 
 def build_network_policy(target: Target, rules: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Return the NetworkPolicy of all pods: what the rules do not let through is denied, both ways."""
+    """Return the NetworkPolicy of all pods: it denies what the rules do not allow, in both directions."""
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

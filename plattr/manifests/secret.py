@@ -1,4 +1,4 @@
-"""The Secrets with a password of the application's: its only home."""
+"""The Secrets that hold an application's passwords; these are stored nowhere else."""
 
 from base64 import b64encode
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from plattr.manifests.metadata import FEATURE_LABEL, build_metadata
 from plattr.target import Target
 
-# As every SDK of S3 reads them.
+# The names that every S3 SDK reads.
 ACCESS_KEY = "AWS_ACCESS_KEY_ID"
 SECRET_KEY = "AWS_SECRET_ACCESS_KEY"  # noqa: S105  the name of a variable
 
@@ -33,7 +33,7 @@ def _build(target: Target, name: str, feature: str, values: Mapping[str, str]) -
         "kind": "Secret",
         "metadata": build_metadata(target, name, labels={FEATURE_LABEL: feature}),
         "type": "Opaque",
-        # Not stringData: a key taken out of it stays in the Secret under server-side apply.
+        # Without stringData: under server-side apply, a key that is removed from stringData stays in the Secret.
         # https://github.com/kubernetes/kubernetes/issues/108008
         "data": {key: b64encode(value.encode()).decode() for key, value in values.items()},
     }

@@ -21,5 +21,5 @@ def build_service(target: Target) -> dict[str, Any]:
 
 
 def _port(name: str, port: int) -> dict[str, Any]:
-    # The protocol is part of the key by which server-side apply merges ports, so it is never left to its default.
+    # Server-side apply merges ports by a key that includes the protocol. So the protocol is always set explicitly.
     return {"name": name, "port": port, "protocol": "TCP", "targetPort": name}
