@@ -1,1 +1,1 @@
-"""The process that turns changes of objects into workflows."""
+"""The watcher process: it turns changes of objects into reconcile requests."""

@@ -26,11 +26,11 @@ EXIT_BAD_SETTING = 2
 
 
 async def serve(settings: WatcherSettings) -> None:
-    """Watch until SIGTERM or SIGINT; then flush the reconcile requests in flight and give the Lease up."""
+    """Watch until SIGTERM or SIGINT. Then flush the pending reconcile requests and release the Lease."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    # Before the client of Temporal, whose reconcile requests begin each trace.
+    # Tracing starts before the Temporal client, because each reconcile request begins a trace.
     tracing.start_tracing("plattr-watcher", os.environ)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -60,12 +60,12 @@ async def _run_until(stop: asyncio.Event, service: WatcherService) -> None:
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if running.done():
-        # Nothing but a failure ends it.
+        # Only a failure ends the service.
         running.result()
         return
     logger.info("watcher stopping", extra={"waiting": service.queue.depth})
     if not await service.queue.drain(DRAIN_SECONDS):
-        # Not lost: the next watcher requests a reconcile of every unsettled object on its list.
+        # These requests are not lost: the next watcher requests a reconcile of every unsettled object on its list.
         logger.warning("reconcile requests left to the next watcher", extra={"waiting": service.queue.depth})
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

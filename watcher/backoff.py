@@ -1,4 +1,4 @@
-"""How long to pause after failures in a row."""
+"""How long to pause after consecutive failures."""
 
 import random
 
@@ -6,5 +6,5 @@ from plattr.retries import WATCH, WATCH_JITTER
 
 
 def pause_seconds(failures: int) -> float:
-    """Return the pause after this many failures in a row, at least 1; jittered, so that replicas part."""
+    """Return the pause after this many consecutive failures, at least 1. Jitter keeps replicas apart."""
     return WATCH.seconds(failures, share=random.uniform(*WATCH_JITTER))  # noqa: S311  jitter, not a secret

@@ -1,4 +1,4 @@
-"""Objects that change faster than their runs get through: each change preempts a run, so the next one has to wait."""
+"""Slow down objects that change faster than their runs end, because each change preempts the run."""
 
 import time
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from plattr.objects import ObjectReference
 from plattr.retries import Backoff
 
-# 3: a person who corrects himself twice is not kept waiting.
+# 3: a person who corrects a mistake twice does not have to wait.
 FREE = 3
-# 15 s: a run has time to get through, and the newest spec is in place a quarter of a minute late at the worst.
+# 15 s: a run has time to end. At worst the newest spec takes effect a quarter of a minute late.
 PAUSES = Backoff(first=1, longest=15)
-# 30 s: twice the longest wait, or a burst would be over whenever it has waited.
+# 30 s is twice the longest wait. With a shorter time the wait itself would end the burst.
 QUIET_SECONDS = 30.0
 
 
@@ -22,11 +22,11 @@ class _Burst:
 
 
 class Bursts:
-    """How long each object's next reconcile request has to wait; remembers only those of the last half minute."""
+    """How long each object's next reconcile request has to wait. Keeps only objects of the last half minute."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # The object whose last request is the oldest stands first.
+        # Ordered by the time of the last request, the oldest first.
         self._bursts: dict[ObjectReference, _Burst] = {}
 
     def wait_seconds(self, reference: ObjectReference) -> float:
@@ -37,7 +37,7 @@ class Bursts:
         return max(0.0, burst.sent_at + PAUSES.seconds(burst.count - FREE + 1) - self._clock())
 
     def sent(self, reference: ObjectReference, *, preempts: bool) -> None:
-        """Note a reconcile request; one that preempted no run ends the burst."""
+        """Record a sent reconcile request. A request that preempted no run ends the burst."""
         now = self._clock()
         before = self._bursts.pop(reference, None)
         if preempts:

@@ -1,4 +1,4 @@
-"""The Deployments as the watcher knows them, and where one contradicts the status of its owner."""
+"""Track the Deployments, and find those that contradict the status of their owner."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -9,8 +9,8 @@ from watcher.reconcile_queue import ReconcileRequest
 from watcher.reference_index import ReferenceIndex
 from watcher.snapshots import Deployment, ObjectSnapshot, Place
 
-# 2 s: an object and its Deployment come over two connections, some milliseconds apart. Only what still contradicts
-# after that is a real change of the Deployment.
+# 2 s: an object and its Deployment arrive over two connections, some milliseconds apart. Only a contradiction that
+# lasts longer is a real change of the Deployment.
 DOUBT_SECONDS = 2.0
 
 
@@ -26,26 +26,26 @@ class DeploymentTracker:
         self._objects = objects
         self._put = put
         self._clock = clock
-        # By namespace and name: anybody can write an owner's labels on a Deployment of his own. So the labels count
-        # only on the Deployment that has the place of the owner's own.
+        # By namespace and name, because anybody can write an owner's labels on any Deployment. The labels count only on
+        # the Deployment with the namespace and name that the owner's spec gives.
         self._deployments: dict[Place, Deployment] = {}
         self._owners: ReferenceIndex[Place] = ReferenceIndex()
-        # Since when an owner's status and its Deployment contradict each other, and what was requested already.
+        # Since when each owner's status contradicts its Deployment, and the availability that was last requested for.
         self._doubted: dict[ObjectReference, float] = {}
         self._told: dict[ObjectReference, bool] = {}
-        # Before their first list an owner without a Deployment says nothing.
+        # Until the first list of Deployments, an owner without a Deployment is no contradiction.
         self._is_listed = False
 
     def replace(self, deployments: Iterable[Deployment]) -> None:
         """Take a list of all Deployments that Plattr made."""
         self._deployments = {each.place: each for each in deployments if each.owner is not None}
         self._is_listed = True
-        # One may have vanished, or changed, while nobody watched.
+        # A Deployment may have vanished or changed while no watch was open.
         for reference in self._objects:
             self._compare(reference)
 
     def change(self, event: str, deployment: Deployment) -> None:
-        """Take one event of the Deployments' watch; one that is gone is an unavailable one."""
+        """Handle one event of the Deployments' watch. A deleted Deployment counts as unavailable."""
         if event == "DELETED" or deployment.owner is None:
             self._deployments.pop(deployment.place, None)
         else:
@@ -70,7 +70,7 @@ class DeploymentTracker:
         self._doubted.pop(reference, None)
 
     def confirm(self) -> None:
-        """Request a reconcile where a status has contradicted its Deployment for long; call it each second."""
+        """Request a reconcile for each contradiction that has lasted. Call this every second."""
         due = self._clock() - DOUBT_SECONDS
         for reference in [doubted for doubted, since in self._doubted.items() if since <= due]:
             del self._doubted[reference]

@@ -1,4 +1,4 @@
-"""A queue that takes turns between namespaces: who applies hundreds of objects does not stand before another's one."""
+"""A queue that serves namespaces in turn, so that a namespace with hundreds of objects does not delay another one."""
 
 import asyncio
 from collections import deque
@@ -7,13 +7,13 @@ from plattr.objects import ObjectReference
 
 
 class FairQueue(asyncio.Queue[ObjectReference]):
-    """Within a namespace first come, first served."""
+    """Serve the namespaces in turn. Within a namespace the order is first come, first served."""
 
-    # asyncio.Queue has its subclasses override these three, and asks `_queue` whether it is empty.
+    # asyncio.Queue lets subclasses override these three methods, and tests `_queue` for emptiness.
     # https://github.com/python/cpython/blob/main/Lib/asyncio/queues.py
 
     def _init(self, maxsize: int) -> None:  # noqa: ARG002  asyncio.Queue calls it so
-        # Of each namespace that waits its line, none of them empty; the next one's stands first.
+        # One line for each waiting namespace. No line is empty, and the first one is served next.
         self._queue: dict[str, deque[ObjectReference]] = {}
 
     def _put(self, item: ObjectReference) -> None:

@@ -1,8 +1,9 @@
 """Leader election by a Lease: one replica watches, the others wait.
 
-An optimisation: two leaders would only request twice, and the workflow ids keep every object's runs apart. So a leader
-that loses the Lease simply ends its process, which no half-stopped thread survives.
-Own code, because the library's election has no time limit on its requests, and a hung one would outlive the Lease.
+Leader election is an optimisation. Two leaders would only send requests twice, and the workflow ids keep the runs of
+every object apart. So a leader that loses the Lease simply ends its process: no half-stopped thread survives that.
+This module does not use the library's election, because the library's requests have no time limit. A hung request
+would outlive the Lease.
 """
 
 import asyncio
@@ -24,14 +25,14 @@ logger = logging.getLogger(__name__)
 LEASE_NAME = "plattr-watcher"
 LEASE_SECONDS = 15
 RENEW_SECONDS = 5.0
-# 10 s without a renewal and the leader gives up: 5 s before another may take the Lease.
+# After 10 s without a renewal the leader stops. Another replica may take the Lease 5 s later.
 RENEW_DEADLINE_SECONDS = 10.0
-# client-go's RetryPeriod; a released Lease changes hands within it.
+# The RetryPeriod of client-go. A released Lease changes hands within this time.
 RETRY_SECONDS = 2.0
 
 
 class LeadershipLost(PlattrError):
-    """Raised when the Lease could not be renewed in time or belongs to another: end the process."""
+    """Raised when the Lease was not renewed in time or another replica holds it. The process must end."""
 
     reason = "LeadershipLost"
 
@@ -45,12 +46,12 @@ class Leadership:
         self._kube = kube
         self._namespace = namespace
         self._retry_seconds = retry_seconds
-        # Random: a restarted pod keeps its host name but must not take its predecessor's Lease for its own.
+        # Random: a restarted pod keeps its host name, but must not mistake its predecessor's Lease for its own.
         self.identity = identity or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.is_leader = False
         self.alive_at = time.monotonic()
-        """When the loop did anything last, failing included."""
-        # The holder's record and when, by our own clock, it changed last: clocks of two machines never compare.
+        """When the loop last did anything, even if it failed."""
+        # The holder's record, and when it last changed by the local clock. Clocks of two machines cannot be compared.
         self._record: tuple[str, str] | None = None
         self._record_at = 0.0
 
@@ -68,7 +69,7 @@ class Leadership:
         """Renew until cancelled.
 
         Raises:
-            LeadershipLost: another holds the Lease, or ours could not be renewed in time.
+            LeadershipLost: another replica holds the Lease, or this one could not renew it in time.
         """
         renewed_at = time.monotonic()
         while True:
@@ -88,7 +89,7 @@ class Leadership:
             renewed_at = time.monotonic()
 
     async def release(self) -> None:
-        """Give the Lease up, so that another replica need not wait for its end; harmless when it is not ours."""
+        """Release the Lease, so that another replica need not wait for its end. Does nothing without leadership."""
         if not self.is_leader:
             return
         self.is_leader = False
@@ -100,13 +101,13 @@ class Leadership:
         logger.info("gave up leadership", extra={"identity": self.identity})
 
     async def _try(self) -> bool:
-        """Take or renew the Lease; False when it is another's or the API server does not answer."""
+        """Take or renew the Lease; False if another replica holds it or the API server does not answer."""
         self.alive_at = time.monotonic()
         try:
             async with asyncio.timeout(RENEW_SECONDS):
                 return await self._take()
         except Conflict:
-            # Another replica was quicker, or renewed just now: look again.
+            # Another replica was quicker, or has just renewed. The next try reads the Lease again.
             return False
         except (PlattrError, TimeoutError) as error:
             logger.warning("cannot reach the lease", extra={"cause": str(error) or "no answer in time"})
@@ -133,7 +134,7 @@ class Leadership:
             spec["acquireTime"] = _now()
             spec["leaseTransitions"] = spec.get("leaseTransitions", 0) + (1 if holder else 0)
         spec |= {"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": _now()}
-        # The version as the test: of two replicas that read the same Lease one alone can write it.
+        # The patch tests the version, so of two replicas that read the same Lease only one can write it.
         version = lease["metadata"]["resourceVersion"]
         await self._kube.json_patch(
             LEASES,
@@ -161,5 +162,5 @@ class Leadership:
 
 
 def _now() -> str:
-    # The API server's MicroTime: six digits and a Z.
+    # The API server's MicroTime has six digits and a Z.
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

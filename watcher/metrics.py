@@ -1,4 +1,4 @@
-"""The watcher's metrics; the phases are counted at each scrape, so none goes stale."""
+"""The watcher's metrics. Each scrape counts the phases afresh, so no count is stale."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 
 
 class WatcherMetrics:
-    """Every counter the watcher has, in a registry of its own."""
+    """Every metric of the watcher except the phases, in the given registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.events = Counter(
@@ -36,7 +36,7 @@ class WatcherMetrics:
         self.lag = Histogram(
             "plattr_watcher_lag_seconds",
             "From seeing a change to Temporal's acceptance of the reconcile request",
-            # From a quiet machine's milliseconds to an outage of ten minutes.
+            # From the milliseconds of an idle machine to an outage of ten minutes.
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600),
             registry=registry,
         )
@@ -44,7 +44,8 @@ class WatcherMetrics:
             "plattr_time_to_running_seconds",
             "From the creation of an object, or a change of its spec, to phase Running",
             ["kind", "environment", "change"],
-            # From a warm platform's seconds to the slow retry's longest pause, ten minutes, and an outage of an hour.
+            # From the seconds of a warm platform to the longest pause of the slow retry (ten minutes) and an outage of
+            # an hour.
             buckets=(1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600),
             registry=registry,
         )
@@ -52,13 +53,13 @@ class WatcherMetrics:
 
 
 class PhaseCollector(Collector):
-    """plattr_objects: how many objects there are by kind, environment and phase."""
+    """Count the objects by kind, environment and phase (`plattr_objects`)."""
 
     def __init__(self, census: Callable[[], Mapping[tuple[str, str, str], int]]) -> None:
         self._census = census
 
     def collect(self) -> Iterator[Metric]:
-        """Count now."""
+        """Count the objects now."""
         family = GaugeMetricFamily("plattr_objects", "Objects by phase", labels=["kind", "environment", "phase"])
         for labels, count in self._census().items():
             family.add_metric(labels, count)

@@ -1,4 +1,4 @@
-"""The objects as the watcher knows them: what was seen last, and what each object was last asked to reconcile for."""
+"""Track the objects: the last snapshot of each one, and the revision that its last reconcile request was for."""
 
 import logging
 import time
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class ObjectTracker:
-    """Turn lists and events into reconcile requests; `put` takes each reconcile request and must not lose it."""
+    """Turn lists and events into reconcile requests. `put` takes each request and must not lose it."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class ObjectTracker:
         self._put = put
         self._waiting = waiting
         self._seen: dict[ObjectReference, ObjectSnapshot] = {}
-        # What each object was asked to reconcile for last, or was seen settled at.
+        # The revision that each object's last reconcile request was for, or at which the object was seen settled.
         self._handled: dict[ObjectReference, ObjectRevision] = {}
         self.deployments = DeploymentTracker(self._seen, put, clock)
         self._refused = RefusedPreviews(self._seen, put)
@@ -44,7 +44,7 @@ class ObjectTracker:
         )
 
     def replace(self, kind: Kind, objects: Iterable[ObjectSnapshot]) -> None:
-        """Take a list of all objects of one kind; what it does not name any more is gone."""
+        """Handle a list of all objects of one kind. An object that is not on the list is gone."""
         listed = {seen.reference: seen for seen in objects}
         for reference in [known for known in self._seen if known.kind is kind and known not in listed]:
             self._forget(reference)
@@ -52,7 +52,7 @@ class ObjectTracker:
             self._look(seen, is_from_list=True)
 
     def change(self, event: str, seen: ObjectSnapshot) -> None:
-        """Take one event of a watch: ADDED, MODIFIED or DELETED."""
+        """Handle one event of a watch: ADDED, MODIFIED or DELETED."""
         if event == "DELETED":
             self._forget(seen.reference)
         else:
@@ -66,7 +66,7 @@ class ObjectTracker:
         self._waiting.look(seen)
         signal = signal_for_change(seen, before, self._handled.get(reference), is_from_list=is_from_list)
         if signal is not None or seen.is_settled:
-            # Remembered when it is handed over: the queue keeps every reconcile request until Temporal has taken it.
+            # Recording it now is safe, because the queue keeps every reconcile request until Temporal has accepted it.
             self._handled[reference] = seen.revision
         if signal is not None:
             is_same = before is not None and before.revision.uid == seen.revision.uid
@@ -85,11 +85,12 @@ class ObjectTracker:
         self._handled.pop(reference, None)
         if lost is None or lost.is_deleting:
             return
-        # Its run may sleep until a preview's end, or between two tries, and keeps the id from a cleanup by hand. A run
-        # that finds its object gone ends; what is left is removed only when a person asks for it.
+        # The object's run may sleep until a preview's end, or between two tries. Its workflow id then blocks a cleanup
+        # by hand. The signal wakes the run, and a run that finds its object gone ends. What is left stays until a
+        # person asks for its removal.
         self._put(ReconcileRequest(reference=reference, is_deleting=False, signal=CHANGED_SIGNAL))
         if lost.has_finalizer:
-            # Our finalizer holds every deletion until the cleanup is done, so somebody may have taken it off.
+            # Plattr's finalizer holds every deletion until the cleanup is done, so somebody may have removed it.
             logger.warning(
                 "object vanished before its deletion was seen; if its finalizer was removed by hand,"
                 " run plattr cleanup --orphan",

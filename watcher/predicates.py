@@ -1,4 +1,4 @@
-"""Request a reconcile or ignore: pure decisions on what was seen, without clock or network."""
+"""Decide which signal a change calls for, if any. The functions are pure: they use no clock and no network."""
 
 from plattr.objects import Kind
 from plattr.status import Phase
@@ -9,38 +9,38 @@ from watcher.snapshots import ObjectRevision, ObjectSnapshot
 def signal_for_change(
     seen: ObjectSnapshot, before: ObjectSnapshot | None, handled: ObjectRevision | None, *, is_from_list: bool = False
 ) -> str | None:
-    """Return the signal that this sight of the object calls for; None: nothing to tell.
+    """Return the signal that this snapshot of the object calls for; None if no signal is needed.
 
     Args:
         seen: the object now.
-        before: the object as it was seen last; None at the first sight.
-        handled: what the last reconcile request of this object was for, or what it was seen settled at.
-        is_from_list: seen by a list, after which nothing earlier can be relied on.
+        before: the object as it was last seen; None the first time.
+        handled: the revision of the last reconcile request, or at which the object was seen settled.
+        is_from_list: whether a list delivered the snapshot. After a list no earlier knowledge is reliable.
     """
-    # Deletion before everything else: it bumps the generation as well, and a paused object is deleted all the same.
+    # Deletion comes first: it raises the generation as well, and a paused object is also deleted.
     if seen.is_deleting:
         return _if(is_from_list or seen.revision != handled)
     if before is not None and before.revision.uid == seen.revision.uid and before.is_paused != seen.is_paused:
         if not seen.is_paused:
-            # Resumed: nobody has looked after it meanwhile, whatever its status says.
+            # Resumed: no run has reconciled the object meanwhile, even if its status says Running.
             return REPAIR_SIGNAL
-        # Paused: an open run has to hear of it and stop, and a preview's is always open, its clock ticking. The steps
-        # of a resync, of which nothing here tells, stop by themselves (activities/loading.py).
+        # Paused: an open run must receive the signal and stop. A preview's run is always open, because of its timer.
+        # Steps of a resync stop by themselves (activities/loading.py); the snapshot does not show a resync.
         return _if(not seen.is_settled or seen.reference.kind is Kind.PREVIEW)
     if seen.is_paused:
         return None
     if _has_lost_finalizer(seen, before):
-        # A `kubectl replace` without it, say. A deletion that came now would leave everything behind.
+        # For example after a `kubectl replace` without it. A deletion at this point would leave every resource behind.
         return CHANGED_SIGNAL
     is_new_preview = seen.reference.kind is Kind.PREVIEW and (before is None or is_from_list)
     if is_new_preview:
-        # Settled or not: its workflow is its timer, and a run that is open only hears one signal.
+        # Settled or not: a preview's workflow is its timer. If the run is open, it only receives one more signal.
         return CHANGED_SIGNAL
     return _if(not seen.is_settled and (is_from_list or seen.revision != handled))
 
 
 def _has_lost_finalizer(seen: ObjectSnapshot, before: ObjectSnapshot | None) -> bool:
-    """Tell whether our finalizer is missing on an object that had it: nobody who has claimed anything goes without."""
+    """Tell whether Plattr's finalizer is missing on an object that had it. Every object with claims needs it."""
     if seen.has_finalizer:
         return False
     had_it = before is not None and before.revision.uid == seen.revision.uid and before.has_finalizer
@@ -48,9 +48,9 @@ def _has_lost_finalizer(seen: ObjectSnapshot, before: ObjectSnapshot | None) -> 
 
 
 def signal_for_availability(owner: ObjectSnapshot | None, *, is_available: bool) -> str | None:
-    """Return the signal that a Deployment's state calls for: only when it contradicts its owner's status.
+    """Return the signal that a Deployment's state calls for: only if it contradicts its owner's status.
 
-    During a run (any other phase) the run itself watches the rollout, and a request would only restart it.
+    In every other phase a run is open. That run itself watches the rollout, and a request would only restart it.
     """
     if owner is None or owner.is_deleting or owner.is_paused:
         return None

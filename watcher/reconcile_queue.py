@@ -1,4 +1,4 @@
-"""Hand reconcile requests to Temporal: at most one an object, the newest wins, none is lost in an outage."""
+"""Send reconcile requests to Temporal: at most one per object, the newest wins, and an outage loses none."""
 
 import asyncio
 import logging
@@ -16,16 +16,16 @@ from watcher.metrics import WatcherMetrics
 
 logger = logging.getLogger(__name__)
 
-# Each asks for what those before it do, and more.
+# Each signal asks for everything that the signals before it ask for, and more.
 _WEAKEST_FIRST = (CHANGED_SIGNAL, REPAIR_SIGNAL, RESYNC_SIGNAL)
 
-# 20 at once: a dev server takes some hundred a second; more would only queue there.
+# 20 at once: a dev server accepts about a hundred a second. More would only queue there.
 CONCURRENCY = 20
 
 
 @dataclass(frozen=True, slots=True)
 class ReconcileRequest:
-    """One object to tell of a change; `since` is when the oldest change that it stands for was seen."""
+    """One object to reconcile. `since` is when the oldest change that this request covers was seen."""
 
     reference: ObjectReference
     is_deleting: bool
@@ -33,14 +33,14 @@ class ReconcileRequest:
     since: float = 0.0
     refusals: int = 0
     preempts: bool = False
-    """The object had not settled since its last change, so this one preempts a run."""
+    """The object had not settled since its last change, so this request preempts a run."""
 
 
 Send = Callable[[ReconcileRequest], Awaitable[None]]
 
 
 class ReconcileQueue:
-    """A queue keyed by object, so it never holds more than there are objects."""
+    """A queue with one entry per object, so it never holds more entries than there are objects."""
 
     def __init__(self, send: Send, metrics: WatcherMetrics, *, concurrency: int = CONCURRENCY) -> None:
         self._send = send
@@ -48,9 +48,10 @@ class ReconcileQueue:
         self._concurrency = concurrency
         self._pending: dict[ObjectReference, ReconcileRequest] = {}
         self._ready = FairQueue()
-        # Objects that are queued, in a sender's hands or in the pause after a refusal: they come back by themselves.
+        # Objects that are queued, being sent, or pausing after a refusal. Each returns to the queue without a new
+        # request.
         self._held: set[ObjectReference] = set()
-        # Those among them that change too fast, until their pause ends.
+        # The held objects that change too fast, until their pause ends.
         self._delayed: dict[ObjectReference, asyncio.TimerHandle] = {}
         self._bursts = Bursts()
         self._failures = 0
@@ -64,10 +65,10 @@ class ReconcileQueue:
         return len(self._held)
 
     def put(self, request: ReconcileRequest) -> None:
-        """Queue a reconcile request; one that waits for the same object is merged into it."""
+        """Queue a reconcile request, merged with the one that already waits for the same object."""
         self._merge(replace(request, since=request.since or time.monotonic()))
         if request.reference in self._delayed and request.is_deleting:
-            # There is one deletion in an object's life.
+            # A deletion does not wait: an object has only one in its life.
             self._admit(request.reference)
         elif request.reference not in self._held:
             self._held.add(request.reference)
@@ -82,7 +83,7 @@ class ReconcileQueue:
                 senders.create_task(self._send_forever())
 
     async def drain(self, timeout_seconds: float) -> bool:
-        """Wait until nothing is outstanding; False when that took too long."""
+        """Wait until no request is outstanding; False if that took too long."""
         for reference in list(self._delayed):
             self._admit(reference)
         try:
@@ -104,7 +105,8 @@ class ReconcileQueue:
                 self._keep(request)
                 self._back_off(error)
             except BackendRefused as error:
-                # One object's own fault must not hold up the others, but a missing search attribute is everyone's.
+                # A refusal may concern one object, which must not delay others. A missing search attribute concerns all
+                # of them.
                 self._keep(replace(request, refusals=request.refusals + 1))
                 refusal_pause = pause_seconds(request.refusals + 1)
                 self._metrics.request_errors.labels(request.reference.kind, error.reason).inc()
@@ -120,7 +122,7 @@ class ReconcileQueue:
 
     async def _outlast_pause(self) -> None:
         while True:
-            # Read again after each sleep: another sender may have met the next failure, or a success.
+            # Read the time again after each sleep: another sender may have failed or succeeded meanwhile.
             remaining = self._resume_at - time.monotonic()
             if remaining <= 0:
                 return
@@ -141,7 +143,7 @@ class ReconcileQueue:
 
     def _back_off(self, error: Transient) -> None:
         self._metrics.request_errors.labels("", error.reason).inc()
-        # The senders that were under way fail together; that is one failure, and one pause for all.
+        # Senders that were busy at the same time fail together. That counts as one failure, with one pause for all.
         if time.monotonic() < self._resume_at:
             return
         self._failures += 1
@@ -157,7 +159,7 @@ class ReconcileQueue:
     def _merge(self, request: ReconcileRequest) -> None:
         waiting = self._pending.get(request.reference)
         if waiting is not None:
-            # Whether it is being deleted, the newer sight knows.
+            # The newer request knows whether the object is being deleted.
             signal = max(waiting.signal, request.signal, key=_WEAKEST_FIRST.index)
             since = min(waiting.since, request.since)
             request = replace(
@@ -171,7 +173,7 @@ class ReconcileQueue:
 
     def _let_go(self, reference: ObjectReference, pause: float) -> None:
         if reference in self._pending:
-            # Still held, so a newer reconcile request waits for the same pause.
+            # The object stays held, so a newer reconcile request waits for the same pause.
             asyncio.get_running_loop().call_later(pause, self._line_up, reference)
         else:
             self._held.discard(reference)
@@ -180,7 +182,7 @@ class ReconcileQueue:
         self._show_depth()
 
     def _line_up(self, reference: ObjectReference) -> None:
-        """Let an object wait for a sender, after a pause if it changes faster than its runs get through."""
+        """Queue an object for a sender, after a pause if it changes faster than its runs end."""
         wait = 0.0 if self._pending[reference].is_deleting else self._bursts.wait_seconds(reference)
         if wait > 0:
             self._delayed[reference] = asyncio.get_running_loop().call_later(wait, self._admit, reference)
@@ -189,7 +191,7 @@ class ReconcileQueue:
 
     def _admit(self, reference: ObjectReference) -> None:
         self._delayed.pop(reference).cancel()
-        # The pause was its own doing, and is no lag of ours.
+        # The object itself caused the pause, so the pause must not count as lag of the watcher.
         self._pending[reference] = replace(self._pending[reference], since=time.monotonic())
         self._ready.put_nowait(reference)
         self._show_depth()

@@ -1,4 +1,4 @@
-"""Objects by what they have in common."""
+"""An index of objects by something that they have in common."""
 
 from collections.abc import Collection
 from typing import Generic, TypeVar
@@ -9,7 +9,7 @@ Key = TypeVar("Key")
 
 
 class ReferenceIndex(Generic[Key]):
-    """References by a key; a key without references takes no memory."""
+    """References by a key. A key without references takes no memory."""
 
     def __init__(self) -> None:
         self._members: dict[Key, set[ObjectReference]] = {}
@@ -18,7 +18,7 @@ class ReferenceIndex(Generic[Key]):
         return self._members.get(key, ())
 
     def move(self, reference: ObjectReference, old: Key | None, new: Key | None) -> None:
-        """Take a reference from one key to another; None stands for no key."""
+        """Move a reference from one key to another; None stands for no key."""
         if old is not None and old in self._members:
             self._members[old].discard(reference)
             if not self._members[old]:

@@ -1,4 +1,4 @@
-"""List once, then watch for ever: every change of one resource, without a gap and without a hang."""
+"""List one resource, then watch it forever, without missing a change and without hanging."""
 
 import logging
 import random
@@ -16,11 +16,11 @@ from watcher.metrics import WatcherMetrics
 
 logger = logging.getLogger(__name__)
 
-# client-go's reflector: a watch lives 5 to 10 minutes, so that replicas and servers share the load.
+# As in client-go's reflector a watch lives 5 to 10 minutes, so that replicas and servers share the load.
 # https://github.com/kubernetes/client-go/blob/master/tools/cache/reflector.go
 SHORTEST_WATCH_SECONDS = 300
 LONGEST_WATCH_SECONDS = 600
-# A watch that ends sooner, having said nothing, is a fault: without a pause it would be a busy loop.
+# A watch that ends sooner without any event is a fault. Without a pause it would be a busy loop.
 SHORT_WATCH_SECONDS = 1.0
 
 
@@ -29,7 +29,7 @@ Seen = TypeVar("Seen")
 
 @dataclass(frozen=True)
 class Listed(Generic[Seen]):
-    """Everything there is now; what it does not name is gone."""
+    """Everything that exists now. What is not on the list is gone."""
 
     seen: list[Seen]
 
@@ -43,9 +43,9 @@ class Changed(Generic[Seen]):
 
 
 class Reflector(Generic[Seen]):
-    """The changes of one resource in all namespaces; remembers a version, never an object.
+    """The changes of one resource in all namespaces. Remembers a version, never an object.
 
-    `read` takes from each object what is wanted of it, at once: a list of thousands of large ones must never be in
+    `read` extracts the wanted fields from each object at once. A list of thousands of large objects must never be in
     memory as a whole.
     """
 
@@ -66,18 +66,18 @@ class Reflector(Generic[Seen]):
         self._version: str | None = None
         self._failures = 0
         self.alive_at = time.monotonic()
-        """When the loop did anything last, failing included: an API server that is away is not our death."""
+        """When the loop last did anything, even if it failed: an outage of the API server must not cause a restart."""
         self.heard_at: float | None = None
-        """When the API server said anything last: a list, an event, a bookmark, the end of a watch."""
+        """When the API server last sent anything: a list, an event, a bookmark, the end of a watch."""
         self.is_synced = False
 
     @property
     def name(self) -> str:
-        """Return what logs and probes call it."""
+        """Return the name for logs and probes."""
         return self._resource.plural
 
     async def changes(self) -> AsyncIterator[Listed[Seen] | Changed[Seen]]:
-        """Yield the list, then its changes; again a list whenever the server has forgotten our version."""
+        """Yield the list, then its changes. Yield a list again whenever the server has forgotten the version."""
         while True:
             self.alive_at = time.monotonic()
             try:
@@ -86,12 +86,12 @@ class Reflector(Generic[Seen]):
                 async for change in self._watch(self._version or ""):
                     yield change
             except GoneError:
-                # The next list tells what was deleted meanwhile by not naming it.
+                # An object that was deleted meanwhile is missing from the next list.
                 logger.info("version expired, listing again", extra={"resource": self.name})
                 self._version = None
                 await self._pause_if_repeated()
             except PlattrError as error:
-                # A refusal (rights, a CRD not there yet) is tried again as well: there is nothing else to do.
+                # A refusal (missing rights, a CRD not yet installed) is retried too: nothing else can be done.
                 self._failures += 1
                 self._metrics.watch_errors.labels(self.name, error.reason).inc()
                 pause = pause_seconds(self._failures)
@@ -127,7 +127,7 @@ class Reflector(Generic[Seen]):
             self._metrics.events.labels(self.name, event["type"]).inc()
             if event["type"] != "BOOKMARK":
                 yield Changed(event["type"], self._read(event["object"]))
-            # Only now: a consumer that failed sees the event again.
+            # Only after the consumer has handled the event: if it fails, it receives the event again.
             self._version = event["object"]["metadata"]["resourceVersion"]
         self._hear()
         if not has_spoken and time.monotonic() - began < SHORT_WATCH_SECONDS:

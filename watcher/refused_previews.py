@@ -1,4 +1,4 @@
-"""Previews that were refused because of their parent, and what each was told of it."""
+"""Previews that were refused because of their parent, and the parent's revision that each was last told of."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,7 +10,7 @@ from watcher.snapshots import ObjectRevision, ObjectSnapshot
 
 
 class RefusedPreviews:
-    """Request a reconcile of a refused preview once for each revision of the parent that it was refused for."""
+    """Request a reconcile of a refused preview once for each revision of the parent that caused the refusal."""
 
     def __init__(
         self, objects: Mapping[ObjectReference, ObjectSnapshot], put: Callable[[ReconcileRequest], None]
@@ -18,11 +18,11 @@ class RefusedPreviews:
         self._objects = objects
         self._put = put
         self._by_parent: ReferenceIndex[ObjectReference] = ReferenceIndex()
-        # The revision of the parent that each preview was told of.
+        # The parent's revision that each preview's last reconcile request was for.
         self._told: dict[ObjectReference, ObjectRevision] = {}
 
     def look(self, before: ObjectSnapshot | None, seen: ObjectSnapshot) -> None:
-        """Take a sight of an object: it may be a refused preview, or the parent of some."""
+        """Handle a snapshot of an object, which may be a refused preview or the parent of some."""
         if before is None or before.awaited_parent != seen.awaited_parent:
             old = before.awaited_parent if before is not None else None
             self._by_parent.move(seen.reference, old, seen.awaited_parent)

@@ -1,4 +1,4 @@
-"""The watcher put together: reflectors feed the tracker, its reconcile requests go to Temporal, probes are answered."""
+"""The assembled watcher: reflectors feed the tracker, its reconcile requests go to Temporal, probes are answered."""
 
 import asyncio
 import time
@@ -22,14 +22,14 @@ from watcher.reflector import Listed, Reflector
 from watcher.snapshots import ObjectSnapshot, observe_deployment, take_snapshot
 from watcher.time_to_running import TimeToRunning
 
-# A bookmark comes each minute; two without any sign, and something is wrong.
+# The API server sends a bookmark each minute. Two minutes without any message mean a fault.
 SILENCE_SECONDS = 120.0
-# 10 s: a pod has 30 s to end, and the next leader requests on its list whatever was not flushed.
+# 10 s: a pod has 30 s to end, and the next leader requests everything from its list that was not flushed.
 DRAIN_SECONDS = 10.0
 
 
 class WatcherService:
-    """Everything that runs while this replica watches; a failure of any part ends all of it."""
+    """Everything that runs while this replica watches. A failure of any part ends all of it."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class WatcherService:
         self._task_queue = task_queue
         self.queue = ReconcileQueue(self._send, metrics)
         self.tracker = ObjectTracker(self.queue.put, TimeToRunning(metrics))
-        # Streams of Plattr's own kinds, and of the Deployments it made.
+        # Reflectors of Plattr's own kinds, and of the Deployments that Plattr made.
         self._objects = {
             Kind.APPLICATION: Reflector(kube, APPLICATIONS, partial(take_snapshot, Kind.APPLICATION), metrics),
             Kind.PREVIEW: Reflector(kube, PREVIEWS, partial(take_snapshot, Kind.PREVIEW), metrics),
@@ -58,7 +58,7 @@ class WatcherService:
 
     @property
     def streams(self) -> tuple[Reflector[Any], ...]:
-        """Return every stream, for the probes."""
+        """Return every reflector, for the probes."""
         return (*self._objects.values(), self._deployments)
 
     async def run(self) -> None:
@@ -80,7 +80,7 @@ class WatcherService:
                 tasks.create_task(self._follow_deployments())
                 tasks.create_task(self._confirm())
         except BaseExceptionGroup as group:
-            # The group's other members are only the cancellations that follow from the first.
+            # The group's other exceptions are only cancellations that follow from the first one.
             if (lost := group.subgroup(LeadershipLost)) is not None:
                 raise lost.exceptions[0] from None
             raise
@@ -98,7 +98,7 @@ class WatcherService:
         return None
 
     def ready(self) -> str | None:
-        """Return why the watcher cannot do its work; None when it can. A standby is ready to take over."""
+        """Return why the watcher cannot do its work; None if it can. A standby is ready to take over."""
         now = time.monotonic()
         if reason := self._probe.silence():
             return reason

@@ -10,7 +10,7 @@ from plattr.objects import CustomObject, Kind, ObjectReference, parse_key
 from plattr.status import has_failed
 from plattr.target import KIND_LABEL, OWNER_NAME_LABEL, OWNER_NAMESPACE_LABEL
 
-# The condition does not say whose spec breaks a rule, the preview's own or its parent's.
+# The condition does not say which spec breaks a rule: the preview's own or its parent's.
 _BY_PARENT = frozenset({ParentNotFound.reason, InvalidSpec.reason, NameTooLong.reason})
 
 # Namespace and name.
@@ -21,10 +21,10 @@ _KINDS = {kind.lower(): kind for kind in Kind}
 
 @dataclass(frozen=True, slots=True)
 class ObjectRevision:
-    """What a reconcile request was for: something else means that there is something new to do.
+    """The state of an object that a reconcile request was for. A different revision means new work.
 
-    The UID comes first: a re-created object begins again at generation 1. The status and the finalizers are not
-    in it, so the worker's own writes never count as a change.
+    The UID comes first, because a re-created object begins at generation 1 again. Status and finalizers are not part of
+    it, so the worker's own writes never count as a change.
     """
 
     uid: str
@@ -40,20 +40,20 @@ class ObjectSnapshot:
     revision: ObjectRevision
     is_paused: bool
     is_settled: bool
-    """The last run for this very spec ended in Running."""
+    """The last run for exactly this spec ended in Running."""
     has_finalizer: bool
     phase: str
     observed_generation: int
     is_deployment_refused: bool
-    """DeploymentReady is False: the workload is why the object is not Running."""
+    """DeploymentReady is False: the workload is the reason why the object is not Running."""
     awaited_parent: ObjectReference | None
-    """The Application of a preview that was refused as a whole: it may lack it, or break a rule because of it."""
+    """The parent of a preview that was refused as a whole: it may be missing, or cause a broken rule."""
     place: Place | None
-    """Its Deployment's; None: its spec does not say."""
+    """The namespace and name of its Deployment; None if the spec does not give them."""
     environment: str
     resource_version: str
     created_at: float
-    """By the API server's clock, in seconds since 1970."""
+    """In seconds since 1970, by the API server's clock."""
 
     @property
     def is_deleting(self) -> bool:
@@ -62,7 +62,7 @@ class ObjectSnapshot:
 
 
 def take_snapshot(kind: Kind, body: Json) -> ObjectSnapshot:
-    """Keep what the watcher needs of an object as the API server sends it."""
+    """Extract what the watcher needs from an object as the API server sends it."""
     custom_object = CustomObject.from_api(kind, body)
     metadata = custom_object.metadata
     return ObjectSnapshot(
@@ -97,11 +97,11 @@ def _awaited_parent(custom_object: CustomObject) -> ObjectReference | None:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One that Plattr, or somebody who says so, has made."""
+    """A Deployment that was made by Plattr, or that claims so in its labels."""
 
     place: Place
     owner: ObjectReference | None
-    """By its labels; None when they name no owner."""
+    """According to its labels; None if they name no owner."""
     is_available: bool
 
 

@@ -1,4 +1,4 @@
-"""How long an object's owner waits: from its creation, or a change of its spec, until it is Running."""
+"""Measure how long an object takes to reach Running after its creation or a change of its spec."""
 
 import time
 from collections.abc import Callable
@@ -7,12 +7,12 @@ from plattr.objects import ObjectReference
 from watcher.metrics import WatcherMetrics
 from watcher.snapshots import ObjectRevision, ObjectSnapshot
 
-# A creationTimestamp has whole seconds; a younger object counts from when it was seen, some milliseconds late.
+# A creationTimestamp has whole seconds. A younger object counts from its first sight, some milliseconds late.
 RESOLUTION_SECONDS = 1.0
 
 
 class TimeToRunning:
-    """Objects that are on their way to Running, each since when; fed with every sight of an object."""
+    """Objects on their way to Running, and since when. Feed it every snapshot of an object."""
 
     def __init__(
         self,
@@ -24,13 +24,14 @@ class TimeToRunning:
         self._clock = clock
         self._now = now
         self._since: dict[ObjectReference, tuple[ObjectRevision, str, float]] = {}
-        # Waits that a pause has spoilt: they count neither before the resume nor after it.
+        # Waits that a pause has spoilt. Neither the part before the resume nor the part after it counts.
         self._spoilt: dict[ObjectReference, ObjectRevision] = {}
 
     def look(self, seen: ObjectSnapshot) -> None:
-        """Begin to wait at a spec that no run has observed yet; end at Running, which is counted.
+        """Begin a wait at a spec that no run has observed yet. End it at Running and count it.
 
-        Not counted: a wait that ends in a pause or a deletion, and the way back from drift, for that spec was Running.
+        A wait that ends in a pause or a deletion does not count. Neither does the repair of drift, because that spec
+        was Running before.
         """
         if seen.is_paused or seen.is_deleting:
             self.forget(seen.reference)
@@ -41,7 +42,7 @@ class TimeToRunning:
             self._begin(seen)
 
     def forget(self, reference: ObjectReference) -> None:
-        """Wait no longer for this object."""
+        """Stop measuring this object."""
         self._since.pop(reference, None)
         self._spoilt.pop(reference, None)
 
