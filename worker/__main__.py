@@ -1,4 +1,4 @@
-"""The worker process: settings, clients, then workflows and activities until it is told to stop."""
+"""The worker process: read settings, connect clients, then run workflows and activities until told to stop."""
 
 import asyncio
 import logging
@@ -50,34 +50,34 @@ Answer = TypeVar("Answer")
 EXIT_FAILED = 1
 EXIT_BAD_SETTING = 2
 
-# 25 s: a step's attempt takes seconds, and Kubernetes kills a pod 30 s after it asked it to stop unless told
-# otherwise (deploy/ gives it 45 s). What is not done by then is cut off and tried again elsewhere.
+# 25 s: an attempt of a step takes seconds. Kubernetes kills a pod 30 s after the request to stop, unless configured
+# otherwise (deploy/ gives it 45 s). What is not done by then is cut off and retried elsewhere.
 GRACE = timedelta(seconds=25)
-# 50: bounds the backends' load, not the CPU; a provision needs about 20 ms of the worker's.
+# 50: this limits the load on the backends, not the CPU. A provision needs about 20 ms of the worker's CPU.
 ACTIVITY_SLOTS = 50
-# 8: a workflow task takes some 10 ms, most of it of the one CPU that Python uses. More at once do not get more done,
-# they keep each other waiting: whoever applies an object while 300 previews end waited 8 s with 20 slots, and 1.4 s
-# with 8. With the SDK's 100 they even waited for longer than the server's 10 s, and were done over again.
+# 8: a workflow task takes some 10 ms, mostly of the one CPU that Python uses. More at once do not get more done; they
+# delay each other. While 300 previews ended, a person who applied an object waited 8 s with 20 slots, and 1.4 s with 8.
+# With the SDK's default of 100, tasks even waited longer than the server's timeout of 10 s and were repeated.
 WORKFLOW_TASK_SLOTS = 8
-# 200 runs kept in memory, some 100 kB each; others are replayed from their short histories.
+# 200 runs stay in memory, some 100 kB each. Others are replayed from their short histories.
 CACHED_RUNS = 200
-# 1 s: attempts beat each second, and the interceptor's fence counts on no beat being held back for longer.
+# 1 s: attempts send a heartbeat each second. The interceptor's fence relies on no heartbeat being delayed longer.
 BEAT_THROTTLE = timedelta(seconds=1)
 
 
 async def run(settings: Settings) -> None:
-    """Serve the task queue until SIGTERM or SIGINT; attempts that have begun are finished first.
+    """Serve the task queue until SIGTERM or SIGINT. Attempts that have begun are finished first.
 
     Raises:
-        BackendRefused: Temporal refuses this worker, as for a namespace that does not exist.
-        ClusterHeldElsewhere: another installation is alive under this cluster's id.
-        BackendUnavailable: the worker cannot go on.
+        BackendRefused: Temporal refuses this worker, for example because its namespace does not exist.
+        ClusterHeldElsewhere: another installation with this cluster's id is alive.
+        BackendUnavailable: the worker cannot continue.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    # Before the client of Temporal, which carries the traces on.
+    # Tracing starts before the Temporal client, which continues the traces.
     tracing.start_tracing("plattr-worker", os.environ)
     sdk, health_checks = SdkMetrics(), WorkerHealth()
     health = HealthServer(
@@ -89,7 +89,7 @@ async def run(settings: Settings) -> None:
     try:
         client = await until_reached(stop, lambda: connect_temporal(lazy=False, runtime=sdk.runtime), "Temporal")
         health_checks.waits_for = "kubernetes and postgresql"
-        # Before the first activity: whatever it makes says whose it is.
+        # This comes before the first activity, because everything that an activity makes carries the owner's mark.
         installation = await until_reached(
             stop, lambda: take_cluster(clients.kube, clients.postgres, settings), "Kubernetes or PostgreSQL"
         )
@@ -117,10 +117,10 @@ async def _serve(
     stop: asyncio.Event,
 ) -> None:
     probe = TemporalProbe(client)
-    # The connection was made just now.
+    # The connection has just been made.
     probe.heard()
     serving = asyncio.create_task(worker.run())
-    # None of these ends by itself: whichever does has failed, and the process with it.
+    # None of these loops ends by itself. A loop that ends has failed, and the process ends with it.
     beside = [asyncio.create_task(loop) for loop in (probe.run(), *loops)]
     stopping = asyncio.create_task(stop.wait())
     health_checks.serves(worker, serving, probe)
@@ -147,10 +147,10 @@ def build_worker(client: Client, settings: Settings, clients: Clients, task_queu
         client,
         task_queue=task_queue,
         workflows=WORKFLOWS,
-        # What the sandbox guards against the tests refuse, which run in it; see docs/decisions/0011.
+        # The tests run in the sandbox and refuse what it guards against; see docs/decisions/0011.
         workflow_runner=UnsandboxedWorkflowRunner(),
         activities=build_activities(settings, clients, client, task_queue),
-        # The first is the outermost: the meter sees errors as the clients raised them, the guard puts them into words.
+        # The first is the outermost. The meter sees errors as the clients raised them; the guard puts them into words.
         interceptors=[AttemptGuard(), AttemptMeter(), RunCounter(in_flight)],
         graceful_shutdown_timeout=GRACE,
         tuner=build_tuner(in_flight),
@@ -164,7 +164,7 @@ def build_worker(client: Client, settings: Settings, clients: Clients, task_queu
 
 
 def build_tuner(in_flight: InFlightRuns) -> WorkerTuner:
-    """Return what bounds a worker: its activities, its workflow tasks, and how many runs are in flight."""
+    """Return what limits a worker: its activities, its workflow tasks, and how many runs are in flight."""
     none = FixedSizeSlotSupplier(1)
     return WorkerTuner.create_composite(
         workflow_supplier=WorkflowTaskSlotSupplier(WORKFLOW_TASK_SLOTS, in_flight),
@@ -175,7 +175,7 @@ def build_tuner(in_flight: InFlightRuns) -> WorkerTuner:
 
 
 async def until_reached(stop: asyncio.Event, ask: Callable[[], Awaitable[Answer]], whom: str) -> Answer | None:
-    """Return what a server answers; None when asked to stop while it is away."""
+    """Return what a server answers; None if the process is told to stop while the server is away."""
     failures = 0
     while not stop.is_set():
         try:
@@ -191,12 +191,12 @@ async def until_reached(stop: asyncio.Event, ask: Callable[[], Awaitable[Answer]
 
 
 def take_settings(environment: MutableMapping[str, str]) -> Settings:
-    """Read the settings, and take S3's address out of the environment: botocore would send every service there.
+    """Read the settings, and remove S3's address from the environment: botocore would use it for every service.
 
-    Secrets Manager and the STS that a pod's role is asked of keep AWS_ENDPOINT_URL_SECRETS_MANAGER and _STS.
+    Secrets Manager, and STS, which a pod's role needs, keep AWS_ENDPOINT_URL_SECRETS_MANAGER and AWS_ENDPOINT_URL_STS.
 
     Raises:
-        MissingSetting: one is missing or bad.
+        MissingSetting: a setting is missing or bad.
     """
     settings = Settings.from_mapping(environment)
     environment.pop("AWS_ENDPOINT_URL", None)

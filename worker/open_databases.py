@@ -1,4 +1,4 @@
-"""A look, once a worker, at the doors of the database server that its owner has to close."""
+"""Check once per worker for other databases on the server that their owner should close to the public."""
 
 import asyncio
 import logging
@@ -9,12 +9,12 @@ from plattr.errors import PlattrError
 
 logger = logging.getLogger("worker")
 
-# 60 s: an outage of the server is told of by whoever needs it; this can wait for its end.
+# 60 s: the parts that need the server report its outage. This check can wait until the server is back.
 PAUSE_SECONDS = 60.0
 
 
 async def name_open_databases(postgres: PostgresClient) -> None:
-    """Warn of each other database into which everybody may, tenants too; while the server is away wait for it."""
+    """Warn of each other database that everybody, tenants too, may connect to. Wait while the server is away."""
     while True:
         try:
             rows = await postgres.ask(sql.OPEN_DATABASES, "see who may connect to the other databases")

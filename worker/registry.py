@@ -57,13 +57,13 @@ WORKFLOWS: Sequence[type] = (
 
 @dataclass(frozen=True)
 class Clients:
-    """The connections to the backends; each connects at its first call."""
+    """The connections to the backends. Each connects at its first call."""
 
     kube: KubeClient
     postgres: PostgresClient
     s3: S3Client
     keycloak: KeycloakClient
-    # None: the platform does not manage it.
+    # None: the platform does not manage this backend.
     redis: RedisClient | None = None
     opensearch: OpenSearchClient | None = None
 
@@ -76,7 +76,7 @@ class Clients:
 
 
 async def connect_clients(settings: Settings) -> Clients:
-    """Return the clients of the backends; none is called yet, so a backend that is away stops nothing.
+    """Return the clients of the backends. None connects yet, so the worker starts while a backend is away.
 
     Raises:
         MissingSetting: there is no usable Kubernetes configuration.
@@ -94,7 +94,7 @@ async def connect_clients(settings: Settings) -> Clients:
 def build_activities(
     settings: Settings, clients: Clients, temporal: Client, task_queue: str = TASK_QUEUE
 ) -> list[Callable[..., Any]]:
-    """Return every activity; a new feature adds one line here (docs/adding-a-reconciler.md)."""
+    """Return every activity. A new feature adds one line here (docs/adding-a-reconciler.md)."""
     kube, loader = clients.kube, TargetLoader(clients.kube, settings)
 
     async def wake(reference: ObjectReference) -> None:
@@ -124,7 +124,7 @@ def build_activities(
 
 
 def adoption_finders(clients: Clients) -> dict[Step, Finder]:
-    """Return how to find what an object could take over, by the feature's step."""
+    """Return, by a feature's step, how to find what an object could adopt."""
     return {
         Step.DATABASE: partial(adoptables.marked_database, clients.postgres),
         Step.STORAGE: partial(adoptables.marked_buckets, clients.s3),

@@ -1,13 +1,13 @@
-"""How many runs a worker has in flight: it takes a new one on when an earlier one is done, or only waits.
+"""Limit how many runs a worker has in flight: it starts a new run when an earlier one is done, or only waits.
 
-Temporal takes turns between namespaces only with what no worker has begun: once a run was begun, its workflow tasks
-come through the worker's own (sticky) queue, first come, first served. So a worker that begins hundreds of runs makes
-whoever comes later wait behind all of them at every step. Those that it does not begin wait in the server, where they
-are in turn, where another worker may take them, and where KEDA counts them.
+Temporal serves namespaces in turn only for runs that no worker has begun. Once a run has begun, its workflow tasks come
+through the worker's own (sticky) queue, first come, first served. So if a worker began hundreds of runs, a later run
+would wait behind all of them at every step. Runs that it does not begin wait in the server. There they are served in
+turn, another worker may take them, and KEDA counts them.
 https://github.com/temporalio/temporal/blob/v1.32.0/service/matching/task_queue_partition_manager.go (SupportsFairness)
 
-By default the server breaks this bound: while the normal queue's oldest task is more than 5 s old it sends the polls of
-sticky queues there as well. `matching.priorityBacklogForwarding` has to be false; see docs/operating.md.
+By default the server breaks this limit. While the oldest task of the normal queue is more than 5 s old, the server also
+sends the polls of sticky queues there. `matching.priorityBacklogForwarding` must be false; see docs/operating.md.
 https://github.com/temporalio/temporal/blob/v1.32.0/service/matching/pri_matcher.go (UpdateRemotePriorityBacklogs)
 """
 
@@ -32,17 +32,17 @@ from temporalio.worker import (
 
 logger = logging.getLogger(__name__)
 
-# 5 s: a step that takes longer waits for a backend that hangs; those that need another one must not wait for it.
+# 5 s: a step that takes longer waits for a backend that hangs. Runs that need another backend must not wait for it.
 WORKS_SECONDS = 5.0
-# 1 s: a rollout that has not come by then waits for an image or a probe, and asks once a second.
+# 1 s: a rollout that takes longer waits for an image or a probe, and the run asks once a second.
 ROLLOUT_SECONDS = 1.0
-# 15 s: after a step a run begins the next within milliseconds, or is taken over by another worker and never comes back.
+# 15 s: after a step a run begins its next one within milliseconds, or another worker has taken it over for good.
 GOES_ON_SECONDS = 15.0
 
-# With these a run begins, and begins again.
+# A run begins with one of these activities, and a new round begins with one too.
 _FIRST = frozenset({"read_lifetime", "claim_object", "plan_cleanup"})
 _FIRST_TWO = frozenset({("read_lifetime", "claim_object")})
-# After these nothing more comes, or only after a pause.
+# After these activities a run does nothing more, or only after a pause.
 _LAST = frozenset(
     {
         "write_status",
@@ -55,18 +55,18 @@ _LAST = frozenset(
         "adopt_resources",
     }
 )
-# What is being deleted goes on as another run, which is taken on like any other.
+# A deletion continues as another run, which takes a place like any other run.
 _GOES_ON = frozenset({"proceed", "alive"})
 
 
 class InFlightRuns:
-    """The runs that a worker is busy with. Called from the event loop and from the SDK's threads."""
+    """The runs that keep a worker busy. The event loop and the SDK's threads call it."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._busy_until: dict[str, float] = {}
-        # Those that have begun again, as after a change, and gave their places back: a namespace whose objects change
-        # all the time would keep them for as long as that lasts.
+        # Runs that have begun again, for example after a change, and gave their places back. Otherwise a namespace
+        # whose objects change all the time would keep its places for as long as that lasts.
         self._again: dict[str, float] = {}
         self._last_step: dict[str, str] = {}
         self._being_taken_on = 0
@@ -87,7 +87,7 @@ class InFlightRuns:
             self._tell()
 
     def end_step(self, run: str, *, goes_on: bool) -> None:
-        """Count a run as busy until its next step, or no longer."""
+        """Count a run as busy until its next step, or stop counting it."""
         with self._lock:
             if goes_on:
                 self._places_of(run)[run] = time.monotonic() + GOES_ON_SECONDS
@@ -98,7 +98,7 @@ class InFlightRuns:
         self._tell()
 
     def try_take_on(self) -> bool:
-        """Keep a place for a run that nobody has begun; False: the worker is busy enough."""
+        """Reserve a place for a run that no worker has begun; False if the worker is busy enough."""
         with self._lock:
             if self._count() + self._being_taken_on >= self._most:
                 return False
@@ -106,7 +106,7 @@ class InFlightRuns:
             return True
 
     async def take_on(self) -> None:
-        """Wait until a place is kept."""
+        """Wait until a place is reserved."""
         self._loop = asyncio.get_running_loop()
         while not self.try_take_on():
             self._news.clear()
@@ -117,7 +117,7 @@ class InFlightRuns:
                 continue
 
     def taken_on(self) -> None:
-        """Give the kept place back: the run's steps count from now on."""
+        """Return the reserved place: from now on the run's own steps count."""
         with self._lock:
             self._being_taken_on -= 1
         self._tell()
@@ -128,14 +128,15 @@ class InFlightRuns:
             for run in [run for run, until in places.items() if until <= now]:
                 del places[run]
                 self._last_step.pop(run, None)
-        # As many again may be at it. If there are more, the worker is busy, but one place is always a newcomer's.
+        # As many runs that have begun again do not count. If there are more, the worker is busy, but one place stays
+        # free for a new run.
         return len(self._busy_until) + min(max(0, len(self._again) - self._most), self._most - 1)
 
     def _places_of(self, run: str) -> dict[str, float]:
         return self._again if run in self._again else self._busy_until
 
     def _next_end(self) -> float | None:
-        """Return the seconds until a run no longer counts by itself; None: only news can change anything."""
+        """Return the seconds until the next run stops counting by itself; None if no run will."""
         with self._lock:
             ends = [*self._busy_until.values(), *self._again.values()]
             return max(0.0, min(ends) - time.monotonic()) if ends else None
@@ -146,13 +147,13 @@ class InFlightRuns:
 
 
 class RunCounter(Interceptor):
-    """Tells which runs are busy, from their activities."""
+    """Tell which runs are busy, from their activities."""
 
     def __init__(self, in_flight: InFlightRuns) -> None:
         self._in_flight = in_flight
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002  the SDK's name
-        """Put the count around the activity."""
+        """Wrap the activity with the count."""
         return _CountedActivity(super().intercept_activity(next), self._in_flight)
 
 
@@ -165,7 +166,7 @@ class _CountedActivity(ActivityInboundInterceptor):
         info = activity.info()
         run, name = info.workflow_run_id or "", info.activity_type
         self._in_flight.begin_step(run, name)
-        # What fails is tried again after a pause, or is the end.
+        # A step that fails is retried after a pause, or is the run's last one.
         goes_on = False
         try:
             result = await super().execute_activity(input)
@@ -181,9 +182,9 @@ class _Permit(SlotPermit):
 
 
 class WorkflowTaskSlotSupplier(CustomSlotSupplier):
-    """A slot for each workflow task: so many for runs that have begun, and for new ones when there is room.
+    """A slot for each workflow task: a fixed number for runs that have begun, and for new runs while there is room.
 
-    Queries of runs that are not in memory count as new for the moment that they take.
+    A query of a run that is not in memory counts as a new run while the query lasts.
     """
 
     def __init__(self, slots: int, in_flight: InFlightRuns) -> None:
@@ -193,7 +194,7 @@ class WorkflowTaskSlotSupplier(CustomSlotSupplier):
         self._has_warned = False
 
     async def reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit:
-        """Wait for a slot; called before each poll."""
+        """Wait for a slot. The SDK calls this before each poll."""
         self._loop = asyncio.get_running_loop()
         if ctx.is_sticky:
             await self._begun.acquire()
@@ -202,11 +203,11 @@ class WorkflowTaskSlotSupplier(CustomSlotSupplier):
         return _Permit(is_new=not ctx.is_sticky)
 
     def try_reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit | None:  # noqa: ARG002  the SDK's signature
-        """Return nothing: only workflows started by this very client are taken eagerly, and it starts none."""
+        """Return None: the SDK asks this only for workflows that the same client starts, and this one starts none."""
         return None
 
     def mark_slot_used(self, ctx: SlotMarkUsedContext) -> None:
-        """Say once when the server lets the bound be broken; a slot counts from its reservation on."""
+        """Warn once if the server breaks the limit. A slot counts from its reservation on."""
         is_new = isinstance(ctx.slot_info, WorkflowSlotInfo) and not ctx.slot_info.is_sticky
         if is_new and isinstance(ctx.permit, _Permit) and not ctx.permit.is_new and not self._has_warned:
             self._has_warned = True
@@ -216,7 +217,7 @@ class WorkflowTaskSlotSupplier(CustomSlotSupplier):
             )
 
     def release_slot(self, ctx: SlotReleaseContext) -> None:
-        """Take a slot back; called from a thread of the SDK's."""
+        """Take a slot back. A thread of the SDK calls this."""
         if isinstance(ctx.permit, _Permit) and ctx.permit.is_new:
             self._in_flight.taken_on()
         elif self._loop is not None and not self._loop.is_closed():

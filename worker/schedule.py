@@ -1,4 +1,4 @@
-"""The Schedules: made if they are missing, brought to the settings if they differ, left alone otherwise."""
+"""The Schedules: created if missing, updated if they differ from the settings, otherwise left unchanged."""
 
 import asyncio
 import logging
@@ -38,22 +38,23 @@ from workflows.resync import ResyncFleet
 
 logger = logging.getLogger(__name__)
 
-# 30 s: how late the end of a preview can be that falls into the loss of Temporal's database.
+# 30 s: how late a preview can end if its end falls into a loss of Temporal's database.
 LOOK_SECONDS = 30.0
 
 
 async def keep_schedule(
     client: Client, interval: timedelta, *, references: timedelta | None = None, task_queue: str = TASK_QUEUE
 ) -> None:
-    """Look again and again, until cancelled, whether the Schedules are there.
+    """Check repeatedly, until cancelled, that the Schedules exist.
 
-    ResyncFleet's that has gone means that Temporal has lost its database, and every preview's timer with it: then the
-    runs are started again at once. On a new platform there is nothing to begin.
+    If the Schedule of ResyncFleet is missing, Temporal has lost its database and with it the timer of every preview.
+    The runs then start again at once. A new platform has no runs to start.
     """
     while True:
         try:
             if await _describe(client) is None:
-                # Before the Schedule is there: a worker that dies between the two leaves the sign for the next one.
+                # Runs come before the Schedule: if a worker dies between the two, the next one still finds the Schedule
+                # missing.
                 await restore_runs(client, task_queue=task_queue)
             await ensure_schedule(client, interval, task_queue=task_queue)
             if references is not None:
@@ -66,9 +67,9 @@ async def keep_schedule(
 
 
 async def ensure_schedule(client: Client, interval: timedelta, *, task_queue: str = TASK_QUEUE) -> bool:
-    """Make the Schedule, or bring its interval to the settings; return whether it was missing.
+    """Create the Schedule, or set its interval from the settings; return whether it was missing.
 
-    Whether a person has paused it is that person's affair.
+    A Schedule that a person has paused stays paused.
     """
     return await _ensure(client, SCHEDULE_ID, build_schedule(interval, task_queue=task_queue))
 
@@ -106,7 +107,7 @@ async def _describe(client: Client, schedule_id: str = SCHEDULE_ID) -> Schedule 
 
 
 async def restore_runs(client: Client, *, task_queue: str = TASK_QUEUE) -> None:
-    """Begin the runs of all previews and of all objects that have not settled."""
+    """Start the runs of all previews and of all objects that have not settled."""
     await start_run(
         client,
         "ResyncFleet",
@@ -115,14 +116,14 @@ async def restore_runs(client: Client, *, task_queue: str = TASK_QUEUE) -> None:
         summary="begin the runs that Temporal has lost",
         doing="begin the runs that Temporal has lost",
         priority=LATER,
-        # Two workers may notice at the same time.
+        # Two workers may detect the loss at the same time.
         on_open=WorkflowIDConflictPolicy.USE_EXISTING,
         task_queue=task_queue,
     )
 
 
 def build_schedule(interval: timedelta, *, task_queue: str = TASK_QUEUE) -> Schedule:
-    """Return the Schedule for an interval; a period that is late is skipped, not made up for."""
+    """Return the Schedule for an interval. A period that is late is skipped, not made up for."""
     return Schedule(
         action=ScheduleActionStartWorkflow(
             ResyncFleet.run,
@@ -141,7 +142,7 @@ def build_schedule(interval: timedelta, *, task_queue: str = TASK_QUEUE) -> Sche
 
 
 def build_references_schedule(interval: timedelta, task_queue: str = TASK_QUEUE) -> Schedule:
-    """Return the Schedule of the look at what pods refer to; without jitter, for it only reads."""
+    """Return the Schedule that looks for changes in what pods refer to. It needs no jitter, because it only reads."""
     return Schedule(
         action=ScheduleActionStartWorkflow(
             LookAtReferences.run,

@@ -1,4 +1,4 @@
-"""Counts the objects that vanished without a cleanup, again and again, so that an alert can tell somebody."""
+"""Count repeatedly the objects that vanished without a cleanup, so that an alert can report them."""
 
 import asyncio
 import logging
@@ -17,13 +17,13 @@ PERIOD_SECONDS = 300.0
 
 
 async def keep_counting(kube: KubeClient, claim_store: ClaimStore, *, period_seconds: float = PERIOD_SECONDS) -> None:
-    """Count until cancelled; while the API server is away the count stays as it was."""
+    """Count until cancelled. While the API server is away the count stays as it was."""
     told: frozenset[str] = frozenset()
     while True:
         try:
             found = frozenset(reference.key for reference in await find_vanished(kube, claim_store))
         except PlattrError as error:
-            # The next period looks again; a backend that is away has alerts of its own.
+            # The next period tries again. A backend that is away has alerts of its own.
             logger.warning("cannot look for vanished objects", extra={"cause": str(error)})
         else:
             VANISHED.set(len(found))
@@ -34,5 +34,5 @@ async def keep_counting(kube: KubeClient, claim_store: ClaimStore, *, period_sec
                     extra={"object": key},
                 )
             told = found
-        # Jittered: replicas must not all list at once.
+        # Jitter, because replicas must not all list at once.
         await asyncio.sleep(period_seconds * random.uniform(0.8, 1.2))  # noqa: S311  jitter, not a secret
