@@ -1,4 +1,4 @@
-"""`plattr adopt`: take over, for an object, what bears its names and is marked as another's."""
+"""`plattr adopt`: take over resources that have an object's names but another owner's mark."""
 
 from datetime import timedelta
 
@@ -56,7 +56,7 @@ async def _take_over(session: Session, found: CustomObject, offer: Adoption) -> 
     try:
         outcome = await _run(session, AdoptionInput(reference=reference, approved=offer.found))
     finally:
-        # Also after one that failed, or does not know what an attempt took whose worker died: it may have taken some.
+        # Also after a failure: the worker of an attempt may have died after it took over some resources.
         await temporal.request_reconcile(await session.temporal(), reference, is_deleting=False, signal=REPAIR_SIGNAL)
     say(f"{len(outcome.taken)} taken over for {reference}")
     if outcome.found:
@@ -77,10 +77,10 @@ def _show(offer: Adoption) -> None:
 
 
 async def _run(session: Session, adoption: AdoptionInput) -> Adoption:
-    """Have the worker look, or take over what was approved.
+    """Have the worker search, or take over what was approved.
 
     Raises:
-        BackendRefused: it cannot, or another adoption for the object is under way.
+        BackendRefused: the worker cannot do it, or another adoption for the object is in progress.
         BackendUnavailable: Temporal is away, or no worker is running.
     """
     reference, doing = adoption.reference, f"take anything over for {adoption.reference}"

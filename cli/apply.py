@@ -1,4 +1,4 @@
-"""`plattr apply`: make the cluster's objects what a file says."""
+"""`plattr apply`: create or change objects as a file describes them."""
 
 import sys
 import time
@@ -20,7 +20,7 @@ from plattr.spec import parse_application_spec, parse_preview_spec
 
 
 class BadManifest(PlattrError):
-    """Raised when a file holds something that is none of Plattr's objects; nothing has been applied."""
+    """Raised when a file holds something else than Plattr's objects. Nothing has been applied."""
 
     reason = "BadManifest"
 
@@ -41,7 +41,7 @@ def apply(
 
     async def work(session: Session) -> int:
         if wait:
-            from cli import follow  # only here: what nobody waits for needs no Temporal
+            from cli import follow  # only here: without --wait the command needs no Temporal
         began = time.monotonic()
         namespaces, manifests = read_manifests(file, namespace, session.default_namespace)
         # Before anything is applied, so that no file is applied by halves.
@@ -59,7 +59,7 @@ def apply(
 
 
 async def _dying(session: Session, manifests: Iterable[tuple[Kind, Json]]) -> list[CustomObject]:
-    """Return those of the objects that are being deleted: whatever is applied to them goes with them."""
+    """Return the objects that are being deleted. A change that is applied to them is deleted with them."""
     places = [(kind, manifest["metadata"]["name"], manifest["metadata"]["namespace"]) for kind, manifest in manifests]
     bodies = [(kind, await session.kube.get(custom_resource(kind), *place)) for kind, *place in places]
     there = [CustomObject.from_api(kind, body) for kind, body in bodies if body is not None]
@@ -81,7 +81,7 @@ async def _apply(session: Session, kind: Kind, manifest: Json, *, force: bool, w
     except Conflict as error:
         raise Conflict(f"{error}; --force takes the fields over") from None
     if (found := CustomObject.from_api(kind, after)).is_deleting:
-        # Its deletion began between our look and our write.
+        # The deletion began between the read and the write.
         raise still_deleting(found)
     say(f"{kind} {reference.namespace}/{reference.name} {_outcome(before, after)}")
     return found, old_run
@@ -94,13 +94,13 @@ def _outcome(before: Json | None, after: Json) -> str:
 
 
 def _desired_of(body: Json) -> tuple[Any, ...]:
-    """Return what a person can change; a worker writes the status and the finalizers at the same time."""
+    """Return what a person can change. Status and finalizers are left out, because a worker writes them meanwhile."""
     metadata = body["metadata"]
     return metadata["uid"], metadata.get("generation"), metadata.get("labels"), metadata.get("annotations")
 
 
 def read_manifests(file: Path, namespace: str, default_namespace: str) -> tuple[list[Json], list[tuple[Kind, Json]]]:
-    """Return a file's Namespaces and its objects, their namespace filled in; all are checked before any is applied.
+    """Return a file's Namespaces and its objects with their namespace set. All are checked before any is applied.
 
     Raises:
         BadManifest: the file cannot be read, or holds something else.
@@ -126,7 +126,7 @@ def read_manifests(file: Path, namespace: str, default_namespace: str) -> tuple[
 
 
 def _is_namespace(document: Any) -> bool:
-    """Tell whether this is the one kind that is not Plattr's: an example has to bring the place it lives in."""
+    """Tell whether the document is a Namespace, the one other kind allowed: an example brings its own namespace."""
     return isinstance(document, dict) and (document.get("apiVersion"), document.get("kind")) == ("v1", "Namespace")
 
 
@@ -150,11 +150,11 @@ def _manifest(document: Any, place: str, namespace: str, default_namespace: str)
     if not isinstance(spec, dict):
         raise BadManifest(f"cannot apply {place}: spec is missing")
     try:
-        # The same rules as the server's, so that no file is applied by halves.
+        # The server applies the same rules. Checking first avoids applying a file by halves.
         (parse_application_spec if kind is Kind.APPLICATION else parse_preview_spec)(spec)
     except InvalidSpec as error:
         raise BadManifest(f"cannot apply {place}: {kind} {metadata['name']!r}: {error}") from None
-    # Only what a person says: a status or server-set fields in an exported file would be refused.
+    # Keep only what a person sets: the server would refuse the status or server-set fields of an exported file.
     kept = {"name", "labels", "annotations"} & metadata.keys()
     cleaned = {field: metadata[field] for field in sorted(kept)} | {"namespace": own or namespace or default_namespace}
     return kind, {"apiVersion": API_VERSION, "kind": str(kind), "metadata": cleaned, "spec": spec}

@@ -1,4 +1,4 @@
-"""`plattr audit`: what exists without an owner, and what an owner lacks."""
+"""`plattr audit`: report what exists without an owner, and what an owner lacks."""
 
 import os
 import sys
@@ -15,9 +15,9 @@ from plattr.denials import printable
 from plattr.errors import PlattrError
 
 EXIT_FINDINGS = 1
-# Not 1: that something could not be asked says nothing about what would have been found there.
+# Not 1, because a backend that was not asked says nothing about what it holds.
 EXIT_FAILED = 2
-# Into a pipe nothing is folded: the next program wants whole words.
+# Text in a pipe is not folded, because the next program needs whole words.
 PIPE_WIDTH = 240
 
 
@@ -29,7 +29,7 @@ def audit() -> None:
     """
     try:
         environment = dict(settings())
-        # It is S3's; botocore would ask Secrets Manager and STS there as well.
+        # This address is S3's. botocore would also use it for Secrets Manager and STS.
         os.environ.pop("AWS_ENDPOINT_URL", None)
         report = audit_what_answers(environment)
     except PlattrError as error:
@@ -46,7 +46,7 @@ def audit() -> None:
 
 
 def show(report: AuditReport, console: Console) -> None:
-    """Print the findings, what their words mean, and how much was looked at."""
+    """Print the findings, what their words mean, and how much was checked."""
     if report.findings:
         table = Table(box=box.SIMPLE)
         for column in ("finding", "what", "owner", "detail"):

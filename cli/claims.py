@@ -1,4 +1,4 @@
-"""What the claim store says an object holds, for people who may read it."""
+"""The claims of an object, for people who may read them."""
 
 from cli.connection import Session
 from clients.claim_store import ClaimStore
@@ -8,7 +8,7 @@ from plattr.objects import ObjectReference
 
 
 async def held_claims(session: Session, reference: ObjectReference) -> list[HeldClaim]:
-    """Return the claims of an owner; none for a person without the right to read them: they are the platform's."""
+    """Return the claims of an owner. The list is empty for a person without the right to read the platform's claims."""
     try:
         return await readable_claims(session, reference)
     except BackendRefused:

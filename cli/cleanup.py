@@ -1,4 +1,4 @@
-"""`plattr cleanup`: remove an object with all it owns, or what one that is gone has left."""
+"""`plattr cleanup`: remove an object with all it owns, or what a deleted object has left."""
 
 import time
 from datetime import timedelta
@@ -20,7 +20,7 @@ from plattr.errors import BackendRefused
 from plattr.objects import CustomObject, Kind, ObjectReference
 from plattr.steps import CASCADE_SIGNAL, CHANGED_SIGNAL
 
-# As people write them before the name.
+# The prefixes that people write before the name.
 _PREFIXES = {Kind.APPLICATION: "app", Kind.PREVIEW: "preview"}
 
 
@@ -60,7 +60,7 @@ def cleanup(
 
 
 async def _question(session: Session, found: CustomObject, *, cascade: bool) -> str:
-    """Return what to ask before an object goes: what goes with it, and what stays."""
+    """Return the question to ask before an object is removed: what is removed with it, and what stays."""
     claims = await held_claims(session, found.reference)
     is_retaining = found.spec.get("deletionPolicy") == "Retain"
     of_others = outliving(claims, found.metadata.uid)
@@ -86,7 +86,7 @@ async def _clean_up(session: Session, found: CustomObject, *, cascade: bool) -> 
     ):
         say(f"cleanup of {_words(reference)} started")
         return
-    # Its run is open and holds the object's lock: the deletion turns it into the cleanup.
+    # The object's run is open and holds its lock. The deletion turns this run into the cleanup.
     resource = custom_resource(reference.kind)
     await session.kube.delete(resource, reference.name, reference.namespace, uid=found.metadata.uid)
     signal = CASCADE_SIGNAL if cascade else CHANGED_SIGNAL
@@ -110,7 +110,7 @@ async def _clean_orphan(
 
 
 async def _purge(session: Session, reference: ObjectReference, *, cascade: bool) -> None:
-    """Have the object's run remove what is left; start a cleanup where no run is open."""
+    """Let the object's run remove what is left. Start a cleanup if no run is open."""
     client = await session.temporal()
     run = await read_run(client, reference, with_progress=False)
     await temporal.request_purge(client, reference, cascade=cascade)
@@ -121,10 +121,10 @@ async def _purge(session: Session, reference: ObjectReference, *, cascade: bool)
 
 
 async def _orphan(session: Session, text: str, namespace: str) -> ObjectReference:
-    """Return the object that is gone; where the name alone does not say which kind, the claim store does.
+    """Return the object that is gone. If the name does not tell its kind, the claim store does.
 
     Raises:
-        ObjectNotFound: it still exists, or the kind cannot be told.
+        ObjectNotFound: the object still exists, or its kind is not clear.
     """
     kinds, name = parse_name(text)
     living = [found.kind for found in await look_up(session, text, namespace)]

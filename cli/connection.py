@@ -1,4 +1,4 @@
-"""Where the commands' Kubernetes and Temporal are, and how their errors reach a person."""
+"""How commands connect to Kubernetes and Temporal, and how a person sees their errors."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FIELD_MANAGER = "plattr-cli"
 EXIT_FAILED = 1
 EXIT_TIMEOUT = 3
-# As a shell has it for a program that was interrupted.
+# As in a shell, for a program that was interrupted.
 EXIT_INTERRUPTED = 130
 
 
@@ -29,7 +29,7 @@ class Session:
     """The connections of one command."""
 
     def __init__(self, kube: KubeClient, chosen: Mapping[str, str]) -> None:
-        """Hold a client of Kubernetes, and the settings by which one of Temporal is made when it is asked for."""
+        """Hold a Kubernetes client, and the settings for a Temporal client, which is created when first needed."""
         self.kube = kube
         self.default_namespace = _context_namespace(chosen.get("KUBECONFIG"))
         self.lease_namespace = chosen.get("LEASE_NAMESPACE") or "plattr-system"
@@ -37,13 +37,13 @@ class Session:
         self._temporal: Client | None = None
 
     async def temporal(self) -> "Client":
-        """Return the client of Temporal; Temporal itself is reached by its first request.
+        """Return the Temporal client. It connects to Temporal at its first request.
 
         Raises:
             MissingSetting: the settings cannot be used.
         """
         if self._temporal is None:
-            # Here and not above: the library takes a third of a second, and half of the commands need no Temporal.
+            # Imported here: the library takes a third of a second, and half of the commands need no Temporal.
             from clients.temporal import connect_temporal
 
             self._temporal = await connect_temporal(environment=self._settings)
@@ -62,9 +62,9 @@ async def connected() -> AsyncIterator[Session]:
 
 
 def perform(work: Callable[[Session], Awaitable[int]]) -> None:
-    """Run a command's work with its connections and exit with the code it returns.
+    """Run a command's work with its connections, and exit with the code that it returns.
 
-    An error becomes one line on the standard error and exit code 1; PLATTR_DEBUG=1 shows where it came from.
+    An error becomes one line on the standard error and exit code 1. PLATTR_DEBUG=1 shows where it came from.
     """
 
     async def connect_and_work() -> int:
@@ -88,7 +88,7 @@ def perform(work: Callable[[Session], Awaitable[int]]) -> None:
 def _words(error: Exception) -> str:
     if isinstance(error, PlattrError):
         return str(error)
-    # Only here: the library is imported already, or there is a fault to look for.
+    # Imported here: either the library is already imported, or there is a fault to find.
     from temporalio.service import RPCError
 
     from clients.temporal import translated
@@ -100,7 +100,7 @@ def _words(error: Exception) -> str:
 
 def _context_namespace(kubeconfig: str | None) -> str:
     """Return the namespace of the kubeconfig's current context, as kubectl does."""
-    # Several files may be joined as in kubectl; the first decides.
+    # Several files may be joined, as in kubectl. The first one decides.
     path = Path((kubeconfig or "~/.kube/config").split(os.pathsep)[0]).expanduser()
     if not path.exists():
         return "default"

@@ -1,4 +1,4 @@
-"""`plattr resync`, `pause`, `resume`: what a person tells a run."""
+"""`plattr resync`, `pause`, `resume`: control an object's run."""
 
 import asyncio
 from typing import Annotated
@@ -13,7 +13,7 @@ from clients.resources import Json, custom_resource
 from plattr.objects import PAUSED_ANNOTATION, CustomObject
 from plattr.steps import RESYNC_SIGNAL
 
-# 10 at once: all objects get their request in seconds, and Temporal stays free for the runs themselves.
+# 10 at once: all objects get their request within seconds, and Temporal stays free for the runs themselves.
 REQUESTS_AT_ONCE = 10
 
 
@@ -33,7 +33,7 @@ def resync(
             objects = await list_all(session, namespace)
         else:
             objects = [await find(session, name, namespace or session.default_namespace)]
-        # Here and not above: `pause` and `resume` need no Temporal.
+        # Imported here, because `pause` and `resume` need no Temporal.
         from clients import temporal
 
         limit = asyncio.Semaphore(REQUESTS_AT_ONCE)
@@ -69,7 +69,7 @@ async def _annotate(session: Session, name: str, namespace: str, *, is_paused: b
         say(f"{reference.kind} {reference.namespace}/{reference.name} is {word} already")
         return 0
     operations: list[Json] = [{"op": "test", "path": "/metadata/uid", "value": found.metadata.uid}]
-    # In a JSON pointer a slash is written ~1.
+    # In a JSON pointer ~1 stands for a slash.
     path = f"/metadata/annotations/{PAUSED_ANNOTATION.replace('/', '~1')}"
     if not is_paused:
         operations.append({"op": "remove", "path": path})

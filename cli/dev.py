@@ -1,4 +1,4 @@
-"""`plattr dev`: the whole local platform in the foreground."""
+"""`plattr dev`: run the whole local platform in the foreground."""
 
 import signal
 import sys
@@ -43,7 +43,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _watch(platform: Platform) -> None:
-    """Say what changes, and bring back a supervisor that was killed; ends when the platform is stopped elsewhere."""
+    """Print changes, and restart a supervisor that was killed. Returns when the platform is stopped elsewhere."""
     known = {status.service: status.state for status in platform.status()}
     while True:
         time.sleep(1)

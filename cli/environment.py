@@ -1,4 +1,4 @@
-"""Which settings a command goes by: the shell's, or those of the local platform."""
+"""Which settings a command uses: the shell's, or those of the local platform."""
 
 import fcntl
 import json
@@ -12,16 +12,16 @@ from plattr.local_platform import COMMAND_SETTINGS, SUPERVISOR_LOCK, state_folde
 
 @dataclass(frozen=True)
 class LocalPlatform:
-    """A local platform that runs, as it has told in its state folder."""
+    """A running local platform, as it has described itself in its state folder."""
 
     settings: dict[str, str]
     temporal_ui: str
 
 
 def settings(environment: Mapping[str, str] = os.environ) -> Mapping[str, str]:
-    """Return the environment; without KUBECONFIG and TEMPORAL_ADDRESS that of the local platform, if it runs.
+    """Return the environment. Without KUBECONFIG and TEMPORAL_ADDRESS, add the local platform's settings, if any.
 
-    Either of them turns the local platform off: nobody wants half of one cluster and half of another.
+    Either variable turns the local platform off, because a mix of two clusters is never wanted.
     """
     if "KUBECONFIG" in environment or "TEMPORAL_ADDRESS" in environment:
         return environment
@@ -30,14 +30,14 @@ def settings(environment: Mapping[str, str] = os.environ) -> Mapping[str, str]:
 
 
 def local_platform(environment: Mapping[str, str] = os.environ) -> LocalPlatform | None:
-    """Return the local platform; None: it does not run."""
+    """Return the local platform; None if it does not run."""
     state = state_folder(environment, home=Path.home(), is_root=os.geteuid() == 0)
     try:
         if not _is_locked(state / SUPERVISOR_LOCK):
             return None
         told = json.loads((state / COMMAND_SETTINGS).read_text())
     except (FileNotFoundError, PermissionError):
-        # It never ran, or it is another user's.
+        # It never ran, or it belongs to another user.
         return None
     return LocalPlatform(settings=told["settings"], temporal_ui=told["temporal_ui"])
 

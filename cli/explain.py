@@ -1,4 +1,4 @@
-"""`plattr explain`: where an object's run stands, why, and when it goes on."""
+"""`plattr explain`: show where an object's run stands, why, and when it continues."""
 
 from rich.console import Console
 
@@ -15,7 +15,7 @@ from plattr.errors import BackendRefused
 from plattr.objects import CustomObject, ObjectReference
 from plattr.steps import Progress
 
-# The newest five tell what happened lately; kubectl describe has them all.
+# The newest five show what happened lately; kubectl describe shows them all.
 EVENT_COUNT = 5
 
 
@@ -36,7 +36,7 @@ def explain(name: Name, namespace: Namespace = "") -> None:
 
 
 async def _explain_gone(session: Session, out: Console, name: str, namespace: str) -> None:
-    """An object that is gone may have an open cleanup, or have left what was to be retained."""
+    """Explain an object that is gone: it may have an open cleanup, or have left retained data."""
     kinds, plain = parse_name(name)
     known = False
     for kind in kinds:
@@ -84,7 +84,7 @@ def _about_object(found: CustomObject | None) -> list[str]:
 
 
 async def _about_parent(session: Session, found: CustomObject | None) -> list[str]:
-    """Tell which state of its Application a preview is built from, and whether there is a newer one to take over."""
+    """Tell which state of its Application a preview is built from, and whether a newer one exists."""
     taken = found.status.get("parent") if found is not None else None
     if found is None or not taken:
         return []

@@ -1,4 +1,4 @@
-"""Following an object to the end of its run, one line for each step as it happens."""
+"""Follow an object to the end of its run, with one line for each step as it happens."""
 
 import asyncio
 import time
@@ -15,14 +15,14 @@ from clients.temporal import is_cleanup
 from plattr.errors import Transient
 from plattr.objects import CustomObject, ObjectReference
 
-# 0.3 s: quicker than a person notices, slow enough for a fleet of terminals.
+# 0.3 s: quicker than a person notices, slow enough for many terminals at once.
 POLL_SECONDS = 0.3
-# 3 s: a run that is alive needs milliseconds for it; one whose worker died must not keep us.
+# 3 s: a run that is alive needs milliseconds to decide. A run whose worker died must not delay the command.
 OUTLOOK_SECONDS = 3.0
 
 
 async def latest_run_id(session: Session, reference: ObjectReference) -> str:
-    """Return the closed run that is there already, so that its steps are not shown as new ones."""
+    """Return the id of a closed run that already exists, so that its steps are not shown as new ones."""
     run = await read_run(await session.temporal(), reference, with_progress=False)
     return run.run_id if run is not None and not run.is_open else ""
 
@@ -34,20 +34,20 @@ async def follow_all(
 
     Args:
         session: the connections.
-        objects: each as it was applied, with the run that was over before.
-        timeout: for all of them together.
+        objects: each object as it was applied, with the id of its last run that was closed before.
+        timeout: the limit for all objects together.
         tell: takes each line.
     """
     deadline = time.monotonic() + timeout.total_seconds()
     codes = await asyncio.gather(
         *(Follower(session, found, old_run, deadline, tell).follow() for found, old_run in objects)
     )
-    # A failure says more than a time that ran out.
+    # A failure is more important than a timeout.
     return EXIT_FAILED if EXIT_FAILED in codes else max(codes, default=0)
 
 
 class Narrator:
-    """What has been said of one object's runs so far."""
+    """Print the progress of one object's runs, each line once."""
 
     def __init__(self, session: Session, reference: ObjectReference, tell: Callable[[str], None]) -> None:
         self._session = session
@@ -69,7 +69,7 @@ class Narrator:
             self._once((run.run_id, progress.round, progress.step, "waits"), waits)
         attempt = run.attempt
         if attempt is not None and attempt.last_failure and attempt.number > 1:
-            # Of the attempt before the one that waits or runs.
+            # The failure is that of the previous attempt, not of the one that waits or runs.
             failed = attempt.number - 1
             retry = _retry(attempt.next_at)
             self._once(
@@ -95,7 +95,7 @@ class Narrator:
 
 
 class Follower(Narrator):
-    """Follows one object that was applied."""
+    """Follow one object that was applied."""
 
     def __init__(
         self, session: Session, found: CustomObject, old_run: str, deadline: float, tell: Callable[[str], None]
@@ -108,13 +108,13 @@ class Follower(Narrator):
         self._failed_at = 0.0
 
     async def follow(self) -> int:
-        """Return 0 for Running, 1 for Failed or gone, 3 when the time is over."""
+        """Return 0 for Running, 1 for Failed or gone, 3 after the timeout."""
         while True:
             try:
                 found = await self._read()
                 if found is None:
                     return self._end(f"{self._reference} was deleted", EXIT_FAILED)
-                # The object first: what the run says then is at least as new, so no step is missed.
+                # The object is read first. The run is then at least as new, so no step is missed.
                 run = await read_run(await self._session.temporal(), self._reference)
             except Transient as error:
                 self._once(("away", error.reason), f"{error}; trying again")
@@ -137,7 +137,7 @@ class Follower(Narrator):
     def _verdict(self, found: CustomObject, run: Run | None) -> int | None:
         if found.is_paused:
             return self._end(f"{self._reference.name} is paused: plattr resume {found.reference.name}", EXIT_FAILED)
-        # A newer generation than ours settles ours as well.
+        # A newer generation than the applied one settles the applied one as well.
         if found.observed_generation < self._generation or found.is_deleting:
             return None
         if found.phase == "Running":
@@ -151,7 +151,7 @@ class Follower(Narrator):
         return None
 
     def _outlook_is_known(self, run: Run | None) -> bool:
-        """Tell whether the run has decided when it tries again; it does so just after it wrote the status."""
+        """Tell whether the run has decided when it tries again. It decides just after it wrote the status."""
         self._failed_at = self._failed_at or time.monotonic()
         is_decided = (
             run is None or not run.is_open or (run.progress is not None and run.progress.next_retry is not None)
@@ -169,7 +169,7 @@ class Follower(Narrator):
 
 
 async def await_absence(session: Session, found: CustomObject, timeout: timedelta, tell: Callable[[str], None]) -> int:
-    """Wait until a deleted object is gone, telling what still holds it; return the command's exit code."""
+    """Wait until a deleted object is gone, and print what still holds it; return the command's exit code."""
     follower = _Absence(session, found, tell)
     deadline = time.monotonic() + timeout.total_seconds()
     while time.monotonic() < deadline:
@@ -181,12 +181,12 @@ async def await_absence(session: Session, found: CustomObject, timeout: timedelt
 
 
 def left_of(timeout: timedelta, began: float) -> timedelta:
-    """Return what is left of a time that began at this moment of the monotonic clock."""
+    """Return the rest of a timeout that began at this moment of the monotonic clock."""
     return timeout - timedelta(seconds=time.monotonic() - began)
 
 
 async def make_way(session: Session, dying: CustomObject, timeout: timedelta, tell: Callable[[str], None]) -> int:
-    """Wait until an object that is being deleted is gone, so that it can be made again; return the exit code."""
+    """Wait until an object that is being deleted is gone, so that it can be created again; return the exit code."""
     tell(f"{dying.reference.name}  is being deleted; waiting until it is gone to create it again")
     return await await_absence(session, dying, timeout, tell)
 
@@ -225,7 +225,7 @@ async def await_nothing_left(
 
 class _Purge(Narrator):
     async def verdict(self) -> int | None:
-        """Return None while the cleanup goes on."""
+        """Return the exit code; None while the cleanup continues."""
         reference = self._reference
         try:
             run = await read_run(await self._session.temporal(), reference)

@@ -1,4 +1,4 @@
-"""Times, durations and conditions in the words of the terminal."""
+"""Format times, durations and conditions for the terminal."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,7 +6,7 @@ from cli.terminal import plain
 from clients.resources import Json
 from plattr.status import SUMMARY
 
-# What is True of an object that is not well, or not yet.
+# Conditions that are True while an object is not well, or not yet ready.
 ABNORMAL = {"Reconciling": "[yellow]…[/]", "Stalled": "[red]✗[/]"}
 MARKS = {"True": "[green]✓[/]", "False": "[red]✗[/]", "Unknown": "[yellow]…[/]"}
 COLOURS = {
@@ -21,7 +21,7 @@ COLOURS = {
 
 
 def duration(span: timedelta) -> str:
-    """Return a length of time as people say it: 0.42 s, 1.4 s, 12 s, 3 min, 5 h, 2 d."""
+    """Return a duration as people write it: 0.42 s, 1.4 s, 12 s, 3 min, 5 h, 2 d."""
     seconds = abs(span.total_seconds())
     if seconds < 10:
         return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
@@ -32,7 +32,7 @@ def duration(span: timedelta) -> str:
 
 
 def clock(moment: datetime, now: datetime | None = None) -> str:
-    """Return a moment in local time, with how far off it is: 14:03:22 (in 12 s)."""
+    """Return a moment in local time and its distance from now: 14:03:22 (in 12 s)."""
     off = moment - (now or datetime.now(UTC))
     shown = moment.astimezone()
     is_near = abs(off) < timedelta(hours=12)
@@ -43,7 +43,7 @@ def clock(moment: datetime, now: datetime | None = None) -> str:
 
 
 def since(text: str | None) -> str:
-    """Return how long ago a time of the API server was."""
+    """Return how long ago a timestamp of the API server was."""
     return f"{duration(datetime.now(UTC) - datetime.fromisoformat(text))} ago" if text else ""
 
 
@@ -53,29 +53,29 @@ def coloured(phase: str) -> str:
 
 
 def mark(condition: Json) -> str:
-    """Return a condition's status as a mark; of two of them True is no good news."""
+    """Return a condition's status as a mark. For the conditions in `ABNORMAL`, True is bad."""
     if condition["status"] == "True":
         return ABNORMAL.get(condition["type"], MARKS["True"])
     return MARKS.get(condition["status"], "?")
 
 
 def brief_conditions(conditions: list[Json]) -> str:
-    """Return all conditions in one cell: a mark and a word each, and the reason of those that are not True."""
+    """Return all conditions in one cell: a mark and a word each, and a reason for each one that is not True."""
     parts = []
     for condition in conditions:
-        # The phase stands beside them; the conditions that sum up say it once more.
+        # The phase is shown beside them, so the summary conditions would only repeat it.
         if condition["type"] in SUMMARY:
             continue
         name = plain(condition["type"]).removesuffix("Ready")
         reason = "" if condition["status"] == "True" else f" {plain(condition.get('reason', ''))}"
         parts.append(f"{mark(condition)} {name}{reason}")
     if not parts:
-        # Refused before any step was known.
+        # The object was refused before any step was known.
         parts = [f"{mark(each)} {plain(each['type'])} {plain(each.get('reason', ''))}" for each in failures(conditions)]
     return "  ".join(parts)
 
 
 def failures(conditions: list[Json]) -> list[Json]:
-    """Return the conditions that are False and decide the phase; Ready only where it is not another one's echo."""
+    """Return the False conditions that decide the phase; the summary ones only if no other is False."""
     failed = [condition for condition in conditions if condition["status"] == "False"]
     return [condition for condition in failed if condition["type"] not in SUMMARY] or failed

@@ -1,7 +1,7 @@
-"""The help of `plattr` itself, as `typer.rich_utils` prints it.
+"""Print the help of `plattr` itself as `typer.rich_utils` does.
 
-Typer's own module imports a Markdown parser, a syntax highlighter and a traceback printer first, which is half of what
-`plattr --help` costs. A test holds that both print the same.
+Typer's own module first imports a Markdown parser, a syntax highlighter and a traceback printer. These imports take
+half of the time of `plattr --help`. A test checks that both print the same.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""`plattr infra`: the local platform's services."""
+"""`plattr infra`: manage the local platform's services."""
 
 import datetime as dt
 import shlex
@@ -32,7 +32,7 @@ Service = Annotated[
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Turn an error of ours into one line and exit code 1."""
+    """Turn an error of Plattr into one line and exit code 1."""
     try:
         yield
     except PlattrError as error:
@@ -113,7 +113,7 @@ def environment(role: Annotated[str, typer.Argument(help="worker, watcher or cli
         platform = Platform()
         for name, value in platform.environment(role).items():
             sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
-        # Beside the tools the virtual environment's own: plattr itself.
+        # Besides the tools, PATH gets the virtual environment's programs, which include plattr.
         folders = f"{platform.endpoints.bin_dir}:{Path(sys.executable).parent}"
         sys.stdout.write(f'export PATH={shlex.quote(folders)}:"$PATH"\n')
 
@@ -145,7 +145,7 @@ def show_status(platform: Platform) -> None:
     entries = platform.status()
     for entry in entries:
         table.add_row(*_cells(entry, state))
-    # A pipe has no width: wide enough for every column, so that grep finds whole paths.
+    # A pipe has no width. 160 is enough for every column, so that grep finds whole paths.
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table if entries else f"{state}: never started")
     for entry in entries:
@@ -154,7 +154,7 @@ def show_status(platform: Platform) -> None:
 
 
 def show_endpoints(platform: Platform) -> None:
-    """Print where a person looks; no passwords, `plattr infra environment` has them."""
+    """Print the addresses for a person, without passwords; `plattr infra environment` prints those."""
     endpoints = platform.endpoints
     rows = {
         "Temporal UI": endpoints.temporal_ui,

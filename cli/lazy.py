@@ -1,4 +1,4 @@
-"""Commands whose modules are imported when they are called: `plattr --help` lists them all and imports none."""
+"""Commands whose modules are imported only when called: `plattr --help` lists all of them and imports none."""
 
 from importlib import import_module
 from typing import Any, ClassVar
@@ -11,16 +11,16 @@ from cli.output import complain
 
 
 class LazyCommand(TyperCommand):
-    """A command or group by its name, its line in the help, and where it is defined."""
+    """A command or group: its name, its line in the help, and where it is defined."""
 
     def __init__(self, name: str, help_line: str, *, target: str = "", extra: str = "") -> None:
         """Describe a command.
 
         Args:
-            name: as it is called.
-            help_line: the first line of the function's docstring, or the group's help; a test compares the two.
-            target: `module:function`, or `module:app` of a group; by default the function and module of this name.
-            extra: the extra of the package that the module needs, if it needs one.
+            name: the name of the command.
+            help_line: the first line of the function's docstring, or the group's help. A test compares the two.
+            target: `module:function`, or `module:app` of a group. Default: the function and module of this name.
+            extra: the extra of the package that the module needs, if any.
         """
         super().__init__(name, help=help_line)
         self._target = target or f"cli.{name}:{name}"
@@ -30,7 +30,7 @@ class LazyCommand(TyperCommand):
         """Import the command.
 
         Raises:
-            typer.Exit: what the module needs is not installed; a line has said so.
+            typer.Exit: a package that the module needs is not installed. A printed line says which.
         """
         module, _, attribute = self._target.partition(":")
         try:
@@ -54,7 +54,7 @@ class LazyCommand(TyperCommand):
 
 
 class LazyGroup(TyperGroup):
-    """A group that lists its commands from their descriptions and loads the one that is called."""
+    """A group that lists its commands from their descriptions, and loads only the one that is called."""
 
     COMMANDS: ClassVar[tuple[LazyCommand, ...]] = ()
 
@@ -62,14 +62,14 @@ class LazyGroup(TyperGroup):
         super().__init__(**attributes)
         self.commands.update({str(command.name): command for command in self.COMMANDS})
 
-    # Any: Typer's copy of Click's Context has no public name.
+    # Any, because Typer's copy of Click's Context has no public name.
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that the arguments name, imported."""
+        """Return the command that the arguments name, after its import."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, command.load() if isinstance(command, LazyCommand) else command, rest
 
     def format_help(self, ctx: Any, *_formatter: Any) -> None:
-        """Print the help as Typer does, without what Typer imports for it; Rich formats it."""
+        """Print the help as Typer does, but without Typer's imports. Rich formats it."""
         from cli.help import print_help
 
         print_help(self, ctx)

@@ -1,4 +1,4 @@
-"""Finding the object that a person means."""
+"""Find the object that a person names."""
 
 from cli.connection import Session
 from clients.resources import custom_resource
@@ -19,21 +19,21 @@ KINDS = {
 
 
 class ObjectNotFound(PlattrError):
-    """Raised when the object a person names does not exist, or more than one may be meant."""
+    """Raised when the named object does not exist, or when the name fits more than one object."""
 
     reason = "ObjectNotFound"
 
 
 def shown_phase(found: CustomObject) -> str:
-    """Return the phase; Pending before the first run has said anything, Terminating once the object is deleted."""
+    """Return the phase: Pending before the first run has written a status, Terminating once the object is deleted."""
     return Phase.TERMINATING if found.is_deleting else found.phase or Phase.PENDING
 
 
 def parse_name(text: str) -> tuple[tuple[Kind, ...], str]:
-    """Return the kinds and the name that NAME, app/NAME or preview/NAME speaks of.
+    """Return the kinds and the name that NAME, app/NAME or preview/NAME stands for.
 
     Raises:
-        ObjectNotFound: the part before the slash is no kind.
+        ObjectNotFound: the part before the slash is not a kind.
     """
     prefix, slash, name = text.partition("/")
     if not slash:
@@ -44,7 +44,7 @@ def parse_name(text: str) -> tuple[tuple[Kind, ...], str]:
 
 
 async def find(session: Session, text: str, namespace: str) -> CustomObject:
-    """Return the one object of this name.
+    """Return the one object with this name.
 
     Raises:
         ObjectNotFound: there is none, or there is one of each kind.
@@ -65,14 +65,14 @@ async def find(session: Session, text: str, namespace: str) -> CustomObject:
 
 
 async def look_up(session: Session, text: str, namespace: str) -> list[CustomObject]:
-    """Return the objects of this name, of either kind."""
+    """Return the objects of any kind with this name."""
     kinds, name = parse_name(text)
     bodies = [(kind, await session.kube.get(custom_resource(kind), name, namespace)) for kind in kinds]
     return [CustomObject.from_api(kind, body) for kind, body in bodies if body is not None]
 
 
 async def list_all(session: Session, namespace: str = "", kinds: tuple[Kind, ...] = tuple(Kind)) -> list[CustomObject]:
-    """Return every object, of one namespace or of all."""
+    """Return every object of one namespace or of all namespaces."""
     return [
         CustomObject.from_api(kind, body)
         for kind in kinds
@@ -81,10 +81,10 @@ async def list_all(session: Session, namespace: str = "", kinds: tuple[Kind, ...
 
 
 async def find_preview(session: Session, application: str, number: int, namespace: str = "") -> CustomObject:
-    """Return the preview of a pull request, wherever it is unless a namespace is given.
+    """Return the preview of a pull request, from any namespace unless one is given.
 
     Raises:
-        ObjectNotFound: there is none, or several.
+        ObjectNotFound: there is none, or there are several.
     """
     found = await previews_of(session, application, number, namespace)
     if not found:
@@ -102,7 +102,7 @@ async def find_preview(session: Session, application: str, number: int, namespac
 
 
 async def previews_of(session: Session, application: str, number: int, namespace: str = "") -> list[CustomObject]:
-    """Return every preview of a pull request: one, unless somebody made more by hand."""
+    """Return every preview of a pull request. There is one, unless somebody created more by hand."""
     return [
         preview
         for preview in await list_all(session, namespace, (Kind.PREVIEW,))
@@ -111,7 +111,7 @@ async def previews_of(session: Session, application: str, number: int, namespace
 
 
 def still_deleting(found: CustomObject) -> StillDeleting:
-    """Return the error of a command whose change would go with the object."""
+    """Return the error for a change to an object that is being deleted: the change would be deleted with it."""
     reference = found.reference
     return StillDeleting(
         f"cannot change {reference.kind} {reference.namespace}/{reference.name}: it is being deleted; wait until it is"

@@ -20,10 +20,10 @@ Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is d
 
 
 def parse_duration(text: str | timedelta) -> timedelta:
-    """Return the duration that `90`, `90s`, `5m` or `1h` names; Typer passes the default through here as well.
+    """Return the duration of `90`, `90s`, `5m` or `1h`. Typer also passes the default through this function.
 
     Raises:
-        typer.BadParameter: it does not parse.
+        typer.BadParameter: the text is not a duration.
     """
     if isinstance(text, timedelta):
         return text
@@ -33,7 +33,7 @@ def parse_duration(text: str | timedelta) -> timedelta:
     return timedelta(seconds=int(match[1]) * _UNITS[match[2] or "s"])
 
 
-# 5 minutes: a new Application takes seconds; a slow image pull takes some of them.
+# 5 minutes: a new Application takes seconds, but a slow image pull can take minutes.
 DEFAULT_TIMEOUT = timedelta(minutes=5)
 Timeout = Annotated[
     timedelta,

@@ -1,4 +1,4 @@
-"""`plattr preview`: a pull request's environment."""
+"""`plattr preview`: manage the environments of pull requests."""
 
 import subprocess
 import time
@@ -55,7 +55,7 @@ def start(
 
     async def work(session: Session) -> int:
         if wait:
-            from cli import follow  # only here: what nobody waits for needs no Temporal
+            from cli import follow  # only here: without --wait the command needs no Temporal
         began = time.monotonic()
         place = namespace or session.default_namespace
         spec = _spec(app_name, pr, branch or _current_branch(), image, ttl)
@@ -63,7 +63,8 @@ def start(
             raise ObjectNotFound(
                 f"cannot start a preview of {app_name!r}: no Application has this name in namespace {place!r}"
             )
-        # A preview that was made by hand may have another name; a second one would fight it for the same names.
+        # A preview that was created by hand may have another name. A second preview would compete with it for its
+        # claims.
         existing = await _existing(session, app_name, pr, place)
         name = existing.reference.name if existing is not None else preview_object_name(app_name, pr)
         if existing is not None and existing.is_deleting:
@@ -182,7 +183,7 @@ async def _find(session: Session, name: str, application: str, number: int | Non
 
 
 async def _existing(session: Session, application: str, number: int, namespace: str) -> CustomObject | None:
-    # Of several all but one are refused; which one is meant a person has to say.
+    # If there are several, all but one are refused. A person must say which one is meant.
     found = await previews_of(session, application, number, namespace)
     return await find_preview(session, application, number, namespace) if found else None
 
@@ -196,7 +197,7 @@ async def _make(session: Session, reference: ObjectReference, spec: Json) -> Cus
 
 
 async def _change(session: Session, preview: CustomObject, spec: Json) -> CustomObject:
-    """Set these fields only: somebody else may have set the others meanwhile."""
+    """Set only these fields, because somebody else may have changed the others meanwhile."""
     operations: list[Json] = [
         {"op": "test", "path": "/metadata/uid", "value": preview.metadata.uid},
         *({"op": "add", "path": f"/spec/{field}", "value": value} for field, value in spec.items()),
@@ -208,7 +209,7 @@ async def _change(session: Session, preview: CustomObject, spec: Json) -> Custom
             f"cannot change PreviewEnvironment {reference.namespace}/{reference.name}: it was deleted just now; make it"
             " again with plattr preview start"
         )
-    # Its deletion may have begun between our read and our write.
+    # The deletion may have begun between the read and the write.
     _ensure_alive(changed := CustomObject.from_api(Kind.PREVIEW, body))
     return changed
 
@@ -229,7 +230,7 @@ def _ensure_ahead(preview: CustomObject, ttl: str, *, yes: bool) -> None:
 
 
 def _spec(application: str, number: int, branch: str, image: str, ttl: str) -> Json:
-    """Return what is asked for; what is not keeps its value, or gets the default of the CRD."""
+    """Return the requested spec. A field that is not given keeps its value, or gets the CRD's default."""
     spec: Json = {"applicationRef": application, "pullRequest": number, "branch": branch}
     spec |= {field: value for field, value in (("imageRef", image), ("ttl", ttl)) if value}
     parse_preview_spec(spec)
@@ -258,7 +259,7 @@ def _current_branch() -> str:
 
 
 def _sum(ttl: str, more: str) -> str:
-    # Minutes: the smallest unit of a ttl, so every sum can be said in it.
+    # Minutes are the smallest unit of a ttl, so every sum can be written in minutes.
     total = parse_ttl(_checked_ttl(ttl)) + parse_ttl(_checked_ttl(more))
     return f"{total // timedelta(minutes=1)}m"
 
@@ -272,5 +273,5 @@ def _checked_ttl(ttl: str) -> str:
 
 
 def created_at(preview: CustomObject) -> datetime:
-    """Return when the API server made the preview: its ttl counts from then."""
+    """Return when the API server created the preview. Its ttl starts then."""
     return preview.metadata.creation_timestamp

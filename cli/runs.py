@@ -1,4 +1,4 @@
-"""What Temporal knows of an object's run, in the words of the commands."""
+"""What Temporal knows of an object's run."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ from plattr.naming import workflow_id
 from plattr.objects import ObjectReference
 from plattr.steps import PROGRESS_QUERY, Progress
 
-# 5 s: a query is answered by a worker; one that needs longer is not there, or busy beyond use.
+# 5 s: a worker answers the query. If it takes longer, there is no worker, or it is overloaded.
 QUERY_TIMEOUT = timedelta(seconds=5)
 
 WORKER_AWAY = "no worker answers; is one running?"
@@ -52,13 +52,13 @@ class Run:
     attempt: PendingActivity | None = None
     progress: Progress | None = None
     silence: str = ""
-    """Why there is no progress, when there is none."""
+    """Why the progress is missing, if it is."""
     failure: str = ""
     """Why a closed run failed."""
 
 
 async def read_run(client: Client, reference: ObjectReference, *, with_progress: bool = True) -> Run | None:
-    """Return the newest run of an object; None when Temporal knows of none.
+    """Return the newest run of an object; None if Temporal knows none.
 
     Raises:
         BackendUnavailable: Temporal does not answer.
@@ -91,7 +91,7 @@ async def read_run(client: Client, reference: ObjectReference, *, with_progress:
 
 
 async def _progress(client: Client, reference: ObjectReference, run_id: str) -> tuple[Progress | None, str]:
-    # This very run: the next one would answer for itself.
+    # Query exactly this run: without the run id a newer run might answer.
     handle = client.get_workflow_handle(workflow_id(reference), run_id=run_id)
     try:
         return await handle.query(PROGRESS_QUERY, result_type=Progress, rpc_timeout=QUERY_TIMEOUT), ""

@@ -1,4 +1,4 @@
-"""`plattr status`: how the objects are."""
+"""`plattr status`: show the state of the objects."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -19,7 +19,7 @@ from plattr.errors import BackendRefused
 from plattr.objects import CustomObject, ObjectReference
 from plattr.spec import Environment
 
-# Into a pipe nothing is folded: the next program wants whole words.
+# Text in a pipe is not folded, because the next program needs whole words.
 PIPE_WIDTH = 240
 
 
@@ -53,13 +53,13 @@ def status(
 
 
 def console() -> Console:
-    """Return where tables go."""
+    """Return the console for tables."""
     made = Console()
     return made if made.is_terminal else Console(width=PIPE_WIDTH)
 
 
 async def _vanished(session: Session, namespace: str) -> list[ObjectReference]:
-    """Return what is gone without a cleanup; none for a person who may not read the platform's claims."""
+    """Return the objects that are gone without a cleanup; none for a person who may not read the platform's claims."""
     try:
         return await find_vanished(session.kube, ClaimStore(session.kube, session.lease_namespace), namespace)
     except BackendRefused:
@@ -67,7 +67,7 @@ async def _vanished(session: Session, namespace: str) -> list[ObjectReference]:
 
 
 def show_table(objects: list[CustomObject], vanished: Sequence[ObjectReference] = ()) -> None:
-    """Print all objects, one a line, and those that are gone while their names are still claimed for them."""
+    """Print all objects, one a line, and those that are gone while claims still hold their names."""
     if not objects and not vanished:
         raise ObjectNotFound("cannot show any object: there is none; plattr apply FILE creates one")
     table = Table(box=box.SIMPLE)
@@ -115,7 +115,7 @@ def show_one(found: CustomObject) -> None:
 
 
 def show_conditions(out: Console, found: CustomObject) -> None:
-    """Print the conditions, a line each."""
+    """Print the conditions, one a line."""
     if not found.conditions:
         out.print("  no conditions yet: no run has written the status")
         return
@@ -134,7 +134,7 @@ def show_conditions(out: Console, found: CustomObject) -> None:
 
 
 def environment_of(found: CustomObject) -> str:
-    """Return an Application's environment, or which pull request a preview is for."""
+    """Return an Application's environment, or the pull request of a preview."""
     if "pullRequest" in found.spec:
         return f"preview of {found.spec.get('applicationRef')} PR {found.spec['pullRequest']}"
     return str(found.spec.get("environment", ""))

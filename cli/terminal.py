@@ -1,4 +1,4 @@
-"""What others have written, as it may reach a terminal: objects, Events, errors and marks of backends."""
+"""Make text from objects, Events, errors and backends safe for a terminal."""
 
 from rich.markup import escape
 
@@ -6,5 +6,5 @@ from plattr.denials import printable
 
 
 def plain(text: object) -> str:
-    """Return a text so that Rich prints it and nothing else: neither as markup nor as a terminal's commands."""
+    """Return a text that Rich prints literally: neither as markup nor as terminal control characters."""
     return escape(printable(str(text)))

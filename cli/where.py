@@ -1,4 +1,4 @@
-"""`plattr where`: the addresses and command lines that lead to what was made for an object."""
+"""`plattr where`: print the addresses and command lines that lead to an object's resources."""
 
 from typing import Annotated
 from urllib.parse import quote

@@ -1,4 +1,4 @@
-"""The auditor: what exists, asked of every backend directly, compared with what the objects say; it writes nothing.
+"""The auditor asks every backend directly what exists, and compares the answer with the objects. It writes nothing.
 
-It shares no code with the activities: what they get wrong it must not get wrong in the same way.
+It shares no code with the activities, so that it does not repeat their mistakes.
 """

@@ -1,4 +1,4 @@
-"""One audit: the objects, then every backend, then the objects again, and what does not fit together."""
+"""One audit: read the objects, then every backend, then the objects again, and report what does not match."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,37 +20,37 @@ Answer = TypeVar("Answer")
 
 
 class Unasked(FrozenModel):
-    """A part of the platform that could not be asked, so that nothing is said of it."""
+    """A part of the platform that could not be asked. The report says nothing about it."""
 
     part: str
-    """The backend, and what of it was not looked at."""
+    """The backend, and which part of it was not checked."""
     cause: str
 
 
 class AuditReport(FrozenModel):
-    """What an audit saw and what is wrong with it."""
+    """What an audit saw, and what is wrong."""
 
     findings: tuple[Finding, ...]
     objects: int
     settled: int
-    """How many of the objects were judged: those that were Running all the while."""
+    """How many objects were judged: those that were Running all the time."""
     counts: dict[ThingKind, int]
-    """How many things of each kind there are, whoever's they are."""
+    """How many things of each kind exist, no matter who owns them."""
     elsewhere: dict[str, int] = Field(default_factory=dict)
-    """How many of them other clusters have, by cluster: they are not judged here, and never to be deleted from here."""
+    """How many things belong to each other cluster. They are not judged here, and must never be deleted from here."""
     unasked: tuple[Unasked, ...] = ()
-    """What this report is silent about."""
+    """The parts that this report says nothing about."""
 
 
 def audit(environment: Mapping[str, str]) -> AuditReport:
-    """Ask every backend what exists and compare it with the objects; writes nothing anywhere.
+    """Ask every backend what exists and compare it with the objects. Writes nothing anywhere.
 
     Args:
         environment: the worker's settings by their variables, with KUBECONFIG and the credentials of AWS.
 
     Raises:
         MissingSetting: a setting is missing or bad.
-        AuditFailed: something cannot be asked.
+        AuditFailed: a backend cannot be asked.
     """
     report = audit_what_answers(environment)
     if report.unasked:
@@ -59,16 +59,16 @@ def audit(environment: Mapping[str, str]) -> AuditReport:
 
 
 def audit_what_answers(environment: Mapping[str, str]) -> AuditReport:
-    """Do as `audit` does with the backends that can be asked; the report says which those are not.
+    """Do the same as `audit` with the backends that answer. The report names those that do not.
 
     Raises:
         MissingSetting: a setting is missing or bad.
-        AuditFailed: Kubernetes cannot be asked, which knows the objects.
+        AuditFailed: Kubernetes cannot be asked, and without it no object is known.
     """
     settings, answers = Settings.from_mapping(environment), _Answers()
     question = Question(settings=settings, environment=environment)
     with closing(KubernetesListing(environment.get("KUBECONFIG"))) as kubernetes:
-        # First: what an object must have depends on whether the platform has users of Redis.
+        # Redis comes first: what an object must have depends on whether the platform has Redis users.
         users = answers.to(REDIS, question)
         has_users = users is not None or REDIS.part in answers.missing
         home = kubernetes.home(settings)
@@ -101,17 +101,17 @@ def audit_what_answers(environment: Mapping[str, str]) -> AuditReport:
 
 
 class _Answers:
-    """What the backends answered, and which did not."""
+    """The answers of the backends, and which backends did not answer."""
 
     def __init__(self) -> None:
         self.missing: dict[str, str] = {}
 
     def to(self, feature: AuditedFeature, question: Question) -> list[Found] | None:
-        """Return what the feature's backend has; None when there is none, or it does not answer."""
+        """Return what the feature's backend has; None if there is no backend, or it does not answer."""
         return self.of(feature.part, lambda: feature.ask(question))
 
     def of(self, part: str, ask: Callable[[], Answer]) -> Answer | None:
-        """Return what a backend answers; None, noting why, when it does not."""
+        """Return what a backend answers; None if it does not answer, and record why."""
         try:
             return ask()
         except AuditFailed as error:
@@ -123,7 +123,7 @@ class _Answers:
         thing = finding.thing
         if finding.problem is not AuditProblem.MISSING:
             return False
-        # Whether there are users at all, which have such a Secret, Redis tells.
+        # Only Redis tells whether it has users. Such a Secret exists only if it does.
         is_users = thing.kind is ThingKind.SECRET and thing.name.endswith("-redis") and REDIS.part in self.missing
         return is_users or any(thing.kind in feature.patterns for feature in AUDITED if feature.part in self.missing)
 

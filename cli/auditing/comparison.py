@@ -1,4 +1,4 @@
-"""What exists against what the objects say: pure, so that every rule of it can be tested alone."""
+"""Compare what exists with what the objects ask for. The functions are pure, so each rule can be tested alone."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -7,12 +7,12 @@ from cli.auditing.features import AUDITED
 from cli.auditing.inventory import AuditedObject, AuditProblem, Finding, Found, Home, Thing, ThingKind
 from plattr.objects import NO_OWNER, Kind, parse_key
 
-# How the names begin and end that Plattr gives to what carries no owner until a second call has written it.
+# The patterns of the names that Plattr gives to things whose owner mark is written by a second call.
 _OURS = {kind: pattern for feature in AUDITED for kind, pattern in feature.patterns.items() if pattern is not None}
-# A realm's other clients are made by the people who use it, pods by the autoscaler, indices by the application.
+# People who use a realm make its other clients, the autoscaler makes pods, and the application makes indices.
 _UNLIMITED = frozenset({ThingKind.CLIENT, ThingKind.POD, ThingKind.INDEX})
 _IN_BACKENDS = frozenset(kind for feature in AUDITED for kind in feature.patterns)
-# What outlives its feature, and, with deletionPolicy Retain, its object: by what the claim is about.
+# By what a claim is about: the things that outlive their feature and, with deletionPolicy Retain, their object.
 _DATA = {about: things for feature in AUDITED for about, things in feature.data.items()}
 
 
@@ -27,9 +27,9 @@ def compare(
     Args:
         before: the objects by key, as they were before the backends were asked.
         found: everything that exists.
-        after: the objects as they were afterwards. Only what holds of both is held against anybody, so that an
-            object which comes, changes or goes meanwhile is no finding.
-        home: where the objects are; without it whatever bears their keys counts as theirs.
+        after: the objects by key, as they were afterwards. A finding needs both states, so that an object which
+            appears, changes or disappears meanwhile causes none.
+        home: where the objects are. Without it everything that carries their keys counts as theirs.
     """
     settled = _settled(before, after)
     living = before.keys() | after.keys()
@@ -70,23 +70,23 @@ def _of_owners(
 
 
 def _is_own_family(found: Found) -> bool:
-    """Tell whether it is the claim of an Application's previews: of several of one name only the first has it."""
+    """Tell whether it is the claim of an Application's previews: of several with one name only the first holds it."""
     thing, owner = found.thing, parse_key(found.owner or "")
     is_family = thing.kind is ThingKind.CLAIM and thing.scope == "previews"
     return is_family and owner is not None and (owner.kind, owner.name) == (Kind.APPLICATION, thing.name)
 
 
 def _is_unlimited(thing: Thing) -> bool:
-    # Which number a database of Redis has is nothing that the spec tells.
+    # The spec does not say which number a Redis database has.
     return thing.kind in _UNLIMITED or (thing.kind is ThingKind.CLAIM and thing.scope == "redisdb")
 
 
 def _of_strangers(
     settled: Mapping[str, AuditedObject], found: Collection[Found], strangers: Mapping[Thing, str | None]
 ) -> Iterable[Finding]:
-    """Yield what is marked as an earlier namespace's, and what this cluster holds and is marked as another's.
+    """Yield what is marked as an earlier namespace's, and what is in this cluster but marked as another cluster's.
 
-    What clusters that share a backend have there besides is their own affair.
+    What other clusters keep on a shared backend is not judged.
     """
     needed = {thing for subject in settled.values() for thing in subject.expected or ()}
     for each in found:
@@ -124,7 +124,7 @@ def _without_object(living: Collection[str], found: Collection[Found]) -> Iterab
 def _unmarked(
     living: Collection[str], settled: Mapping[str, AuditedObject], found: Collection[Found]
 ) -> Iterable[Finding]:
-    # What an object at work has just made may wait for the call that writes its owner on it.
+    # An object that is being worked on may have just made something whose owner mark the next call writes.
     working = {key for key in living if key not in settled}
     claims = _stands_for(each for each in found if each.thing.kind is ThingKind.CLAIM)
     awaited = {thing for key in working for thing in claims[key]}
@@ -138,10 +138,10 @@ def _unmarked(
 
 
 def _home(thing: Thing) -> Thing:
-    """Return what a thing goes with: a client with its realm, an index with what bears the prefix alone."""
+    """Return what a thing belongs to: a client to its realm, an index to its prefix."""
     if thing.kind is ThingKind.CLIENT:
         return Thing(kind=ThingKind.REALM, name=thing.scope)
-    # A prefix holds no hyphen, and one follows it.
+    # A prefix contains no hyphen, and a hyphen follows it.
     return Thing(kind=thing.kind, name=thing.name.partition("-")[0]) if thing.kind is ThingKind.INDEX else thing
 
 

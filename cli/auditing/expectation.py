@@ -1,4 +1,4 @@
-"""What a target asks for, as things that must exist while its object is Running."""
+"""The things that a target asks for, which must exist while its object is Running."""
 
 from cli.auditing.features import DATABASE, REDIS, STORAGE, enabled_features
 from cli.auditing.inventory import Thing, ThingKind
@@ -8,10 +8,10 @@ from plattr.target import Target
 def expected_things(
     target: Target, *, has_redis_users: bool = False, has_storage_keys: bool = False
 ) -> frozenset[Thing]:
-    """Return everything that the target must have; a user of Redis and a key of S3 where the platform makes them."""
+    """Return all that the target must have, with a Redis user and an S3 key if the platform makes them."""
     names, spec = target.names, target.spec
     features = enabled_features(spec)
-    # A platform without users of Redis, or without accounts of S3, makes no such Secret.
+    # A platform without Redis users, or without S3 accounts, makes no such Secret.
     without_user = set() if has_redis_users else {REDIS}
     without_secret = without_user | (set() if has_storage_keys else {STORAGE})
     claims = [pair for feature in features for pair in feature.claims(names, spec)]

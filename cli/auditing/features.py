@@ -1,6 +1,6 @@
-"""What the auditor knows of each feature: its own list, which shares only the names with what it audits.
+"""The auditor's own list of features. It shares only the names with the code that it audits.
 
-A test compares the list with `plattr/features.py`; nothing here is derived from there.
+A test compares the list with `plattr/features.py`. Nothing here is derived from that module.
 """
 
 import re
@@ -22,7 +22,7 @@ from plattr.spec import ApplicationSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What a backend is asked with."""
+    """What a backend needs in order to be asked."""
 
     settings: Settings
     environment: Mapping[str, str]
@@ -34,19 +34,19 @@ class AuditedFeature:
     """One feature, its backend, and what must exist for it."""
 
     name: str
-    """The field of the spec; the ConfigMap's name ends in it."""
+    """The field of the spec. The ConfigMap's name ends with it."""
     part: str
-    """The backend, and what of it is looked at, as a report names it."""
+    """The backend, and which part of it is checked, in the words of a report."""
     ask: Callable[[Question], list[Found] | None]
-    """Return what exists in the backend; None: the platform does not have it."""
+    """Return what exists in the backend; None if the platform does not have it."""
     claims: Callable[[Names, ApplicationSpec], Iterable[tuple[str, str]]]
     """What an application's claims are about, and their names."""
     in_backend: Callable[[Names, ApplicationSpec], Iterable[Thing]] = lambda _names, _spec: ()
     """What the backend must have."""
     patterns: Mapping[ThingKind, re.Pattern[str] | None]
-    """What the backend has, and how the names begin and end that Plattr gives to what carries no owner at first."""
+    """The backend's kinds of things, each with the pattern of Plattr's names if the owner mark comes only later."""
     data: Mapping[str, Callable[[str], Iterable[Thing]]] = field(default_factory=dict)
-    """By what a claim is about: which things outlive the feature and, with deletionPolicy Retain, the object."""
+    """By what a claim is about: the things that outlive the feature and, with deletionPolicy Retain, the object."""
     has_config_map: bool = True
     secret: Callable[[Names], str] | None = None
 
@@ -118,7 +118,7 @@ AUTH = AuditedFeature(
         Thing(kind=ThingKind.REALM, name=names.realm),
         Thing(kind=ThingKind.CLIENT, scope=names.realm, name=names.client_id),
     ],
-    # The call that makes a realm writes its owner too.
+    # One call creates a realm together with its owner mark.
     patterns={ThingKind.REALM: None, ThingKind.CLIENT: None},
     data={"realm": _only(ThingKind.REALM)},
 )
@@ -130,7 +130,7 @@ REDIS = AuditedFeature(
     claims=lambda names, _: [("redis", names.redis_user)],
     in_backend=lambda names, _: [Thing(kind=ThingKind.REDIS_USER, name=names.redis_user)],
     patterns={ThingKind.REDIS_USER: re.compile(r"(prod|staging|uat|preview)_.+|.+_pr[0-9]+")},
-    # A logical database of Redis is none of the things that a backend lists.
+    # No backend lists a logical database of Redis as a thing.
     data={"redis": _only(ThingKind.REDIS_USER), "redisdb": lambda _: []},
     secret=lambda names: names.redis_secret,
 )
@@ -140,7 +140,7 @@ SEARCH = AuditedFeature(
     part="OpenSearch: indices",
     ask=lambda question: OpenSearchListing(question.settings).found(question.claims),
     claims=lambda names, _: [("search", names.search_prefix)],
-    # The application itself makes its indices.
+    # The application itself creates its indices.
     patterns={
         ThingKind.INDEX: re.compile(r"((prod|staging|uat|preview)_[a-z0-9_]+|[a-z0-9_]+_pr[0-9]+)(-.*)?"),
     },
@@ -151,5 +151,5 @@ AUDITED = (DATABASE, STORAGE, AUTH, REDIS, SEARCH)
 
 
 def enabled_features(spec: ApplicationSpec) -> tuple[AuditedFeature, ...]:
-    """Return the features that a spec switches on."""
+    """Return the features that a spec enables."""
     return tuple(feature for feature in AUDITED if getattr(spec, feature.name).enabled)

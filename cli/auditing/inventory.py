@@ -1,4 +1,4 @@
-"""What the auditor looks at: things in the backends, the objects they belong to, and what can be wrong with them."""
+"""What the auditor checks: things in the backends, the objects that own them, and what can be wrong with them."""
 
 import re
 from enum import StrEnum
@@ -11,13 +11,13 @@ from plattr.objects import CustomObject, FrozenModel, owner_named
 
 
 class AuditFailed(PlattrError):
-    """Raised when a backend cannot be asked: an audit that has not seen everything says nothing."""
+    """Raised when a backend cannot be asked. An audit that has not seen everything must not report."""
 
     reason = "AuditFailed"
 
 
 class ThingKind(StrEnum):
-    """What Plattr makes, wherever it is."""
+    """The kinds of things that Plattr makes, in any backend."""
 
     CLAIM = "claim"
     SCHEMA = "schema"
@@ -43,7 +43,7 @@ class ThingKind(StrEnum):
 class Thing(FrozenModel):
     """One thing that exists or should exist.
 
-    `scope` is a Kubernetes object's namespace, a client's realm, and what a claim is about.
+    `scope` is the namespace of a Kubernetes object, the realm of a client, or what a claim is about.
     """
 
     kind: ThingKind
@@ -63,30 +63,30 @@ def _uid_named(mark: object) -> str | None:
 
 
 class Found(FrozenModel):
-    """A thing that exists, and whose it says it is."""
+    """A thing that exists, and the owner that it names."""
 
     thing: Thing
-    # Tenants can write on what is theirs, and an operator's terminal takes what is printed for commands.
+    # Tenants can write on their own things, and a terminal could execute control characters in what is printed.
     owner: Annotated[str | None, BeforeValidator(owner_named)]
-    """The owner's key, `{namespace}/{kind}/{name}`; None: it carries none of ours."""
+    """The owner's key, `{namespace}/{kind}/{name}`; None if it carries no owner mark of Plattr."""
     uid: Annotated[str | None, BeforeValidator(_uid_named)] = None
     cluster: Annotated[str | None, BeforeValidator(_uid_named)] = None
     namespace_uid: Annotated[str | None, BeforeValidator(_uid_named)] = None
     is_retained: bool = False
-    """Of a claim: what it stands for outlives its object."""
+    """For a claim: what it stands for outlives its object."""
     is_quarantined: bool = False
-    """Of a claim: its object is gone, and a call that was never answered may still make what it stands for."""
+    """For a claim: its object is gone, and a call without an answer may still create what the claim stands for."""
 
 
 class Home(FrozenModel):
-    """Which cluster the objects are in, and which namespaces it has: what bears their keys may be another's."""
+    """The objects' cluster and its namespaces. A thing that carries their keys may still belong to another cluster."""
 
     cluster: str
     namespaces: dict[str, str]
-    """The UID of each by its name."""
+    """The UID of each namespace by its name."""
 
     def stranger(self, found: Found) -> str | None:
-        """Return of which other cluster, or that of an earlier namespace, a thing is; None when of neither."""
+        """Return which other cluster, or which earlier namespace, a thing belongs to; None if neither."""
         if found.owner is None:
             return None
         if found.cluster is not None and found.cluster != self.cluster:
@@ -97,24 +97,24 @@ class Home(FrozenModel):
 
 
 class AuditedObject(FrozenModel):
-    """An object, and what it asks for. One that is not settled is still being worked on, and is not judged."""
+    """An object, and what it asks for. An object that is not settled is still being worked on, and is not judged."""
 
     custom_object: CustomObject
     expected: frozenset[Thing] | None = None
-    """None when that cannot be told, as for a preview whose parent is gone."""
+    """None if it is not known, for example for a preview whose parent is gone."""
 
     @property
     def key(self) -> str:
-        """Return its key, the owner that its resources carry."""
+        """Return the object's key, which its resources carry as their owner."""
         return self.custom_object.reference.key
 
     @property
     def is_settled(self) -> bool:
-        """Tell whether it is judged."""
+        """Tell whether the object is judged."""
         return self.custom_object.is_settled
 
     def is_same(self, other: "AuditedObject") -> bool:
-        """Tell whether neither the object nor its spec is another one."""
+        """Tell whether both are the same object with the same spec."""
         metadata, others = self.custom_object.metadata, other.custom_object.metadata
         return (metadata.uid, metadata.generation) == (others.uid, others.generation)
 
@@ -137,7 +137,7 @@ class AuditProblem(StrEnum):
 
     @property
     def meaning(self) -> str:
-        """Return what the word stands for, for a person."""
+        """Return what the word means, for a person."""
         return _MEANINGS[self]
 
 

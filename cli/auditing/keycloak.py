@@ -1,4 +1,4 @@
-"""Which realms exist in Keycloak, whose they are by their attributes, and which clients they have."""
+"""Which realms Keycloak has, who owns them by their attributes, and which clients they have."""
 
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +16,7 @@ _TIMEOUT_SECONDS = 30.0
 
 
 class KeycloakListing:
-    """Asks one Keycloak, with the account that Plattr itself uses."""
+    """Ask one Keycloak, with the account that Plattr itself uses."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -29,7 +29,7 @@ class KeycloakListing:
         self._http.close()
 
     def found(self) -> list[Found]:
-        """Return the realms that the account may see, and the clients that people or Plattr put into Plattr's."""
+        """Return the realms that the account may see, and the clients that people or Plattr made in Plattr's realms."""
         found = []
         for listed in self._get("admin/realms", briefRepresentation="true") or []:
             name = listed["realm"]
@@ -49,9 +49,10 @@ class KeycloakListing:
         return found
 
     def _get(self, path: str, **query: str) -> Any:
-        """Return what is there; None when it has gone since it was listed.
+        """Return what the path holds; None if it has disappeared since it was listed.
 
-        Keycloak answers 403 as well: for a realm that went, and for the list while the account has no realm at all.
+        Keycloak also answers 403 in two cases: for a realm that disappeared, and for the list while the account has no
+        realm.
         """
         try:
             answer = self._http.get(path, params=query)

@@ -1,4 +1,4 @@
-"""What exists in Kubernetes: the objects, what they own, the claim store's claims, and the database Secrets."""
+"""What exists in Kubernetes: the objects, what they own, the stored claims, and the database Secrets."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ _CLAIM_KIND_LABEL = f"{GROUP}/claim-kind"
 _CLAIMED_NAME_ANNOTATION = f"{GROUP}/claimed-name"
 _RETAINED_ANNOTATION = f"{GROUP}/retained"
 _QUARANTINE_ANNOTATION = f"{GROUP}/quarantined-until"
-# The cleanup that waits for the end of a quarantine looks once more then, and may find a backend away.
+# At the end of a quarantine the waiting cleanup checks once more. It may then find a backend away.
 _LAST_LOOK = timedelta(minutes=10)
 
 _PATHS = {
@@ -50,16 +50,16 @@ _PATHS = {
     ThingKind.AUTOSCALER: "/apis/autoscaling/v2/horizontalpodautoscalers",
 }
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-# How the name of such a Secret ends, and what cert-manager writes on it.
+# The suffix of a certificate Secret's name, and the prefix of cert-manager's annotations.
 _TLS = "-tls"
 _CERT_MANAGER = "cert-manager.io"
-# Connect, and read: a page of 500 objects takes the API server well below a second.
+# Connect and read timeouts: the API server needs well below a second for a page of 500 objects.
 _TIMEOUT = (5.0, 30.0)
 _PAGE = 500
 
 
 class KubernetesListing:
-    """Lists through the API server of a kubeconfig, or of the pod's own cluster."""
+    """Ask the API server of a kubeconfig, or of the pod's own cluster."""
 
     def __init__(self, kubeconfig: str | None) -> None:
         configuration = client.Configuration()
@@ -79,7 +79,7 @@ class KubernetesListing:
         self._api.close()  # type: ignore[no-untyped-call]  # as above
 
     def home(self, settings: Settings) -> Home:
-        """Return which cluster this is, and its namespaces."""
+        """Return this cluster and its namespaces."""
         uids = {
             body["metadata"]["name"]: body["metadata"]["uid"]
             for body in self._list("/api/v1/namespaces", accept=_METADATA_LIST)
@@ -113,7 +113,7 @@ class KubernetesListing:
     def found(self, lease_namespace: str) -> list[Found]:
         """Return every claim, and every object that carries Plattr's labels."""
         leases = self._list(f"/apis/coordination.k8s.io/v1/namespaces/{lease_namespace}/leases", _CLAIM_KIND_LABEL)
-        # A pod says whose it is by its labels alone; one that ended holds nothing any more.
+        # A pod names its owner only in its labels. A pod that has ended holds nothing any more.
         pods = [
             body
             for body in self._list("/api/v1/pods", _OURS)
@@ -126,9 +126,9 @@ class KubernetesListing:
         ]
 
     def left_certificates(self, cluster_issuer: str) -> list[Found]:
-        """Return the Secrets that cert-manager made as for an Ingress of Plattr's, and that nothing uses any more.
+        """Return the unused Secrets that cert-manager made for an Ingress of Plattr.
 
-        They carry no owner: that of the Ingress is in the name. No key is read.
+        Such a Secret carries no owner, but its name contains the Ingress's owner. No key is read.
         """
         secrets = [
             body
@@ -145,7 +145,7 @@ class KubernetesListing:
         try:
             kept = self._list("/apis/cert-manager.io/v1/certificates", accept=_METADATA_LIST)
         except AuditFailed:
-            # cert-manager is gone, or not to be asked: an Ingress then decides.
+            # cert-manager is gone or cannot be asked. The Ingresses alone then decide.
             kept = []
         used |= {(body["metadata"]["namespace"], body["metadata"]["name"]) for body in kept}
         things = (_thing(ThingKind.SECRET, body) for body in secrets)
@@ -156,7 +156,7 @@ class KubernetesListing:
         ]
 
     def secret(self, namespace: str, name: str) -> dict[str, str]:
-        """Return a Secret's keys in plain text; none when it does not exist."""
+        """Return a Secret's keys in plain text; empty if it does not exist."""
         items = self._list(f"/api/v1/namespaces/{namespace}/secrets", field_selector=f"metadata.name={name}")
         encoded: Mapping[str, str] = items[0].get("data", {}) if items else {}
         return {key: base64.b64decode(value).decode() for key, value in encoded.items()}
@@ -168,7 +168,7 @@ class KubernetesListing:
         items: list[Json] = []
         while True:
             page = self._get(f"{path}?{urlencode(query)}", accept)
-            # Of metadata alone an empty list is null.
+            # In a metadata-only list an empty list is null.
             items += page["items"] or []
             query["continue"] = page["metadata"].get("continue", "")
             if not query["continue"]:
@@ -209,7 +209,7 @@ def _expected(
                 custom_object, parent.spec, base_domain=settings.base_domain, hosts=settings.host_rules
             )
     except InvalidSpec:
-        # Running by an older, laxer Plattr, or under a parent that has been refused since.
+        # An older, less strict Plattr accepted the spec, or the parent has been refused since.
         return None
     has_storage_keys = settings.s3_accounts != "none"
     return expected_things(target, has_redis_users=has_redis_users, has_storage_keys=has_storage_keys)

@@ -1,4 +1,4 @@
-"""Which indices OpenSearch has, and whose their prefixes are by the claims: an index itself does not tell."""
+"""Which indices OpenSearch has. An index does not name its owner, so the claims tell who owns each prefix."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,19 +13,19 @@ _SECONDS = 20
 
 
 class OpenSearchListing:
-    """Asks one cluster as its admin."""
+    """Ask one cluster as its admin."""
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.opensearch_admin_url
 
     def found(self, claims: Iterable[Found]) -> list[Found]:
-        """Return every index and data stream; none where the platform does not manage OpenSearch."""
+        """Return every index and data stream; none if the platform does not manage OpenSearch."""
         if self._url is None:
             return []
         owners = {claim.thing.name: claim.owner for claim in claims if claim.thing.scope == "search"}
         names = [index["index"] for index in self._get("_cat/indices?format=json&h=index&expand_wildcards=all")]
         names += [stream["name"] for stream in self._get("_data_stream")["data_streams"]]
-        # A prefix holds no hyphen, and one follows it.
+        # A prefix contains no hyphen, and a hyphen follows it.
         return [
             Found(thing=Thing(kind=ThingKind.INDEX, name=name), owner=owners.get(name.partition("-")[0]))
             for name in names
@@ -42,7 +42,7 @@ class OpenSearchListing:
                 try:
                     answer = http.get(url)
                 except httpx.TransportError:
-                    # Once more: the local platform's starts by the first connection, and closes that.
+                    # Once more: on the local platform the first connection starts OpenSearch, and is then closed.
                     answer = http.get(url)
                 return answer.raise_for_status().json()
         except httpx.HTTPStatusError as error:

@@ -17,7 +17,7 @@ from plattr.settings import Settings
 _PREFIX = "plattr:"
 _CONNECT_SECONDS = 5
 
-# An application owns its schema and may comment on it as it likes, so what its role says counts before.
+# An application owns its schema and can change the schema's comment, so the comment of its role takes precedence.
 _SCHEMAS = """
 SELECT ns.nspname, obj_description(ns.oid, 'pg_namespace'), shobj_description(ns.nspowner, 'pg_authid')
 FROM pg_namespace AS ns WHERE ns.nspname !~ '^pg_' AND ns.nspname <> 'information_schema'
@@ -27,13 +27,13 @@ _LOGIN = "SELECT current_user, current_schema()"
 
 
 class PostgresListing:
-    """Asks one PostgreSQL server as its admin."""
+    """Ask one PostgreSQL server as its admin."""
 
     def __init__(self, settings: Settings) -> None:
         self._parameters = _admin(settings)
 
     def found(self) -> list[Found]:
-        """Return every schema and role but the server's own."""
+        """Return every schema and role except the server's own."""
         with _translated("list the schemas and roles of PostgreSQL"), self._connect() as connection:
             schemas = connection.execute(_SCHEMAS).fetchall()
             roles = connection.execute(_ROLES).fetchall()
@@ -43,14 +43,14 @@ class PostgresListing:
         ]
 
     def findings(self) -> list[Finding]:
-        """Return what is wrong with who may do what, whatever the objects say."""
+        """Return what is wrong with rights, regardless of the objects."""
         with _translated("look at the rights in PostgreSQL"), self._connect() as connection:
             return rights.findings(connection)
 
     def login_failure(self, secret: Mapping[str, str], role: str, schema: str) -> str | None:
-        """Return why a database Secret is of no use to its application; None when it is good.
+        """Return why a database Secret is useless to its application; None if it works.
 
-        The server is the admin's: what the Secret calls it may be known inside the cluster only.
+        The check uses the admin's server address, because the Secret's address may be known only inside the cluster.
         """
         if (secret.get("DB_USER"), secret.get("DB_SCHEMA")) != (role, schema):
             return f"it is for role {secret.get('DB_USER')!r} and schema {secret.get('DB_SCHEMA')!r}"
@@ -72,7 +72,7 @@ def _admin(settings: Settings) -> dict[str, Any]:
         try:
             given: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(settings.db_admin_url.get_secret_value())
         except psycopg.ProgrammingError:
-            # libpq quotes the URL, and the password is in it.
+            # libpq's error quotes the URL, which contains the password.
             raise AuditFailed("cannot ask PostgreSQL: DB_ADMIN_URL is not a libpq URL") from None
         return known | given | {"connect_timeout": _CONNECT_SECONDS}
     try:

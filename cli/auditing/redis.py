@@ -1,4 +1,4 @@
-"""Which users Redis has, and whose they are by the channel that names their owner."""
+"""Which users Redis has. A channel in a user's rules names the owner."""
 
 import json
 from typing import Any
@@ -11,12 +11,13 @@ from plattr.settings import Settings
 
 _PREFIX = "plattr:"
 _SECONDS = 5
-# The admin's own commands in the server's words: off, without keys, and of no application.
+# Users with this prefix hold the admin's own commands in the server's wording. They are off, have no keys, and belong
+# to no application.
 _TEMPLATES = "plattr-rules-"
 
 
 class RedisListing:
-    """Asks one Redis as its admin."""
+    """Ask one Redis as its admin."""
 
     def __init__(self, settings: Settings) -> None:
         self._redis: Redis | None = None
@@ -35,7 +36,7 @@ class RedisListing:
             self._redis.close()
 
     def found(self) -> list[Found] | None:
-        """Return every user but Redis' own; None where Plattr has none to make: no admin, or no ACL SETUSER."""
+        """Return every user but Redis' own; None if Plattr makes no users here: no admin, or no ACL SETUSER."""
         if self._redis is None:
             return None
         try:
@@ -46,7 +47,7 @@ class RedisListing:
             raise AuditFailed(f"cannot list the users of Redis: {error}") from None
         except RedisError as error:
             raise AuditFailed(f"cannot list the users of Redis: {type(error).__name__}") from None
-        # Each line is `user NAME RULE RULE ...`, and no rule holds a blank.
+        # Each line is `user NAME RULE RULE ...`, and no rule contains a blank.
         users = [line.split()[1:] for line in lines]
         return [_found(name, rules) for name, *rules in users if name != "default" and not name.startswith(_TEMPLATES)]
 

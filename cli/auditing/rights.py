@@ -1,4 +1,4 @@
-"""Who may do what in PostgreSQL beyond what Plattr gives: the admin's things, memberships, attributes, open doors."""
+"""Rights in PostgreSQL beyond what Plattr grants: the admin's objects, memberships, attributes, open databases."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from cli.auditing.inventory import AuditProblem, Finding, Thing, ThingKind
 from plattr.objects import owner_named
 
 _PREFIX = "plattr:"
-# What the admin may own: locks and heartbeats.
+# The schema that the admin may own. It holds locks and heartbeats.
 _PRIVATE = "plattr_private"
 _GROUP = "plattr_apps"
 
@@ -28,7 +28,7 @@ WHERE dependency.refclassid = 'pg_authid'::regclass AND dependency.deptype = 'o'
 ORDER BY 1, 4, 2, 3
 LIMIT 1000
 """
-# Grants of anon to its own application's role, and of the group, are Plattr's.
+# Plattr itself grants an application's anon role to the application's role, and grants the shared group.
 _MEMBERSHIPS = """
 SELECT member.rolname, shobj_description(member.oid, 'pg_authid'), role.rolname,
     shobj_description(role.oid, 'pg_authid'), bool_or(membership.admin_option),
@@ -63,7 +63,7 @@ ORDER BY 1
 
 
 def findings(connection: psycopg.Connection[Any]) -> list[Finding]:
-    """Return what is wrong, by the admin's own connection."""
+    """Return what is wrong, read through the admin's connection."""
     values = {"prefix": _PREFIX, "private": _PRIVATE, "group": _GROUP}
     return [
         *(_owned(*row) for row in connection.execute(_OWNED, values)),
@@ -83,7 +83,7 @@ def _membership(
     member: str, record: str, role: str, of_role: str | None, is_admin: bool, may_act: bool
 ) -> Finding | None:
     is_given = role == _GROUP or (of_role is not None and _owner(of_role) == _owner(record) and role.endswith("_anon"))
-    # As the group that all share an application could leave things for others.
+    # Acting as the group that all applications share, an application could leave objects for others.
     acts_as_group = role == _GROUP and may_act
     if is_given and not is_admin and not acts_as_group:
         return None
@@ -113,5 +113,5 @@ def _owner(record: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return a name that somebody chose so that it commands no terminal."""
+    """Return a name without characters that control a terminal. Somebody else chose the name."""
     return re.sub(r"[^\x20-\x7e]", "?", text)[:200]

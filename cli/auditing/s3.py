@@ -1,4 +1,4 @@
-"""Which buckets exist in the account, and whose they are by their tags."""
+"""Which buckets the account has. Their tags name their owners."""
 
 from collections.abc import Mapping
 
@@ -16,13 +16,13 @@ _CLUSTER_TAG, _NAMESPACE_UID_TAG = "plattr-owner-cluster", "plattr-owner-namespa
 
 
 class S3Listing:
-    """Asks one S3 account."""
+    """Ask one S3 account."""
 
     def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
         endpoint = settings.aws_endpoint_url
         self._client = boto3.client(
             "s3",
-            # None: boto3 looks for credentials itself (a pod's role, files).
+            # None: boto3 finds credentials itself (a pod's role, files).
             aws_access_key_id=environment.get("AWS_ACCESS_KEY_ID"),
             aws_secret_access_key=environment.get("AWS_SECRET_ACCESS_KEY"),
             aws_session_token=environment.get("AWS_SESSION_TOKEN"),
@@ -40,11 +40,11 @@ class S3Listing:
         self._client.close()
 
     def found(self) -> list[Found]:
-        """Return every bucket of the account that begins as Plattr's do."""
+        """Return every bucket of the account whose name has Plattr's prefix."""
         try:
             pages = self._client.get_paginator("list_buckets").paginate(Prefix=_PREFIX)
             names = [bucket["Name"] for page in pages for bucket in page.get("Buckets", [])]
-            # Some servers do not know the parameter and list everything.
+            # Some servers ignore the parameter and list every bucket.
             tags = {name: self._tags(name) for name in names if name.startswith(_PREFIX)}
         except (BotoCoreError, ClientError, ResponseParserError) as error:
             raise AuditFailed(f"cannot list the buckets of S3: {error}") from None
@@ -61,7 +61,7 @@ class S3Listing:
         ]
 
     def _tags(self, bucket: str) -> dict[str, str] | None:
-        """Return a bucket's tags; None when it has gone since it was listed."""
+        """Return a bucket's tags; None if the bucket has disappeared since it was listed."""
         try:
             answer = self._client.get_bucket_tagging(Bucket=bucket)
         except ClientError as error:
