@@ -1,1 +1,1 @@
-"""The local platform: every backend Plattr needs as a plain process on the loopback, without Docker."""
+"""The local platform: every backend that Plattr needs, as a plain process on the loopback, without Docker."""

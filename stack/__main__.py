@@ -1,4 +1,4 @@
-"""The supervisor's entry point, and the platform's settings for scripts: `python -m stack environment`."""
+"""Run the supervisor, or print the platform's settings for scripts: `python -m stack environment`."""
 
 import shlex
 import sys
@@ -12,7 +12,7 @@ USAGE = "usage: python -m stack supervise STATE | environment [worker|watcher|cl
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the two commands; returns the exit code."""
+    """Run one of the two commands; return the exit code."""
     match arguments:
         case ["supervise", state]:
             return Supervisor(Folders(state=Path(state))).run()

@@ -1,4 +1,4 @@
-"""What the supervisor and its callers tell each other, through files of the state folder."""
+"""Files in the state folder, through which the supervisor and its callers exchange states."""
 
 import datetime as dt
 from pathlib import Path
@@ -13,7 +13,7 @@ State = Literal["waiting", "starting", "running", "restarting", "stopping", "sto
 
 
 class ServiceStatus(BaseModel):
-    """One process of the platform as its supervisor sees it."""
+    """One process of the platform, as its supervisor sees it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,7 +28,7 @@ class ServiceStatus(BaseModel):
 
 
 class DesiredState(BaseModel):
-    """What shall run: `processes`, except those `held` down; `serial` grows with each desired."""
+    """Which `processes` should run, except those that are `held` down. Each change raises `serial`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,12 +39,12 @@ class DesiredState(BaseModel):
 
     @property
     def up(self) -> tuple[str, ...]:
-        """The processes that shall run now."""
+        """The processes that should run now."""
         return tuple(name for name in self.processes if name not in self.held)
 
 
 class ActualState(BaseModel):
-    """The supervisor's answer: the last desired it has seen, and the state of each process."""
+    """The supervisor's answer: the serial of the last desired state it has seen, and the state of each process."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -62,7 +62,7 @@ class Control:
         self._supervisor = folders.run / "supervisor.json"
 
     def desired(self) -> DesiredState:
-        """Return what was wished last."""
+        """Return the last desired state."""
         return DesiredState.model_validate_json(self._desired.read_text()) if self._desired.exists() else DesiredState()
 
     def change(
@@ -73,7 +73,7 @@ class Control:
         tools: dict[str, Path] | None = None,
         fresh: bool = False,
     ) -> DesiredState:
-        """DesiredState more processes up (which ends their hold) or hold some down; `fresh` forgets the old desired."""
+        """Add processes (which ends their hold) or hold some down; `fresh` discards the old desired state."""
         with locked(self.folders.run / "desired.lock"):
             old = self.desired()
             if fresh:
@@ -88,7 +88,7 @@ class Control:
         return desired
 
     def report(self) -> ActualState:
-        """Return the supervisor's last report; it may be dead, then this is its last word."""
+        """Return the supervisor's last report. If the supervisor is dead, the report may be outdated."""
         return ActualState.model_validate_json(self._report.read_text()) if self._report.exists() else ActualState()
 
     def write_report(self, report: ActualState) -> None:
@@ -96,14 +96,14 @@ class Control:
         write_private(self._report, report.model_dump_json())
 
     def supervisor(self) -> ProcessIdentity | None:
-        """Return the supervisor if it lives."""
+        """Return the supervisor if it is alive."""
         identity = ProcessIdentity.read(self._supervisor)
         return identity if identity is not None and identity.process() is not None else None
 
     def write_supervisor(self, identity: ProcessIdentity) -> None:
-        """Say who supervises."""
+        """Record which process supervises."""
         write_private(self._supervisor, identity.model_dump_json())
 
     def process_file(self, process: str) -> Path:
-        """Where the identity of a running process is kept, for whoever has to end it later."""
+        """Return the file with a running process's identity, which is needed to end the process later."""
         return self.folders.run / f"{process}.process.json"

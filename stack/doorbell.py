@@ -1,7 +1,7 @@
-"""Services that start when somebody asks for them: a listener stands in for each until the first connection.
+"""Services that start on demand: a listener takes the place of each one until the first connection.
 
-Whoever needs one only has to connect: the worker for an application that asks for Redis, that application itself, a
-person's redis-cli. The first connection is held until the service runs, and then closed: its maker tries again.
+A client only has to connect: the worker for an application that asks for Redis, the application itself, or a person's
+redis-cli. The first connection is held until the service runs, and is then closed. The client connects again.
 """
 
 import socket
@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 from stack.errors import PlatformError
 
-# Several may signal while the service comes up; more than this many are refused, and try again.
+# Several clients may connect while the service starts. More than this many are refused, and try again.
 BACKLOG = 64
 
 
 class Doorbell:
-    """Listens at a service's port until it is opened or taken down."""
+    """Listen on a service's port until the first connection, or until it is taken down."""
 
     def __init__(self, name: str, port: int, answer: Callable[[], None]) -> None:
         self._name = name
@@ -29,7 +29,7 @@ class Doorbell:
         self.message = ""
 
     def put_up(self) -> None:
-        """Listen; a port that somebody else holds is said in the message, and tried again at the next call."""
+        """Listen. If another process holds the port, set the message; the next call tries again."""
         with self._lock:
             if self._listener is not None or self._is_answering:
                 return
@@ -46,16 +46,16 @@ class Doorbell:
         threading.Thread(target=self._wait, args=(listener,), name=f"{self._name}-doorbell", daemon=True).start()
 
     def take_down(self) -> None:
-        """Leave the port to the service; who has connected already stays on the line."""
+        """Release the port for the service. Connections that are already open stay open."""
         with self._lock:
             if self._listener is not None:
-                # Wakes the thread in accept(), which close() alone does not.
+                # This wakes the thread in accept(); close() alone does not.
                 self._listener.shutdown(socket.SHUT_RDWR)
                 self._listener.close()
                 self._listener = None
 
     def let_go(self) -> None:
-        """End the connections that were held: the service is there, or will not come."""
+        """Close the held connections, because the service is running or will not start."""
         with self._lock:
             visitors, self._visitors = self._visitors, []
         for visitor in visitors:
@@ -78,5 +78,5 @@ class Doorbell:
             sys.stderr.flush()
             self.let_go()
         finally:
-            # From here on the desired says what shall listen at the port.
+            # From now on the desired state decides what listens on the port.
             self._is_answering = False

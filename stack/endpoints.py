@@ -1,4 +1,4 @@
-"""Where everything on the local platform is, and the settings Plattr's processes get from it."""
+"""The addresses of the local platform, and the settings that Plattr's processes get from it."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from stack.services.s3 import ACCOUNT_KEY, ROOT_KEY
 
 
 class Endpoints(BaseModel):
-    """Addresses and credentials of one local platform; holds secrets, so do not log it."""
+    """Addresses and credentials of one local platform. They include secrets, so never log them."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,7 +48,7 @@ class Endpoints(BaseModel):
 
     @classmethod
     def of(cls, site: Site) -> "Endpoints":
-        """Derive the endpoints from what the state folder keeps; nothing needs to run."""
+        """Derive the endpoints from the state folder. Nothing needs to run."""
         state = site.folders.state
         return cls(
             temporal_address=f"127.0.0.1:{site.port('temporal')}",
@@ -83,7 +83,7 @@ class Endpoints(BaseModel):
 
 
 def environment(endpoints: Endpoints, role: str) -> dict[str, str]:
-    """Return the settings of `worker`, `watcher` or `cli` (docs/settings.md); the watcher gets no credentials."""
+    """Return the settings of `worker`, `watcher` or `cli` (docs/settings.md). The watcher gets no credentials."""
     kubeconfigs = {"worker": endpoints.kubeconfig_worker, "watcher": endpoints.kubeconfig_watcher}
     settings = {
         "TEMPORAL_ADDRESS": endpoints.temporal_address,
@@ -95,14 +95,14 @@ def environment(endpoints: Endpoints, role: str) -> dict[str, str]:
         settings |= _backends(endpoints)
     ports = {"worker": endpoints.worker_metrics_port, "watcher": endpoints.watcher_metrics_port}
     if role in ports:
-        # Nothing of the local platform listens on an outer address.
+        # The local platform listens on the loopback only.
         settings |= {"METRICS_HOST": "127.0.0.1", "METRICS_PORT": str(ports[role])}
     return settings
 
 
 def _backends(endpoints: Endpoints) -> dict[str, str]:
     settings = {
-        # Nothing here makes certificates, or serves the Ingresses.
+        # The local platform makes no certificates and serves no Ingresses.
         "TLS_CERTIFICATES": "none",
         "DB_ADMIN_URL": endpoints.database_admin_url,
         "DB_HOST": endpoints.database_host,
@@ -125,7 +125,7 @@ def _backends(endpoints: Endpoints) -> dict[str, str]:
         "OIDC_CLIENT_SUFFIX": "-app",
     }
     for provider in ("GOOGLE", "GITHUB"):
-        # Keycloak stores them as they are; a login would fail at the provider.
+        # Keycloak stores these values unchecked. A login would fail at the provider.
         settings[f"IDP_{provider}_CLIENT_ID"] = f"local-{provider.lower()}-client"
         settings[f"IDP_{provider}_CLIENT_SECRET"] = f"local-{provider.lower()}-secret"
     return settings

@@ -1,4 +1,4 @@
-"""What can go wrong on the local platform."""
+"""Errors of the local platform."""
 
 from typing import ClassVar
 
@@ -6,21 +6,21 @@ from plattr.errors import PlattrError
 
 
 class PlatformError(PlattrError):
-    """Raised when the local platform cannot be started, stopped or asked; the message is one clear line.
+    """Raised when the local platform cannot be started, stopped or asked. The message is one clear line.
 
-    When a service failed, the last lines of its log follow the line.
+    If a service failed, the last lines of its log follow.
     """
 
     reason: ClassVar[str] = "PlatformError"
 
 
 class ChecksumMismatch(PlatformError):
-    """Raised when a downloaded file is not the one its publisher vouches for; never falls back to a build."""
+    """Raised when a download does not match its publisher's checksum. No build is tried instead."""
 
     reason: ClassVar[str] = "ChecksumMismatch"
 
 
 class DownloadFailed(PlatformError):
-    """Raised when an official download cannot be had; the build from the registries comes next."""
+    """Raised when an official download is not available. The build from the registries is tried next."""
 
     reason: ClassVar[str] = "DownloadFailed"

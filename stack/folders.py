@@ -1,4 +1,4 @@
-"""Where the local platform keeps its state and its binaries."""
+"""The folders of the local platform's state and binaries."""
 
 import fcntl
 import os
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from plattr.local_platform import state_folder, xdg_folder
 
-# The checkout: deploy/crds and deploy/rbac lie beside the packages.
+# In a checkout deploy/crds and deploy/rbac are beside the packages.
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
 
 
@@ -30,7 +30,7 @@ def default_cache() -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; the kernel drops it when its holder dies."""
+    """Hold an exclusive lock on a file. The kernel releases it when the holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -38,7 +38,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file at once, readable by nobody else, so that no reader ever sees half of it."""
+    """Replace a file atomically, so that no reader sees half of it. Only its owner can read it."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
@@ -65,19 +65,19 @@ class Folders(BaseModel):
 
     @property
     def run(self) -> Path:
-        """What the supervisor and its callers tell each other; private to the user."""
+        """Files that the supervisor and its callers exchange; private to the user."""
         return self.state / "run"
 
     def service(self, name: str) -> Path:
-        """Where one service keeps its files."""
+        """Return the folder of one service."""
         return self.state / name
 
     def log(self, unit: str) -> Path:
-        """The log of one process."""
+        """Return the log of one process."""
         return self.logs / f"{unit}.log"
 
     def create(self) -> None:
-        """Make the folders; as root others may pass through, for PostgreSQL runs as an ordinary user."""
+        """Create the folders. For root, others may pass through: PostgreSQL runs as an ordinary user."""
         self.state.mkdir(parents=True, exist_ok=True, mode=0o755 if os.geteuid() == 0 else 0o700)
         self.bin.mkdir(exist_ok=True, mode=0o755)
         self.logs.mkdir(exist_ok=True, mode=0o700)

@@ -1,4 +1,4 @@
-"""The local platform as its users and tests hold it: start, stop, ask."""
+"""The local platform for its users and tests: start, stop, ask."""
 
 import json
 import os
@@ -24,10 +24,10 @@ from stack.tools.resolve import link_tools, resolve_tools
 
 __all__ = ["ALL", "Platform"]
 
-# Keycloak gets 180 s for a start; three attempts of a process that dies at once end much earlier.
+# Keycloak may take 180 s to start. Three attempts of a process that dies at once end much earlier.
 START_SECONDS = 240.0
 STOP_SECONDS = 90.0
-# One process in between, so that the supervisor has no parent: it outlives us and leaves no zombie.
+# This process starts the supervisor and ends at once. So the supervisor survives its caller and leaves no zombie.
 LAUNCHER = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
 
 
@@ -38,7 +38,7 @@ def say(line: str) -> None:
 
 
 class Platform:
-    """One local platform, by default the user's own; several can run side by side in their own state folders."""
+    """One local platform, by default the user's own. Several can run side by side, each in its own state folder."""
 
     def __init__(self, state: Path | None = None, *, tell: Callable[[str], None] = say) -> None:
         self.folders = Folders(state=(state or default_state()).absolute())
@@ -46,10 +46,10 @@ class Platform:
         self._tell = tell
 
     def start(self, *, services: Sequence[str] = ALL, apps: Sequence[str] = ()) -> None:
-        """Start what is not running yet and return when all of it is healthy; held services are let go.
+        """Start what does not run yet, and return when all of it is healthy. Held services are started too.
 
         Raises:
-            PlatformError: a tool cannot be had, or a service does not come up: names it, with its log's last lines.
+            PlatformError: a tool is not available, or a service does not start. Names it, with its log's last lines.
         """
         wanted = processes_of([*services, *apps])
         self.folders.create()
@@ -60,7 +60,7 @@ class Platform:
             self._apply_changed_manifests()
 
     def stop(self) -> None:
-        """Stop all processes, also those a killed supervisor left behind; state stays."""
+        """Stop all processes, also those that a killed supervisor left behind. The state stays."""
         supervisor = self.control.supervisor()
         if supervisor is not None:
             end(supervisor, grace_seconds=STOP_SECONDS)
@@ -71,7 +71,7 @@ class Platform:
                 self.control.process_file(name).unlink(missing_ok=True)
 
     def start_service(self, name: str) -> None:
-        """Start a service, process or app on a running platform; returns when it is healthy."""
+        """Start a service, process or app on a running platform; return when it is healthy."""
         supervisor = self._supervisor()
         wanted = processes_of([name])
         desired = self.control.change(add=wanted, tools=self._tools(wanted))
@@ -79,16 +79,16 @@ class Platform:
         self._await_running(wanted, desired.serial)
 
     def stop_service(self, name: str) -> None:
-        """Stop a service, process or app and hold it down until it is started again; returns when it is down."""
+        """Stop a service, process or app and hold it down until the next start; return when it has stopped."""
         supervisor = self._supervisor()
-        # In reverse: an API server that has lost its etcd takes ten seconds to end.
+        # In reverse order: an API server that has lost its etcd takes ten seconds to end.
         for process in reversed(processes_of([name])):
             desired = self.control.change(hold=(process,))
             signal_group(supervisor.pid, signal.SIGHUP)
             self._await(partial(_is_down, process), desired.serial, STOP_SECONDS, f"stop {process}")
 
     def kill_service(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Signal the processes of a service without warning, as a fault; returns when they are gone."""
+        """Signal the processes of a service without warning, to simulate a fault; return when they are gone."""
         for process in processes_of([name]):
             identity = ProcessIdentity.read(self.control.process_file(process))
             if identity is None:
@@ -96,7 +96,7 @@ class Platform:
             end(identity, number=number)
 
     def status(self) -> list[ServiceStatus]:
-        """Return each process as it is now; without a supervisor what is left of it, or stopped."""
+        """Return each process as it is now. Without a supervisor it is running if it is still alive, else stopped."""
         report = self.control.report()
         alive = self.control.supervisor() is not None
         statuses = []
@@ -114,12 +114,12 @@ class Platform:
 
     @property
     def is_running(self) -> bool:
-        """Whether a supervisor looks after this state folder."""
+        """Whether a supervisor runs for this state folder."""
         return self.control.supervisor() is not None
 
     @property
     def endpoints(self) -> Endpoints:
-        """Where everything is; known before the first start."""
+        """All addresses and credentials. They are known before the first start."""
         return Endpoints.of(self._site())
 
     def environment(self, role: str = "worker") -> dict[str, str]:
@@ -127,7 +127,7 @@ class Platform:
         return environment(self.endpoints, role)
 
     def _tell_commands(self) -> None:
-        """Write down what the commands need to know of this platform."""
+        """Write the file from which the commands learn about this platform."""
         told = {"settings": self.environment("cli"), "temporal_ui": self.endpoints.temporal_ui}
         write_private(self.folders.state / COMMAND_SETTINGS, json.dumps(told))
 
@@ -192,7 +192,7 @@ class Platform:
 
     def _await(self, done: Callable[[ActualState], bool], serial: int, seconds: float, what: str) -> None:
         deadline = time.monotonic() + seconds
-        # A supervisor needs a moment to import its modules and say who it is.
+        # A supervisor needs a moment to import its modules and write its identity.
         appears_by = time.monotonic() + 20
         while time.monotonic() < deadline:
             report = self.control.report()
@@ -206,10 +206,10 @@ class Platform:
         raise PlatformError(f"cannot {what}: not done after {seconds:.0f} s ({states}); see {self.folders.logs}")
 
     def _apply_changed_manifests(self) -> None:
-        """Bring CRDs and roles that changed since the start into a running cluster."""
+        """Apply CRDs and roles that changed since the start to a running cluster."""
         cluster = Cluster(self._site())
         if self._runs(processes_of(["kubernetes"])) and cluster.has_changed_manifests() and cluster.apply_manifests():
-            # Else it notices the new kinds only after 30 s, and collects no garbage of theirs until then.
+            # Without a restart it notices new kinds only after 30 s, and collects no garbage of theirs until then.
             self.kill_service("kube-controller-manager", signal.SIGTERM)
             self.start_service("kube-controller-manager")
 

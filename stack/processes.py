@@ -1,4 +1,4 @@
-"""Processes of the operating system: started apart from their parent, known again without doubt."""
+"""Operating-system processes: started in their own session, and identified reliably later."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from stack.errors import PlatformError
 
 
 class Command(BaseModel):
-    """What to run: program, environment (complete, nothing is inherited), folder, and as which user."""
+    """What to run: program, environment (complete, nothing is inherited), folder and user."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -25,7 +25,7 @@ class Command(BaseModel):
 
 
 class ProcessIdentity(BaseModel):
-    """One process: its number alone may belong to another process after a reboot."""
+    """One process. The pid alone is not enough, because after a reboot another process may have it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,23 +38,23 @@ class ProcessIdentity(BaseModel):
         """Describe a running process.
 
         Raises:
-            psutil.NoSuchProcess: it is gone already.
+            psutil.NoSuchProcess: the process is already gone.
         """
         return cls(pid=pid, created=psutil.Process(pid).create_time(), command=command)
 
     @classmethod
     def read(cls, path: Path) -> "ProcessIdentity | None":
-        """Read what `write` left, if anything."""
+        """Read an identity from a file, if the file exists."""
         return cls.model_validate_json(path.read_text()) if path.exists() else None
 
     def process(self) -> psutil.Process | None:
-        """Return the process if it still lives and is the one described, zombies excluded."""
+        """Return the process if it is alive and is the one described. A zombie does not count."""
         try:
             process = psutil.Process(self.pid)
-            # Two seconds: the start time is derived from the boot time, which moves with the clock.
+            # Two seconds: the start time is derived from the boot time, which changes with the clock.
             if abs(process.create_time() - self.created) > 2 or process.status() == psutil.STATUS_ZOMBIE:
                 return None
-            # Servers rename themselves, PostgreSQL does; the executable's name remains in the first word.
+            # Servers such as PostgreSQL rename themselves. The first word still has the executable's name.
             first = Path((process.cmdline() or [""])[0].split(" ")[0].rstrip(":")).name
         except psutil.NoSuchProcess:
             return None
@@ -62,16 +62,16 @@ class ProcessIdentity(BaseModel):
 
 
 def base_environment() -> dict[str, str]:
-    """Return what every child gets of our own environment: no credentials, no proxies, no PG* or AWS_*."""
+    """Return the part of the environment that every child gets: no credentials, no proxies, no PG* or AWS_*."""
     names = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "JAVA_HOME", "SSL_CERT_FILE")
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def unprivileged_user() -> str | None:
-    """Return the account a server that refuses root has to run as; None if we are not root.
+    """Return the account for a server that refuses to run as root; None if this process is not root.
 
     Raises:
-        PlatformError: we are root and the machine has neither `postgres` nor `nobody`.
+        PlatformError: this process is root, and the machine has neither `postgres` nor `nobody`.
     """
     if os.geteuid() != 0:
         return None
@@ -82,7 +82,7 @@ def unprivileged_user() -> str | None:
 
 
 def spawn(command: Command, log: Path) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own, so that it outlives us and its whole group can be signalled."""
+    """Start a process in its own session, so that it survives its caller and its whole group can be signalled."""
     account = pwd.getpwnam(command.user) if command.user else None
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -103,7 +103,7 @@ def run(command: Command, *, timeout_seconds: float = 120) -> str:
     """Run a command to its end and return its output.
 
     Raises:
-        PlatformError: it failed or took too long; the last lines of its output follow.
+        PlatformError: the command failed or took too long. The last lines of its output follow.
     """
     name = Path(command.arguments[0]).name
     account = pwd.getpwnam(command.user) if command.user else None
@@ -133,13 +133,13 @@ def run(command: Command, *, timeout_seconds: float = 120) -> str:
 
 
 def signal_group(leader: int, number: signal.Signals) -> None:
-    """Signal a process and all it started in its session; a group that is gone is fine."""
+    """Signal a process and everything it started in its session. Does nothing if the group is gone."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, number)
 
 
 def end(identity: ProcessIdentity, *, number: signal.Signals = signal.SIGTERM, grace_seconds: float = 10) -> None:
-    """End a process that is not our child, with SIGKILL after the grace; returns when it is gone."""
+    """End a process that may not be a child, with SIGKILL after the grace; return when it is gone."""
     process = identity.process()
     if process is None:
         return
@@ -152,12 +152,12 @@ def end(identity: ProcessIdentity, *, number: signal.Signals = signal.SIGTERM, g
 
 
 def last_lines(path: Path, count: int = 12, start: int = 0) -> str:
-    """Return the last lines of a log, looking no further back than byte `start`."""
+    """Return the last lines of a log, but none before byte `start`."""
     if not path.exists():
         return ""
     with path.open("rb") as file:
         size = path.stat().st_size
-        # 16 KiB hold a dozen lines of any server here.
+        # 16 KiB hold a dozen log lines of every server here.
         file.seek(max(start, size - 16384))
         text = file.read().decode(errors="replace")
     return "\n".join(text.strip().splitlines()[-count:])

@@ -1,4 +1,4 @@
-"""The services by name, and what each needs."""
+"""The services by name, and what each one needs."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,7 @@ from stack.services.redis import Redis
 from stack.services.s3 import S3
 from stack.services.temporal import Temporal
 
-# What a user names, and the processes it consists of.
+# The names that a user knows, each with the processes it consists of.
 SERVICES: dict[str, tuple[type[Service], ...]] = {
     "temporal": (Temporal,),
     "postgres": (Postgres,),
@@ -24,14 +24,14 @@ SERVICES: dict[str, tuple[type[Service], ...]] = {
     "opensearch": (OpenSearch,),
 }
 ON_DEMAND = tuple(name for name, processes in SERVICES.items() if any(process.is_on_demand for process in processes))
-# What a start starts.
+# The services that a start without names starts.
 ALL = tuple(name for name in SERVICES if name not in ON_DEMAND)
 PROCESSES: dict[str, type[Service]] = {
     **{process.name: process for processes in SERVICES.values() for process in processes},
     "worker": Worker,
     "watcher": Watcher,
 }
-# The tools of the processes, by process; the first four of Kubernetes and the rest come from one build.
+# The tools by service. One build makes kubectl and all processes of Kubernetes.
 TOOLS: dict[str, tuple[str, ...]] = {
     "temporal": ("temporal",),
     "postgres": ("postgres", "initdb", "psql", "pg_dump", "pg_restore"),
@@ -44,10 +44,10 @@ TOOLS: dict[str, tuple[str, ...]] = {
 
 
 def processes_of(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the processes of services, processes and apps named by a user, in order of their start.
+    """Return the processes of the services, processes and apps that a user names, in the order of their start.
 
     Raises:
-        PlatformError: a name is none of them.
+        PlatformError: a name is unknown.
     """
     found: list[str] = []
     for name in names:
@@ -62,15 +62,15 @@ def processes_of(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def services_of(processes: Iterable[str]) -> tuple[str, ...]:
-    """Return the services that have any of the processes."""
+    """Return the services that include any of the processes."""
     wanted = set(processes)
     return tuple(name for name, parts in SERVICES.items() if wanted & {part.name for part in parts})
 
 
 def requirements(process: str, present: Iterable[str]) -> tuple[str, ...]:
-    """Return which of the present processes must be healthy before this one.
+    """Return which of the present processes must be healthy before this one starts.
 
-    The apps need all of them, but those that only some applications ask for.
+    The apps need all of them, except the services that only some applications use.
     """
     if process in APPS:
         return tuple(name for name in present if name not in APPS and not PROCESSES[name].is_on_demand)

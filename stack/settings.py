@@ -1,4 +1,4 @@
-"""What a state folder keeps from its first start on: its ports and its credentials."""
+"""What a state folder keeps from its first start on: ports and credentials."""
 
 import os
 import random
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from stack.errors import PlatformError
 from stack.folders import Folders, default_state, locked, write_private
 
-# The usual port of each service, taken by the default platform when it is free.
+# The usual port of each service. The default platform takes it if it is free.
 USUAL_PORTS = {
     "temporal": 7233,
     "temporal-ui": 8233,
@@ -36,12 +36,12 @@ CREDENTIALS = (
     "redis-admin",
     "kubernetes-admin",
 )
-# Below Linux's ephemeral range (32768 up), else an outgoing connection could hold a kept port at a restart.
+# Below Linux's ephemeral range (32768 up). Otherwise an outgoing connection could hold a kept port at a restart.
 FREE_PORTS = range(20000, 32000)
 
 
 class StateSettings(BaseModel):
-    """The ports and credentials of one state folder; a later start finds the same ones."""
+    """The ports and credentials of one state folder. Each later start uses the same ones."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -50,12 +50,12 @@ class StateSettings(BaseModel):
 
     @classmethod
     def load(cls, folders: Folders) -> "StateSettings":
-        """Read the kept settings and fill in what is missing; the file is readable by its owner only.
+        """Read the kept settings and add what is missing. Only the owner can read the file.
 
-        PLATTR_PORT_<NAME> (as in PLATTR_PORT_TEMPORAL_UI) overrides a port, also a kept one.
+        PLATTR_PORT_<NAME> (for example PLATTR_PORT_TEMPORAL_UI) overrides a port, even a kept one.
 
         Raises:
-            PlatformError: a configured port is no number between 1 and 65535.
+            PlatformError: a configured port is not a number between 1 and 65535.
         """
         folders.create()
         path = folders.run / "settings.json"
@@ -77,7 +77,7 @@ class StateSettings(BaseModel):
 
 
 def port_is_free(port: int) -> bool:
-    """Tell whether a process could listen on the loopback's port now."""
+    """Tell whether a process could listen on this port of the loopback now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

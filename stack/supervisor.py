@@ -1,4 +1,4 @@
-"""The daemon that keeps one platform's processes running; one per state folder."""
+"""The daemon that keeps the processes of one platform running. Each state folder has one."""
 
 import fcntl
 import os
@@ -21,20 +21,21 @@ from stack.settings import StateSettings
 from stack.tools.resolve import link_tools, resolve_tools
 from stack.unit import Unit
 
-# A command that looks whether there is a supervisor holds the lock for some microseconds.
+# A command that checks for a supervisor holds the lock for some microseconds.
 LOCK_SECONDS = 1.0
-# A process that ignores its signal gets SIGKILL after its grace: apps 30 s, Keycloak 20, API server and etcd 10 each.
+# A process that ignores its signal gets SIGKILL after its grace: apps 30 s, Keycloak 20 s, API server and etcd 10 s
+# each.
 STOP_SECONDS = 75.0
 
 
 def say(line: str) -> None:
-    """Write a line into the supervisor's own log."""
+    """Write a line to the supervisor's own log."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
 def take_lock(lock: TextIO) -> bool:
-    """Take the supervisor's lock; False when another supervisor has it."""
+    """Take the supervisor's lock; False if another supervisor has it."""
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
@@ -48,7 +49,7 @@ def take_lock(lock: TextIO) -> bool:
 
 
 class Supervisor:
-    """Reads wishes, runs a unit for each process, publishes reports."""
+    """Read the desired state, run a unit for each process, and publish the actual state."""
 
     def __init__(self, folders: Folders) -> None:
         self.folders = folders
@@ -61,8 +62,8 @@ class Supervisor:
         self._bells = {name: self._doorbell(name) for name in ON_DEMAND}
 
     def run(self) -> int:
-        """Supervise until SIGTERM or SIGINT; returns the exit code."""
-        # Held until the process ends, however it ends.
+        """Supervise until SIGTERM or SIGINT; return the exit code."""
+        # The lock is held until the process ends, however it ends.
         lock = (self.folders.state / SUPERVISOR_LOCK).open("a")
         if not take_lock(lock):
             sys.stderr.write(f"cannot supervise {self.folders.state}: another supervisor does\n")
@@ -76,7 +77,7 @@ class Supervisor:
             if desired.serial != self._serial:
                 self._follow(desired)
             self._publish()
-            # A signal says that there is a new wish; the five seconds are for one that got lost.
+            # A signal announces a new desired state. The timeout of five seconds covers a lost signal.
             self._wake.wait(timeout=5)
             self._wake.clear()
         self._stop_all()
@@ -88,7 +89,7 @@ class Supervisor:
         self._wake.set()
 
     def _end_leftovers(self) -> None:
-        """End what a killed predecessor left, those first that need others: an API server waits long for its etcd."""
+        """End what a killed supervisor left, dependents first: an API server waits long for a missing etcd."""
         for name in reversed(list(PROCESSES)):
             leftover = ProcessIdentity.read(self.control.process_file(name))
             if leftover is not None:
@@ -97,7 +98,7 @@ class Supervisor:
 
     def _follow(self, desired: DesiredState) -> None:
         for name, bell in self._bells.items():
-            # Before its unit: the port must be free by then.
+            # Before the unit starts, because its port must be free by then.
             if desired.processes and name in services_of(desired.processes):
                 bell.take_down()
         site = Site(self.folders, self.settings, desired.tools)
@@ -121,7 +122,7 @@ class Supervisor:
             self.control.write_report(report)
 
     def _tend_bells(self, statuses: dict[str, ServiceStatus]) -> None:
-        """Keep waiting for whoever asks for a service that nobody has asked for yet, and say so."""
+        """Listen for connections to each service that no client has used yet, and report it as on demand."""
         for name, bell in self._bells.items():
             parts = [process.name for process in SERVICES[name]]
             started = [statuses[part].state for part in parts if part in statuses]
@@ -136,7 +137,7 @@ class Supervisor:
                 bell.let_go()
 
     def _doorbell(self, name: str) -> Doorbell:
-        """Return the bell of a service: who rings it has the tools fetched and the service wished for."""
+        """Return the doorbell of a service. A connection fetches its tools and adds it to the desired state."""
         site = Site(self.folders, self.settings, {})
         process = SERVICES[name][0]
 
@@ -152,7 +153,7 @@ class Supervisor:
             bell.take_down()
             bell.let_go()
         deadline = time.monotonic() + STOP_SECONDS
-        # What needs others stops before them: apps, everything else, the API server, etcd.
+        # Dependents stop before what they need: apps, everything else, the API server, etcd.
         last = ("kube-apiserver", "etcd")
         middle = tuple(name for name in PROCESSES if name not in (*APPS, *last))
         for stage in (APPS, middle, *((name,) for name in last)):

@@ -1,4 +1,4 @@
-"""One supervised process: started when its requirements are healthy, restarted when it dies."""
+"""One supervised process: started when its requirements are healthy, and restarted when it dies."""
 
 import datetime as dt
 import signal
@@ -16,17 +16,18 @@ from stack.processes import Command, ProcessIdentity, end, last_lines, signal_gr
 from stack.services.base import Service
 from stack.settings import port_is_free
 
-# A start that fails is tried again at once (a port in TIME_WAIT, a postmaster's dying children), then given up.
+# A failed start is retried at once: a port may be in TIME_WAIT, or a postmaster's children may still be dying. After
+# this many attempts the process counts as failed.
 ATTEMPTS = 3
-# Once it has been healthy a process is restarted for ever, ever more slowly.
+# A process that has been healthy once is restarted forever, with ever longer pauses.
 FIRST_BACKOFF_SECONDS, LAST_BACKOFF_SECONDS = 0.2, 10.0
-# A process that listens on nothing counts as healthy only after it has not exited at once.
+# A process that listens on nothing counts as healthy only if it has not exited within this time.
 SILENT_SECONDS = 0.5
 LOG_BYTES = 20 * 2**20
 
 
 class Unit(threading.Thread):
-    """The life of one process, in a thread of its own."""
+    """One process from start to stop, in its own thread."""
 
     def __init__(self, service: Service, control: Control, changed: Callable[[], None]) -> None:
         super().__init__(name=service.name, daemon=True)
@@ -47,7 +48,7 @@ class Unit(threading.Thread):
         self._log_start = 0
 
     def status(self) -> ServiceStatus:
-        """Describe it as it is now."""
+        """Return the current status of the process."""
         with self._condition:
             return ServiceStatus(
                 service=self.service.name,
@@ -62,11 +63,11 @@ class Unit(threading.Thread):
 
     @property
     def is_running(self) -> bool:
-        """Whether it is healthy and set up."""
+        """Whether the process is healthy and set up."""
         return self._state == "running"
 
     def want(self, *, wanted: bool, requirements: "tuple[Unit, ...]" = ()) -> None:
-        """Ask it to run or to stop; a failed one is tried again."""
+        """Ask the process to run or to stop. A failed process is tried again."""
         with self._condition:
             self._requirements = requirements
             if wanted and self._state == "failed":
@@ -81,12 +82,12 @@ class Unit(threading.Thread):
             threading.Thread(target=self._end, args=(pid,), daemon=True).start()
 
     def wait_stopped(self, timeout_seconds: float) -> None:
-        """Wait until it has stopped."""
+        """Wait until the process has stopped."""
         with self._condition:
             self._condition.wait_for(lambda: self._state == "stopped", timeout_seconds)
 
     def run(self) -> None:
-        """Live: start, watch, restart."""
+        """Start the process, wait for its end, and restart it, forever."""
         while True:
             with self._condition:
                 if not self._wanted and self._state != "stopped":
@@ -112,13 +113,13 @@ class Unit(threading.Thread):
                 self._set("waiting", message="")
         while any(not unit.is_running for unit in self._requirements):
             with self._condition:
-                # Their changes are not signalled to us.
+                # A change of a requirement sends no notification, so the wait is short.
                 if self._condition.wait_for(lambda: not self._wanted, timeout=0.1):
                     return False
         return self._wanted
 
     def _start(self) -> subprocess.Popen[bytes] | None:
-        """Start and set up; on failure return None after the back-off."""
+        """Start and set up the process; on failure return None after the back-off."""
         process = None
         began = time.monotonic()
         try:
@@ -195,7 +196,7 @@ class Unit(threading.Thread):
             self._pause()
 
     def _gone(self, process: subprocess.Popen[bytes]) -> None:
-        # The leader is dead, what it started may not be: kc.sh's Java after a kill -9 of kc.sh.
+        # The leader is dead, but its children may live: for example kc.sh's Java after a kill -9 of kc.sh.
         signal_group(process.pid, signal.SIGKILL)
         with self._condition:
             self._pid = None

@@ -1,1 +1,1 @@
-"""One module per service of the local platform: its command, its health, its first setting up."""
+"""One module for each service of the local platform: its command, its health and its setup."""

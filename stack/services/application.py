@@ -1,4 +1,4 @@
-"""Plattr's own processes, the worker and the watcher, run beside the services they talk to."""
+"""Plattr's own processes, the worker and the watcher, which run beside the backends they use."""
 
 import os
 import sys
@@ -9,14 +9,14 @@ from stack.services.base import Service, Site, answers
 
 APPS = ("worker", "watcher")
 
-# Two arenas: glibc gives each of Temporal's and boto3's threads its own, and none of them ever shrinks.
+# Two arenas: otherwise glibc gives each thread of Temporal and boto3 its own, and no arena ever shrinks.
 ALLOCATOR = {"MALLOC_ARENA_MAX": "2"}
 
 
 class Application(Service):
     """`python -m worker` or `python -m watcher`, with the platform's settings in its environment."""
 
-    # The worker gives its running activities 25 s.
+    # The worker gives its running activities 25 s to end.
     stop_grace_seconds = 30
 
     def __init__(self, site: Site, name: str) -> None:
@@ -25,14 +25,14 @@ class Application(Service):
 
     @property
     def address(self) -> str:
-        """Its metrics and health."""
+        """The address of its metrics and health."""
         return self.site.url(f"{self.app}-metrics")
 
     def prepare(self) -> None:
-        """It keeps no files."""
+        """Do nothing, because the process keeps no files."""
 
     def command(self) -> Command:
-        """Run the module with this interpreter; settings of the caller's shell do not reach it, OTEL_* do."""
+        """Run the module with this interpreter. Of the caller's environment it gets OTEL_*, but no settings."""
         passed = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
         return Command(
             arguments=(sys.executable, "-m", self.app),
@@ -41,7 +41,7 @@ class Application(Service):
         )
 
     def is_healthy(self) -> bool:
-        """Its own readiness."""
+        """Tell whether its readiness probe succeeds."""
         return answers(f"{self.address}/readyz")
 
 

@@ -1,4 +1,4 @@
-"""What the supervisor needs to know of a service."""
+"""What the supervisor must know about a service."""
 
 import signal
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from stack.settings import StateSettings
 
 @dataclass(frozen=True)
 class Site:
-    """Where a platform stands: its folders, its kept ports and credentials, its tools by name."""
+    """One platform's folders, its kept ports and credentials, and its tools by name."""
 
     folders: Folders
     settings: StateSettings
@@ -38,7 +38,7 @@ class Site:
         """Return the path of a tool.
 
         Raises:
-            PlatformError: it was not resolved before the start.
+            PlatformError: the tool was not resolved before the start.
         """
         if name not in self.tools:
             raise PlatformError(f"cannot find {name}: not resolved for this platform; run plattr infra start")
@@ -46,16 +46,16 @@ class Site:
 
 
 class Service(ABC):
-    """One process of the platform; methods may block, each service has a thread of its own."""
+    """One process of the platform. Methods may block, because each service has its own thread."""
 
     name: ClassVar[str]
-    # Ports by their names in the settings; they must be free before a start.
+    # The names of its ports in the settings. The ports must be free before a start.
     ports: ClassVar[tuple[str, ...]] = ()
     # Processes that must be healthy before this one starts.
     requires: ClassVar[tuple[str, ...]] = ()
-    # Generous: the machine may be busy with the other services' starts.
+    # A long time, because the machine may be busy with the start of the other services.
     healthy_within_seconds: ClassVar[float] = 60
-    # Not started with the others, but by the first connection to its port: see stack/doorbell.py.
+    # If true, the first connection to its port starts the service: see stack/doorbell.py.
     is_on_demand: ClassVar[bool] = False
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     stop_grace_seconds: ClassVar[float] = 10
@@ -65,16 +65,16 @@ class Service(ABC):
 
     @property
     def folder(self) -> Path:
-        """Where the service keeps its files."""
+        """The folder with the service's files."""
         return self.site.folders.service(self.name)
 
     @property
     def address(self) -> str:
-        """Return what a person would look for; empty if it listens on nothing."""
+        """The address that a person would look for; empty if the service listens on nothing."""
         return self.site.url(self.ports[0]) if self.ports else ""
 
     def prepare(self) -> None:
-        """Make what the command needs; runs before every start, so it must be idempotent."""
+        """Create what the command needs. It runs before every start, so it must be idempotent."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     @abstractmethod
@@ -83,16 +83,17 @@ class Service(ABC):
 
     @abstractmethod
     def is_healthy(self) -> bool:
-        """Tell whether it serves now; quick, never raises for a server that is not there."""
+        """Tell whether the service answers now. It must be quick, and must not raise if the server is away."""
 
     def set_up(self) -> None:  # noqa: B027  # most services have nothing to set up
-        """Make accounts and the like once it is healthy; runs after every start, so it must be idempotent."""
+        """Create accounts and similar things once the service is healthy. It runs after every start: be idempotent."""
 
 
 def answers(url: str, *, expected: int = 200) -> bool:
     """Tell whether a GET has the expected status.
 
-    By the plain standard library: an httpx client loads all of the machine's CAs, and this is asked ten times a second.
+    It uses only the standard library, because an httpx client loads all CAs of the machine, and this runs ten times a
+    second.
     """
     parts = urlsplit(url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=2)

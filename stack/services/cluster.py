@@ -1,4 +1,4 @@
-"""The inside of the local cluster: namespace, node, CRDs, roles, and a kubeconfig for each user of it."""
+"""The contents of the local cluster: namespace, node, CRDs, roles, and a kubeconfig for each user."""
 
 import base64
 import json
@@ -15,9 +15,9 @@ from stack.processes import Command, run
 from stack.services.base import Site
 
 NAMESPACE = "plattr-system"
-# The ServiceAccounts that deploy/rbac makes, by role.
+# The ServiceAccounts that deploy/rbac creates, by role.
 ACCOUNTS = {"worker": "plattr-worker", "watcher": "plattr-watcher"}
-# What of deploy/ the local platform has as it stands.
+# The folders of deploy/ that the local platform applies unchanged.
 APPLIED = ("crds", "rbac", "admission")
 TOKEN_SECONDS = 8760 * 3600
 NODE = {
@@ -32,7 +32,7 @@ NODE = {
 
 
 class Cluster:
-    """The cluster as its admin sees it."""
+    """The cluster, as its admin sees it."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -42,7 +42,7 @@ class Cluster:
         self._mark = site.folders.run / "manifests"
 
     def client(self) -> httpx.Client:
-        """Return an HTTP client of the admin; the caller closes it."""
+        """Return an HTTP client for the admin. The caller closes it."""
         return httpx.Client(
             base_url=self.server,
             headers={"Authorization": f"Bearer {self.site.credential('kubernetes-admin')}"},
@@ -52,7 +52,7 @@ class Cluster:
         )
 
     def find(self, path: str) -> dict[str, Any] | None:
-        """Return an object, or None if it or the API server is not there."""
+        """Return an object; None if the object does not exist or the API server is away."""
         try:
             with self.client() as http:
                 response = http.get(path)
@@ -65,7 +65,7 @@ class Cluster:
         self._write_kubeconfig(self.admin_kubeconfig, "admin", self.site.credential("kubernetes-admin"))
 
     def set_up(self) -> None:
-        """Make what is missing inside the cluster; a second run changes nothing but the tokens."""
+        """Create what is missing in the cluster. A second run changes only the tokens."""
         with self.client() as http:
             namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
             self._create(http, "/api/v1/namespaces", namespace)
@@ -73,11 +73,11 @@ class Cluster:
         self.apply_manifests()
 
     def has_changed_manifests(self) -> bool:
-        """Tell whether a manifest of `APPLIED` changed since they were applied."""
+        """Tell whether a manifest of `APPLIED` changed since the last apply."""
         return not self._mark.exists() or self._mark.read_text() != fingerprint()
 
     def apply_manifests(self) -> bool:
-        """Apply the manifests of `APPLIED` and write the kubeconfigs; tells whether a CRD is new.
+        """Apply the manifests of `APPLIED` and write the kubeconfigs; return whether a CRD is new.
 
         Raises:
             PlatformError: the API server refuses a manifest.
@@ -136,12 +136,12 @@ def kubeconfig_path(state: Path, role: str) -> Path:
 
 
 def manifests(folder: Path) -> list[Path]:
-    """Return a folder's manifests, if it has any."""
+    """Return a folder's manifests, if there are any."""
     return sorted(folder.glob("*.yaml"))
 
 
 def fingerprint() -> str:
-    """Return what changes when a manifest of `APPLIED` does."""
+    """Return a text that changes whenever a manifest of `APPLIED` changes."""
     files = [path for part in APPLIED for path in manifests(DEPLOY / part)]
     return json.dumps([[str(path), path.stat().st_mtime_ns, path.stat().st_size] for path in files])
 

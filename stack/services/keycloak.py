@@ -1,4 +1,4 @@
-"""Keycloak on a database file, with a client that may make realms and nothing else."""
+"""Keycloak on a database file, with a client that may create realms and nothing else."""
 
 import shutil
 from pathlib import Path
@@ -17,21 +17,21 @@ CLIENT_ID = "plattr"
 
 
 class Keycloak(Service):
-    """Keycloak's home is a folder of links to the cached build, with a `data` folder of its own."""
+    """Keycloak. Its home is a folder of links to the cached build, with its own `data` folder."""
 
     name = "keycloak"
     ports = ("keycloak", "keycloak-management")
-    # 13 s on a quiet machine with a new database; three minutes when all cores are busy building.
+    # 13 s on an idle machine with a new database, three minutes while all cores are busy with builds.
     healthy_within_seconds = 180
     stop_grace_seconds = 20
 
     @property
     def home(self) -> Path:
-        """Keycloak's home: kc.sh takes it from where it lies itself, so kc.sh is copied, not linked."""
+        """Keycloak's home. kc.sh derives it from its own location, so kc.sh is copied and not linked."""
         return self.folder / "home"
 
     def prepare(self) -> None:
-        """Make the home again, for the cached build may have moved; data stays."""
+        """Create the home again, because the cached build may have moved. The data stays."""
         super().prepare()
         build = Path(self.site.tool("keycloak"))
         (self.home / "bin").mkdir(parents=True, exist_ok=True)
@@ -42,12 +42,12 @@ class Keycloak(Service):
             link.symlink_to(build / part)
 
     def command(self) -> Command:
-        """Start what was built; everything listens on the loopback only."""
+        """Start the build. Everything listens on the loopback only."""
         return Command(
             arguments=(
                 str(self.home / "bin" / "kc.sh"),
                 *("start", "--optimized", "--http-enabled=true", "--log-level=warn"),
-                # Belongs to start, not to build: without it JGroups listens on the machine's outer addresses.
+                # An option of start, not of build. Without it JGroups listens on the machine's outer addresses.
                 "--cache=local",
                 *("--http-host=127.0.0.1", f"--http-port={self.site.port('keycloak')}"),
                 f"--http-management-port={self.site.port('keycloak-management')}",
@@ -57,20 +57,20 @@ class Keycloak(Service):
                 "KC_BOOTSTRAP_ADMIN_USERNAME": ADMIN_USER,
                 "KC_BOOTSTRAP_ADMIN_PASSWORD": self.site.credential("keycloak-admin"),
                 "JAVA_OPTS_KC_HEAP": "-Xms64m -Xmx384m",
-                # -UseG1GC first, else Java refuses: multiple garbage collectors selected.
+                # -UseG1GC must come first. Otherwise Java refuses: multiple garbage collectors selected.
                 "JAVA_OPTS_APPEND": "-XX:-UseG1GC -XX:+UseSerialGC",
             },
             folder=self.folder,
         )
 
     def is_healthy(self) -> bool:
-        """While it starts it answers 503."""
+        """Tell whether Keycloak serves. While it starts it answers 503."""
         return answers(f"{self.address}/realms/master")
 
     def set_up(self) -> None:
-        """Make the confidential client, if it cannot log in yet, and warm Keycloak up as that client."""
+        """Create the confidential client if it cannot log in yet, and warm Keycloak up as that client."""
         secret = self.site.credential("keycloak-client")
-        # trust_env: a proxy has no business on the loopback.
+        # trust_env=False: no proxy may be used on the loopback.
         with httpx.Client(base_url=self.address, timeout=60, trust_env=False) as http:
             login = {"grant_type": "client_credentials", "client_id": CLIENT_ID, "client_secret": secret}
             token = http.post(TOKEN_PATH, data=login)
@@ -93,7 +93,7 @@ def _bearer(token: httpx.Response) -> str:
 
 
 def _warm_up(http: httpx.Client) -> None:
-    """Make one realm and delete it: the first in a new process takes 2 to 8 s, until Java has compiled its way."""
+    """Create one realm and delete it: in a new process the first takes 2 to 8 s, until Java has compiled its code."""
     http.delete(f"/admin/realms/{WARM_UP_REALM}")
     _answer(http.post("/admin/realms", json={"realm": WARM_UP_REALM, "enabled": False}))
     _answer(http.delete(f"/admin/realms/{WARM_UP_REALM}"))
@@ -110,7 +110,7 @@ def _make_client(http: httpx.Client, secret: str) -> None:
         "serviceAccountsEnabled": True,
         "standardFlowEnabled": False,
         "directAccessGrantsEnabled": False,
-        # A full token grows by 530 bytes with each realm the account makes.
+        # A full token grows by 530 bytes with each realm that the account creates.
         "attributes": {"client.use.lightweight.access.token.enabled": "true"},
     }
     _answer(http.post(clients, json=representation))

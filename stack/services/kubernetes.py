@@ -12,25 +12,25 @@ from stack.services.base import Service, Site
 from stack.services.cluster import Cluster
 from stack.services.pki import make_keys
 
-# Left out: node-lifecycle, horizontal-pod-autoscaler, volumes. The simulated node needs none of them.
+# Without node-lifecycle, horizontal-pod-autoscaler and volumes: the simulated node needs none of them.
 CONTROLLERS = (
     *("namespace", "garbage-collector", "serviceaccount", "serviceaccount-token", "root-ca-certificate-publisher"),
     *("clusterrole-aggregation", "deployment", "replicaset", "statefulset", "job", "cronjob", "endpointslice"),
     *("disruption", "resourcequota"),
 )
-# Without leader election, without a port; the default limit of 20 requests a second makes large tests slow.
+# No leader election and no port. The default limit of 20 requests a second makes large tests slow.
 QUIET = ("--leader-elect=false", "--secure-port=0", "--profiling=false", "--kube-api-qps=500", "--kube-api-burst=1000")
 
 
 class ControlPlaneService(Service):
-    """What the five have in common: one folder, one set of keys, the admin's kubeconfig."""
+    """What the five services share: one folder, one set of keys, the admin's kubeconfig."""
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         self.cluster = Cluster(site)
 
     def prepare(self) -> None:
-        """Make the keys and the admin's kubeconfig."""
+        """Write the admin's kubeconfig."""
         super().prepare()
         self.cluster.write_admin_kubeconfig()
 
@@ -39,28 +39,28 @@ class ControlPlaneService(Service):
         return str(self.cluster.keys / name)
 
     def binary(self, *arguments: str) -> Command:
-        """Start the service's own binary in its folder."""
+        """Return a command that starts the service's own binary in its folder."""
         return Command(arguments=(self.site.tool(self.name), *arguments), folder=self.folder)
 
 
 class Etcd(ControlPlaneService):
-    """etcd over mutual TLS; without fsync, so safe against kill -9 and not against power loss."""
+    """etcd over mutual TLS, without fsync: safe against kill -9, but not against power loss."""
 
     name = "etcd"
     ports = ("etcd",)
 
     @property
     def address(self) -> str:
-        """The client address."""
+        """The address for clients."""
         return f"https://127.0.0.1:{self.site.port('etcd')}"
 
     def prepare(self) -> None:
-        """The first of the five to start, so it makes the keys."""
+        """Create the keys, because etcd is the first of the five to start."""
         make_keys(self.cluster.keys, self.site.credential("kubernetes-admin"))
         super().prepare()
 
     def command(self) -> Command:
-        """One member; its peer port is any free one, for there are no peers."""
+        """Start one member. Its peer port is any free port, because there are no peers."""
         peer = "https://127.0.0.1:0"
         authority, certificate, key = self.key("ca.crt"), self.key("etcd.crt"), self.key("etcd.key")
         return self.binary(
@@ -74,7 +74,7 @@ class Etcd(ControlPlaneService):
         )
 
     def is_healthy(self) -> bool:
-        """Its health page over mutual TLS."""
+        """Tell whether its health page answers over mutual TLS."""
         context = ssl.create_default_context(cafile=self.key("ca.crt"))
         context.load_cert_chain(self.key("etcd.crt"), self.key("etcd.key"))
         try:
@@ -84,7 +84,7 @@ class Etcd(ControlPlaneService):
 
 
 class ApiServer(ControlPlaneService):
-    """The API server; set up with Plattr's namespace, CRDs and roles before anything watches it."""
+    """The API server. It gets Plattr's namespace, CRDs and roles before any other process watches it."""
 
     name = "kube-apiserver"
     ports = ("kubernetes",)
@@ -92,11 +92,11 @@ class ApiServer(ControlPlaneService):
 
     @property
     def address(self) -> str:
-        """The API's address."""
+        """The address of the API."""
         return self.cluster.server
 
     def command(self) -> Command:
-        """Start it with RBAC on and anonymous requests off."""
+        """Start the API server with RBAC and without anonymous requests."""
         return self.binary(
             *(f"--etcd-servers=https://127.0.0.1:{self.site.port('etcd')}", f"--etcd-cafile={self.key('ca.crt')}"),
             *(f"--etcd-certfile={self.key('etcd.crt')}", f"--etcd-keyfile={self.key('etcd.key')}"),
@@ -107,26 +107,26 @@ class ApiServer(ControlPlaneService):
             f"--service-account-key-file={self.key('sa.pub')}",
             f"--service-account-signing-key-file={self.key('sa.key')}",
             "--service-cluster-ip-range=10.96.0.0/16",
-            # A loopback address is no valid endpoint of the Service `kubernetes`.
+            # A loopback address is not a valid endpoint of the Service `kubernetes`.
             "--endpoint-reconciler-type=none",
-            # Else a new node keeps a not-ready taint, which only the node-lifecycle controller removes.
+            # Otherwise a new node keeps a not-ready taint, which only the node-lifecycle controller removes.
             "--disable-admission-plugins=TaintNodesByCondition",
             *("--enable-priority-and-fairness=false", "--profiling=false", "--event-ttl=1h"),
         )
 
     def is_healthy(self) -> bool:
-        """Its readiness, asked as the admin."""
+        """Tell whether it is ready, asked as the admin."""
         with contextlib.suppress(httpx.HTTPError), self.cluster.client() as http:
             return http.get("/readyz").is_success
         return False
 
     def set_up(self) -> None:
-        """Make the namespace, the node, the CRDs and roles, and the kubeconfigs of worker and watcher."""
+        """Create the namespace, the node, the CRDs and roles, and the kubeconfigs of worker and watcher."""
         self.cluster.set_up()
 
 
 class ControllerManager(ControlPlaneService):
-    """The controllers; started after the CRDs, for it looks for new kinds only every 30 s."""
+    """The controllers. They start after the CRDs exist, because they look for new kinds only every 30 s."""
 
     name = "kube-controller-manager"
     requires = ("kube-apiserver",)
@@ -140,12 +140,12 @@ class ControllerManager(ControlPlaneService):
         )
 
     def is_healthy(self) -> bool:
-        """It makes every namespace's default ServiceAccount."""
+        """Tell whether it has created the default ServiceAccount of Plattr's namespace."""
         return self.cluster.find("/api/v1/namespaces/plattr-system/serviceaccounts/default") is not None
 
 
 class Scheduler(ControlPlaneService):
-    """The scheduler, so that pods really wait for resources."""
+    """The scheduler, with which pods really wait for resources."""
 
     name = "kube-scheduler"
     requires = ("kube-apiserver",)
@@ -155,18 +155,18 @@ class Scheduler(ControlPlaneService):
         return self.binary(f"--kubeconfig={self.cluster.admin_kubeconfig}", *QUIET)
 
     def is_healthy(self) -> bool:
-        """It listens on nothing: the supervisor sees when it exits."""
+        """Return True: it listens on nothing, and the supervisor notices its exit."""
         return True
 
 
 class Kwok(ControlPlaneService):
-    """The simulated kubelets: pods become ready, or fail as their annotation sim/outcome says."""
+    """The simulated kubelets. Pods become ready, or fail as their annotation sim/outcome says."""
 
     name = "kwok"
     requires = ("kube-apiserver",)
 
     def command(self) -> Command:
-        """Play the stages of stack/kube/stages.yaml; no leases, so an idle platform writes nothing."""
+        """Run the stages of stack/kube/stages.yaml, without leases, so that an idle platform writes nothing."""
         stages = resources.files("stack") / "kube" / "stages.yaml"
         return self.binary(
             *(f"--kubeconfig={self.cluster.admin_kubeconfig}", f"--config={stages}", "--manage-all-nodes=true"),
@@ -174,7 +174,7 @@ class Kwok(ControlPlaneService):
         )
 
     def is_healthy(self) -> bool:
-        """It makes the node ready."""
+        """Tell whether it has made the node ready."""
         node: dict[str, Any] = self.cluster.find("/api/v1/nodes/sim-0") or {}
         conditions = node.get("status", {}).get("conditions", [])
         return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)

@@ -1,4 +1,4 @@
-"""OpenSearch with one node: started when somebody asks for it."""
+"""OpenSearch with one node. The first connection starts it."""
 
 import os
 import pwd
@@ -10,7 +10,7 @@ import httpx
 from stack.processes import Command, unprivileged_user
 from stack.services.base import Service, Site, answers
 
-# Of one node: a copy of a shard has nowhere to go, and its index would stay yellow.
+# With one node a shard cannot have a copy, and its index would stay yellow.
 _TEMPLATE = {"index_patterns": ["*"], "priority": 0, "template": {"settings": {"number_of_replicas": 0}}}
 _LOGGING = """appender.console.type = Console
 appender.console.name = console
@@ -22,12 +22,12 @@ rootLogger.appenderRef.console.ref = console
 
 
 class OpenSearch(Service):
-    """One node on the loopback, without the security plugin; as root it runs as another user, for it refuses root."""
+    """One node on the loopback, without the security plugin. It refuses root, so for root it runs as another user."""
 
     name = "opensearch"
     ports = ("opensearch", "opensearch-transport")
     is_on_demand = True
-    # 7 s on a quiet machine.
+    # 7 s on an idle machine.
     healthy_within_seconds = 120
 
     def __init__(self, site: Site) -> None:
@@ -35,7 +35,7 @@ class OpenSearch(Service):
         self.user = unprivileged_user()
 
     def prepare(self) -> None:
-        """Write the configuration; data stays."""
+        """Write the configuration. The data stays."""
         super().prepare()
         configuration = self.folder / "config"
         for folder in (configuration, *(self.folder / part for part in ("data", "logs", "tmp"))):
@@ -57,7 +57,7 @@ class OpenSearch(Service):
                 os.chown(path, entry.pw_uid, entry.pw_gid)
 
     def command(self) -> Command:
-        """Start the server on what was put together in the cache."""
+        """Start the server from the home that was assembled in the cache."""
         home = Path(self.site.tool("opensearch")).resolve()
         return Command(
             arguments=(
@@ -73,16 +73,16 @@ class OpenSearch(Service):
         )
 
     def is_healthy(self) -> bool:
-        """Its own front page."""
+        """Tell whether its front page answers."""
         return answers(f"{self.site.url('opensearch')}/")
 
     def set_up(self) -> None:
-        """Have indices without copies."""
+        """Create a template that gives indices no replicas."""
         url = f"{self.site.url('opensearch')}/_index_template/local"
         httpx.put(url, json=_TEMPLATE, timeout=30, trust_env=False).raise_for_status()
 
 
 def java() -> str:
-    """Return the Java to run: JAVA_HOME's, else the PATH's."""
+    """Return the Java to run, from JAVA_HOME or else from PATH."""
     own = Path(os.environ.get("JAVA_HOME", "/nowhere")) / "bin" / "java"
     return str(own) if own.exists() else shutil.which("java") or "java"

@@ -9,13 +9,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from stack.folders import write_private
 
-# A local platform may stand for years; nobody renews its certificates.
+# A local platform may exist for years, and no process renews its certificates.
 LIFETIME = dt.timedelta(days=3650)
 NAMES = ("localhost", "kubernetes.default.svc", "127.0.0.1", "10.96.0.1")
 
 
 def make_keys(folder: Path, admin_token: str) -> None:
-    """Make every key once; the token file comes last and says that all are there."""
+    """Create every key once. The token file is written last, as the mark that all keys exist."""
     if (folder / "tokens.csv").exists():
         return
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -25,7 +25,7 @@ def make_keys(folder: Path, admin_token: str) -> None:
     for name in ("apiserver", "etcd"):
         server = authority.issue_cert(*NAMES, common_name=name, not_after=until, key_type=trustme.KeyType.ECDSA)
         _write(folder / f"{name}.key", server.private_key_pem)
-        # One certificate and no more: the authority signs without an intermediate.
+        # Write only the first certificate: the authority signs without an intermediate.
         _write(folder / f"{name}.crt", server.cert_chain_pems[0])
     account = ec.generate_private_key(ec.SECP256R1())
     key = account.private_bytes(

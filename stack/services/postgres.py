@@ -1,4 +1,4 @@
-"""PostgreSQL with a database `plattr` and an admin role that is no superuser, as on a managed server."""
+"""PostgreSQL with a database `plattr` and an admin role that is not a superuser, as on a managed server."""
 
 import os
 import pwd
@@ -17,25 +17,27 @@ from stack.services.base import Service, Site
 DATABASE = "plattr"
 SUPERUSER = "postgres"
 ADMIN = "provisioner"
-# CONNECT is granted once to this role: a grant per application updates one catalogue row and fails when concurrent.
+# CONNECT is granted to this role once. Each further grant would update the same catalogue row, and concurrent grants
+# would fail.
 APPLICATIONS = "plattr_apps"
-# Since then the C.UTF-8 that sorts and folds case the same everywhere is built into the server.
+# From this version on, the server has its own C.UTF-8, which sorts and folds case the same everywhere.
 BUILTIN_LOCALE_MAJOR = 17
-# Since then who makes a role is not its member by itself, and this setting, unknown before, says what it becomes.
+# From this version on, the creator of a role is not automatically its member. This setting, unknown in earlier
+# versions, makes it one.
 SELF_GRANT_VERSION = 160000
-# Since then connections can be kept for others than superusers.
+# From this version on, connections can be reserved for roles that are not superusers.
 RESERVE_MAJOR = 16
-# Two workers' pools of 5, those of two more while they are replaced, and a person.
+# The pools of two workers, 5 connections each, the same for their replacements during an update, and one person.
 RESERVED_CONNECTIONS = 21
 SERVER_SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     # Two connections for each of some sixty applications under test, and the pools.
     "max_connections": "200",
-    # A login that is begun and never finished has a connection, the admin's reserved ones too, for so long; the
-    # server's own choice is a minute.
+    # A login that never finishes holds a connection this long, even one of the admin's reserved ones. The server's
+    # default is a minute.
     "authentication_timeout": "5s",
-    # Safe against kill -9, not against power loss: the platform is for development.
+    # Safe against kill -9, but not against power loss. The platform is for development.
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
@@ -49,11 +51,11 @@ def database_url(site: Site, role: str) -> str:
 
 
 class Postgres(Service):
-    """PostgreSQL; as root it runs as another user, for it refuses root."""
+    """PostgreSQL. It refuses root, so for root it runs as another user."""
 
     name = "postgres"
     ports = ("postgres",)
-    # Fast shutdown; SIGTERM would wait for every client to leave.
+    # SIGINT is a fast shutdown. SIGTERM would wait until every client disconnects.
     stop_signal = signal.SIGINT
 
     def __init__(self, site: Site) -> None:
@@ -71,7 +73,7 @@ class Postgres(Service):
         return self.folder / "cluster"
 
     def prepare(self) -> None:
-        """Make the cluster at the first start."""
+        """Create the cluster at the first start."""
         super().prepare()
         if self.user is not None:
             entry = pwd.getpwnam(self.user)
@@ -98,7 +100,7 @@ class Postgres(Service):
             password_file.unlink()
 
     def command(self) -> Command:
-        """Start the server itself, without pg_ctl, so that it is the supervisor's child."""
+        """Start the server directly, without pg_ctl, so that it is the supervisor's child."""
         values = dict(SERVER_SETTINGS)
         if self._major() >= RESERVE_MAJOR:
             values["reserved_connections"] = str(RESERVED_CONNECTIONS)
@@ -107,7 +109,7 @@ class Postgres(Service):
         return Command(arguments=(*arguments, *settings), user=self.user)
 
     def is_healthy(self) -> bool:
-        """It accepts connections once its recovery is over."""
+        """Tell whether it accepts connections, which it does after its recovery."""
         try:
             self._connect("postgres").close()
         except psycopg.OperationalError:
@@ -115,7 +117,7 @@ class Postgres(Service):
         return True
 
     def set_up(self) -> None:
-        """Make the database, the admin and the group role; a second run changes nothing."""
+        """Create the database, the admin and the group role. A second run changes nothing."""
         with self._connect("postgres") as connection:
             if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).rowcount:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
@@ -126,7 +128,7 @@ class Postgres(Service):
         with self._connect(DATABASE) as connection, connection.transaction():
             self._make_roles(connection)
             if connection.info.server_version >= RESERVE_MAJOR * 10000:
-                # Applications may use up all other connections, and Plattr still gets in.
+                # Applications may use all other connections, and Plattr can still connect.
                 connection.execute(sql.SQL("GRANT pg_use_reserved_connections TO {}").format(sql.Identifier(ADMIN)))
 
     def _make_roles(self, connection: psycopg.Connection) -> None:
@@ -141,7 +143,7 @@ class Postgres(Service):
             "database": sql.Identifier(DATABASE),
             "password": sql.Literal(password),
         }
-        # Else CREATE SCHEMA ... AUTHORIZATION of a role it made fails with 42501.
+        # Otherwise CREATE SCHEMA ... AUTHORIZATION fails with 42501 for a role that the admin created.
         self_grant = ["ALTER ROLE {admin} SET createrole_self_grant = 'set, inherit'"]
         if connection.info.server_version < SELF_GRANT_VERSION:
             self_grant = []
@@ -157,7 +159,7 @@ class Postgres(Service):
             connection.execute(sql.SQL(statement).format(**names))
 
     def _close_the_others(self) -> None:
-        """Let only the admin into the other databases: where a tenant may connect, it can name another's role."""
+        """Let only the admin connect to the other databases: where a tenant connects, it can name another's role."""
         with self._connect(DATABASE) as connection:
             is_open = "SELECT FROM pg_database WHERE datname = %s AND has_database_privilege('public', oid, 'CONNECT')"
             for database in ("postgres", "template1"):
@@ -171,7 +173,7 @@ class Postgres(Service):
 
     def _major(self) -> int:
         told = run(Command(arguments=(self.site.tool("postgres"), "--version"), user=self.user))
-        # As in `postgres (PostgreSQL) 15.19 (Debian 15.19-1)`.
+        # The text looks like `postgres (PostgreSQL) 15.19 (Debian 15.19-1)`.
         found = re.search(r"\(PostgreSQL\) (\d+)", told)
         if found is None:
             raise PlatformError(
@@ -181,7 +183,7 @@ class Postgres(Service):
         return int(found[1])
 
     def _locale(self) -> tuple[str, ...]:
-        """Return initdb's arguments for one sorting order on every machine."""
+        """Return initdb's arguments for the same sort order on every machine."""
         if self._major() < BUILTIN_LOCALE_MAJOR:
             return ("--locale=C",)
         return ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")

@@ -1,4 +1,4 @@
-"""Redis, or Valkey, with users: started when somebody asks for it."""
+"""Redis or Valkey, with users. The first connection starts it."""
 
 import hashlib
 import socket
@@ -9,26 +9,26 @@ from stack.processes import Command
 from stack.services.base import Service
 from stack.tools.debian import library_path
 
-# The worker's own account; the user that everybody is without a password is off.
+# The worker's own account. The default user, which needs no password, is off.
 ADMIN = "plattr"
 
 
 class Redis(Service):
-    """One server on the loopback; its users and its data outlive it."""
+    """One server on the loopback. Its users and data survive a restart."""
 
     name = "redis"
     ports = ("redis",)
     is_on_demand = True
 
     def prepare(self) -> None:
-        """Make the file of users, once: the server keeps the applications' in it."""
+        """Create the file of users once. The server also stores the applications' users in it."""
         super().prepare()
         if not self._users.exists():
             digest = hashlib.sha256(self.site.credential("redis-admin").encode()).hexdigest()
             write_private(self._users, f"user default off\nuser {ADMIN} on #{digest} ~* &* +@all\n")
 
     def command(self) -> Command:
-        """Start the server; data is appended to a file, without fsync as everywhere on the local platform."""
+        """Start the server. It appends data to a file, without fsync, as everywhere on the local platform."""
         server = self.site.tool("redis-server")
         port = str(self.site.port("redis"))
         return Command(
@@ -41,7 +41,7 @@ class Redis(Service):
         )
 
     def is_healthy(self) -> bool:
-        """Tell whether it has read its data and lets the worker in."""
+        """Tell whether the server has read its data and accepts the worker's login."""
         try:
             with socket.create_connection(("127.0.0.1", self.site.port("redis")), timeout=2) as connection:
                 connection.sendall(f"AUTH {ADMIN} {self.site.credential('redis-admin')}\r\nPING\r\n".encode())

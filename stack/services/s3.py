@@ -4,26 +4,26 @@ from stack.processes import Command, run
 from stack.services.base import Service, answers
 
 ROOT_KEY = "root"
-# The worker's own account. Role `admin`: with `userplus` versitygw refuses a bucket's owner its bucket once
-# the bucket has a policy that does not name him (proved with 1.8.0), and public buckets have such a policy.
+# The worker's own account, with role `admin`. With `userplus` versitygw refuses a bucket to its owner once the bucket
+# has a policy that does not name the owner (proved with 1.8.0). Public buckets have such a policy.
 ACCOUNT_KEY = "plattr"
 ACCOUNT_ROLE = "admin"
 
 
 class S3(Service):
-    """versitygw on a folder; needs extended attributes on the file system."""
+    """versitygw on a folder. Its file system must support extended attributes."""
 
     name = "s3"
     ports = ("s3",)
 
     def prepare(self) -> None:
-        """Make the three folders."""
+        """Create the three folders."""
         super().prepare()
         for part in ("objects", "versions", "accounts"):
             (self.folder / part).mkdir(exist_ok=True)
 
     def command(self) -> Command:
-        """Start the gateway; all paths are absolute, for it changes into its data folder."""
+        """Start the gateway. All paths are absolute, because it changes to its data folder."""
         return Command(
             arguments=(
                 *(self.site.tool("versitygw"), "--port", f"127.0.0.1:{self.site.port('s3')}", "--health", "/health"),
@@ -35,11 +35,11 @@ class S3(Service):
         )
 
     def is_healthy(self) -> bool:
-        """Its own health page."""
+        """Tell whether its health page answers."""
         return answers(f"{self.site.url('s3')}/health")
 
     def set_up(self) -> None:
-        """Make the worker's account."""
+        """Create the worker's account."""
         if ACCOUNT_KEY not in self._admin("list-users").split():
             secret = self.site.credential("s3-account")
             self._admin("create-user", "-a", ACCOUNT_KEY, "-s", secret, "-r", ACCOUNT_ROLE)

@@ -1,4 +1,4 @@
-"""The Temporal dev server with its Web UI, on a database file that outlives it."""
+"""The Temporal dev server with its Web UI, on a database file that survives a restart."""
 
 from stack.processes import Command
 from stack.services.base import Service, answers
@@ -6,23 +6,24 @@ from stack.services.base import Service, answers
 SEARCH_ATTRIBUTES = ("PlattrNamespace", "PlattrName", "PlattrEnvironment", "PlattrPhase")
 DYNAMIC_CONFIG = (
     "frontend.enableServerVersionCheck=false",
-    # By default a shard's queues are read 20 times a second: each step of a quiet workflow waits up to 50 ms.
+    # By default the server reads a shard's queues 20 times a second, so each step of an idle workflow waits up to 50
+    # ms.
     "history.transferProcessorMaxPollRPS=2000",
     "history.timerProcessorMaxPollRPS=2000",
     "history.visibilityProcessorMaxPollRPS=2000",
-    # FairQueue between the namespaces of the objects; see clients/temporal.py.
+    # Serves the namespaces of the objects in turn; see clients/temporal.py.
     "matching.enableFairness=true",
-    # FairQueue are taken within a partition; the default of four is for thousands of tasks a second.
+    # Fairness works within one partition. The default of four partitions is for thousands of tasks a second.
     "matching.numTaskqueueReadPartitions=1",
     "matching.numTaskqueueWritePartitions=1",
-    # Else a queue that is older than 5 s is also served to the polls for runs that a worker has begun, and it begins
-    # all that wait in a few seconds, whatever worker/run_limiter.py bounds.
+    # Otherwise a queue older than 5 s is also served to polls for runs that a worker has begun. The worker would then
+    # begin all waiting runs within a few seconds, despite the limit of worker/run_limiter.py.
     "matching.priorityBacklogForwarding=false",
 )
 
 
 class Temporal(Service):
-    """Temporal: gRPC on one port, UI on another."""
+    """Temporal, with gRPC on one port and the UI on another."""
 
     name = "temporal"
     ports = ("temporal", "temporal-ui")
@@ -33,7 +34,7 @@ class Temporal(Service):
         return f"127.0.0.1:{self.site.port('temporal')}"
 
     def command(self) -> Command:
-        """Start the dev server; `synchronous=0` makes the file as fast as memory and survives kill -9."""
+        """Start the dev server. `synchronous=0` makes the file as fast as memory, and the data survives kill -9."""
         arguments = [
             self.site.tool("temporal"),
             *("server", "start-dev", "--ip", "127.0.0.1", "--ui-disable-news-fetch", "--log-level", "warn"),
@@ -44,9 +45,9 @@ class Temporal(Service):
             arguments += ["--search-attribute", f"{attribute}=Keyword"]
         for setting in DYNAMIC_CONFIG:
             arguments += ["--dynamic-config-value", setting]
-        # HOME: the CLI reads its user's configuration, which is none of the server's business.
+        # HOME: otherwise the CLI reads the configuration of its user, which must not affect the server.
         return Command(arguments=tuple(arguments), environment={"HOME": str(self.folder)}, folder=self.folder)
 
     def is_healthy(self) -> bool:
-        """The UI asks the frontend for this, so one answer vouches for both."""
+        """Tell whether the UI answers. It asks the frontend, so one answer proves that both work."""
         return answers(f"{self.site.url('temporal-ui')}/api/v1/namespaces/default")

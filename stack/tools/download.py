@@ -1,4 +1,4 @@
-"""Official downloads, each verified before it is used."""
+"""Official downloads. Each one is verified before it is used."""
 
 import hashlib
 import os
@@ -11,20 +11,20 @@ import httpx
 from stack.errors import ChecksumMismatch, DownloadFailed
 from stack.tools.pins import Pin
 
-# Short, so that a machine without internet loses no time: the build comes next.
+# Short, so that a machine without internet loses no time. The build is tried next.
 CONNECT_SECONDS = 3.0
 TIMEOUT = httpx.Timeout(60, connect=CONNECT_SECONDS)
 
 
 class Downloads:
-    """The official servers, asked once per run whether they can be reached at all."""
+    """The official servers. One probe per run tells whether they can be reached."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._reachable: bool | None = None
 
     def are_reachable(self, url: str) -> bool:
-        """Probe once; PLATTR_OFFLINE=1 says no without a probe."""
+        """Probe once. With PLATTR_OFFLINE=1 the answer is no, without a probe."""
         with self._lock:
             if self._reachable is None:
                 self._reachable = os.environ.get("PLATTR_OFFLINE") != "1" and _probe(url)
@@ -35,7 +35,7 @@ class Downloads:
 
         Raises:
             DownloadFailed: there is no official download for this platform, or its server does not answer.
-            ChecksumMismatch: the file is not the published one; it is deleted.
+            ChecksumMismatch: the file differs from the published one. It is deleted.
         """
         url = address(pin)
         if url is None:
@@ -55,10 +55,10 @@ class Downloads:
 
 
 def address(pin: Pin) -> str | None:
-    """Return the official download's address, if there is one for this platform."""
+    """Return the address of the official download, if there is one for this platform."""
     if pin.github is not None and pin.asset is not None:
         return f"https://github.com/{pin.github}/releases/download/{pin.fill(pin.tag)}/{pin.fill(pin.asset)}"
-    # Kubernetes publishes no control plane for macOS, only kubectl.
+    # For macOS Kubernetes publishes only kubectl, but no control plane.
     if pin.url is not None and (pin.fill("{os}") == "linux" or pin.name == "kubectl"):
         return pin.fill(pin.url)
     return None
@@ -68,7 +68,7 @@ def verify(path: Path, expected: str, *, origin: str) -> None:
     """Compare a file with its SHA-256.
 
     Raises:
-        ChecksumMismatch: it is another file; it is deleted.
+        ChecksumMismatch: the file differs. It is deleted.
     """
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
@@ -81,7 +81,7 @@ def verify(path: Path, expected: str, *, origin: str) -> None:
 
 
 def unpack_member(archive: Path, member: str, target: Path) -> None:
-    """Take one file out of a tar archive.
+    """Extract one file from a tar archive.
 
     Raises:
         DownloadFailed: the archive has no such file.

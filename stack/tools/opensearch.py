@@ -1,4 +1,4 @@
-"""OpenSearch put together from its own artifacts: the server, HTTP and the analyzers, 45 MB, without plugins."""
+"""OpenSearch, assembled from its own artifacts: the server, HTTP and the analyzers, 45 MB, without plugins."""
 
 import hashlib
 import shutil
@@ -15,9 +15,9 @@ _ARTIFACTS = (
     "org.opensearch.plugin:analysis-common:{version}",
     "org.apache.logging.log4j:log4j-core:2.25.4",
 )
-# What the compiler of their makers needed.
+# Jars that were needed only to compile the artifacts.
 _LEFT_OUT = ("error_prone_annotations", "jspecify", "jakarta.annotation-api")
-# By module: its class, and how the names of its jars begin; the other jars are the server's.
+# By module: its class, and the prefixes of its jars' names. All other jars belong to the server.
 _MODULES = {
     "transport-netty4": ("org.opensearch.transport.Netty4Plugin", ("netty-", "transport-netty4-client")),
     "analysis-common": ("org.opensearch.analysis.common.CommonAnalysisPlugin", ("analysis-common",)),
@@ -38,10 +38,10 @@ grant codeBase "${codebase.netty-transport}" {
 
 
 def assemble_opensearch(pin: Pin, home: Path) -> None:
-    """Fetch the jars with mvn, verify all of them at once, and lay them out as a home.
+    """Fetch the jars with mvn, verify all of them together, and arrange them as a home.
 
     Raises:
-        ChecksumMismatch: one of them, or which there are, is not what was pinned.
+        ChecksumMismatch: the list of jars, or one of them, differs from what was pinned.
     """
     project = home.parent / "project"
     project.mkdir()
@@ -54,7 +54,7 @@ def assemble_opensearch(pin: Pin, home: Path) -> None:
             f"cannot use the jars of opensearch {pin.version}: their SHA-256 is {digest}, expected {pin.checksum()};"
             " somebody changed one on the way or at its source: do not use them, report it"
         )
-    # It looks at all of these, also at those that hold nothing.
+    # OpenSearch reads all of these folders, even the empty ones.
     for folder in ("bin", "lib", "plugins", *(f"modules/{module}" for module in _MODULES)):
         (home / folder).mkdir(parents=True)
     for jar in jars:

