@@ -1,1 +1,1 @@
-"""Benchmarks: ratios measured in one run, never timed tests."""
+"""Benchmarks. They report ratios that are measured in one run, and are never tests with a time limit."""

@@ -1,4 +1,4 @@
-"""The applications that the benches apply."""
+"""The applications that the benchmarks apply."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +10,7 @@ from plattr.target import Target, application_target
 BUCKETS = [{"name": "uploads", "public": True}, {"name": "private"}]
 STORAGE: dict[str, Any] = {"storage": {"enabled": True, "buckets": BUCKETS}}
 KINDS: dict[str, dict[str, Any]] = {"without auth": STORAGE, "with auth": STORAGE | {"auth": {"enabled": True}}}
-# Nothing but the workload.
+# An application with a workload only.
 THIN: dict[str, Any] = {
     "repository": "https://git.example/bench",
     "framework": "docker",
@@ -33,7 +33,7 @@ def manifest(namespace: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def target_of(namespace: str, name: str, spec: dict[str, Any]) -> Target:
-    """Return what Plattr would work towards, for the floor to make by itself."""
+    """Return the target that Plattr would work towards. The floor creates it by itself."""
     metadata = {"name": name, "namespace": namespace, "uid": name, "creationTimestamp": datetime.now(UTC)}
     custom_object = CustomObject.from_api(Kind.APPLICATION, {"metadata": metadata, "spec": spec})
     return application_target(custom_object, base_domain="bench.localhost")

@@ -1,4 +1,4 @@
-"""What a run's history in Temporal says of its activities: how long each waited to be begun, and how long it took."""
+"""Read from a run's history in Temporal how long each activity waited for its start, and how long it took."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from temporalio.client import Client
 
 @dataclass(frozen=True)
 class CompletedActivity:
-    """One activity of a run; moments in seconds of the wall clock."""
+    """One activity of a run. Its moments are in seconds of the wall clock."""
 
     activity: str
     scheduled: float

@@ -1,4 +1,4 @@
-"""Many applications at once: applied, awaited, taken away."""
+"""Apply many applications at once, wait for them, and delete them."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from clients.resources import APPLICATIONS
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a crowd: seconds of each application from its own request to Running, and of all of them."""
+    """The result for many applications: the seconds of each one from its own request to Running, and of all of them."""
 
     each: Sequence[float]
     whole: float
@@ -23,7 +23,7 @@ class Outcome:
 
     @property
     def rate(self) -> float:
-        """Return how many became Running a second."""
+        """Return how many applications became Running per second."""
         return len(self.each) / self.whole
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class Outcome:
 async def apply_all(
     kube: KubeClient, sight: EventTimeline, namespace: str, specs: Mapping[str, dict[str, Any]]
 ) -> Outcome:
-    """Apply all of them at once and wait until the last is Running."""
+    """Apply all applications at once, and wait until the last one is Running."""
     begun, applied = time.time(), {}
 
     async def apply(name: str, spec: dict[str, Any]) -> None:
@@ -51,7 +51,7 @@ async def apply_all(
 
 
 async def remove_all(kube: KubeClient, sight: EventTimeline, namespace: str, names: Sequence[str]) -> float:
-    """Delete all of them at once and return the seconds until the last is gone."""
+    """Delete all applications at once, and return the seconds until the last one is gone."""
     begun = time.time()
     await asyncio.gather(*(kube.delete(APPLICATIONS, name, namespace) for name in names))
     gone = await asyncio.gather(*(sight.gone(name, seconds=LONGEST_SECONDS) for name in names))

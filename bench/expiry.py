@@ -32,12 +32,12 @@ from workflows.application import CleanupApplication, ProvisionApplication
 from workflows.preview import CleanupPreview, PreviewLifecycle
 
 RUNS_AT_ONCE: int = Settings.model_fields["runs_at_once"].default
-# Starts at once: more would only queue in the server.
+# So many starts at once. More would only queue in the server.
 STARTERS = 50
 
 
 class EndingPreviews(FakePlatform):
-    """Settled previews that all end when they are told to, and one application among them."""
+    """Settled previews that all end at the same time, and one application among them."""
 
     def __init__(self, step_seconds: float) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class EndingPreviews(FakePlatform):
 
 async def start(client: Client, queue: str, workflow: str, name: str) -> WorkflowHandle[object, object]:
     run = RunInput(namespace="team", name=name, by_hand=False)
-    # As clients/temporal.py has it.
+    # As in clients/temporal.py.
     priority = Priority(priority_key=4 if workflow == "PreviewLifecycle" else 3)
     return await client.start_workflow(workflow, run, id=f"{queue}/{name}", task_queue=queue, priority=priority)
 

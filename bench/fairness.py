@@ -39,7 +39,7 @@ async def measure(ground: BenchPlatform, count: int) -> None:
         bodies = (manifest(CROWD, name, COMMON) for name in names)
         await asyncio.gather(*(ground.kube.create(APPLICATIONS, body, CROWD) for body in bodies))
         samples: list[float] = []
-        # Those that come late in the crowd's time say as much as the first.
+        # Samples late in the crowd's time say as much as the first ones.
         while (before := crowd.count("running")) < count * 0.8:
             took = await single(ground, other, f"single-{len(samples)}")
             samples.append(took)
@@ -66,7 +66,7 @@ async def measure_churn(ground: BenchPlatform, objects: int) -> None:
         await asyncio.gather(*(ground.kube.create(APPLICATIONS, body, CROWD) for body in bodies))
         await asyncio.gather(*(crowd.running(name, seconds=LONGEST_SECONDS) for name in names))
         churning = asyncio.create_task(churn(ground, names))
-        # Longer than a burst's first waits: what is measured is what lasts.
+        # Longer than the first waits of a burst, to measure the lasting effect.
         await asyncio.sleep(CHURN_LEAD_SECONDS)
         samples = []
         for number in range(CHURN_SAMPLES):
@@ -90,8 +90,8 @@ async def churn(ground: BenchPlatform, names: Sequence[str]) -> None:
 
 
 async def alone(ground: BenchPlatform, sight: EventTimeline) -> tuple[list[float], float]:
-    """Return what a single application takes on an idle platform, and the median."""
-    # The first two warm the connections.
+    """Return how long a single application takes on an idle platform, and the median."""
+    # The first two samples warm the connections.
     idle = [await single(ground, sight, f"idle-{number}") for number in range(IDLE_SAMPLES + 2)][2:]
     median = statistics.median(idle)
     print(f"alone: p50 {median * 1000:.0f} ms of {len(idle)}", flush=True)
@@ -99,7 +99,7 @@ async def alone(ground: BenchPlatform, sight: EventTimeline) -> tuple[list[float
 
 
 async def single(ground: BenchPlatform, sight: EventTimeline, name: str) -> float:
-    """Apply one application and return how long it took to be Running; it stays."""
+    """Apply one application, and return how long it took until Running. The application stays."""
     begun = time.time()
     await ground.kube.create(APPLICATIONS, manifest(OTHER, name, COMMON), OTHER)
     return await sight.running(name, seconds=LONGEST_SECONDS) - begun

@@ -1,6 +1,7 @@
-"""The floor: the backend calls that a provision, an update or a cleanup cannot do without, made straight.
+"""The floor: the backend calls that a provision, an update or a cleanup cannot avoid, made directly.
 
-Connections are open; one call follows the other. Nothing is read that a run would have to compare with.
+The connections are already open, and the calls are made one after the other. Nothing is read that a run would have to
+compare.
 """
 
 import asyncio
@@ -44,14 +45,14 @@ from stack.endpoints import Endpoints
 
 @dataclass(frozen=True)
 class Took:
-    """How long something took, and how much of it was nothing but the wait for the simulated pods."""
+    """How long something took, and how much of that time was only the wait for the simulated pods."""
 
     whole: float
     pods: float
 
     @property
     def own(self) -> float:
-        """Return what is left without the wait."""
+        """Return the time without the wait."""
         return self.whole - self.pods
 
 
@@ -68,7 +69,7 @@ class Floor:
 
     @classmethod
     async def connect(cls, endpoints: Endpoints, kube: KubeClient, sight: EventTimeline) -> "Floor":
-        """Open the connections; `sight` watches the namespace that the floor's applications are in."""
+        """Open the connections. `sight` watches the namespace of the floor's applications."""
         return cls(
             endpoints=endpoints,
             kube=kube,
@@ -86,7 +87,7 @@ class Floor:
         )
 
     async def log_in(self) -> None:
-        """Get a token of Keycloak's: they live for a minute, so call it before each application."""
+        """Get a token from Keycloak. A token lives for a minute, so call this before each application."""
         answer = await self.keycloak.post(
             "/realms/master/protocol/openid-connect/token",
             data={
@@ -103,7 +104,7 @@ class Floor:
         await self.keycloak.aclose()
 
     async def provision(self, target: Target) -> Took:
-        """Make everything of one application, and wait until its pods are available."""
+        """Create everything of one application, and wait until its pods are available."""
         spec, begun = target.spec, time.time()
         if spec.database.enabled:
             await self._database(target)
@@ -122,7 +123,7 @@ class Floor:
         return await self._rolled_out(target, begun, generation=2)
 
     async def clean_up(self, target: Target) -> Took:
-        """Take everything away in the order of Plattr's cleanup; the data only when the pods are gone."""
+        """Delete everything in the order of Plattr's cleanup: the data only after the pods are gone."""
         names, spec, begun = target.names, target.spec, time.time()
         await self._delete(INGRESSES, names.stem, target)
         if spec.database.enabled:

@@ -22,7 +22,7 @@ WORKER_MEGABYTES = 250
 
 async def measure(ground: BenchPlatform, counts: list[int]) -> None:
     async with ground.namespace(NAMESPACE), EventTimeline.of(ground, NAMESPACE, applications_only=True) as sight:
-        # A first realm: Keycloak compiles itself meanwhile.
+        # A first realm, during which Java compiles Keycloak's code.
         await load(ground, sight, 1, prefix="warm")
         results = [await load(ground, sight, count, prefix=f"load-{count}") for count in counts]
     keep("load", results)

@@ -1,4 +1,4 @@
-"""The benches' own platform, what they have in common on it, and how their figures are shown and kept."""
+"""The benchmarks' own platform, their shared functions, and how they print and keep figures."""
 
 import asyncio
 import json
@@ -19,27 +19,27 @@ from clients.resources import NAMESPACES
 from stack.folders import default_state
 from stack.platform import Platform
 
-# 15 min: what takes longer is no figure but a fault; the longest wait is that for the last of 1,000 applications.
+# 15 min: a longer time is a fault and not a figure. The longest wait is for the last of 1,000 applications.
 LONGEST_SECONDS = 900.0
 
 
 @dataclass(frozen=True)
 class BenchPlatform:
-    """A running platform and the admin's client of its cluster."""
+    """A running platform, and the admin's client for its cluster."""
 
     platform: Platform
     kube: KubeClient
-    # Whether the platform was started for this bench: then what is left on it goes with it.
+    # Whether the platform was started for this benchmark. If so, it is stopped with everything that is left on it.
     is_own: bool
 
     @property
     def kubeconfig(self) -> str:
-        """Return the admin's kubeconfig, for clients of a bench's own."""
+        """Return the admin's kubeconfig, for further clients of a benchmark."""
         return str(self.platform.endpoints.kubeconfig_admin)
 
     @asynccontextmanager
     async def namespace(self, name: str) -> AsyncIterator[str]:
-        """Make a namespace; on a platform that stays, take it away again and wait until it is gone."""
+        """Create a namespace. On a platform that stays, delete the namespace again and wait until it is gone."""
         await self.kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         try:
             yield name
@@ -52,7 +52,7 @@ class BenchPlatform:
 
 
 def run_on_platform(work: Callable[[BenchPlatform], Coroutine[Any, Any, None]]) -> None:
-    """Run a bench on the benches' platform; one that ran already goes on running, another begins empty."""
+    """Run a benchmark on the benchmarks' platform. A platform that already runs stays; a new one starts empty."""
     platform = Platform(default_state().parent / "bench")
     was_running = platform.is_running
     if not was_running:
@@ -75,14 +75,14 @@ async def _run(work: Callable[[BenchPlatform], Coroutine[Any, Any, None]], platf
 
 
 def place() -> str:
-    """Return the line that every result begins with: date and machine."""
+    """Return the first line of every result: date and machine."""
     memory = psutil.virtual_memory().total / 2**30
     where = f"{machine.system()} {machine.machine()}, {psutil.cpu_count()} cores, {memory:.0f} GiB"
     return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {where}"
 
 
 def percentile(values: Sequence[float], hundredth: int) -> float:
-    """Return a percentile, between the two nearest values."""
+    """Return a percentile, interpolated between the two nearest values."""
     if len(values) < 2:
         return values[0]
     return statistics.quantiles(values, n=100, method="inclusive")[hundredth - 1]
@@ -96,5 +96,5 @@ def keep(bench: str, results: Any) -> None:
 
 
 def results_folder() -> Path:
-    """Return where `keep` puts the results."""
+    """Return the folder in which `keep` stores the results."""
     return default_state().parent / "bench-results"

@@ -1,4 +1,4 @@
-"""Draw what bench.provision measured: floor and Plattr side by side, p50 as a bar and p99 as a mark.
+"""Draw the results of bench.provision: floor and Plattr side by side, p50 as a bar and p99 as a mark.
 
 uv run python -m bench.plot     # writes docs/performance/provision.svg
 """
@@ -19,7 +19,7 @@ FONT = 'font-family="system-ui, sans-serif"'
 
 
 def draw(rows: list[dict[str, Any]], caption: str) -> str:
-    """Return the plot as SVG text; rows are those of bench.provision."""
+    """Return the plot as SVG text. The rows are those of bench.provision."""
     longest = max(value for row in rows for side in COLOURS for value in row[side])
     height = TOP + len(rows) * (2 * BAR + GAP) + 30
     scale = (WIDTH - LEFT - RIGHT) / longest

@@ -1,4 +1,4 @@
-"""What each process of the platform spends: CPU seconds between two moments, and memory."""
+"""Measure what each process of the platform uses: CPU seconds between two moments, and memory."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ class Meter:
         self.seconds = 0.0
         self.cpu: dict[str, float] = {}
         self.most_resident: dict[str, float] = {}
-        # Cores that processes outside this platform and the bench have kept busy.
+        # How many cores the processes outside this platform and the benchmark kept busy.
         self.others = 0.0
 
     @classmethod
@@ -42,7 +42,7 @@ class Meter:
             meter._weigh()
 
     def table(self, count: int) -> str:
-        """Return what each busy process spent, in all and per application, and the most that it weighed."""
+        """Return what each busy process used: CPU in total and per application, and its largest memory."""
         lines = [f"    {'':24}{'CPU s':>8}{'ms each':>9}{'cores':>7}{'most MB':>9}"]
         for service, spent in sorted(self.cpu.items(), key=lambda item: -item[1]):
             if spent >= 0.01 * self.seconds:
@@ -53,7 +53,7 @@ class Meter:
 
     @property
     def bound(self) -> str:
-        """Say what the work was bounded by."""
+        """Say what limited the work."""
         cores, used = psutil.cpu_count() or 1, sum(self.cpu.values()) / self.seconds
         service, most = max(self.cpu.items(), key=lambda item: item[1])
         worker = self.cpu.get("worker", 0.0) / self.seconds / max(1, len(self._pids["worker"]))
@@ -88,7 +88,7 @@ class Meter:
 def _seconds(process: psutil.Process) -> float:
     with suppress(psutil.NoSuchProcess):
         times = process.cpu_times()
-        # Of PostgreSQL's children that have ended meanwhile their parent knows.
+        # The parent's figures include PostgreSQL's children that have ended meanwhile.
         return float(times.user + times.system + times.children_user + times.children_system)
     return 0.0
 

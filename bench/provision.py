@@ -25,9 +25,9 @@ from bench.timeline import EventTimeline
 from clients.resources import APPLICATIONS
 
 NAMESPACE = "bench-provision"
-# Not counted: they warm connections, and Keycloak's and Temporal's caches.
+# Not counted: these warm the connections, and the caches of Keycloak and Temporal.
 WARM_UP = 3
-# What came before ends meanwhile: Events, the garbage collection of ReplicaSets.
+# Leftovers of the previous operation end meanwhile: Events, the garbage collection of ReplicaSets.
 PAUSE_SECONDS = 0.1
 # Times the floor at p50. Source: the issue "Measured: against the floor, and as it grows".
 GOALS = {"without auth": 2.0, "with auth": 1.15}
@@ -105,7 +105,7 @@ def _rollout_began(attempts: list[CompletedActivity]) -> float:
 
 
 def show(kind: str, measured: Measured, count: int) -> list[dict[str, Any]]:
-    """Print the rows of one kind, in milliseconds and without the pods' wait, and return them."""
+    """Print the rows of one kind, in milliseconds and without the wait for pods, and return them."""
     print(f"\n{kind}, {count} of each in turn; ms without the wait for pods, which stands in brackets (p50)")
     print(f"    {'':12}{'floor p50':>16}{'p99':>7}{'Plattr p50':>17}{'p99':>7}{'ratio p50':>11}{'p99':>6}{'goal':>6}")
     rows = []
@@ -126,8 +126,8 @@ def show(kind: str, measured: Measured, count: int) -> list[dict[str, Any]]:
 
 
 def show_attempts(runs: list[list[CompletedActivity]]) -> None:
-    """Print what the provisions' histories say: where between two activities, and in which, the time went."""
-    # The last may not be in a history yet that was read as soon as its status was seen.
+    """Print, from the provisions' histories, how much time each activity and each gap between two took."""
+    # A history that is read as soon as the status was seen may not have its last activity yet.
     print(f"    {max(map(len, runs))} activities of a provision, p50 in ms:{'waited':>12}{'took':>7}{'then':>7}")
     by_name: defaultdict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for attempts in runs:

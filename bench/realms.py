@@ -25,7 +25,7 @@ NAMESPACE = "bench-realms"
 AUTH = COMMON | {"auth": {"enabled": True}}
 PROBES = 40
 APPLICATIONS = 8
-# 4: Keycloak makes no more realms a second however many are asked for.
+# 4: with more makers Keycloak does not create more realms per second.
 MAKERS = 4
 STEPS = 4
 
@@ -35,7 +35,7 @@ async def measure(ground: BenchPlatform, count: int) -> None:
     rows = []
     try:
         async with ground.namespace(NAMESPACE), EventTimeline.of(ground, NAMESPACE, applications_only=True) as sight:
-            # The first ones let Keycloak compile itself.
+            # During the first calls Java compiles Keycloak's code.
             await probe(keycloak, PROBES // 2)
             await applications(ground, sight, "warm", 3)
             made: list[str] = []
@@ -78,7 +78,7 @@ async def row(ground: BenchPlatform, sight: EventTimeline, keycloak: KeycloakCli
 
 
 async def probe(keycloak: KeycloakClient, times: int) -> dict[str, list[float]]:
-    """Make, read and delete a realm, one after the other; return the seconds of each call."""
+    """Create, read and delete a realm, one after the other; return the seconds of each call."""
     took: dict[str, list[float]] = defaultdict(list)
 
     async def timed(call: str, awaitable: Awaitable[object]) -> None:

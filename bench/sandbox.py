@@ -1,9 +1,9 @@
-"""What Temporal's sandbox costs the worker: a recorded run replayed in it, in it with all modules shared, and outside.
+"""Measure what Temporal's sandbox costs the worker, by a replay of a recorded run in the sandbox and outside.
 
 uv run python -m bench.sandbox     # CPU milliseconds a run; a minute, no backend
 
-A replay does all that a worker does for a run except the network: it makes the workflow, reads its payloads and
-computes its commands.
+The replay runs in the sandbox, in the sandbox with all modules shared, and outside. A replay does everything that a
+worker does for a run except the network: it creates the workflow, reads its payloads and computes its commands.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ async def measure(runner: WorkflowRunner, histories: list[WorkflowHistory]) -> f
 
 
 async def main() -> None:
-    """Measure each runner in turn, twice, and print the better of the two."""
+    """Measure each runner in turn, twice, and print the better result."""
     paths = sorted(HISTORIES.glob("*-ProvisionApplication-completed-*.json"))
     histories = [WorkflowHistory.from_json(path.stem, path.read_text()) for path in paths] * RUNS
     figures: dict[str, list[float]] = {name: [] for name in RUNNERS}

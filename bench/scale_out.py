@@ -26,7 +26,7 @@ from stack.services.application import ALLOCATOR
 NAMESPACE = "bench-scale-out"
 WORKERS = (1, 2, 4)
 START_SECONDS = 60.0
-# As long as the supervisor gives a worker.
+# As long as the supervisor gives a worker to stop.
 STOP_SECONDS = 30.0
 
 

@@ -26,7 +26,7 @@ from clients.resources import APPLICATIONS
 
 NAMESPACE = "bench-standing"
 PROBES = 15
-# What ends by itself after the last change: Events, garbage collection, the cache of runs.
+# Work that continues for a while after the last change: Events, garbage collection, the cache of runs.
 SETTLE_SECONDS = 10.0
 IDLE_SECONDS = 20.0
 CAUGHT_UP_SECONDS = 120.0
@@ -34,7 +34,7 @@ CAUGHT_UP_SECONDS = 120.0
 
 async def measure(ground: BenchPlatform, count: int) -> None:
     async with ground.namespace(NAMESPACE), EventTimeline.of(ground, NAMESPACE, applications_only=True) as sight:
-        # The first three warm the connections.
+        # The first three samples warm the connections.
         empty = [await one_more(ground, sight, NAMESPACE, f"empty-{number}", COMMON) for number in range(PROBES + 3)][
             3:
         ]
@@ -64,7 +64,7 @@ async def measure(ground: BenchPlatform, count: int) -> None:
 async def one_more(
     ground: BenchPlatform, sight: EventTimeline, namespace: str, name: str, spec: dict[str, Any]
 ) -> float:
-    """Apply an application, take it away again, and return the seconds until it was Running."""
+    """Apply an application, delete it again, and return the seconds until it was Running."""
     begun = time.time()
     await ground.kube.create(APPLICATIONS, manifest(namespace, name, spec), namespace)
     took = await sight.running(name) - begun
@@ -74,12 +74,12 @@ async def one_more(
 
 
 async def idle(ground: BenchPlatform, when: str) -> dict[str, Any]:
-    """Measure a time in which nobody asks for anything."""
+    """Measure a period without any request from a person."""
     await asyncio.sleep(SETTLE_SECONDS)
     before = requests(ground)
     async with Meter.on(ground.platform) as meter:
         await asyncio.sleep(IDLE_SECONDS)
-    # One of them asked for the first count.
+    # One of the requests was for the first count.
     calls = (requests(ground) - before - 1) / meter.seconds
     percents = {service: spent / meter.seconds * 100 for service, spent in meter.cpu.items()}
     busy = percents["worker"] + percents["watcher"]
@@ -93,11 +93,11 @@ async def idle(ground: BenchPlatform, when: str) -> dict[str, Any]:
 
 
 def requests(ground: BenchPlatform) -> float:
-    """Return how many requests the API server has answered; watches count when they end."""
+    """Return how many requests the API server has answered. A watch counts when it ends."""
     kubeconfig = yaml.safe_load(ground.platform.endpoints.kubeconfig_admin.read_text())
     headers = {"Authorization": f"Bearer {kubeconfig['users'][0]['user']['token']}"}
     url = f"{ground.platform.endpoints.kubernetes_url}/metrics"
-    # Its certificate is the local platform's own, on the loopback.
+    # The certificate is the local platform's own, on the loopback.
     text = httpx.get(url, headers=headers, verify=False, timeout=30, trust_env=False).text  # noqa: S501
     return sum(
         float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("apiserver_request_total{")
@@ -105,7 +105,7 @@ def requests(ground: BenchPlatform) -> float:
 
 
 async def restart_watcher(ground: BenchPlatform, count: int) -> float:
-    """Restart the watcher, and return the seconds until all are listed and every reconcile request is out."""
+    """Restart the watcher; return the seconds until all are listed and every reconcile request is sent."""
     platform = ground.platform
     await asyncio.to_thread(platform.stop_service, "watcher")
     url = f"http://127.0.0.1:{platform.endpoints.watcher_metrics_port}/metrics"
@@ -126,7 +126,7 @@ async def restart_watcher(ground: BenchPlatform, count: int) -> float:
 
 
 def known(text: str, metric: str) -> float:
-    """Return a metric's sum over its labels, or -1 where it is missing."""
+    """Return a metric's sum over its labels; -1 if the metric is missing."""
     values = re.findall(rf"^{metric}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
     return sum(map(float, values)) if values else -1.0
 

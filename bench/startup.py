@@ -25,7 +25,7 @@ COMMANDS = {
     "explain": ["explain", APPLICATION, "--namespace", NAMESPACE],
     "infra status": ["infra", "status"],
 }
-# The most memory is told by the command itself: what wait4 says of it counts this process, too.
+# The command itself reports its largest memory, because wait4's figure would also count this process.
 TOLD_AT = 9
 PROGRAM = f"""
 import atexit, os
@@ -54,9 +54,9 @@ async def measure(ground: BenchPlatform, count: int) -> None:
 
 
 def cost(arguments: list[str], state: str, count: int) -> tuple[float, float]:
-    """Return a command's CPU seconds and its most resident memory in MB, the median of several runs.
+    """Return a command's CPU seconds and its largest resident memory in MB, as the median of several runs.
 
-    The first run is not counted: it may write the bytecode.
+    The first run does not count, because it may write the bytecode.
     """
     spent = [run(arguments, state) for _ in range(count + 1)][1:]
     return statistics.median(seconds for seconds, _ in spent), statistics.median(megabytes for _, megabytes in spent)

@@ -1,6 +1,7 @@
-"""What `kubectl get --watch` shows of a namespace, and when: asking again and again would cost as much as Plattr does.
+"""Watch a namespace as `kubectl get --watch` does, and record when things happen.
 
-Moments are of the wall clock, since they are compared with those of Temporal's histories on the same machine.
+Polling would cost as much as Plattr does. The moments are of the wall clock, because they are compared with those of
+Temporal's histories on the same machine.
 """
 
 import asyncio
@@ -21,20 +22,20 @@ Fact = Literal["running", "gone", "available", "deployment gone", "pods gone"]
 
 
 class EventTimeline:
-    """The first moment of each fact about the applications of a namespace and their Deployments and pods."""
+    """The first moment of each fact about a namespace's applications and their Deployments and pods."""
 
     def __init__(self, kube: KubeClient, namespace: str) -> None:
         self._kube = kube
         self._namespace = namespace
         self._moments: dict[tuple[Fact, str, int], asyncio.Future[float]] = {}
         self._pods: defaultdict[str, set[str]] = defaultdict(set)
-        # The applications that were Failed at any time, and what the last such status said.
+        # The applications that have ever been Failed, and the conditions of the last such status.
         self.failures: dict[str, str] = {}
 
     @classmethod
     @asynccontextmanager
     async def of(cls, ground: BenchPlatform, namespace: str, *, applications_only: bool = False) -> AsyncIterator[Self]:
-        """Watch a namespace while the block runs, over connections of its own."""
+        """Watch a namespace while the block runs, over its own connections."""
         kube = await KubeClient.connect(ground.kubeconfig)
         sight = cls(kube, namespace)
         looks: list[tuple[Resource, Callable[[str, Json], None]]] = [(APPLICATIONS, sight._look)]
@@ -54,11 +55,11 @@ class EventTimeline:
             await kube.close()
 
     async def running(self, name: str, generation: int = 1, *, seconds: float = WAIT_SECONDS) -> float:
-        """Return when the application's status said Running of this generation of its spec."""
+        """Return when the application's status became Running for this generation of its spec."""
         return await self._moment("running", name, generation, seconds)
 
     async def gone(self, name: str, *, seconds: float = WAIT_SECONDS) -> float:
-        """Return when the application was gone, finalizer and all."""
+        """Return when the application was gone, including its finalizer."""
         return await self._moment("gone", name, 0, seconds)
 
     async def available(self, name: str, generation: int = 1) -> float:
@@ -66,12 +67,12 @@ class EventTimeline:
         return await self._moment("available", name, generation, WAIT_SECONDS)
 
     async def pods_end(self, name: str) -> tuple[float, float]:
-        """Return when the Deployment was gone, and when the last of its pods was."""
+        """Return when the Deployment was gone, and when the last of its pods was gone."""
         deployment = await self._moment("deployment gone", name, 0, WAIT_SECONDS)
         return deployment, await self._moment("pods gone", name, 0, WAIT_SECONDS)
 
     def count(self, fact: Fact) -> int:
-        """Return how many moments of a fact have come."""
+        """Return how often a fact has been recorded."""
         return sum(known == fact and moment.done() for (known, _, _), moment in self._moments.items())
 
     async def _moment(self, fact: Fact, name: str, generation: int, seconds: float) -> float:
@@ -113,7 +114,7 @@ class EventTimeline:
             self._note("available", body["metadata"]["name"], body["metadata"]["generation"])
 
     def _look_at_pod(self, event: str, body: Json) -> None:
-        # A Deployment's pod is named {deployment}-{hash of the template}-{five letters}.
+        # The name of a Deployment's pod is {deployment}-{hash of the template}-{five letters}.
         owner, pod = body["metadata"]["name"].rsplit("-", 2)[0], body["metadata"]["name"]
         if event != "DELETED":
             self._pods[owner].add(pod)
