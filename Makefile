@@ -69,7 +69,7 @@ soak: setup ## more of what a short form always tries: generated cases, attacks 
 	@$(UV) run --frozen pytest -m soak
 
 attack: setup ## every attack as a tenant on the local platform; docs/guarantees.md, "What a tenant cannot do"
-	@$(UV) run --frozen pytest -m attack
+	@$(UV) run --frozen pytest -n $(PROCESSES) -m attack
 
 bench: setup ## what Plattr adds to the backends' own calls, and how it grows; 15 minutes, then docs/performance's plot
 	@for bench in startup provision load fairness standing scale_out plot; do $(UV) run --frozen python -m bench.$$bench || exit; done
