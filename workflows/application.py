@@ -27,7 +27,9 @@ class ProvisionApplication(ProvisioningRun):
         outcome = await self._reconcile(request)
         if outcome.verdict == "gone" and self._state.purge:
             return self._become_purge("CleanupApplication")
-        self._end_purge(was_asked=asked_to_purge)
+        if outcome.claim is not None:
+            # Without a claim, for example while the API server is away, nothing says that the object lives.
+            self._end_purge(was_asked=asked_to_purge)
         match outcome.verdict:
             case "deleting":
                 return Become("CleanupApplication", RunState(cascade=self._state.cascade))

@@ -236,6 +236,17 @@ async def test_a_provision_that_finds_its_object_gone_becomes_the_purge(stage: S
     assert [request.purge for request in stage.platform.cleanup_inputs] == [True]
 
 
+async def test_a_purge_outlasts_an_outage_of_the_api_server(stage: Stage) -> None:
+    stage.platform.failures["claim_object"] = [BackendUnavailable("cannot reach it") for _ in range(4)]
+    stage.platform.claims = [stage.platform.claim(verdict="gone")]
+    stage.platform.plans = [CleanupPlan(verdict="proceed", purge=True)]
+
+    handle = await stage.start("ProvisionApplication", signal=PURGE_SIGNAL)
+    await handle.result()
+
+    assert [request.purge for request in stage.platform.cleanup_inputs] == [True]
+
+
 async def test_a_living_object_ends_a_purge(stage: Stage) -> None:
     stage.platform.claims = [stage.platform.claim(verdict="settled")]
 
