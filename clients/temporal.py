@@ -173,15 +173,12 @@ async def request_reconcile(
         BackendUnavailable: the server did not accept the request; request the reconcile again.
         BackendRefused: the server refuses, for example because it does not know a search attribute.
     """
-    await start_run(
+    await _start_object_run(
         client,
-        _WORKFLOWS[reference.kind, is_deleting],
+        reference,
         RunInput(namespace=reference.namespace, name=reference.name, by_hand=False),
-        workflow_id=naming.workflow_id(reference),
-        summary=_summary(reference, is_deleting=is_deleting),
+        is_deleting=is_deleting,
         doing=f"request a reconcile of {reference}",
-        reference=reference,
-        on_open=WorkflowIDConflictPolicy.USE_EXISTING,
         signal=signal,
         task_queue=task_queue,
     )
@@ -201,20 +198,12 @@ async def start_cleanup(client: Client, reference: ObjectReference, *, uid: str 
         BackendRefused: the server refuses.
     """
     try:
-        await start_run(
+        await _start_object_run(
             client,
-            _WORKFLOWS[reference.kind, True],
-            RunInput(
-                namespace=reference.namespace,
-                name=reference.name,
-                by_hand=True,
-                uid=uid,
-                cascade=cascade,
-            ),
-            workflow_id=naming.workflow_id(reference),
-            summary=_summary(reference, is_deleting=True),
+            reference,
+            RunInput(namespace=reference.namespace, name=reference.name, uid=uid, cascade=cascade),
+            is_deleting=True,
             doing=f"start the cleanup of {reference}",
-            reference=reference,
         )
     except WorkflowAlreadyStartedError:
         return False
@@ -235,20 +224,37 @@ async def request_purge(client: Client, reference: ObjectReference, *, cascade: 
         BackendUnavailable: the server did not accept the request; request the purge again.
         BackendRefused: the server refuses.
     """
-    run = RunInput(namespace=reference.namespace, name=reference.name, by_hand=True, purge=True, cascade=cascade)
+    run = RunInput(namespace=reference.namespace, name=reference.name, purge=True, cascade=cascade)
     # The signals may reach an open run. Send `cascade` before `purge`, so that no round purges without the cascade.
     for signal in [CASCADE_SIGNAL, PURGE_SIGNAL] if cascade else [PURGE_SIGNAL]:
-        await start_run(
-            client,
-            _WORKFLOWS[reference.kind, True],
-            run,
-            workflow_id=naming.workflow_id(reference),
-            summary=_summary(reference, is_deleting=True),
-            doing=f"start the cleanup after {reference}",
-            reference=reference,
-            on_open=WorkflowIDConflictPolicy.USE_EXISTING,
-            signal=signal,
+        await _start_object_run(
+            client, reference, run, is_deleting=True, doing=f"start the cleanup after {reference}", signal=signal
         )
+
+
+async def _start_object_run(
+    client: Client,
+    reference: ObjectReference,
+    run: RunInput,
+    *,
+    is_deleting: bool,
+    doing: str,
+    signal: str | None = None,
+    task_queue: str = TASK_QUEUE,
+) -> None:
+    """Start the run of one object; with a signal, an open run gets the signal and no second one starts."""
+    await start_run(
+        client,
+        _WORKFLOWS[reference.kind, is_deleting],
+        run,
+        workflow_id=naming.workflow_id(reference),
+        summary=_summary(reference, is_deleting=is_deleting),
+        doing=doing,
+        reference=reference,
+        on_open=WorkflowIDConflictPolicy.USE_EXISTING if signal else WorkflowIDConflictPolicy.FAIL,
+        signal=signal,
+        task_queue=task_queue,
+    )
 
 
 def is_cleanup(name: str) -> bool:
